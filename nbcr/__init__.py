@@ -1,1 +1,80 @@
-"""nbcr."""
+"""nbcr: checkpoint, list and restart living Jupyter sessions.
+
+What may import what (top to bottom):
+
+    jupyter, cli            faces: parse and render, nothing else
+    session                 the use cases; never prints
+    crs, handlers, store    how an image is taken, who is told, where it is kept
+    channel, errors, states the words they all share
+
+Everything below is loaded on first use, so that ``import nbcr`` costs next to nothing in a user's Jupyter kernel.
+What runs inside that Jupyter kernel uses the standard library (and IPython) only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbcr.errors import NbcrError
+    from nbcr.handlers import registry
+    from nbcr.session import CheckpointResult, Entry, checkpoint, checkpoints, restart
+    from nbcr.states import Layer, Outcome, State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointResult",
+    "Entry",
+    "Layer",
+    "NbcrError",
+    "Outcome",
+    "State",
+    "__version__",
+    "checkpoint",
+    "checkpoints",
+    "registry",
+    "restart",
+]
+
+_HOMES = {
+    "CheckpointResult": "nbcr.session",
+    "Entry": "nbcr.session",
+    "Layer": "nbcr.states",
+    "NbcrError": "nbcr.errors",
+    "Outcome": "nbcr.states",
+    "State": "nbcr.states",
+    "checkpoint": "nbcr.session",
+    "checkpoints": "nbcr.session",
+    "registry": "nbcr.handlers",
+    "restart": "nbcr.session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home the first time it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nbcr' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def load_ipython_extension(ip: Any) -> None:
+    """``%load_ext nbcr``: magics, checkpoint thread and the Jupyter handler."""
+    from nbcr import jupyter
+
+    jupyter.load(ip)
+
+
+def unload_ipython_extension(ip: Any) -> None:
+    """``%unload_ext nbcr``: take away everything that loading brought."""
+    from nbcr import jupyter
+
+    jupyter.unload(ip)

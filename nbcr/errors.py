@@ -1,0 +1,179 @@
+"""Errors by what the caller can do about them.
+
+``str(error)`` is one line: what happened, to what, why. ``hint`` says what to do. ``exit_code`` is what the command line
+ends with. Errors travel over the channel as plain documents (`to_wire`, `from_wire`): the helper sees the engine fail, the
+user's process raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = [
+    "Busy",
+    "ConnectionInUse",
+    "EngineFailed",
+    "EntryDamaged",
+    "HandlerFailed",
+    "HelperLost",
+    "NameTaken",
+    "NbcrError",
+    "NoRoomInStore",
+    "NotPossible",
+    "RestartFailed",
+    "StoreRefused",
+    "TargetUnknown",
+    "UnknownName",
+    "UsageProblem",
+    "from_wire",
+    "to_wire",
+]
+
+
+class NbcrError(Exception):
+    """Anything nbcr raises on purpose."""
+
+    exit_code: int = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(" ".join(message.split()))
+        self.hint = " ".join(hint.split())
+
+    @property
+    def type_name(self) -> str:
+        """Name of the error's kind as scripts see it (``--json``, the channel)."""
+        return type(self).__name__
+
+    def line(self) -> str:
+        """Message and hint on one line, as people read it."""
+        return f"{self}: {self.hint}" if self.hint else str(self)
+
+
+class UsageProblem(NbcrError):
+    """The request itself makes no sense (an impossible name, flags that exclude each other)."""
+
+    exit_code = 2
+
+
+class UnknownName(NbcrError):
+    """No entry of that name. ``near`` holds names that look like it."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, hint: str = "", near: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.near = list(near)
+
+
+class NameTaken(NbcrError):
+    """Another entry has that name, or is being written under it."""
+
+    exit_code = 4
+
+
+class StoreRefused(NbcrError):
+    """The store cannot be trusted: others own it or can write to it."""
+
+    exit_code = 5
+
+
+class EntryDamaged(NbcrError):
+    """An entry's manifest or files cannot be read, or were written by a newer nbcr."""
+
+    exit_code = 6
+
+
+class NoRoomInStore(NbcrError):
+    """The disk that holds the store is full (or its quota is)."""
+
+    exit_code = 7
+
+
+class Busy(NbcrError):
+    """Another checkpoint or restart of the same process has not ended in time."""
+
+    exit_code = 8
+
+
+class TargetUnknown(NbcrError):
+    """No such process or Jupyter kernel, or it is not ours to touch."""
+
+    exit_code = 9
+
+
+class HelperLost(NbcrError):
+    """The helper ended without an answer; the program goes on."""
+
+    exit_code = 10
+
+
+class RestartFailed(NbcrError):
+    """A restart did not succeed; whether the present survived is in the message."""
+
+    exit_code = 11
+
+
+class ConnectionInUse(NbcrError):
+    """A living Jupyter kernel holds the ports on which a checkpointed one would come back."""
+
+    exit_code = 12
+
+
+class HandlerFailed(NbcrError):
+    """A handler raised or was late before the image was taken; nothing was checkpointed."""
+
+    exit_code = 13
+
+
+class NotPossible(NbcrError):
+    """This host, or this process, cannot do what was asked."""
+
+    exit_code = 14
+
+
+class EngineFailed(NbcrError):
+    """What a CRS component refused or failed to do; ``kind`` is the component's own error class."""
+
+    exit_code = 15
+
+    def __init__(self, message: str, *, hint: str = "", kind: str = "EngineError", exit_code: int = 15) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.exit_code = exit_code
+
+    @property
+    def type_name(self) -> str:
+        """The component's own name for what went wrong."""
+        return self.kind
+
+
+def to_wire(error: BaseException) -> dict[str, Any]:
+    """Any error as a JSON-ready document: type, message, hint, exit_code."""
+    if isinstance(error, NbcrError):
+        kind = error.type_name
+    else:
+        kind = type(error).__name__
+    message = " ".join(str(error).split()) or kind
+    if not isinstance(error, NbcrError) and not hasattr(error, "hint"):
+        message = f"{kind}: {message}" if message != kind else kind
+    return {
+        "type": kind,
+        "message": message,
+        "hint": str(getattr(error, "hint", "")),
+        "exit_code": int(getattr(error, "exit_code", 1)),
+        "near": list(getattr(error, "near", ())),
+    }
+
+
+def from_wire(document: Mapping[str, Any]) -> NbcrError:
+    """The error that `to_wire` described; a component's own errors come back as `EngineFailed`."""
+    kind = str(document.get("type", "NbcrError"))
+    message = str(document.get("message", "unknown failure"))
+    hint = str(document.get("hint", ""))
+    if kind == "UnknownName":
+        return UnknownName(message, hint=hint, near=[str(n) for n in document.get("near", ())])
+    known = {c.__name__: c for c in NbcrError.__subclasses__()}.get(kind)
+    if known is not None and known is not EngineFailed:
+        return known(message, hint=hint)
+    return EngineFailed(message, hint=hint, kind=kind, exit_code=int(document.get("exit_code", 15)))

@@ -1,0 +1,95 @@
+"""What a handler is told, and what it may add.
+
+A handler spans the checkpoint: it runs before the image is taken and after, in the life that went on and in each
+restored one. Subclass `Handler` and override what you need; every method has a harmless default.
+
+    state        when                                              order of layers
+    CHECKPOINT   before the image is taken                         top first
+    CONTINUE     after it, in the life that went on                bottom first
+    RESTART_PRE  in a restored life: close what is stale, open nothing    top first
+    RESTART      in a restored life: open again                    bottom first
+    (aborted)    no image was taken after all                      reverse of those entered
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbcr.states import Layer
+
+
+@dataclass
+class Request:
+    """A checkpoint about to be taken. Handlers of the way down may fill `facts` and `warnings`.
+
+    Known facts, all JSON-ready, copied into the entry's manifest: ``jupyter`` (connection info: ``connection_file``,
+    ``kernel_id``, ``transport``, ``ip``, ``ports`` {name: number}, ``key``), ``notebook`` (path), ``cell`` (execution count).
+    """
+
+    name: str | None = None
+    origin: str = "api"  # "magic", "api" or "thread" (asked for from outside, through the checkpoint thread)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RestartEvent:
+    """What changed around a restored process. Built from the RESTART message, whose keys have the same names."""
+
+    pid: int  # this process's pid now
+    pids: Mapping[int, int]  # pid in the image -> pid now, for the whole tree
+    ppid: int
+    in_place: bool = False  # a living process was replaced; False: a fresh process tree
+    connection: Mapping[str, Any] | None = None  # Jupyter connection info to serve on, None: the image's own
+    cell: Mapping[str, Any] | None = None  # {"parent_header": …, "idents": […]} of the cell that asked, None: nobody
+    environ: Mapping[str, str] | None = None  # environment of the present, None: keep the image's
+    handed: tuple[Any, ...] = ()  # requests queued in the present, in order
+    entry: Mapping[str, Any] = field(default_factory=dict)  # id, name, created of the checkpoint
+    present: Mapping[str, Any] = field(default_factory=dict)  # all that the present's handlers prepared
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any], *, pid: int, ppid: int) -> RestartEvent:
+        """The event that a RESTART message tells of; `pid` and `ppid` are asked of the system, not of the message."""
+        environ = message.get("environ")
+        return cls(
+            pid=pid,
+            pids={int(old): int(new) for old, new in dict(message.get("pids") or {}).items()},
+            ppid=ppid,
+            in_place=bool(message.get("in_place")),
+            connection=message.get("connection"),
+            cell=message.get("cell"),
+            environ=dict(environ) if environ else None,
+            handed=tuple(message.get("handed") or ()),
+            entry=dict(message.get("entry") or {}),
+            present=dict(message.get("present") or {}),
+        )
+
+
+class Handler:
+    """Base of all handlers; `layer` places it among the others."""
+
+    layer: Layer = Layer.APPLICATION
+
+    def checkpoint(self, request: Request) -> None:
+        """Before the image is taken. Raising here aborts the checkpoint."""
+
+    def continue_(self) -> None:
+        """The image is taken; this life goes on."""
+
+    def restart_pre(self, event: RestartEvent) -> None:
+        """A restored life: close what is stale, open nothing."""
+
+    def restart(self, event: RestartEvent) -> None:
+        """A restored life: open again what was closed."""
+
+    def aborted(self) -> None:
+        """The checkpoint, or the restart prepared for, does not take place: undo what was prepared."""
+
+    def prepare_restart(self) -> dict[str, Any]:
+        """What the present hands to the life that will replace it (in place): keys of the RESTART message.
+
+        Values are what the channel carries: JSON, bytes, datetimes. When the restart then fails, `aborted` is called.
+        """
+        return {}
