@@ -1,0 +1,156 @@
+"""The checkpoint thread: asleep until somebody outside asks, then it serves the request while the program runs on.
+
+It listens on a Unix socket in the runtime folder. While an image is taken the socket is closed, because a listening socket
+restored from an image would sit at the path of another life; the thread then waits at an eventfd, which is part of the
+image, and in each life, the one that went on or a restored one, it opens a socket of its own again (`reopen`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from nbcr import runtime
+from nbcr.handlers.base import Handler, Request, RestartEvent
+from nbcr.states import Layer
+
+THREAD_NAME = "nbcr-checkpoint"
+_CLOSE_TIMEOUT_S = 10.0
+
+
+class CheckpointThread(Handler):
+    """One daemon thread per process. `serve` gets each accepted connection of our own user, and closes it."""
+
+    layer = Layer.TRANSPORT
+
+    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+        self._serve = serve
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wanted = True  # listen? (False while an image is taken)
+        self._ending = False
+        self._listener: socket.socket | None = None
+        self._path: Path | None = None
+        self._settled = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+
+    def start(self) -> None:
+        """Start listening; returns when the socket is there. Raises NotPossible or OSError when it cannot be."""
+        self._open()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and take its socket away (when called from the thread itself, after this request)."""
+        self._ending = True
+        os.eventfd_write(self._wake, 1)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_CLOSE_TIMEOUT_S)
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are, or will soon again be, served."""
+        return self._thread.is_alive()
+
+    @property
+    def path(self) -> Path | None:
+        """Where it listens just now."""
+        return self._path
+
+    # Handler of the lowest layer: the last to be told on the way down, the first on the way up.
+
+    def checkpoint(self, request: Request) -> None:
+        """Close the listening socket for the length of the checkpoint."""
+        self._want(False)
+
+    def continue_(self) -> None:
+        """Listen again."""
+        self._want(True)
+
+    def aborted(self) -> None:
+        """Listen again."""
+        self._want(True)
+
+    def restart(self, event: RestartEvent) -> None:
+        """Listen again, under this life's pid."""
+        self._want(True)
+
+    def _want(self, listening: bool) -> None:
+        self._wanted = listening
+        if threading.current_thread() is self._thread:
+            self._settle()
+            return
+        with self._settled:
+            os.eventfd_write(self._wake, 1)
+            if not self._settled.wait_for(lambda: self._is_settled() or not self.alive, _CLOSE_TIMEOUT_S):
+                raise TimeoutError("the checkpoint thread is busy with another request")
+
+    def _is_settled(self) -> bool:
+        return (self._listener is not None) == self._wanted
+
+    def _settle(self) -> None:
+        with self._settled:
+            if self._wanted and self._listener is None:
+                with contextlib.suppress(OSError):  # no runtime folder in this life: nobody can ask, the program goes on
+                    self._open()
+            elif not self._wanted:
+                self._close()
+            self._settled.notify_all()
+
+    def _open(self) -> None:
+        path = runtime.socket_path(os.getpid())
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(os.fspath(path))
+        path.chmod(0o600)
+        listener.listen(8)
+        self._listener, self._path = listener, path
+
+    def _close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = None
+
+    def _run(self) -> None:
+        try:
+            while not self._ending:
+                connection = self._next()
+                if connection is not None:
+                    self._serve_one(connection)
+        finally:
+            with self._settled:
+                self._close()
+                if self._path is not None:
+                    self._path.unlink(missing_ok=True)
+                self._settled.notify_all()
+
+    def _next(self) -> socket.socket | None:
+        """Sleep until a connection or a change of mind; a connection of our own user, or None."""
+        poller = select.poll()
+        poller.register(self._wake, select.POLLIN)
+        if self._listener is not None:
+            poller.register(self._listener, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poller.poll()}
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+            self._settle()
+            return None
+        if self._listener is None:
+            return None
+        connection, _ = self._listener.accept()
+        if runtime.peer_uid(connection) == os.geteuid():
+            return connection
+        connection.close()
+        return None
+
+    def _serve_one(self, connection: socket.socket) -> None:
+        try:
+            self._serve(connection)
+        except Exception:  # the requester hung up, or its request made no sense: the next one is served
+            pass
+        finally:
+            connection.close()

@@ -1,0 +1,146 @@
+"""Things that live as long as processes do: the runtime folder, sockets of checkpoint threads, locks per target.
+
+The folder is ``$XDG_RUNTIME_DIR/nbcr``, else ``/run/user/UID/nbcr``, else ``/tmp/nbcr-UID``: 0700 and our own, or it is not
+used. A Jupyter kernel and a shell may have different environments, so whoever looks for a socket tries all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from nbcr.errors import Busy, NotPossible
+
+_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_LOCK_POLL_S = 0.02
+
+
+def candidate_folders() -> list[Path]:
+    """Runtime folders in order of preference; none is created."""
+    uid = os.geteuid()
+    bases = [os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{uid}"]
+    found = [Path(base) / "nbcr" for base in dict.fromkeys(bases) if base and Path(base).is_dir()]
+    return [*found, Path(tempfile.gettempdir()) / f"nbcr-{uid}"]
+
+
+def is_private(folder: Path) -> bool:
+    """Whether `folder` is a real directory, ours, closed to everybody else."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def runtime_folder() -> Path:
+    """The first candidate that is private to us, created when missing. Raises NotPossible when there is none."""
+    for folder in candidate_folders():
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if is_private(folder) and os.access(folder, os.W_OK):
+            return folder
+    tried = ", ".join(str(f) for f in candidate_folders())
+    raise NotPossible(f"no private runtime folder among {tried}", hint="set XDG_RUNTIME_DIR to a folder of your own (0700)")
+
+
+def start_ticks(pid: int) -> int | None:
+    """When process `pid` started, in clock ticks since boot (tells a pid from its re-use); None when there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def boot_id() -> str:
+    """Identity of this boot of this host; empty when the OS kernel does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """User id of the process on the other side of a Unix socket."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    return int(_PEER_CREDENTIALS.unpack(raw)[1])
+
+
+def socket_path(pid: int) -> Path:
+    """Where the checkpoint thread of process `pid` listens, when we are that process."""
+    return runtime_folder() / f"{pid}.sock"
+
+
+def connect_to_thread(pid: int) -> socket.socket | None:
+    """A connection to the checkpoint thread of `pid`, None when it has none.
+
+    A socket that refuses belongs to a dead process, or to one that closed it for the length of a checkpoint; who calls
+    decides whether to try again.
+    """
+    for folder in candidate_folders():
+        path = folder / f"{pid}.sock"
+        if not is_private(folder) or not path.exists():
+            continue
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(os.fspath(path))
+            if peer_uid(sock) == os.geteuid():
+                return sock
+        except OSError:
+            pass
+        sock.close()
+    return None
+
+
+@contextlib.contextmanager
+def target_lock(pid: int, timeout_s: float) -> Iterator[None]:
+    """Hold the lock for work on process `pid`: one checkpoint or restart of it at a time, whoever asks, whatever store.
+
+    Raises Busy after `timeout_s` seconds. The lock goes with its holder, also when that is killed.
+    """
+    path = runtime_folder() / f"{pid}.{start_ticks(pid) or 0}.lock"
+    deadline = time.monotonic() + timeout_s
+    descriptor = _locked(path)
+    while descriptor is None:
+        # flock has no timeout and the holder may be killed at any moment: there is no event to wait for.
+        if time.monotonic() >= deadline:
+            raise Busy(
+                f"process {pid} is being checkpointed or restarted already, and that did not end in {timeout_s:g} s",
+                hint="wait for it to end and ask again, or give a longer deadline",
+            )
+        time.sleep(_LOCK_POLL_S)
+        descriptor = _locked(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor holding the lock at `path`, None when somebody else does.
+
+    The previous holder unlinks the file before letting go: what we locked may not be what the path names any more.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours, named = os.fstat(descriptor), path.stat()
+        if (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
