@@ -1,0 +1,183 @@
+"""Fixtures and rules for every test: ordinary user, tracked processes, named skips, a share of long sweeps."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import CHECKOUT, SKIP_PREFIX, ProcessTracker, User, needs, open_view, tracked_processes
+
+TEST_USER = "nbcr-test"
+NO_SKIPS = os.environ.get("NBCR_CI_NO_SKIPS") == "1"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("nbcr")
+    group.addoption("--long", action="store_true", help="run every long sweep as well")
+    group.addoption("--long-share", type=float, default=0.0, help="run this share (0-1) of the long sweeps")
+    group.addoption("--long-budget-s", type=float, default=1e9, help="start no long sweep after this time")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    seed = os.environ.get("NBCR_SEED")
+    config.stash[_SEED] = int(seed) if seed else random.SystemRandom().randrange(2**31)
+    config.stash[_LEFT_OUT] = []
+
+
+_SEED = pytest.StashKey[int]()
+_LEFT_OUT = pytest.StashKey[list[str]]()
+_LONG_SINCE = pytest.StashKey[float]()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.stash[_SEED]} (NBCR_SEED={config.stash[_SEED]} repeats its random choices)"
+
+
+# --- long sweeps ---------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long sweeps out, or take all, or a random share of them; those come last."""
+    long = [item for item in items if item.get_closest_marker("long")]
+    chosen = long
+    if not config.getoption("--long"):
+        chooser = random.Random(config.stash[_SEED])
+        chosen = chooser.sample(long, round(len(long) * config.getoption("--long-share")))
+    left_out = set(map(id, long)) - set(map(id, chosen))
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+    items[:] = [item for item in items if not item.get_closest_marker("long")] + chosen
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Start no further long sweep when their time is used up."""
+    if not item.get_closest_marker("long"):
+        return None
+    since = item.config.stash.setdefault(_LONG_SINCE, time.monotonic())
+    if time.monotonic() - since < item.config.getoption("--long-budget-s"):
+        return None
+    item.config.stash[_LEFT_OUT].append(item.nodeid)
+    return True
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    left_out = config.stash[_LEFT_OUT]
+    if left_out:
+        terminalreporter.write_line(f"{len(left_out)} chosen long sweeps not started: their time was used up")
+    if config.getoption("--long") or config.getoption("--long-share"):
+        terminalreporter.write_line(f"repeat these random choices with NBCR_SEED={config.stash[_SEED]}")
+
+
+# --- skips ---------------------------------------------------------------------------------------------
+
+
+def _judge_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """A skip has to name a missing capability; where nothing may be missing it is a failure."""
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not reason.startswith(SKIP_PREFIX):
+        report.outcome = "failed"
+        report.longrepr = f"skipped without naming the missing capability (use tests.support.needs): {reason}"
+    elif NO_SKIPS:
+        report.outcome = "failed"
+        report.longrepr = f"a skip is a failure here (NBCR_CI_NO_SKIPS=1): {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _judge_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _judge_skip(report)
+    return report
+
+
+# --- fixtures ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random choices that NBCR_SEED repeats, different for every test."""
+    return random.Random(f"{request.config.stash[_SEED]}/{request.node.nodeid}")
+
+
+@pytest.fixture
+def processes() -> Iterator[ProcessTracker]:
+    """Starts processes, and ends after the test whatever of them is left."""
+    with tracked_processes() as tracker:
+        yield tracker
+
+
+@pytest.fixture(scope="session")
+def ourselves() -> User:
+    """Whoever runs the tests."""
+    entry = pwd.getpwuid(os.geteuid())
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(os.environ.get("HOME", entry.pw_dir)))
+
+
+@pytest.fixture(scope="session")
+def as_user(ourselves: User) -> Iterator[User]:
+    """An ordinary user without any capability: made by us when root runs the tests, else ourselves."""
+    if os.geteuid() != 0:
+        yield ourselves
+        return
+    with ExitStack() as stack:
+        entry = _test_user()
+        home = Path(tempfile.mkdtemp(prefix="nbcr-user-", dir="/tmp"))
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        (home / "run").mkdir(mode=0o700)
+        needed = [CHECKOUT, Path(sys.prefix), Path(sys.base_prefix)]
+        view = stack.enter_context(open_view(needed))
+        drop = "setpriv --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all"
+        who = (f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--")
+        user = User(entry.pw_name, entry.pw_uid, entry.pw_gid, home, (*view, *drop.split(), *who))
+        user.give(home, home / "run")
+        yield user
+
+
+def _test_user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(TEST_USER)
+    except KeyError:
+        pass
+    if shutil.which("useradd") is None:
+        needs("useradd", why="root needs an ordinary user to test as")
+    made = subprocess.run(
+        ["useradd", "--system", "--no-create-home", TEST_USER], capture_output=True, text=True
+    )
+    if made.returncode != 0:
+        needs("a user made by useradd", why=made.stderr.strip())
+    return pwd.getpwnam(TEST_USER)
+
+
+@pytest.fixture
+def user_dir(as_user: User) -> Iterator[Path]:
+    """A folder that belongs to the ordinary user."""
+    folder = Path(tempfile.mkdtemp(prefix="nbcr-", dir="/tmp"))
+    as_user.give(folder)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
