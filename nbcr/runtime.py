@@ -80,6 +80,14 @@ def socket_path(pid: int) -> Path:
     return runtime_folder() / f"{pid}.sock"
 
 
+def sweep() -> None:
+    """Unlink sockets and locks that dead processes left in our runtime folder."""
+    for path in runtime_folder().iterdir():
+        pid = path.name.partition(".")[0]
+        if path.suffix in (".sock", ".lock") and pid.isdecimal() and start_ticks(int(pid)) is None:
+            path.unlink(missing_ok=True)
+
+
 def connect_to_thread(pid: int) -> socket.socket | None:
     """A connection to the checkpoint thread of `pid`, None when it has none.
 

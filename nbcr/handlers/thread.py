@@ -2,7 +2,7 @@
 
 It listens on a Unix socket in the runtime folder. While an image is taken the socket is closed, because a listening socket
 restored from an image would sit at the path of another life; the thread then waits at an eventfd, which is part of the
-image, and in each life, the one that went on or a restored one, it opens a socket of its own again (`reopen`).
+image, and in each life, the one that went on or a restored one, a socket of its own is opened again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nbcr import runtime
+from nbcr.errors import NotPossible
 from nbcr.handlers.base import Handler, Request, RestartEvent
 from nbcr.states import Layer
 
 THREAD_NAME = "nbcr-checkpoint"
-_CLOSE_TIMEOUT_S = 10.0
+_SERVING_BOUND_S = 10.0
 
 
 class CheckpointThread(Handler):
@@ -31,7 +32,7 @@ class CheckpointThread(Handler):
     def __init__(self, serve: Callable[[socket.socket], None]) -> None:
         self._serve = serve
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._wanted = True  # listen? (False while an image is taken)
+        self._serving = False
         self._ending = False
         self._listener: socket.socket | None = None
         self._path: Path | None = None
@@ -40,6 +41,7 @@ class CheckpointThread(Handler):
 
     def start(self) -> None:
         """Start listening; returns when the socket is there. Raises NotPossible or OSError when it cannot be."""
+        runtime.sweep()
         self._open()
         self._thread.start()
 
@@ -48,7 +50,7 @@ class CheckpointThread(Handler):
         self._ending = True
         os.eventfd_write(self._wake, 1)
         if threading.current_thread() is not self._thread:
-            self._thread.join(_CLOSE_TIMEOUT_S)
+            self._thread.join(_SERVING_BOUND_S)
 
     @property
     def alive(self) -> bool:
@@ -79,26 +81,18 @@ class CheckpointThread(Handler):
         self._want(True)
 
     def _want(self, listening: bool) -> None:
-        self._wanted = listening
-        if threading.current_thread() is self._thread:
-            self._settle()
-            return
         with self._settled:
-            os.eventfd_write(self._wake, 1)
-            if not self._settled.wait_for(lambda: self._is_settled() or not self.alive, _CLOSE_TIMEOUT_S):
-                raise TimeoutError("the checkpoint thread is busy with another request")
-
-    def _is_settled(self) -> bool:
-        return (self._listener is not None) == self._wanted
-
-    def _settle(self) -> None:
-        with self._settled:
-            if self._wanted and self._listener is None:
-                with contextlib.suppress(OSError):  # no runtime folder in this life: nobody can ask, the program goes on
-                    self._open()
-            elif not self._wanted:
+            if not listening:
                 self._close()
-            self._settled.notify_all()
+            elif self._listener is None:
+                with contextlib.suppress(OSError, NotPossible):  # nobody can ask in this life, the program goes on
+                    self._open()
+            if threading.current_thread() is self._thread:
+                return
+            os.eventfd_write(self._wake, 1)
+            # A connection being served is a descriptor to outside: it must be gone before the image is taken.
+            if not listening and not self._settled.wait_for(lambda: not self._serving, _SERVING_BOUND_S):
+                raise TimeoutError("the checkpoint thread is busy with another request")
 
     def _open(self) -> None:
         path = runtime.socket_path(os.getpid())
@@ -107,6 +101,7 @@ class CheckpointThread(Handler):
         listener.bind(os.fspath(path))
         path.chmod(0o600)
         listener.listen(8)
+        listener.setblocking(False)
         self._listener, self._path = listener, path
 
     def _close(self) -> None:
@@ -131,17 +126,26 @@ class CheckpointThread(Handler):
         """Sleep until a connection or a change of mind; a connection of our own user, or None."""
         poller = select.poll()
         poller.register(self._wake, select.POLLIN)
-        if self._listener is not None:
-            poller.register(self._listener, select.POLLIN)
+        with self._settled:
+            if self._listener is not None:
+                poller.register(self._listener, select.POLLIN)
         ready = {descriptor for descriptor, _ in poller.poll()}
         if self._wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
-            self._settle()
             return None
+        with self._settled:
+            connection = self._accept()
+            self._serving = connection is not None
+        return connection
+
+    def _accept(self) -> socket.socket | None:
         if self._listener is None:
             return None
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # the requester gave up between our waking and now
+            return None
         if runtime.peer_uid(connection) == os.geteuid():
             return connection
         connection.close()
@@ -154,3 +158,6 @@ class CheckpointThread(Handler):
             pass
         finally:
             connection.close()
+            with self._settled:
+                self._serving = False
+                self._settled.notify_all()

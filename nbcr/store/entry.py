@@ -1,0 +1,118 @@
+"""An entry as everybody but the writer sees it: standard library only, so that it can be listed inside any Jupyter kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbcr.errors import EntryDamaged
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint in a store. Field meanings and units: FORMAT.md."""
+
+    id: str
+    name: str
+    created: str
+    parent: str | None
+    kinds: tuple[str, ...]
+    size_bytes: int
+    notebook: str | None
+    pid: int
+    pause_ms: float
+    duration_ms: float
+    host: Mapping[str, str] = field(default_factory=dict)
+    jupyter: Mapping[str, Any] | None = None
+    cell: int | None = None
+    component: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    note: str = ""
+    path: Path = Path()  # the entry's folder
+
+    @property
+    def image(self) -> Path:
+        """Folder of the process image."""
+        return self.path / IMAGE
+
+    def listed(self) -> dict[str, Any]:
+        """The fields of ``nbcr list --json``."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "created": self.created,
+            "parent": self.parent,
+            "kinds": list(self.kinds),
+            "size_bytes": self.size_bytes,
+            "notebook": self.notebook,
+            "pid": self.pid,
+        }
+
+    def taken(self) -> dict[str, Any]:
+        """The fields of ``nbcr checkpoint --json``."""
+        return {**self.listed(), "pause_ms": self.pause_ms, "duration_ms": self.duration_ms}
+
+    def details(self) -> dict[str, Any]:
+        """Everything ``nbcr show --json`` tells: the manifest without the Jupyter key, which is a secret."""
+        jupyter = None if self.jupyter is None else {k: v for k, v in self.jupyter.items() if k != "key"}
+        return {
+            **self.taken(),
+            "host": dict(self.host),
+            "jupyter": jupyter,
+            "cell": self.cell,
+            "component": dict(self.component),
+            "warnings": list(self.warnings),
+            "note": self.note,
+            "path": str(self.path),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], path: Path) -> Entry:
+        """The entry that a manifest describes. Raises EntryDamaged when it does not describe one."""
+        version = document.get("format")
+        if not isinstance(version, int) or version < 1:
+            raise EntryDamaged(f"manifest of {path.name} has no format version", hint="remove the folder " + str(path))
+        if version > FORMAT_VERSION:
+            raise EntryDamaged(f"entry {path.name} has format {version}, this nbcr reads {FORMAT_VERSION}", hint="update nbcr")
+        try:
+            return cls(
+                id=str(document["id"]),
+                name=str(document["name"]),
+                created=str(document["created"]),
+                parent=document["parent"],
+                kinds=tuple(document["kinds"]),
+                size_bytes=int(document["size_bytes"]),
+                notebook=document["notebook"],
+                pid=int(document["pid"]),
+                pause_ms=float(document["pause_ms"]),
+                duration_ms=float(document["duration_ms"]),
+                host=dict(document["host"]),
+                jupyter=document["jupyter"],
+                cell=document["cell"],
+                component=dict(document["component"]),
+                warnings=tuple(document["warnings"]),
+                note=str(document.get("note", "")),
+                path=path,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise EntryDamaged(
+                f"manifest of {path.name} is damaged ({type(error).__name__}: {error})", hint="remove the folder " + str(path)
+            ) from error
+
+    @classmethod
+    def read(cls, path: Path) -> Entry:
+        """Read the entry in folder `path`. Raises EntryDamaged."""
+        try:
+            document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EntryDamaged(f"manifest of {path.name} cannot be read: {error}", hint=f"remove the folder {path}") from error
+        if not isinstance(document, dict) or document.get("id") != path.name:
+            raise EntryDamaged(f"manifest of {path.name} is not that entry's own", hint=f"remove the folder {path}")
+        return cls.from_document(document, path)

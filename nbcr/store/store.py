@@ -1,0 +1,267 @@
+"""The store as an object: list, find, write, replace, remove. FORMAT.md is the law here.
+
+In a user's Jupyter kernel this is used for listing and for names only; entries are written by the helper.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbcr import runtime
+from nbcr.errors import EntryDamaged, NameTaken, NoRoomInStore, StoreRefused
+from nbcr.store import files, names
+from nbcr.store.entry import IMAGE, MANIFEST, Entry
+
+if TYPE_CHECKING:
+    from nbcr.store.manifest import Manifest
+
+OWNER = "owner.json"
+_ABANDONED_AFTER_S = 7 * 24 * 3600.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def default_root() -> Path:
+    """NBCR_STORE, else the platform's user data folder + nbcr (what platformdirs answers on Linux)."""
+    chosen = os.environ.get("NBCR_STORE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    data = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(data) if data.strip() else Path.home() / ".local" / "share") / "nbcr"
+
+
+@dataclass
+class Draft:
+    """An entry being written: fill `image`, then hand it to `Store.publish`, or `Store.discard` it."""
+
+    id: str
+    name: str
+    created: str
+    path: Path
+    replace: bool
+
+    @property
+    def image(self) -> Path:
+        """Where the CRS component puts its files; does not exist yet."""
+        return self.path / IMAGE
+
+
+class Store:
+    """A store at `root` (None: the default place). Nothing is created before the first write."""
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self.root = default_root() if root is None else Path(root).expanduser().absolute()
+        self._entries = self.root / "entries"
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
+    # Reading
+
+    def entries(self) -> list[Entry]:
+        """All entries, oldest first. Raises StoreRefused; damaged entries are left out (see `damaged`)."""
+        return self._survey()[0]
+
+    def damaged(self) -> list[EntryDamaged]:
+        """What is wrong with the entries that cannot be listed."""
+        return self._survey()[1]
+
+    def find(self, name: str) -> Entry:
+        """The entry called `name` (or with that id, or unique beginning of an id). Raises UnknownName."""
+        return names.find(self.entries(), name)
+
+    def _survey(self) -> tuple[list[Entry], list[EntryDamaged]]:
+        good: list[Entry] = []
+        bad: list[EntryDamaged] = []
+        if not self._check():
+            return good, bad
+        for path in sorted(self._entries.iterdir()):
+            if not names.is_id(path.name):
+                continue
+            try:
+                if not files.is_ours(path) or not files.is_ours(path / MANIFEST):
+                    raise EntryDamaged(f"entry {path.name} was not written by you", hint=f"remove the folder {path}")
+                good.append(Entry.read(path))
+            except EntryDamaged as problem:
+                bad.append(problem)
+            except FileNotFoundError:
+                if path.exists():  # else somebody removed it meanwhile
+                    bad.append(EntryDamaged(f"entry {path.name} has no manifest", hint=f"remove the folder {path}"))
+        return good, bad
+
+    def _check(self) -> bool:
+        """Whether the store exists. Raises StoreRefused when it cannot be trusted."""
+        for folder, what in ((self.root, "store"), (self._entries, "store folder")):
+            try:
+                files.check_private(folder, what=what)
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise _unusable(self.root, error) from error
+        return True
+
+    # Writing
+
+    def draft(self, name: str | None, *, replace: bool = False, now: datetime | None = None) -> Draft:
+        """Open a draft called `name` (None: its id), removing what dead writers left.
+
+        Raises NameTaken, UsageProblem, StoreRefused, NoRoomInStore.
+        """
+        moment = now or datetime.now(UTC)
+        entry_id = names.new_id(moment)
+        if name is not None:
+            names.check_name(name)
+        with self._writing():
+            self._create()
+            with self._locked():
+                self._sweep()
+                if name is not None and not replace:
+                    self._check_free(name)
+                draft = Draft(
+                    id=entry_id,
+                    name=name if name is not None else entry_id,
+                    created=moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    path=self._entries / f".tmp-{entry_id}.{os.getpid()}",
+                    replace=replace,
+                )
+                draft.path.mkdir(mode=0o700)
+                files.write_atomically(draft.path / OWNER, json.dumps(_owner(draft.name)).encode())
+        return draft
+
+    def publish(self, draft: Draft, manifest: Manifest) -> Entry:
+        """Make the draft an entry, atomically; afterwards remove the entries it replaces. Raises NoRoomInStore."""
+        with self._writing():
+            if draft.image.exists():
+                files.fsync_tree(draft.image)
+            files.write_atomically(draft.path / MANIFEST, manifest.encoded())
+            with self._locked():
+                (draft.path / OWNER).unlink()
+                files.fsync_path(draft.path)
+                final = self._entries / draft.id
+                draft.path.rename(final)
+                files.fsync_path(self._entries)
+        if draft.replace:
+            for old in self.entries():
+                if old.name == draft.name and old.id < draft.id:
+                    self.remove(old)
+        return Entry.read(final)
+
+    def discard(self, draft: Draft) -> None:
+        """Give the draft's space back."""
+        files.remove_tree(draft.path)
+
+    def remove(self, entry: Entry) -> None:
+        """Remove an entry: gone from the list at once, then its files."""
+        self._check()
+        gone = self._entries / f".gone-{entry.id}"
+        files.remove_tree(gone)
+        with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+            (self._entries / entry.id).rename(gone)
+            files.fsync_path(self._entries)
+        files.remove_tree(gone)
+
+    def log_folder(self) -> Path:
+        """Folder for helpers' logs, created when missing."""
+        with self._writing():
+            self._create()
+            folder = self.root / "log"
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _create(self) -> None:
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._check()
+        self._entries.mkdir(mode=0o700, exist_ok=True)
+        self._check()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what the file system says into errors that name the store."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise NoRoomInStore(
+                    f"no room left in store {self.root} ({error.strerror})",
+                    hint="remove checkpoints (`nbcr remove`) or choose another store with --store",
+                ) from error
+            raise _unusable(self.root, error) from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the store's lock; held for moments only, so waiting without a bound is right."""
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _check_free(self, name: str) -> None:
+        taken = [e for e in self.entries() if e.name == name]
+        if taken:
+            raise NameTaken(
+                f"a checkpoint named {name!r} exists already (taken {taken[-1].created})",
+                hint="--force replaces it, or choose another name",
+            )
+        for path in self._entries.glob(".tmp-*"):
+            owner = _read_owner(path)
+            if owner is not None and owner.get("name") == name:
+                raise NameTaken(
+                    f"a checkpoint named {name!r} is being written by process {owner.get('pid')}",
+                    hint="wait for it, or choose another name",
+                )
+
+    def _sweep(self) -> None:
+        """Remove what dead writers left (FORMAT.md, "Garbage")."""
+        for path in self._entries.iterdir():
+            if path.name.startswith(".gone-") or (path.name.startswith(".tmp-") and _is_abandoned(path)):
+                with contextlib.suppress(OSError):  # another writer sweeps too; what cannot go now goes later
+                    files.remove_tree(path)
+
+
+def _owner(name: str) -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "start_ticks": runtime.start_ticks(os.getpid()),
+        "boot_id": runtime.boot_id(),
+        "host": socket.gethostname(),
+        "name": name,
+    }
+
+
+def _read_owner(draft: Path) -> dict[str, Any] | None:
+    try:
+        owner = json.loads((draft / OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return owner if isinstance(owner, dict) else None
+
+
+def _is_abandoned(draft: Path) -> bool:
+    owner = _read_owner(draft)
+    if owner is not None and owner.get("host") == socket.gethostname():
+        if owner.get("boot_id") != runtime.boot_id():
+            return True
+        return runtime.start_ticks(int(owner.get("pid", 0))) != owner.get("start_ticks")
+    try:
+        return time.time() - draft.stat().st_mtime > _ABANDONED_AFTER_S
+    except FileNotFoundError:
+        return False
+
+
+def _unusable(root: Path, error: OSError) -> StoreRefused:
+    return StoreRefused(
+        f"store {root} cannot be used: {error.strerror or error}" + (f" ({error.filename})" if error.filename else ""),
+        hint="choose another with --store or NBCR_STORE",
+    )
