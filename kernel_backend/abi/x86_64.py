@@ -1,0 +1,133 @@
+"""x86-64: syscall numbers, register layout, signal frame and the few machine instructions we need.
+
+Sources: arch/x86/entry/syscalls/syscall_64.tbl, arch/x86/include/uapi/asm/{ptrace,sigcontext,ucontext}.h and
+arch/x86/include/asm/user_64.h of the OS kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import TYPE_CHECKING
+
+MACHINE = "x86_64"
+ELF_MACHINE = 62
+
+SYS = {
+    "read": 0, "write": 1, "open": 2, "close": 3, "fstat": 5, "poll": 7, "lseek": 8, "mmap": 9, "mprotect": 10,
+    "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "ioctl": 16,
+    "pwrite64": 18, "select": 23, "mremap": 25, "shmget": 29, "shmat": 30, "shmdt": 67, "dup2": 33, "pause": 34, "nanosleep": 35,
+    "getitimer": 36, "setitimer": 38, "getpid": 39, "socket": 41, "connect": 42, "accept": 43, "recvfrom": 45,
+    "recvmsg": 47, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "wait4": 61, "kill": 62,
+    "semop": 65, "fcntl": 72, "flock": 73, "ftruncate": 77, "chdir": 80, "fchdir": 81, "umask": 95,
+    "getrlimit": 97, "setuid": 105, "setgid": 106, "setpgid": 109, "setsid": 112, "setreuid": 113, "setregid": 114,
+    "setgroups": 116, "setresuid": 117, "setresgid": 119, "setfsuid": 122, "setfsgid": 123, "capset": 126,
+    "rt_sigtimedwait": 128, "rt_sigqueueinfo": 129, "rt_sigsuspend": 130, "sigaltstack": 131, "personality": 135,
+    "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "mlock": 149, "prctl": 157,
+    "arch_prctl": 158, "chroot": 161, "gettid": 186, "tkill": 200, "futex": 202, "sched_setaffinity": 203,
+    "io_getevents": 208, "set_tid_address": 218, "restart_syscall": 219, "semtimedop": 220, "timer_create": 222,
+    "timer_settime": 223, "timer_gettime": 224, "timer_getoverrun": 225, "timer_delete": 226,
+    "clock_nanosleep": 230, "exit_group": 231, "epoll_wait": 232, "epoll_ctl": 233, "tgkill": 234, "madvise": 28,
+    "ioprio_set": 251, "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "get_robust_list": 274,
+    "epoll_pwait": 281, "signalfd4": 289, "timerfd_settime": 286, "dup3": 292, "preadv": 295, "pwritev": 296,
+    "rt_tgsigqueueinfo": 297, "prlimit64": 302, "sendmsg": 46, "kcmp": 312, "sched_setattr": 314,
+    "sched_getattr": 315, "seccomp": 317, "memfd_create": 319, "mlock2": 325, "statx": 332, "rseq": 334, "pidfd_send_signal": 424,
+    "pidfd_open": 434, "clone3": 435, "close_range": 436, "pidfd_getfd": 438, "epoll_pwait2": 441,
+    "process_vm_readv": 310, "process_vm_writev": 311, "msgrcv": 70, "msgsnd": 69, "inotify_add_watch": 254,
+    "mq_open": 240, "mq_timedsend": 242, "mq_timedreceive": 243, "io_uring_setup": 425, "timerfd_create": 283,
+}  # fmt: skip
+"""Syscall numbers by name."""
+
+SYS_NAME = {number: name for name, number in SYS.items()}
+
+
+class UserRegs(ctypes.Structure):
+    """struct user_regs_struct: what NT_PRSTATUS reads and writes (27 words)."""
+
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
+            "fs_base gs_base ds es fs gs"
+        ).split()
+    ]
+
+    if TYPE_CHECKING:
+        r15: int
+        r14: int
+        r13: int
+        r12: int
+        rbp: int
+        rbx: int
+        r11: int
+        r10: int
+        r9: int
+        r8: int
+        rax: int
+        rcx: int
+        rdx: int
+        rsi: int
+        rdi: int
+        orig_rax: int
+        rip: int
+        cs: int
+        eflags: int
+        rsp: int
+        ss: int
+        fs_base: int
+        gs_base: int
+        ds: int
+        es: int
+        fs: int
+        gs: int
+
+
+assert ctypes.sizeof(UserRegs) == 27 * 8
+
+CS_64BIT = 0x33
+RED_ZONE_BYTES = 128
+
+SYSCALL_INSTRUCTION = b"\x0f\x05"
+SYSCALL_RETURN = b"\x0f\x05\xc3"  # syscall; ret
+SIGRETURN_STUBS = (
+    b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05",  # glibc's __restore_rt: mov $15,%rax; syscall
+    b"\xb8\x0f\x00\x00\x00\x0f\x05",  # mov $15,%eax; syscall (musl and others)
+)
+MOV_EAX_IMM32 = 0xB8
+
+# Runs a table of syscalls: rbx = first row, r12 = number of rows; a row is eight words: number, six arguments,
+# result. Ends at the int3 after the last row or after the first row that failed.
+RUN_TABLE = bytes.fromhex(
+    "488b03"        # loop: mov  rax, [rbx]
+    "488b7b08"      #       mov  rdi, [rbx+8]
+    "488b7310"      #       mov  rsi, [rbx+16]
+    "488b5318"      #       mov  rdx, [rbx+24]
+    "4c8b5320"      #       mov  r10, [rbx+32]
+    "4c8b4328"      #       mov  r8,  [rbx+40]
+    "4c8b4b30"      #       mov  r9,  [rbx+48]
+    "0f05"          #       syscall
+    "48894338"      #       mov  [rbx+56], rax
+    "483d01f0ffff"  #       cmp  rax, -4095
+    "7309"          #       jae  done
+    "4883c340"      #       add  rbx, 64
+    "49ffcc"        #       dec  r12
+    "75ce"          #       jnz  loop
+    "cc"            # done: int3
+)  # fmt: skip
+assert len(RUN_TABLE) == 0x33
+assert RUN_TABLE[0x31] == 256 - 0x32, "the loop jumps back to its first byte"
+TABLE_ROW = struct.Struct("<8Q")
+
+# struct ucontext up to and with uc_sigmask; see build_sigframe in tracee/inject.py
+UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS = 1, 2, 4
+SIGCONTEXT_ORDER = (
+    "r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags"
+).split()
+FP_XSTATE_MAGIC1 = 0x46505853
+FP_XSTATE_MAGIC2 = 0x46505845
+FXSAVE_SW_RESERVED_OFFSET = 464
+XSTATE_BV_OFFSET = 512  # xstate_bv, first word of the XSAVE header
+XSTATE_MAX_BYTES = 16384
+
+# struct clone_args (include/uapi/linux/sched.h)
+CLONE_ARGS = struct.Struct("<11Q")

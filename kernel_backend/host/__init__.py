@@ -1,0 +1,1 @@
+"""The only code that touches libc or /proc: syscalls, parsers, probed features."""

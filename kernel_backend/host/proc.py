@@ -1,0 +1,225 @@
+"""Parsers of /proc: each returns live values of one process or thread (proc(5)).
+
+These are facts of the moment, not what is written to an image: the image has types of its own (image/entries.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(slots=True)
+class Mapping:
+    """One line of /proc/PID/maps."""
+
+    start: int
+    end: int
+    perms: str
+    offset: int
+    device: str
+    inode: int
+    path: str
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is a MAP_SHARED mapping."""
+        return self.perms[3] == "s"
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(errors="surrogateescape")
+
+
+def _parse_map_line(line: str) -> Mapping:
+    span, perms, offset, device, inode, *rest = line.split(None, 5)
+    start, end = span.split("-")
+    path = rest[0].rstrip("\n") if rest else ""
+    return Mapping(int(start, 16), int(end, 16), perms, int(offset, 16), device, int(inode), _unescape(path))
+
+
+def _unescape(path: str) -> str:
+    r"""The OS kernel writes a newline in a path as \012."""
+    return path.replace("\\012", "\n") if "\\012" in path else path
+
+
+def maps(pid: int) -> list[Mapping]:
+    """The address space of `pid`, in address order, without VmFlags."""
+    with Path(f"/proc/{pid}/maps").open(errors="surrogateescape", newline="\n") as lines:
+        return [_parse_map_line(line) for line in lines]
+
+
+_SMAPS_HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ")
+
+
+def smaps_flags(pid: int) -> dict[int, frozenset[str]]:
+    """VmFlags by start address. Walks the page tables: slow on large processes."""
+    flags: dict[int, frozenset[str]] = {}
+    start = 0
+    with Path(f"/proc/{pid}/smaps").open(errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            if line.startswith("VmFlags:"):
+                flags[start] = frozenset(line[8:].split())
+            elif _SMAPS_HEAD.match(line):
+                start = int(line[: line.index("-")], 16)
+    return flags
+
+
+def status(pid: int, tid: int | None = None) -> dict[str, str]:
+    """/proc/PID/status (or a thread's) as name → text."""
+    path = f"/proc/{pid}/status" if tid is None else f"/proc/{pid}/task/{tid}/status"
+    return dict(line.split(":\t", 1) for line in _read(path).splitlines() if ":\t" in line)
+
+
+@dataclass(slots=True)
+class Stat:
+    """The fields of /proc/PID/stat that we use; addresses are 0 where we may not see them."""
+
+    pid: int
+    comm: str
+    state: str
+    ppid: int
+    pgid: int
+    sid: int
+    tty: int
+    tpgid: int
+    flags: int
+    priority: int
+    nice: int
+    num_threads: int
+    start_ticks: int
+    start_code: int
+    end_code: int
+    start_stack: int
+    exit_signal: int
+    rt_priority: int
+    policy: int
+    start_data: int
+    end_data: int
+    start_brk: int
+    arg_start: int
+    arg_end: int
+    env_start: int
+    env_end: int
+    exit_code: int
+
+
+def stat(pid: int, tid: int | None = None) -> Stat:
+    """/proc/PID/stat, or a thread's."""
+    text = _read(f"/proc/{pid}/stat" if tid is None else f"/proc/{pid}/task/{tid}/stat")
+    head, _, tail = text.rpartition(")")
+    f = tail.split()
+
+    def n(index: int) -> int:  # numbered as in proc(5), where the state is field 3
+        return int(f[index - 3])
+
+    return Stat(
+        pid=int(head.split(" (", 1)[0]), comm=head.split(" (", 1)[1], state=f[0], ppid=n(4), pgid=n(5), sid=n(6),
+        tty=n(7), tpgid=n(8), flags=n(9), priority=n(18), nice=n(19), num_threads=n(20), start_ticks=n(22),
+        start_code=n(26), end_code=n(27), start_stack=n(28), exit_signal=n(38), rt_priority=n(40), policy=n(41),
+        start_data=n(45), end_data=n(46), start_brk=n(47), arg_start=n(48), arg_end=n(49), env_start=n(50),
+        env_end=n(51), exit_code=n(52),
+    )  # fmt: skip
+
+
+def task_ids(pid: int) -> list[int]:
+    """The tids of a process, the leader's included, ascending."""
+    return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+
+
+def children(pid: int) -> list[int]:
+    """The pids of a process's children, over all of its threads."""
+    found: list[int] = []
+    for tid in task_ids(pid):
+        try:
+            found += map(int, _read(f"/proc/{pid}/task/{tid}/children").split())
+        except OSError:
+            continue  # the thread ended meanwhile; its children moved to a sibling, which is read too
+    return sorted(set(found))
+
+
+def fd_numbers(pid: int) -> list[int]:
+    """Open descriptor numbers, ascending."""
+    return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
+
+
+@dataclass(slots=True)
+class FdInfo:
+    """/proc/PID/fdinfo/N: the common head and the lines of its kind."""
+
+    pos: int
+    flags: int
+    mnt_id: int
+    lines: list[str] = field(default_factory=list)
+
+    def value(self, name: str) -> str | None:
+        """The text behind `name:` of the first such line."""
+        for line in self.lines:
+            if line.startswith(name + ":"):
+                return line[len(name) + 1 :].strip()
+        return None
+
+
+def fdinfo(pid: int, fd: int) -> FdInfo:
+    """Position (bytes), open flags (octal in the file) and what is special to the kind."""
+    info = FdInfo(0, 0, 0)
+    for line in _read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
+        name, _, value = line.partition(":")
+        if name == "pos":
+            info.pos = int(value)
+        elif name == "flags":
+            info.flags = int(value, 8)
+        elif name == "mnt_id":
+            info.mnt_id = int(value)
+        else:
+            info.lines.append(line)
+    return info
+
+
+def fd_link(pid: int, fd: int) -> str:
+    """Where /proc/PID/fd/N points."""
+    return os.readlink(f"/proc/{pid}/fd/{fd}")
+
+
+def auxv(pid: int) -> bytes:
+    """The auxiliary vector as the OS kernel keeps it."""
+    return Path(f"/proc/{pid}/auxv").read_bytes()
+
+
+@dataclass(slots=True)
+class PosixTimer:
+    """One entry of /proc/PID/timers."""
+
+    timer_id: int
+    signo: int
+    value: int
+    notify: int
+    target_tid: int
+    clock: int
+
+
+def posix_timers(pid: int) -> list[PosixTimer]:
+    """POSIX timers of a process; empty where the OS kernel does not tell."""
+    try:
+        text = _read(f"/proc/{pid}/timers")
+    except OSError:
+        return []
+    timers = []
+    for block in text.split("ID: ")[1:]:
+        fields = dict(line.split(": ", 1) for line in ("ID: " + block).splitlines() if ": " in line)
+        signo, value = fields["signal"].split("/")
+        how, target = fields["notify"].split("/")
+        kind, _, tid = target.partition(".")
+        notify = {"signal": 0, "none": 1, "thread": 2}[how] | (4 if kind == "tid" else 0)
+        timers.append(
+            PosixTimer(int(fields["ID"]), int(signo), int(value, 16), notify, int(tid), int(fields["ClockID"]))
+        )
+    return timers

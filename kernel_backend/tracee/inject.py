@@ -1,0 +1,304 @@
+"""System calls made by a stopped thread on our behalf.
+
+Two ways, for two situations:
+
+`Borrowed` is for a process that must go on unharmed whatever happens to us. Between any two of our steps we may be
+killed; the OS kernel then lets the tracee run with whatever registers it has. So before the first call we lay the
+same thing on its stack that a signal handler would find there: a frame with all of its registers, its floating-point
+state and its signal mask, under a return address that points to libc's own sigreturn stub. Every call is made at a
+`syscall; ret` that exists in the process, with that frame on top of the stack. Left alone at any point, the thread
+finishes the call, returns into the stub, and the OS kernel puts every register back. (The order is part of it: the
+registers point into the frame before the signal mask is touched.)
+
+`Workshop` is for a process that we are building: it has a page of ours with a small loop which runs a whole table of
+system calls per stop, several times faster. Such a process is killed with us (PTRACE_O_EXITKILL).
+
+Sources: signal-frame layout in arch/x86/kernel/signal_64.c and fpu/signal.c of the OS kernel; ptrace(2). The idea of
+scoped remote syscalls is in rr's AutoRemoteSyscalls; that of a frame which heals itself is ours.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from kernel_backend.abi import arch, linux
+from kernel_backend.abi.x86_64 import UserRegs
+from kernel_backend.host import libc
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
+
+WORD = 0xFFFFFFFFFFFFFFFF
+_MAX_ERRNO = 4095
+SCRATCH_DATA_BYTES = 2048  # room for arguments below the frame
+
+
+def check(result: int, what: str) -> int:
+    """A raw syscall result as a value, or OSError."""
+    if result > WORD - _MAX_ERRNO:
+        number = WORD + 1 - result
+        raise OSError(number, f"{what} in the tracee: {os.strerror(number)}")
+    return result
+
+
+def restart_number(thread: Thread, regs: UserRegs) -> int:
+    """The number of the system call that the thread was interrupted in.
+
+    After an earlier interruption the OS kernel has replaced it by restart_syscall; then the instruction before the
+    `syscall` usually still says it (mov $N,%eax).
+    """
+    if regs.orig_rax != arch.SYS["restart_syscall"]:
+        return regs.orig_rax
+    try:
+        before = libc.vm_read(thread.tid, regs.rip - 7, 5)
+    except OSError:
+        return regs.orig_rax
+    return struct.unpack("<I", before[1:])[0] if before[0] == arch.MOV_EAX_IMM32 else regs.orig_rax
+
+
+# Calls which return EINTR, not "restart me", although nothing but our freeze interrupted them (signal(7), last part)
+_EINTR_ON_FREEZE = frozenset(
+    arch.SYS[name]
+    for name in ("epoll_wait", "epoll_pwait", "epoll_pwait2", "semop", "semtimedop", "rt_sigtimedwait", "io_getevents")
+)
+
+
+def as_interrupted(thread: Thread, regs: UserRegs, *, keep_block: bool) -> UserRegs:
+    """The registers such that the thread, once it runs, repeats the system call that our freeze interrupted.
+
+    The OS kernel itself does the restart when it finds -ERESTART… and a call number in the registers of a thread
+    that leaves a stop, so they are mostly kept as they are. Two cases need help: calls that answered EINTR only
+    because of us, and (in an image: `keep_block` false) -ERESTART_RESTARTBLOCK, whose remainder lives inside the OS
+    kernel and would be gone; the call is then repeated with its original arguments.
+    """
+    result = regs.rax
+    if regs.orig_rax == WORD or result <= WORD - _MAX_ERRNO:
+        return regs
+    failed = WORD + 1 - result
+    if failed == linux.ERESTART_RESTARTBLOCK and not keep_block:
+        number = restart_number(thread, regs)
+        if number == arch.SYS["restart_syscall"]:
+            failed = errno.EINTR
+        else:
+            regs.orig_rax, failed = number, linux.ERESTARTNOHAND
+        regs.rax = WORD + 1 - failed
+    elif failed == errno.EINTR and regs.orig_rax in _EINTR_ON_FREEZE:
+        regs.rax = WORD + 1 - linux.ERESTARTNOHAND
+    return regs
+
+
+def rewound(regs: UserRegs) -> UserRegs:
+    """A copy of `regs` that restarts the interrupted call by itself, without the OS kernel's help: for a frame."""
+    copy = UserRegs.from_buffer_copy(regs)
+    if copy.orig_rax == WORD or copy.rax <= WORD - _MAX_ERRNO:
+        return copy
+    failed = WORD + 1 - copy.rax
+    if failed in (linux.ERESTARTSYS, linux.ERESTARTNOINTR, linux.ERESTARTNOHAND):
+        copy.rax = copy.orig_rax
+        copy.rip -= 2
+    elif failed == linux.ERESTART_RESTARTBLOCK:
+        copy.rax = WORD + 1 - errno.EINTR
+    return copy
+
+
+def build_sigframe(address: int, fp_address: int, regs: UserRegs, sigmask: int, restorer: int) -> bytes:
+    """A struct rt_sigframe for `address` (without siginfo), whose floating-point state lies at `fp_address`."""
+    flags = arch.UC_FP_XSTATE | arch.UC_SIGCONTEXT_SS | arch.UC_STRICT_RESTORE_SS
+    invalid_stack = struct.pack("<QiiQ", 0, 0x7FFF, 0, 0)  # refused by the OS kernel: the alternate stack stays
+    context = b"".join(struct.pack("<Q", getattr(regs, name)) for name in arch.SIGCONTEXT_ORDER)
+    context += struct.pack("<4H", regs.cs, regs.gs, regs.fs, regs.ss)
+    context += struct.pack("<4QQ", 0, 0, 0, 0, fp_address) + bytes(64)
+    return struct.pack("<QQQ", restorer, flags, 0) + invalid_stack + context + struct.pack("<Q", sigmask)
+
+
+SIGFRAME_BYTES = 8 + 40 + 256 + 8
+
+
+def sigframe_xstate(state: bytes) -> bytes:
+    """XSAVE state as it stands in a signal frame: with the software-reserved words and the end mark filled in."""
+    at = arch.FXSAVE_SW_RESERVED_OFFSET
+    features = struct.unpack_from("<Q", state, at)[0]
+    words = struct.pack("<IIQI", arch.FP_XSTATE_MAGIC1, len(state) + 4, features, len(state)) + bytes(28)
+    return state[:at] + words + state[at + 48 :] + struct.pack("<I", arch.FP_XSTATE_MAGIC2)
+
+
+class Gadgets:
+    """Addresses of code in the tracee that injection uses: `syscall; ret` and a sigreturn stub (0: none found)."""
+
+    __slots__ = ("sigreturn", "syscall")
+
+    def __init__(self, syscall: int, sigreturn: int) -> None:
+        self.syscall = syscall
+        self.sigreturn = sigreturn
+
+
+class Borrowed:
+    """A context in which a stopped thread makes system calls and afterwards is as it was."""
+
+    def __init__(self, thread: Thread, gadgets: Gadgets) -> None:
+        self.thread = thread
+        self.gadgets = gadgets
+        self.new_tids: list[int] = []
+        self._saved = UserRegs()
+        self._work = UserRegs()
+        self._mask = 0
+        self._stack = 0
+        self.data = 0  # address of SCRATCH_DATA_BYTES bytes for arguments
+
+    def __enter__(self) -> Borrowed:
+        thread = self.thread
+        thread.get_regs(self._saved)
+        self._mask = thread.get_sigmask()
+        self._lay_frame()
+        ctypes.memmove(ctypes.byref(self._work), ctypes.byref(self._saved), ctypes.sizeof(UserRegs))
+        self._work.orig_rax = WORD
+        self._work.rsp = self._stack
+        if self.gadgets.sigreturn:
+            self._work.rip = self.gadgets.syscall + len(arch.SYSCALL_INSTRUCTION)
+            thread.set_regs(self._work)
+        try:
+            thread.set_sigmask(ALL_BUT_SIGTRAP)
+        except BaseException:
+            self._give_back()
+            raise
+        return self
+
+    def _lay_frame(self) -> None:
+        regs = self._saved
+        state = sigframe_xstate(self.thread.get_xstate())
+        fp_address = (regs.rsp - arch.RED_ZONE_BYTES - len(state)) & ~63
+        frame = (fp_address - SIGFRAME_BYTES) & ~15
+        self._stack = frame
+        self.data = (frame - SCRATCH_DATA_BYTES) & ~15
+        content = build_sigframe(frame, fp_address, rewound(regs), self._mask, self.gadgets.sigreturn)
+        libc.vm_write(self.thread.tid, frame, content.ljust(fp_address - frame, b"\0") + state)
+
+    def call(self, name: str, *args: int) -> int:
+        """Make one system call; its result, or OSError."""
+        return check(self.raw(arch.SYS[name], args), name)
+
+    def raw(self, number: int, args: Sequence[int]) -> int:
+        """Make one system call; its raw result."""
+        work, at = self._work, self.gadgets.syscall
+        a = [*args, 0, 0, 0, 0, 0, 0]
+        work.rip, work.rax, work.rsp = at, number, self._stack
+        work.rdi, work.rsi, work.rdx, work.r10, work.r8, work.r9 = a[:6]
+        thread = self.thread
+        thread.set_regs(work)
+        after = UserRegs()
+        while True:
+            thread.resume(linux.PTRACE_SINGLESTEP)
+            stop = thread.wait()
+            if stop.event in (linux.PTRACE_EVENT_CLONE, linux.PTRACE_EVENT_FORK, linux.PTRACE_EVENT_VFORK):
+                self.new_tids.append(thread.event_message())
+            elif stop.is_step and thread.get_regs(after).rip == at + len(arch.SYSCALL_INSTRUCTION):
+                return after.rax
+
+    def put(self, data: bytes) -> int:
+        """Place argument bytes (up to SCRATCH_DATA_BYTES) and give their address."""
+        assert len(data) <= SCRATCH_DATA_BYTES
+        libc.vm_write(self.thread.tid, self.data, data)
+        return self.data
+
+    def get(self, size: int) -> bytes:
+        """Result bytes from the same place."""
+        return libc.vm_read(self.thread.tid, self.data, size)
+
+    def _give_back(self) -> None:
+        self.thread.set_sigmask(self._mask)
+        self.thread.set_regs(self._saved)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._give_back()
+        except OSError:
+            if error is None:
+                raise
+
+
+class Call(tuple[str, tuple[int, ...]]):
+    """One row for a Workshop's table: name and arguments."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: str, *args: int) -> Call:
+        """A row; at most six arguments."""
+        return super().__new__(cls, (name, args))
+
+
+class Workshop:
+    """The page of ours inside a process that is being built: code, a table of calls, room for arguments.
+
+    `address` lies where neither the image nor the present layout has anything. `size` bytes; the table may take
+    `TABLE_ROWS` rows at a time.
+    """
+
+    TABLE_ROWS = 256
+    CODE_BYTES = 64
+    DATA_OFFSET = 64 + 256 * 64
+
+    def __init__(self, thread: Thread, address: int, size: int) -> None:
+        self.thread = thread
+        self.address = address
+        self.size = size
+        self.data = address + self.DATA_OFFSET
+        self.data_bytes = size - self.DATA_OFFSET
+        self.new_tids: list[int] = []
+        self._base = thread.get_regs()
+        self._base.orig_rax = WORD
+        libc.vm_write(thread.tid, address, arch.RUN_TABLE)
+
+    def put(self, data: bytes, offset: int = 0) -> int:
+        """Place argument bytes at `offset` of the data room; their address."""
+        assert offset + len(data) <= self.data_bytes, (offset, len(data), self.data_bytes)
+        libc.vm_write(self.thread.tid, self.data + offset, data)
+        return self.data + offset
+
+    def get(self, size: int, offset: int = 0) -> bytes:
+        """Bytes of the data room."""
+        return libc.vm_read(self.thread.tid, self.data + offset, size)
+
+    def call(self, name: str, *args: int) -> int:
+        """One call; its result, or OSError."""
+        return self.run([Call(name, *args)])[0]
+
+    def run(self, calls: Iterable[Call], *, thread: Thread | None = None, timeout_s: float | None = None) -> list[int]:
+        """Make the calls in order; their results. The first that fails raises OSError with its name."""
+        rows = list(calls)
+        results: list[int] = []
+        for first in range(0, len(rows), self.TABLE_ROWS):
+            results += self._run_part(rows[first : first + self.TABLE_ROWS], thread or self.thread, timeout_s)
+        return results
+
+    def start(self, calls: Sequence[Call], thread: Thread, table: int) -> None:
+        """Set `thread` going through a table that stands at `table`; `finish` waits for it."""
+        packed = b"".join(
+            arch.TABLE_ROW.pack(arch.SYS[name], *[a & WORD for a in (*args, 0, 0, 0, 0, 0, 0)[:6]], 0)
+            for name, args in calls
+        )
+        libc.vm_write(self.thread.tid, table, packed)
+        regs = UserRegs.from_buffer_copy(self._base)
+        regs.rip, regs.rbx, regs.r12 = self.address, table, len(calls)
+        thread.set_regs(regs)
+        thread.resume(linux.PTRACE_CONT)
+
+    def finish(self, calls: Sequence[Call], thread: Thread, table: int, timeout_s: float | None = None) -> list[int]:
+        """Wait until the table has run; the results."""
+        while not thread.wait(timeout_s).is_step:
+            assert thread.stop is not None
+            if thread.stop.event in (linux.PTRACE_EVENT_CLONE, linux.PTRACE_EVENT_FORK, linux.PTRACE_EVENT_VFORK):
+                self.new_tids.append(thread.event_message())
+            thread.resume(linux.PTRACE_CONT)
+        raw = libc.vm_read(self.thread.tid, table, 64 * len(calls))
+        rows = [row[7] for row in arch.TABLE_ROW.iter_unpack(raw)]
+        return [check(result, name) for (name, _), result in zip(calls, rows, strict=True)]
+
+    def _run_part(self, rows: Sequence[Call], thread: Thread, timeout_s: float | None) -> list[int]:
+        table = self.address + self.CODE_BYTES
+        self.start(rows, thread, table)
+        return self.finish(rows, thread, table, timeout_s)

@@ -1,0 +1,198 @@
+"""A whole process, frozen: every thread seized and stopped, and let go again on any way out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from kernel_backend.abi import arch
+from kernel_backend.errors import TargetDenied, TargetNotFound, TargetUnsupported
+from kernel_backend.host import libc, proc
+from kernel_backend.tracee.inject import Borrowed, Gadgets, as_interrupted
+from kernel_backend.tracee.thread import Stop, Thread, ThreadGone
+
+_gadget_cache: dict[tuple[int, int, str], tuple[int, int]] = {}
+
+
+class Process:
+    """A process whose threads are all stopped under our trace."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.threads: dict[int, Thread] = {}
+        self.zombie_leader = False
+        self._requeue: list[tuple[Thread, bytes]] = []
+        self._pidfd = -1
+
+    # --- freezing -----------------------------------------------------------------------------------------------
+    def seize_all(self) -> None:
+        """Seize and stop every thread; done when the task list holds no new one.
+
+        Raises TargetNotFound, TargetDenied, TargetBusy, TargetUnsupported. What was seized is in `threads` also when
+        this raises, so that `release` can let it go.
+        """
+        waiting: list[Thread] = []
+        while True:
+            fresh = [tid for tid in self._tasks() if tid not in self.threads]
+            for tid in fresh:
+                self._seize_one(tid, waiting)
+            if not waiting and not any(tid in self.threads for tid in fresh):
+                break
+            while waiting:
+                self._settle(waiting.pop(0))
+        if not self.threads:
+            raise TargetNotFound(f"process {self.pid} ended", pid=self.pid)
+
+    def _tasks(self) -> list[int]:
+        try:
+            return proc.task_ids(self.pid)
+        except OSError as error:
+            raise TargetNotFound(f"there is no process {self.pid}", pid=self.pid) from error
+
+    def _seize_one(self, tid: int, waiting: list[Thread]) -> None:
+        thread = Thread(tid, self.pid)
+        try:
+            thread.seize()
+        except ThreadGone:
+            self.zombie_leader |= tid == self.pid
+            return
+        self.threads[tid] = thread
+        thread.interrupt()
+        waiting.append(thread)
+
+    def _settle(self, thread: Thread) -> None:
+        """Bring one interrupted thread to a stop that is not a half-delivered signal."""
+        try:
+            stop = thread.wait()
+        except ThreadGone:
+            del self.threads[thread.tid]
+            return
+        if stop.is_delivery or stop.is_step:
+            self._requeue.append((thread, thread.siginfo()))
+        elif stop.signal not in (0, 5):
+            thread.group_stop = stop.signal
+
+    def return_signals(self) -> None:
+        """Queue again the signals that our stop caught on their way (as the thread itself: only it may do so)."""
+        for thread, info in self._requeue:
+            with self.borrow(thread) as borrowed:
+                number = int.from_bytes(info[:4], "little")
+                borrowed.call("rt_tgsigqueueinfo", self.pid, thread.tid, number, borrowed.put(info))
+            thread.stop = Stop(5, 128)
+        self._requeue.clear()
+
+    def release(self) -> None:
+        """Let every thread go, with its own registers."""
+        for thread in self.threads.values():
+            thread.detach()
+        self.threads.clear()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    # --- looking and borrowing ----------------------------------------------------------------------------------
+    @property
+    def main(self) -> Thread:
+        """The thread that makes system calls for the whole process: the leader while it lives."""
+        return self.threads.get(self.pid) or next(iter(self.threads.values()))
+
+    @cached_property
+    def mappings(self) -> list[proc.Mapping]:
+        """The address space at the freeze."""
+        return proc.maps(self.pid)
+
+    @cached_property
+    def gadgets(self) -> Gadgets:
+        """Where in this process a `syscall; ret` and a sigreturn stub stand."""
+        syscall = sigreturn = 0
+        for mapping in sorted(self.mappings, key=_gadget_likelihood):
+            if "x" not in mapping.perms or mapping.path == "[vsyscall]":
+                continue
+            found_call, found_return = _find_gadgets(self.pid, mapping)
+            syscall = syscall or found_call
+            sigreturn = sigreturn or found_return
+            if syscall and sigreturn:
+                return Gadgets(syscall, sigreturn)
+        if not syscall:
+            raise TargetUnsupported(f"process {self.pid} holds no system-call instruction to borrow", pid=self.pid)
+        return Gadgets(syscall, sigreturn)
+
+    def borrow(self, thread: Thread | None = None) -> Borrowed:
+        """A context for system calls made by `thread` (the main one unless given)."""
+        return Borrowed(thread or self.main, self.gadgets)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Memory of the process."""
+        return libc.vm_read(self.pid, address, size)
+
+    def take_fd(self, fd: int) -> int:
+        """Our own duplicate of one of its descriptors (the caller closes it)."""
+        if self._pidfd < 0:
+            self._pidfd = libc.pidfd_open(self.pid)
+        return libc.pidfd_getfd(self._pidfd, fd)
+
+    def fix_interrupted(self) -> None:
+        """Make calls repeat that returned EINTR only because we froze their thread."""
+        for thread in self.threads.values():
+            regs = thread.get_regs()
+            before = regs.rax
+            if as_interrupted(thread, regs, keep_block=True).rax != before:
+                thread.set_regs(regs)
+
+
+def _gadget_likelihood(mapping: proc.Mapping) -> int:
+    name = mapping.path.rsplit("/", 1)[-1]
+    return 0 if name.startswith(("libc.", "libc-", "ld-musl")) else 1
+
+
+def _find_gadgets(pid: int, mapping: proc.Mapping) -> tuple[int, int]:
+    """Addresses of (syscall; ret) and of a sigreturn stub in one executable mapping, 0 where it has none."""
+    key = (mapping.inode, mapping.offset, mapping.device)
+    if mapping.inode == 0 or key not in _gadget_cache:
+        try:
+            code = libc.vm_read(pid, mapping.start, mapping.size)
+        except OSError:
+            return 0, 0
+        calls = code.find(arch.SYSCALL_RETURN)
+        stub = next((at for at in map(code.find, arch.SIGRETURN_STUBS) if at >= 0), -1)
+        _gadget_cache[key] = (calls, stub)
+    calls, stub = _gadget_cache[key]
+    return (mapping.start + calls if calls >= 0 else 0), (mapping.start + stub if stub >= 0 else 0)
+
+
+def check_target(pid: int) -> None:
+    """Refuse early what cannot be traced: no such process, somebody else's, not 64-bit x86."""
+    try:
+        exe = Path(f"/proc/{pid}/exe")
+        with exe.open("rb") as file:
+            head = file.read(20)
+    except PermissionError as error:
+        raise TargetDenied(f"process {pid} belongs to another user", pid=pid) from error
+    except FileNotFoundError as error:
+        if Path(f"/proc/{pid}").exists():
+            raise TargetUnsupported(
+                f"process {pid} has no program (an OS kernel thread, or it is ending)",
+                hint="choose an ordinary program", pid=pid,
+            ) from error  # fmt: skip
+        raise TargetNotFound(f"there is no process {pid}", pid=pid) from error
+    if head[:4] != b"\x7fELF" or head[4] != 2 or int.from_bytes(head[18:20], "little") != arch.ELF_MACHINE:
+        raise TargetUnsupported(
+            f"process {pid} is not a 64-bit {arch.MACHINE} program",
+            hint=f"only 64-bit {arch.MACHINE} programs can be checkpointed", pid=pid,
+        )  # fmt: skip
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[Process]:
+    """The process with all of its threads stopped; it runs on afterwards, whatever happens inside."""
+    check_target(pid)
+    process = Process(pid)
+    with ExitStack() as stack:
+        stack.callback(process.release)
+        process.seize_all()
+        process.return_signals()
+        yield process
+        process.fix_interrupted()

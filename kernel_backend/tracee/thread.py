@@ -1,0 +1,233 @@
+"""One traced thread: its stops, registers, masks and queues (ptrace(2))."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import struct
+import time
+from dataclasses import dataclass
+
+from kernel_backend.abi import linux
+from kernel_backend.abi.x86_64 import XSTATE_MAX_BYTES, UserRegs
+from kernel_backend.errors import TargetBusy, TargetDenied, TargetNotFound, TargetUnsupported
+from kernel_backend.host import libc, proc
+
+SIGTRAP = int(signal.SIGTRAP)
+ALL_BUT_SIGTRAP = ~(1 << (SIGTRAP - 1)) & 0xFFFFFFFFFFFFFFFF
+SEIZE_OPTIONS = (
+    linux.PTRACE_O_TRACESYSGOOD
+    | linux.PTRACE_O_TRACECLONE
+    | linux.PTRACE_O_TRACEFORK
+    | linux.PTRACE_O_TRACEVFORK
+    | linux.PTRACE_O_TRACEEXEC
+)
+STOP_TIMEOUT_S = 10.0
+SIGINFO_BYTES = 128
+
+_iov_regs = libc.Iovec()
+
+
+@dataclass(slots=True, frozen=True)
+class Stop:
+    """Why a tracee stopped: its wait status taken apart."""
+
+    signal: int
+    event: int
+
+    @property
+    def is_step(self) -> bool:
+        """A plain SIGTRAP: a step, an int3, or somebody's kill(SIGTRAP)."""
+        return self.signal == SIGTRAP and self.event == 0
+
+    @property
+    def is_delivery(self) -> bool:
+        """A signal on its way to the thread, which waits for our word."""
+        return self.event == 0 and not self.is_step
+
+
+class ThreadGone(TargetNotFound):
+    """The traced thread ended under our hands."""
+
+
+class Thread:
+    """A thread we trace. Methods need it to be stopped, unless they say otherwise."""
+
+    __slots__ = ("group_stop", "regs", "stop", "tgid", "tid")
+
+    def __init__(self, tid: int, tgid: int) -> None:
+        self.tid = tid
+        self.tgid = tgid
+        self.stop: Stop | None = None
+        self.group_stop = 0  # the job-control signal that had stopped it before we came, or 0
+        self.regs = UserRegs()
+
+    # --- coming and going ---------------------------------------------------------------------------------------
+    def seize(self, options: int = SEIZE_OPTIONS) -> None:
+        """Become its tracer; it runs on. Raises TargetBusy, TargetDenied, ThreadGone."""
+        try:
+            libc.ptrace(linux.PTRACE_SEIZE, self.tid, 0, options)
+        except OSError as error:
+            raise self._why_not_seized(error) from error
+
+    def _why_not_seized(self, error: OSError) -> Exception:
+        if error.errno == errno.ESRCH:
+            return ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid)
+        try:
+            status = proc.status(self.tgid, self.tid)
+        except OSError:
+            return ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid)
+        if status["State"][0] in "ZX":
+            return ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid)
+        tracer = int(status["TracerPid"])
+        if tracer:
+            return TargetBusy(f"process {self.tgid} is traced by process {tracer} already", pid=self.tgid, tracer=tracer)
+        return TargetDenied(f"not permitted to trace process {self.tgid} ({status.get('Name', '?')})", pid=self.tgid)
+
+    def interrupt(self) -> None:
+        """Ask it to stop (does not wait)."""
+        try:
+            libc.ptrace(linux.PTRACE_INTERRUPT, self.tid)
+        except OSError as error:
+            raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid) from error
+
+    def wait(self, timeout_s: float | None = STOP_TIMEOUT_S) -> Stop:
+        """Wait for its next stop. None waits without bound (for a system call that moves much data).
+
+        Raises ThreadGone when it ended, TargetUnsupported when it does not stop in time.
+        """
+        status = self._wait_status(timeout_s)
+        if not os.WIFSTOPPED(status):
+            raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid, status=status)
+        self.stop = Stop((status >> 8) & 0xFF, status >> 16)
+        return self.stop
+
+    def _wait_status(self, timeout_s: float | None) -> int:
+        try:
+            if timeout_s is None:
+                return os.waitpid(self.tid, linux.WALL)[1]
+            for attempt in range(1_000_000_000):
+                pid, status = os.waitpid(self.tid, linux.WALL | os.WNOHANG)
+                if pid:
+                    return status
+                if attempt == 0:
+                    deadline = time.monotonic() + timeout_s
+                elif attempt > 30:
+                    if time.monotonic() > deadline:
+                        raise TargetUnsupported(
+                            f"thread {self.tid} of process {self.tgid} did not stop within {timeout_s:g} s "
+                            f"(in an uninterruptible wait of the OS kernel)",
+                            hint="try again when its disk or network file system answers",
+                        )
+                    time.sleep(min(0.001, 0.00002 * (attempt - 30)))
+        except ChildProcessError as error:
+            raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid) from error
+        raise AssertionError("unreachable")
+
+    def resume(self, request: int = linux.PTRACE_CONT, sig: int = 0) -> None:
+        """Let it run (PTRACE_CONT) or run one instruction (PTRACE_SINGLESTEP)."""
+        try:
+            libc.ptrace(request, self.tid, 0, sig)
+        except OSError as error:
+            raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid) from error
+
+    def detach(self, sig: int = 0) -> None:
+        """Let it go for good. A thread that ended meanwhile is no error."""
+        try:
+            libc.ptrace(linux.PTRACE_DETACH, self.tid, 0, sig)
+        except OSError:
+            return
+
+    def set_options(self, options: int) -> None:
+        """Replace the PTRACE_O_ options."""
+        libc.ptrace(linux.PTRACE_SETOPTIONS, self.tid, 0, options)
+
+    def event_message(self) -> int:
+        """The tid of a new thread at a clone or fork event."""
+        value = ctypes.c_ulong()
+        libc.ptrace(linux.PTRACE_GETEVENTMSG, self.tid, 0, ctypes.byref(value))
+        return value.value
+
+    # --- registers ----------------------------------------------------------------------------------------------
+    def get_regs(self, into: UserRegs | None = None) -> UserRegs:
+        """The general registers; a new object unless one is given."""
+        regs = UserRegs() if into is None else into
+        iov = libc.Iovec(ctypes.addressof(regs), ctypes.sizeof(regs))
+        self._regset(linux.PTRACE_GETREGSET, linux.NT_PRSTATUS, iov)
+        return regs
+
+    def set_regs(self, regs: UserRegs) -> None:
+        """Set the general registers, fs and gs base included."""
+        iov = libc.Iovec(ctypes.addressof(regs), ctypes.sizeof(regs))
+        self._regset(linux.PTRACE_SETREGSET, linux.NT_PRSTATUS, iov)
+
+    def get_xstate(self) -> bytes:
+        """x87, SSE, AVX … state in the standard XSAVE layout."""
+        buffer = ctypes.create_string_buffer(XSTATE_MAX_BYTES)
+        iov = libc.Iovec(ctypes.addressof(buffer), XSTATE_MAX_BYTES)
+        self._regset(linux.PTRACE_GETREGSET, linux.NT_X86_XSTATE, iov)
+        return buffer.raw[: iov.length]
+
+    def set_xstate(self, state: bytes) -> None:
+        """Set what get_xstate gave."""
+        buffer = ctypes.create_string_buffer(state, len(state))
+        iov = libc.Iovec(ctypes.addressof(buffer), len(state))
+        self._regset(linux.PTRACE_SETREGSET, linux.NT_X86_XSTATE, iov)
+
+    def _regset(self, request: int, kind: int, iov: libc.Iovec) -> None:
+        try:
+            libc.ptrace(request, self.tid, kind, ctypes.byref(iov))
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid) from error
+            raise
+
+    # --- signals ------------------------------------------------------------------------------------------------
+    def get_sigmask(self) -> int:
+        """Blocked signals, bit n-1 for signal n."""
+        mask = ctypes.c_uint64()
+        libc.ptrace(linux.PTRACE_GETSIGMASK, self.tid, 8, ctypes.byref(mask))
+        return mask.value
+
+    def set_sigmask(self, mask: int) -> None:
+        """Replace the blocked signals."""
+        libc.ptrace(linux.PTRACE_SETSIGMASK, self.tid, 8, ctypes.byref(ctypes.c_uint64(mask)))
+
+    def siginfo(self) -> bytes:
+        """The siginfo of the present signal-delivery stop."""
+        buffer = ctypes.create_string_buffer(SIGINFO_BYTES)
+        libc.ptrace(linux.PTRACE_GETSIGINFO, self.tid, 0, buffer)
+        return buffer.raw
+
+    def pending_signals(self, *, shared: bool) -> list[bytes]:
+        """Queued siginfo records: the process's (shared) or this thread's own."""
+        room = 64
+        found: list[bytes] = []
+        while True:
+            buffer = ctypes.create_string_buffer(room * SIGINFO_BYTES)
+            flags = linux.PTRACE_PEEKSIGINFO_SHARED if shared else 0
+            args = struct.pack("<QIi", len(found), flags, room)
+            count = libc.ptrace(linux.PTRACE_PEEKSIGINFO, self.tid, ctypes_address(args), buffer)
+            raw = buffer.raw
+            found += [raw[i * SIGINFO_BYTES : (i + 1) * SIGINFO_BYTES] for i in range(count)]
+            if count < room:
+                return found
+
+    def rseq(self) -> tuple[int, int, int, int] | None:
+        """(address, size, signature, flags) of the restartable-sequences area, or None."""
+        buffer = ctypes.create_string_buffer(24)
+        try:
+            libc.ptrace(linux.PTRACE_GET_RSEQ_CONFIGURATION, self.tid, 24, buffer)
+        except OSError:
+            return None  # an OS kernel without rseq
+        address, size, signature, flags, _ = struct.unpack("<QIIII", buffer.raw)
+        return (address, size, signature, flags) if address else None
+
+
+def ctypes_address(data: bytes) -> int:
+    """The address of a bytes object's content; valid while the object lives."""
+    value = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
+    assert value is not None
+    return value
