@@ -7,8 +7,8 @@ What may import what (top to bottom):
     crs, handlers, store    how an image is taken, who is told, where it is kept
     channel, errors, states the words they all share
 
-Everything below is loaded on first use, so that ``import nbcr`` costs next to nothing in a user's Jupyter kernel.
-What runs inside that Jupyter kernel uses the standard library (and IPython) only.
+Everything below is loaded on first use, so that ``import nbcr`` costs next to nothing in a user's Jupyter
+kernel. What runs inside that Jupyter kernel uses the standard library (and IPython) only.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Messages between a process, its helper and the command line: JSON over one Unix stream socket.
 
-Each message is a 4-byte big-endian length and that many bytes of UTF-8 JSON (one object). Bytes and datetimes, which JSON
-lacks and Jupyter messages have, travel as ``{"$bytes": base64}`` and ``{"$datetime": iso}``.
+Each message is a 4-byte big-endian length and that many bytes of UTF-8 JSON (one object). Bytes and
+datetimes, which JSON lacks and Jupyter messages have, travel as ``{"$bytes": base64}`` and ``{"$datetime":
+iso}``.
 
-A receive without a timeout matters here: a process is captured while it blocks in `receive`. A deadline would be a
-point on the clock of the life that took the image, long past in the restored one.
+A receive without a timeout matters here: a process is captured while it blocks in `receive`. A deadline
+would be a point on the clock of the life that took the image, long past in the restored one.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Channel:
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
-        """A channel and the raw socket for the other side (to be inherited or put into a restored process)."""
+        """A channel, and the raw socket for the other side (inherited, or put into a restored process)."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         return cls(ours), theirs
 
@@ -90,13 +91,13 @@ class Channel:
             raise ChannelClosed("the other side of the channel is gone") from error
 
     def readable(self, timeout_s: float | None = 0.0) -> bool:
-        """Whether a message, or the end of the channel, is there within `timeout_s` seconds (None: however long)."""
+        """Whether a message, or the channel's end, is there within `timeout_s` seconds (None: for ever)."""
         poller = select.poll()
         poller.register(self.sock, select.POLLIN)
         return bool(poller.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
     def receive(self, timeout_s: float | None = None) -> dict[str, Any]:
-        """Next message. Raises ChannelClosed at its end, TimeoutError after `timeout_s` seconds (None: never)."""
+        """Next message. Raises ChannelClosed at the end, TimeoutError after `timeout_s` seconds (None: never)."""
         if timeout_s is None:
             (length,) = _HEADER.unpack(self._exactly(_HEADER.size, None))
             return decode(self._body(length, None))

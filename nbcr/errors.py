@@ -1,8 +1,8 @@
 """Errors by what the caller can do about them.
 
-``str(error)`` is one line: what happened, to what, why. ``hint`` says what to do. ``exit_code`` is what the command line
-ends with. Errors travel over the channel as plain documents (`to_wire`, `from_wire`): the helper sees the engine fail, the
-user's process raises.
+``str(error)`` is one line: what happened, to what, why. ``hint`` says what to do. ``exit_code`` is what the
+command line ends with. Errors travel over the channel as plain documents (`to_wire`, `from_wire`): the
+helper sees the engine fail, the user's process raises.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ class EngineFailed(NbcrError):
 
     exit_code = 15
 
-    def __init__(self, message: str, *, hint: str = "", kind: str = "EngineError", exit_code: int = 15) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", kind: str = "EngineError", exit_code: int = 15
+    ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
         self.exit_code = exit_code
@@ -150,10 +152,7 @@ class EngineFailed(NbcrError):
 
 def to_wire(error: BaseException) -> dict[str, Any]:
     """Any error as a JSON-ready document: type, message, hint, exit_code."""
-    if isinstance(error, NbcrError):
-        kind = error.type_name
-    else:
-        kind = type(error).__name__
+    kind = error.type_name if isinstance(error, NbcrError) else type(error).__name__
     message = " ".join(str(error).split()) or kind
     if not isinstance(error, NbcrError) and not hasattr(error, "hint"):
         message = f"{kind}: {message}" if message != kind else kind

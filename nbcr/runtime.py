@@ -1,7 +1,8 @@
-"""Things that live as long as processes do: the runtime folder, sockets of checkpoint threads, locks per target.
+"""Things that live as long as processes do: the runtime folder, checkpoint threads' sockets, target locks.
 
-The folder is ``$XDG_RUNTIME_DIR/nbcr``, else ``/run/user/UID/nbcr``, else ``/tmp/nbcr-UID``: 0700 and our own, or it is not
-used. A Jupyter kernel and a shell may have different environments, so whoever looks for a socket tries all of them.
+The folder is ``$XDG_RUNTIME_DIR/nbcr``, else ``/run/user/UID/nbcr``, else ``/tmp/nbcr-UID``: 0700 and our
+own, or it is not used. A Jupyter kernel and a shell may have different environments, so whoever looks for a
+socket tries all of them.
 """
 
 from __future__ import annotations
@@ -41,18 +42,20 @@ def is_private(folder: Path) -> bool:
 
 
 def runtime_folder() -> Path:
-    """The first candidate that is private to us, created when missing. Raises NotPossible when there is none."""
+    """The first candidate private to us, created when missing. Raises NotPossible when there is none."""
     for folder in candidate_folders():
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, exist_ok=True)
         if is_private(folder) and os.access(folder, os.W_OK):
             return folder
     tried = ", ".join(str(f) for f in candidate_folders())
-    raise NotPossible(f"no private runtime folder among {tried}", hint="set XDG_RUNTIME_DIR to a folder of your own (0700)")
+    raise NotPossible(
+        f"no private runtime folder among {tried}", hint="set XDG_RUNTIME_DIR to a folder of your own (0700)"
+    )
 
 
 def start_ticks(pid: int) -> int | None:
-    """When process `pid` started, in clock ticks since boot (tells a pid from its re-use); None when there is none."""
+    """When process `pid` started, in clock ticks since boot (pids are re-used); None without such a process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -91,8 +94,8 @@ def sweep() -> None:
 def connect_to_thread(pid: int) -> socket.socket | None:
     """A connection to the checkpoint thread of `pid`, None when it has none.
 
-    A socket that refuses belongs to a dead process, or to one that closed it for the length of a checkpoint; who calls
-    decides whether to try again.
+    A socket that refuses belongs to a dead process, or to one that closed it for the length of a
+    checkpoint; who calls decides whether to try again.
     """
     for folder in candidate_folders():
         path = folder / f"{pid}.sock"
@@ -111,7 +114,7 @@ def connect_to_thread(pid: int) -> socket.socket | None:
 
 @contextlib.contextmanager
 def target_lock(pid: int, timeout_s: float) -> Iterator[None]:
-    """Hold the lock for work on process `pid`: one checkpoint or restart of it at a time, whoever asks, whatever store.
+    """Hold the lock for work on process `pid`: one checkpoint or restart at a time, whoever asks.
 
     Raises Busy after `timeout_s` seconds. The lock goes with its holder, also when that is killed.
     """
@@ -122,7 +125,7 @@ def target_lock(pid: int, timeout_s: float) -> Iterator[None]:
         # flock has no timeout and the holder may be killed at any moment: there is no event to wait for.
         if time.monotonic() >= deadline:
             raise Busy(
-                f"process {pid} is being checkpointed or restarted already, and that did not end in {timeout_s:g} s",
+                f"another checkpoint or restart of process {pid} did not end within {timeout_s:g} s",
                 hint="wait for it to end and ask again, or give a longer deadline",
             )
         time.sleep(_LOCK_POLL_S)
@@ -137,7 +140,8 @@ def target_lock(pid: int, timeout_s: float) -> Iterator[None]:
 def _locked(path: Path) -> int | None:
     """A descriptor holding the lock at `path`, None when somebody else does.
 
-    The previous holder unlinks the file before letting go: what we locked may not be what the path names any more.
+    The previous holder unlinks the file before letting go: what we locked may not be what the path names
+    any more.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

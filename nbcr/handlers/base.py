@@ -1,7 +1,7 @@
 """What a handler is told, and what it may add.
 
-A handler spans the checkpoint: it runs before the image is taken and after, in the life that went on and in each
-restored one. Subclass `Handler` and override what you need; every method has a harmless default.
+A handler spans the checkpoint: it runs before the image is taken and after, in the life that went on and in
+each restored one. Subclass `Handler` and override what you need; every method has a harmless default.
 
     state        when                                              order of layers
     CHECKPOINT   before the image is taken                         top first
@@ -24,8 +24,9 @@ from nbcr.states import Layer
 class Request:
     """A checkpoint about to be taken. Handlers of the way down may fill `facts` and `warnings`.
 
-    Known facts, all JSON-ready, copied into the entry's manifest: ``jupyter`` (connection info: ``connection_file``,
-    ``kernel_id``, ``transport``, ``ip``, ``ports`` {name: number}, ``key``), ``notebook`` (path), ``cell`` (execution count).
+    Known facts, all JSON-ready, copied into the entry's manifest: ``jupyter`` (connection info:
+    ``connection_file``, ``kernel_id``, ``transport``, ``ip``, ``ports`` {name: number}, ``key``), ``notebook``
+    (path), ``cell`` (execution count).
     """
 
     name: str | None = None
@@ -36,14 +37,16 @@ class Request:
 
 @dataclass(frozen=True)
 class RestartEvent:
-    """What changed around a restored process. Built from the RESTART message, whose keys have the same names."""
+    """What changed around a restored process. Its fields are the RESTART message's keys."""
 
     pid: int  # this process's pid now
     pids: Mapping[int, int]  # pid in the image -> pid now, for the whole tree
     ppid: int
     in_place: bool = False  # a living process was replaced; False: a fresh process tree
     connection: Mapping[str, Any] | None = None  # Jupyter connection info to serve on, None: the image's own
-    cell: Mapping[str, Any] | None = None  # {"parent_header": …, "idents": […]} of the cell that asked, None: nobody
+    cell: Mapping[str, Any] | None = (
+        None  # {"parent_header": …, "idents": […]} of the cell that asked, None: nobody
+    )
     environ: Mapping[str, str] | None = None  # environment of the present, None: keep the image's
     handed: tuple[Any, ...] = ()  # requests queued in the present, in order
     entry: Mapping[str, Any] = field(default_factory=dict)  # id, name, created of the checkpoint
@@ -51,7 +54,7 @@ class RestartEvent:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any], *, pid: int, ppid: int) -> RestartEvent:
-        """The event that a RESTART message tells of; `pid` and `ppid` are asked of the system, not of the message."""
+        """The event that a RESTART message tells of; `pid` and `ppid` come from the system itself."""
         environ = message.get("environ")
         return cls(
             pid=pid,
@@ -90,6 +93,7 @@ class Handler:
     def prepare_restart(self) -> dict[str, Any]:
         """What the present hands to the life that will replace it (in place): keys of the RESTART message.
 
-        Values are what the channel carries: JSON, bytes, datetimes. When the restart then fails, `aborted` is called.
+        Values are what the channel carries: JSON, bytes, datetimes. When the restart then fails, `aborted`
+        is called.
         """
         return {}

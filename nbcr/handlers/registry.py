@@ -1,7 +1,7 @@
 """Handlers in the order the layers demand, and one passage of them through a checkpoint.
 
-Within one layer: reverse order of registration on the way down, order of registration on the way up, as atexit and
-fork handlers do it.
+Within one layer: reverse order of registration on the way down, order of registration on the way up, as
+atexit and fork handlers do it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class HandlerProblem:
     error: BaseException
 
     def __str__(self) -> str:
-        return f"handler {self.handler} failed in {self.state.value}: {type(self.error).__name__}: {self.error}"
+        return (
+            f"handler {self.handler} failed in {self.state.value}: {type(self.error).__name__}: {self.error}"
+        )
 
 
 class Registry:
@@ -51,13 +53,14 @@ class Registry:
     def top_down(self) -> list[Handler]:
         """Handlers in the order of the way down."""
         with self._lock:
-            handlers = list(self._handlers)
-        return sorted(reversed(handlers), key=lambda h: -h.layer)
+            handlers = self._handlers[::-1]
+        return sorted(handlers, key=lambda h: -h.layer)
 
     def enter(self, request: Request) -> Passage:
         """Tell every handler CHECKPOINT, top layer first.
 
-        Raises HandlerFailed when one of them raises; those already entered, and the one that raised, are then told `aborted`.
+        Raises HandlerFailed when one of them raises; those already entered, and the one that raised, are
+        then told `aborted`.
         """
         passage = Passage()
         for handler in self.top_down():

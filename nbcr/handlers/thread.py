@@ -1,8 +1,9 @@
-"""The checkpoint thread: asleep until somebody outside asks, then it serves the request while the program runs on.
+"""The checkpoint thread: asleep until somebody outside asks, then serving while the program runs on.
 
-It listens on a Unix socket in the runtime folder. While an image is taken the socket is closed, because a listening socket
-restored from an image would sit at the path of another life; the thread then waits at an eventfd, which is part of the
-image, and in each life, the one that went on or a restored one, a socket of its own is opened again.
+It listens on a Unix socket in the runtime folder. While an image is taken the socket is closed, because a
+listening socket restored from an image would sit at the path of another life; the thread then waits at an
+eventfd, which is part of the image, and in each life, the one that went on or a restored one, a socket of
+its own is opened again.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ class CheckpointThread(Handler):
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
 
     def start(self) -> None:
-        """Start listening; returns when the socket is there. Raises NotPossible or OSError when it cannot be."""
+        """Start listening; returns when the socket is there. Raises NotPossible or OSError."""
         runtime.sweep()
         self._open()
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and take its socket away (when called from the thread itself, after this request)."""
+        """End the thread and take its socket away (called from the thread itself: after this request)."""
         self._ending = True
         os.eventfd_write(self._wake, 1)
         if threading.current_thread() is not self._thread:
@@ -85,7 +86,9 @@ class CheckpointThread(Handler):
             if not listening:
                 self._close()
             elif self._listener is None:
-                with contextlib.suppress(OSError, NotPossible):  # nobody can ask in this life, the program goes on
+                with contextlib.suppress(
+                    OSError, NotPossible
+                ):  # nobody can ask in this life, the program goes on
                     self._open()
             if threading.current_thread() is self._thread:
                 return

@@ -1,4 +1,4 @@
-"""Where checkpoints are kept: a folder of entries, each published atomically. The layout and its rules: FORMAT.md."""
+"""Where checkpoints are kept: a folder of entries, each published atomically. Its rules: FORMAT.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An entry as everybody but the writer sees it: standard library only, so that it can be listed inside any Jupyter kernel."""
+"""An entry as its readers see it: standard library only, so that any Jupyter kernel can list entries."""
 
 from __future__ import annotations
 
@@ -78,9 +78,14 @@ class Entry:
         """The entry that a manifest describes. Raises EntryDamaged when it does not describe one."""
         version = document.get("format")
         if not isinstance(version, int) or version < 1:
-            raise EntryDamaged(f"manifest of {path.name} has no format version", hint="remove the folder " + str(path))
+            raise EntryDamaged(
+                f"manifest of {path.name} has no format version", hint="remove the folder " + str(path)
+            )
         if version > FORMAT_VERSION:
-            raise EntryDamaged(f"entry {path.name} has format {version}, this nbcr reads {FORMAT_VERSION}", hint="update nbcr")
+            raise EntryDamaged(
+                f"entry {path.name} has format {version}, this nbcr reads {FORMAT_VERSION}",
+                hint="update nbcr",
+            )
         try:
             return cls(
                 id=str(document["id"]),
@@ -103,7 +108,8 @@ class Entry:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise EntryDamaged(
-                f"manifest of {path.name} is damaged ({type(error).__name__}: {error})", hint="remove the folder " + str(path)
+                f"manifest of {path.name} is damaged ({type(error).__name__}: {error})",
+                hint="remove the folder " + str(path),
             ) from error
 
     @classmethod
@@ -112,7 +118,11 @@ class Entry:
         try:
             document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise EntryDamaged(f"manifest of {path.name} cannot be read: {error}", hint=f"remove the folder {path}") from error
+            raise EntryDamaged(
+                f"manifest of {path.name} cannot be read: {error}", hint=f"remove the folder {path}"
+            ) from error
         if not isinstance(document, dict) or document.get("id") != path.name:
-            raise EntryDamaged(f"manifest of {path.name} is not that entry's own", hint=f"remove the folder {path}")
+            raise EntryDamaged(
+                f"manifest of {path.name} is not that entry's own", hint=f"remove the folder {path}"
+            )
         return cls.from_document(document, path)

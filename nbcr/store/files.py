@@ -31,7 +31,7 @@ def fsync_tree(root: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, 0600: afterwards the old contents are there or the new ones, also after a power cut."""
+    """Write `data` to `path`, 0600: the old contents are there or the new ones, also after a power cut."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -65,7 +65,9 @@ def check_private(folder: Path, *, what: str) -> None:
     """Raise StoreRefused unless `folder` is ours and nobody else can write to it."""
     status = folder.stat()
     if not stat.S_ISDIR(status.st_mode):
-        raise StoreRefused(f"{what} {folder} is not a folder", hint="choose another with --store or NBCR_STORE")
+        raise StoreRefused(
+            f"{what} {folder} is not a folder", hint="choose another with --store or NBCR_STORE"
+        )
     if status.st_uid != os.geteuid():
         raise StoreRefused(
             f"{what} {folder} belongs to user {status.st_uid}, not to you (user {os.geteuid()})",

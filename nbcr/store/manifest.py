@@ -1,4 +1,4 @@
-"""manifest.json as it is written: the persisted type, strict, apart from the live `Entry`. Loaded by writers only."""
+"""manifest.json as it is written: the persisted type, apart from the live `Entry`. For writers only."""
 
 from __future__ import annotations
 

@@ -50,13 +50,13 @@ def find(entries: Sequence[Entry], text: str) -> Entry:
     named = [e for e in entries if e.name == text]
     if named:
         return max(named, key=lambda e: e.id)
-    begins = [e for e in entries if e.id == text or (len(text) >= _SHORTEST_ID_BEGINNING and e.id.startswith(text))]
+    long_enough = len(text) >= _SHORTEST_ID_BEGINNING
+    begins = [e for e in entries if e.id == text or (long_enough and e.id.startswith(text))]
     if len(begins) == 1:
         return begins[0]
     if begins:
-        raise UnknownName(
-            f"{text!r} is the beginning of {len(begins)} ids", hint="give more of it", near=[e.id for e in begins]
-        )
+        ids = [e.id for e in begins]
+        raise UnknownName(f"{text!r} is the beginning of {len(ids)} ids", hint="give more of it", near=ids)
     near = near_misses([e.name for e in entries], text)
     if near:
         hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"

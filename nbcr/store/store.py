@@ -90,13 +90,17 @@ class Store:
                 continue
             try:
                 if not files.is_ours(path) or not files.is_ours(path / MANIFEST):
-                    raise EntryDamaged(f"entry {path.name} was not written by you", hint=f"remove the folder {path}")
+                    raise EntryDamaged(
+                        f"entry {path.name} was not written by you", hint=f"remove the folder {path}"
+                    )
                 good.append(Entry.read(path))
             except EntryDamaged as problem:
                 bad.append(problem)
             except FileNotFoundError:
                 if path.exists():  # else somebody removed it meanwhile
-                    bad.append(EntryDamaged(f"entry {path.name} has no manifest", hint=f"remove the folder {path}"))
+                    bad.append(
+                        EntryDamaged(f"entry {path.name} has no manifest", hint=f"remove the folder {path}")
+                    )
         return good, bad
 
     def _check(self) -> bool:
@@ -139,7 +143,7 @@ class Store:
         return draft
 
     def publish(self, draft: Draft, manifest: Manifest) -> Entry:
-        """Make the draft an entry, atomically; afterwards remove the entries it replaces. Raises NoRoomInStore."""
+        """Make the draft an entry, atomically, then remove what it replaces. Raises NoRoomInStore."""
         with self._writing():
             if draft.image.exists():
                 files.fsync_tree(draft.image)
@@ -262,6 +266,7 @@ def _is_abandoned(draft: Path) -> bool:
 
 def _unusable(root: Path, error: OSError) -> StoreRefused:
     return StoreRefused(
-        f"store {root} cannot be used: {error.strerror or error}" + (f" ({error.filename})" if error.filename else ""),
+        f"store {root} cannot be used: {error.strerror or error}"
+        + (f" ({error.filename})" if error.filename else ""),
         hint="choose another with --store or NBCR_STORE",
     )
