@@ -1,7 +1,7 @@
 """Errors by what the caller can do about them.
 
 ``str(error)`` is one line: what happened, to what, why. ``hint`` says what to do. ``exit_code`` is what the
-command line ends with. Errors travel over the channel as plain documents (`to_wire`, `from_wire`): the
+command line ends with: 1 to 16 are the engine's (kernel_backend.errors), from 20 on ours. Errors travel over the channel as plain documents (`to_wire`, `from_wire`): the
 helper sees the engine fail, the user's process raises.
 """
 
@@ -59,7 +59,7 @@ class UsageProblem(NbcrError):
 class UnknownName(NbcrError):
     """No entry of that name. ``near`` holds names that look like it."""
 
-    exit_code = 3
+    exit_code = 20
 
     def __init__(self, message: str, *, hint: str = "", near: Sequence[str] = ()) -> None:
         super().__init__(message, hint=hint)
@@ -69,76 +69,76 @@ class UnknownName(NbcrError):
 class NameTaken(NbcrError):
     """Another entry has that name, or is being written under it."""
 
-    exit_code = 4
+    exit_code = 21
 
 
 class StoreRefused(NbcrError):
     """The store cannot be trusted: others own it or can write to it."""
 
-    exit_code = 5
+    exit_code = 22
 
 
 class EntryDamaged(NbcrError):
     """An entry's manifest or files cannot be read, or were written by a newer nbcr."""
 
-    exit_code = 6
+    exit_code = 23
 
 
 class NoRoomInStore(NbcrError):
     """The disk that holds the store is full (or its quota is)."""
 
-    exit_code = 7
+    exit_code = 24
 
 
 class Busy(NbcrError):
     """Another checkpoint or restart of the same process has not ended in time."""
 
-    exit_code = 8
+    exit_code = 25
 
 
 class TargetUnknown(NbcrError):
     """No such process or Jupyter kernel, or it is not ours to touch."""
 
-    exit_code = 9
+    exit_code = 26
 
 
 class HelperLost(NbcrError):
     """The helper ended without an answer; the program goes on."""
 
-    exit_code = 10
+    exit_code = 27
 
 
 class RestartFailed(NbcrError):
     """A restart did not succeed; whether the present survived is in the message."""
 
-    exit_code = 11
+    exit_code = 28
 
 
 class ConnectionInUse(NbcrError):
     """A living Jupyter kernel holds the ports on which a checkpointed one would come back."""
 
-    exit_code = 12
+    exit_code = 29
 
 
 class HandlerFailed(NbcrError):
     """A handler raised or was late before the image was taken; nothing was checkpointed."""
 
-    exit_code = 13
+    exit_code = 30
 
 
 class NotPossible(NbcrError):
     """This host, or this process, cannot do what was asked."""
 
-    exit_code = 14
+    exit_code = 31
 
 
 class EngineFailed(NbcrError):
     """What a CRS component refused or failed to do; ``kind`` is the component's own error class."""
 
-    exit_code = 15
+    exit_code = 1
 
     def __init__(
-        self, message: str, *, hint: str = "", kind: str = "EngineError", exit_code: int = 15
+        self, message: str, *, hint: str = "", kind: str = "EngineError", exit_code: int = 1
     ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
@@ -175,4 +175,4 @@ def from_wire(document: Mapping[str, Any]) -> NbcrError:
     known = {c.__name__: c for c in NbcrError.__subclasses__()}.get(kind)
     if known is not None and known is not EngineFailed:
         return known(message, hint=hint)
-    return EngineFailed(message, hint=hint, kind=kind, exit_code=int(document.get("exit_code", 15)))
+    return EngineFailed(message, hint=hint, kind=kind, exit_code=int(document.get("exit_code", 1)))

@@ -1,0 +1,168 @@
+"""The Checkpoint/Restart Service: what the session layer knows of whatever takes and restores process images.
+
+After Open MPI's CRS framework (2008): a component has a name, a version and a priority; a snapshot reference says which
+component made a snapshot and where it is; upper layers know this interface only. Differences, each for a reason: errors
+are exceptions instead of return codes; `checkpoint` has a callback for the moment the process runs again, because
+writing goes on long after; `restart` can also replace a living process (`into`).
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nbcr.states import State
+
+
+@dataclass(frozen=True)
+class SnapshotReference:
+    """Which snapshot is meant: made by which component, called what, kept where."""
+
+    component: str
+    reference: str  # unique name of the snapshot (the entry's id)
+    local: Path  # its folder on this host
+    remote: str | None = None  # where a copy is, as a URL
+    cold_start: bool = False  # restarting in a process that knows nothing of the snapshot yet
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a component can serve on this host, and why (not)."""
+
+    available: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known at the moment the checkpointed process runs again."""
+
+    pause_ms: float
+    resident_bytes: int = 0  # an estimate of what will be written
+    processes: int = 1
+    threads: int = 1
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A snapshot completely written."""
+
+    state: State  # the state in which the process was left: CONTINUE (running), RUNNING never, TERM (killed)
+    pids: tuple[int, ...]
+    pause_ms: float
+    size_bytes: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A process tree that runs again. `wait` returns the root's exit status (None: it is not our child)."""
+
+    pid: int
+    pids: Mapping[int, int]
+    warnings: tuple[str, ...] = ()
+    wait: Callable[[], int] | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """How a checkpoint is taken."""
+
+    leave: str = "running"  # "running", "stopped" or "killed": what becomes of the process
+    tree: bool = True  # with its descendants
+    channel_fd: int | None = None  # descriptor in the process that is its channel to us
+    on_resume: Callable[[Progress], None] | None = (
+        None  # called when the process runs again; writing may go on
+    )
+
+
+@dataclass(frozen=True)
+class RestartOptions:
+    """How a snapshot is brought back."""
+
+    into: int | None = None  # a living process to replace; None: a fresh process tree
+    pid: str = "auto"  # "auto", "same" or "any"
+    lazy: bool = False  # map memory from the snapshot instead of reading it
+    channel: socket.socket | None = None  # put at the snapshot's channel descriptor
+    on_commit: Callable[[], None] | None = None  # called just before the point of no return
+
+
+@dataclass(frozen=True)
+class ProcessSummary:
+    """One process in a snapshot, without starting it."""
+
+    pid: int
+    ppid: int
+    exe: str
+    argv: tuple[str, ...]
+    threads: int
+    resident_bytes: int
+    cwd: str
+
+
+@dataclass(frozen=True)
+class SnapshotSummary:
+    """What is in a snapshot."""
+
+    root_pid: int
+    created: str
+    host: str
+    processes: tuple[ProcessSummary, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+
+class Component(ABC):
+    """One way to checkpoint and restart processes.
+
+    All methods raise NbcrError (or an error with ``hint`` and ``exit_code``) when they cannot do what is asked; then
+    nothing is left behind and no process was harmed.
+    """
+
+    name: str
+    version: str
+    priority: int = 0  # the available component with the highest one is chosen
+
+    @abstractmethod
+    def availability(self) -> Availability:
+        """Whether this host can be served; may take a moment (it probes)."""
+
+    def init(self) -> None:
+        """Called once before the first use."""
+
+    def finalize(self) -> None:
+        """Called after the last use."""
+
+    @abstractmethod
+    def checkpoint(self, pid: int, snapshot: SnapshotReference, options: CheckpointOptions) -> Taken:
+        """Write process `pid` to ``snapshot.local``, which does not exist yet; complete or absent afterwards."""
+
+    @abstractmethod
+    def restart(self, snapshot: SnapshotReference, options: RestartOptions) -> Brought:
+        """Bring a snapshot back. Validates everything first; an error before the commit leaves all as it was."""
+
+    @abstractmethod
+    def verify(self, snapshot: SnapshotReference) -> None:
+        """Raise unless every byte of the snapshot is as it was written."""
+
+    @abstractmethod
+    def inspect(self, snapshot: SnapshotReference) -> SnapshotSummary:
+        """What is in the snapshot."""
+
+    def disable_checkpoint(self, pid: int) -> None:
+        """Disallow checkpoints of `pid` until `enable_checkpoint`; components without a need for it do nothing."""
+
+    def enable_checkpoint(self, pid: int) -> None:
+        """Allow checkpoints of `pid` again."""
+
+    def prelaunch(
+        self, rank: int, argv: Sequence[str], environ: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Command and environment with which rank `rank` should be launched so that it can be checkpointed."""
+        return list(argv), dict(environ)
+
+    def register_thread(self) -> None:
+        """Announce a further thread that will call this component."""

@@ -1,0 +1,109 @@
+"""Component ``ptrace``: our own engine, kernel_backend, behind the CRS interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbcr import __version__
+from nbcr.crs.base import (
+    Availability,
+    Brought,
+    CheckpointOptions,
+    Component,
+    ProcessSummary,
+    Progress,
+    RestartOptions,
+    SnapshotReference,
+    SnapshotSummary,
+    Taken,
+)
+from nbcr.states import State
+
+if TYPE_CHECKING:
+    import kernel_backend
+
+_ESSENTIAL = ("ptrace",)  # without these features of the host nothing works
+
+
+class PtraceComponent(Component):
+    """Process images taken from outside by ptrace."""
+
+    name = "ptrace"
+    version = __version__
+    priority = 50
+
+    def availability(self) -> Availability:
+        """Ask the engine's probe."""
+        import kernel_backend
+
+        features = kernel_backend.probe()
+        missing = [features[n] for n in _ESSENTIAL if n in features and not features[n].available]
+        if missing:
+            return Availability(False, "; ".join(f"{f.name}: {f.detail}" for f in missing))
+        return Availability(True, "process images by ptrace")
+
+    def checkpoint(self, pid: int, snapshot: SnapshotReference, options: CheckpointOptions) -> Taken:
+        """Dump the process tree at `pid`."""
+        import kernel_backend
+
+        def resumed(progress: kernel_backend.DumpProgress) -> None:
+            if options.on_resume is not None:
+                options.on_resume(
+                    Progress(
+                        pause_ms=progress.pause_ms,
+                        resident_bytes=progress.resident_bytes,
+                        processes=progress.processes,
+                        threads=progress.threads,
+                        warnings=tuple(progress.warnings),
+                    )
+                )
+
+        report = kernel_backend.dump(
+            pid,
+            snapshot.local,
+            leave=options.leave,
+            tree=options.tree,
+            channel_fd=options.channel_fd,
+            on_resume=resumed,
+        )
+        return Taken(
+            state=State.TERM if options.leave == "killed" else State.CONTINUE,
+            pids=tuple(report.pids),
+            pause_ms=report.pause_ms,
+            size_bytes=report.size_bytes,
+            warnings=tuple(report.warnings),
+        )
+
+    def restart(self, snapshot: SnapshotReference, options: RestartOptions) -> Brought:
+        """Verify and restore the image."""
+        import kernel_backend
+
+        restored = kernel_backend.restore(
+            snapshot.local,
+            into=options.into,
+            pid=options.pid,
+            lazy=options.lazy,
+            channel=options.channel,
+            on_commit=options.on_commit,
+        )
+        wait = None if options.into is not None else restored.wait
+        return Brought(restored.pid, dict(restored.pids), tuple(restored.warnings), wait)
+
+    def verify(self, snapshot: SnapshotReference) -> None:
+        """Check every hash in the image."""
+        import kernel_backend
+
+        kernel_backend.verify(snapshot.local)
+
+    def inspect(self, snapshot: SnapshotReference) -> SnapshotSummary:
+        """Read the image's inventory."""
+        import kernel_backend
+
+        summary = kernel_backend.inspect(snapshot.local)
+        processes = tuple(
+            ProcessSummary(p.pid, p.ppid, p.exe, tuple(p.argv), p.threads, p.resident_bytes, p.cwd)
+            for p in summary.processes
+        )
+        return SnapshotSummary(
+            summary.root_pid, summary.created, summary.host, processes, tuple(summary.warnings)
+        )
