@@ -1,0 +1,27 @@
+/* The main thread has ended; the others live on in a process whose leader is a zombie. */
+#include "../subject.h"
+#include <pthread.h>
+#include <sys/syscall.h>
+
+static void *run(void *argument)
+{
+    pthread_t leader = *(pthread_t *)argument;
+    MUST0(pthread_join(leader, NULL));
+    uint64_t local[64];
+    subject_fill(local, sizeof local, 5);
+    subject_wait(NULL);
+    EXPECT_FILLED(local, sizeof local, 5, "the stack");
+    EXPECT(syscall(SYS_gettid) != getpid(), "this thread became the leader");
+    EXPECT(atol(subject_proc("status", "Threads:")) == 2, "%s threads", subject_proc("status", "Threads:"));
+    subject_pass();
+}
+
+int main(int argc, char **argv)
+{
+    static pthread_t self;
+    subject_begin(argc, argv);
+    self = pthread_self();
+    pthread_t thread;
+    MUST0(pthread_create(&thread, NULL, run, &self));
+    pthread_exit(NULL);
+}
