@@ -1,0 +1,65 @@
+"""What users of Jupyter touch: magics, the handler that takes ipykernel through checkpoints, finding
+Jupyter kernels.
+
+    __init__     load, unload, start_service
+    magics       %checkpoint, %restart, %checkpoints
+    handler      the handler; one file for each thing it takes care of:
+    living         the running ipykernel's parts and whose they are
+    gates          what it sends            requests     what it is asked
+    running        whose turn it is         subscribers  who listens
+    rekey          where it serves          identity     who it is
+    pid_alias      what libraries believe   history, widgets
+    finding      targets that a user names  attach       loading nbcr from outside
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["load", "start_service", "stop_service", "unload"]
+
+_magics: Any = None
+
+
+def load(ip: Any) -> None:
+    """``%load_ext nbcr``: magics, checkpoint thread, handler."""
+    global _magics
+    start_service()
+    from nbcr.jupyter.magics import load as load_magics
+
+    _magics = load_magics(ip)
+
+
+def unload(ip: Any) -> None:
+    """``%unload_ext nbcr``: take away all that `load` brought."""
+    global _magics
+    if _magics is not None:
+        from nbcr.jupyter.magics import unload as unload_magics
+
+        unload_magics(ip, _magics)
+        _magics = None
+    stop_service()
+
+
+def start_service() -> None:
+    """Checkpoint thread and handler, without magics: what a request from outside needs. Safe to repeat."""
+    from nbcr.handlers import registry
+    from nbcr.jupyter.handler import current
+    from nbcr.session.service import start
+
+    handler = current()
+    if handler is not None:
+        registry.register(handler)
+    start()
+
+
+def stop_service() -> None:
+    """Take the handler and the checkpoint thread away."""
+    from nbcr.handlers import registry
+    from nbcr.jupyter.handler import current
+    from nbcr.session.service import stop
+
+    stop()
+    handler = current()
+    if handler is not None:
+        registry.remove(handler)

@@ -1,0 +1,164 @@
+"""Hold outgoing messages back from just before the image until the clients are there to hear them.
+
+A restored Jupyter kernel has lost its TCP connections; clients come back 0.1 to 0.2 s later, and whatever
+is sent before that is lost without a word: outputs, the reply, the idle status that ends a cell. The main
+thread, however, runs on the instant the process is restored, perhaps in the middle of a cell that prints.
+So the gates are closed *in the image*: nothing of a restored life can slip out before its handler has run
+and clients have subscribed again. In the life that goes on they open after some tens of milliseconds, and
+everything leaves in order.
+
+A gate replaces the one method through which its socket sends. It is closed, opened and passed on the thread
+that owns the socket, so it needs no lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+RETRY_S = 0.02
+UNROUTABLE_S = 2.0
+ZMQ_EHOSTUNREACH = 113
+
+DELIMITER = b"<IDS|MSG>"
+
+
+class Gate:
+    """Holds what `owner.method` would send. Use on the owner's thread only."""
+
+    def __init__(self, owner: Any, method: str) -> None:
+        self._owner = owner
+        self._method = method
+        self._held: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.closed = False
+
+    def close(self) -> None:
+        """Hold back from now on."""
+        if not self.closed:
+            self.closed = True
+            setattr(self._owner, self._method, self._hold)
+
+    def _hold(self, *args: Any, **kwargs: Any) -> None:
+        self._held.append((args, kwargs))
+
+    def open(self) -> None:
+        """Send what was held, in order, and hold nothing any more."""
+        if not self.closed:
+            return
+        self.closed = False
+        delattr(self._owner, self._method)
+        send = getattr(self._owner, self._method)
+        held, self._held = self._held, []
+        for args, kwargs in held:
+            send(*args, **kwargs)
+
+    def resign(self, session: Any) -> None:
+        """Sign the held messages anew: the key has changed since they were built."""
+        for args, _ in self._held:
+            _resign(session, args[0])
+
+
+class RouterGate(Gate):
+    """A gate of a ROUTER, which drops silently what is addressed to a client that is not connected (yet).
+
+    On opening, ROUTER_MANDATORY makes such a send fail instead, and it is tried again until the client is
+    back or `UNROUTABLE_S` has passed: one client may be back later than another whose subscription opened
+    the gate.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream, "send_multipart")
+        self._retrying = False
+
+    def close(self) -> None:
+        """Hold back from now on, also what is still being retried."""
+        if self._retrying:
+            self._retrying = False
+            self._owner.socket.router_mandatory = False
+        super().close()
+
+    def open_when_routable(self) -> None:
+        """Send what was held as the addressees come back; then open."""
+        if self.closed and not self._retrying:
+            self._retrying = True
+            self._owner.socket.router_mandatory = True
+            self._release(time.monotonic() + UNROUTABLE_S)
+
+    def open(self) -> None:
+        """Send what was held, in order, and hold nothing any more."""
+        if self._retrying:
+            self._retrying = False
+            self._owner.socket.router_mandatory = False
+        super().open()
+
+    def _release(self, deadline: float) -> None:
+        import zmq
+
+        socket = self._owner.socket
+        if not self._retrying or socket is None:
+            return
+        while self._held:
+            (message, *_), _ = self._held[0]
+            try:
+                socket.send_multipart(message)
+            except zmq.ZMQError as error:
+                if error.errno != ZMQ_EHOSTUNREACH:
+                    raise
+                if time.monotonic() < deadline:
+                    self._owner.io_loop.call_later(RETRY_S, lambda: self._release(deadline))
+                    break
+            self._held.pop(0)
+        if not self._held:
+            self.open()
+        _rearm(self._owner)
+
+
+def _rearm(stream: Any) -> None:
+    """Make the stream look at its socket again: a raw send may have swallowed the edge of a request."""
+    callback = stream._recv_callback
+    if callback is not None:
+        stream.on_recv(callback, copy=stream._recv_copy)
+
+
+def _resign(session: Any, frames: list[Any]) -> None:
+    raw = [bytes(memoryview(frame)) for frame in frames]
+    if DELIMITER not in raw:
+        return
+    at = raw.index(DELIMITER)
+    frames[at + 1] = session.sign(raw[at + 2 : at + 6])
+
+
+class Outgoing:
+    """The three gates of a Jupyter kernel: iopub, shell, control."""
+
+    def __init__(self, living: Any) -> None:
+        self._living = living
+        self._iopub = Gate(living.iopub, "_really_send")
+        self._shell = RouterGate(living.shell_stream)
+        self._control = RouterGate(living.control_stream)
+
+    def _each(self) -> list[tuple[Callable[[Callable[[], None]], None], Gate]]:
+        on = self._living
+        return [(on.on_iopub, self._iopub), (on.on_shell, self._shell), (on.on_control, self._control)]
+
+    def close(self) -> None:
+        """Hold everything back."""
+        for run, gate in self._each():
+            run(gate.close)
+
+    def open(self) -> None:
+        """Send everything now: this life goes on."""
+        for run, gate in self._each():
+            run(gate.open)
+
+    def resign(self) -> None:
+        """Sign what is held with the session's new key."""
+        for run, gate in self._each():
+            run(lambda gate=gate: gate.resign(self._living.session))  # type: ignore[misc]
+
+    def open_to_returning(self) -> None:
+        """Send as clients come back. Call on the IOPub thread; the others are told and not waited for."""
+        self._iopub.open()
+        self._living.shell_loop.add_callback(self._shell.open_when_routable)
+        self._living.kernel.control_thread.io_loop.add_callback(self._control.open_when_routable)

@@ -1,0 +1,225 @@
+"""The Jupyter handler: makes a running ipykernel ready for an image, and a restored one ready for its
+clients.
+
+What is true at each stage:
+
+    CHECKPOINT   everything printed so far has been sent; from here on outgoing messages are held and
+    incoming requests
+                 parked; no history transaction is open; the parent's death is not watched
+    CONTINUE     all of that undone, nothing lost, nothing out of order RESTART      the process knows its
+    pid and parent, serves the right connection under a session id of its own; the
+                 cell that asked for the restart has taken the place of the one that ran in the image;
+                 requests of the image are aborted, those of the present queued; what is held leaves as
+                 clients come back
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from nbcr.handlers.base import Handler, Request, RestartEvent
+from nbcr.jupyter import identity, pid_alias, widgets
+from nbcr.jupyter.gates import Outgoing
+from nbcr.jupyter.history import History
+from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
+from nbcr.jupyter.rekey import Connection, rekey
+from nbcr.jupyter.requests import Inbox, decode, encode
+from nbcr.jupyter.running import running_here, running_in_main, take_over
+from nbcr.jupyter.subscribers import NOBODY_S, REQUESTER_S, Return
+from nbcr.states import Layer
+
+
+class JupyterHandler(Handler):
+    """Takes a Jupyter kernel through checkpoints and restarts. One per process: see `current`."""
+
+    layer = Layer.JUPYTER
+
+    def __init__(self, here: Living) -> None:
+        self._here = here
+        self._outgoing = Outgoing(here)
+        self._inbox = Inbox(here)
+        self._history = History(here.kernel.shell)
+        self._parent = identity.Parent(here.app)
+        self._image_pid = os.getpid()
+        self._taken: list[list[bytes]] | None = None
+        self._reached = threading.Event()
+        self._reached.set()
+
+    # One checkpoint
+
+    def checkpoint(self, request: Request) -> None:
+        """Bring the Jupyter kernel to rest, and tell the manifest about it."""
+        if not self._reached.wait(REQUESTER_S + LOOP_TIMEOUT_S):
+            raise LoopSilentError("the previous restart is still waiting for its clients")
+        pid_alias.install()
+        self._image_pid = os.getpid()
+        request.facts.update(self._facts())
+        self._flush()
+        self._history.hold()
+        self._parent.disarm()
+        self._inbox.park()
+        self._outgoing.close()
+
+    def continue_(self) -> None:
+        """The life that goes on: everything held leaves, everything parked is served."""
+        self._outgoing.open()
+        self._inbox.resume()
+        self._parent.rearm()
+        self._history.release()
+
+    def aborted(self) -> None:
+        """No image, or no restart, after all: as if nothing had been asked."""
+        taken, self._taken = self._taken, None
+        self._outgoing.open()
+        if taken is not None:
+            self._inbox.put_back(taken)
+        else:
+            self._inbox.resume()
+        self._parent.rearm()
+        self._history.release()
+
+    # One restart, in the present that is about to be replaced
+
+    def prepare_restart(self) -> dict[str, Any]:
+        """What the restored life needs to go on where this one ends. `aborted` undoes it."""
+        self._flush()
+        running = running_here() or running_in_main(self._here)
+        self._taken = self._inbox.drain()
+        return {
+            "connection": Connection.of(self._here.app).as_dict(),
+            "cell": running.describe() if running is not None else None,
+            "handed": encode(self._taken),
+            "environ": dict(os.environ),
+        }
+
+    def late_requests(self) -> list[list[str]]:
+        """What arrived since `prepare_restart` or the last call: to be handed over behind the rest."""
+        late = self._inbox.take_late()
+        if self._taken is not None:
+            self._taken.extend(late)
+        return encode(late)
+
+    def restart_failed(self, prepared: dict[str, Any]) -> None:
+        """The restart that `prepared` was meant for does not take place: the present goes on, in order."""
+        self._taken = decode(prepared.get("handed") or [])
+        self.aborted()
+
+    # One restart, in the restored life
+
+    def restart(self, event: RestartEvent) -> None:
+        """Become part of the present. Every step is tried; the first failure is raised at the end."""
+        here, steps = self._here, Steps()
+        self._taken = None
+        self._reached.clear()
+        steps.do(lambda: identity.renew_pid(here, self._image_pid))
+        steps.do(lambda: self._parent.adopt(event.ppid if event.in_place else None))
+        if event.environ is not None:
+            environ = event.environ
+            steps.do(lambda: identity.adopt_environment(environ, here))
+        steps.do(lambda: identity.renew_session(here))
+        rekeyed = steps.do(lambda: self._rekey(event)) or False
+        steps.do(self._history.reopen)
+        if event.cell is not None:
+            cell = event.cell
+            steps.do(lambda: take_over(here, cell))
+        steps.do(lambda: self._inbox.abort_and_follow(decode(event.handed), readable=not rekeyed))
+        steps.do(widgets.send_states)
+        steps.do(self._tell_state)
+        steps.do(lambda: self._await_clients(REQUESTER_S if event.cell is not None else NOBODY_S))
+        steps.finish()
+
+    def _rekey(self, event: RestartEvent) -> bool:
+        if event.connection is None:
+            return False
+        changed = rekey(self._here, Connection.read(event.connection))
+        if changed:
+            self._outgoing.resign()
+        return changed
+
+    def _tell_state(self) -> None:
+        """An idle Jupyter kernel says so: a frontend may have marked it as dead or busy."""
+        if running_here() is None and running_in_main(self._here) is None:
+            self._here.kernel._publish_status("idle", "shell", parent={})
+
+    def _await_clients(self, cap_s: float) -> None:
+        def back() -> None:
+            try:
+                self._outgoing.open_to_returning()
+            finally:
+                self._reached.set()
+
+        self._here.on_iopub(Return(self._here.iopub, back, cap_s).watch)
+
+    # Facts and flushing
+
+    def _facts(self) -> dict[str, Any]:
+        here = self._here
+        running = running_here() or running_in_main(here)
+        names = here.kernel.shell.user_ns if here.kernel.shell is not None else {}
+        notebook = os.environ.get("JPY_SESSION_NAME") or names.get("__vsc_ipynb_file__")
+        return {
+            "jupyter": Connection.of(here.app).as_dict(),
+            "notebook": str(notebook) if notebook else None,
+            "cell": here.kernel.execution_count if running is not None and running.executes else None,
+        }
+
+    def _flush(self) -> None:
+        """Everything printed so far leaves now, so that no other life prints it again."""
+        _flush_c_streams()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass  # closed or replaced by the user: there is nothing of ours in it
+        sent = threading.Event()
+        self._here.iopub.schedule(sent.set)
+        if not sent.wait(LOOP_TIMEOUT_S):
+            raise LoopSilentError("the IOPub thread of the Jupyter kernel does not send")
+
+
+class Steps:
+    """Runs steps that must all be tried; the first failure is raised at the end."""
+
+    def __init__(self) -> None:
+        self._failure: Exception | None = None
+
+    def do(self, step: Callable[[], Any]) -> Any:
+        """Run one step; None when it fails."""
+        try:
+            return step()
+        except Exception as error:
+            self._failure = self._failure or error
+            return None
+
+    def finish(self) -> None:
+        """Raise the first failure, if there was one."""
+        if self._failure is not None:
+            raise self._failure
+
+
+_current: JupyterHandler | None = None
+
+
+def current() -> JupyterHandler | None:
+    """This process's handler, made on first use; None where there is no Jupyter kernel."""
+    global _current
+    if _current is None:
+        here = living()
+        if here is not None:
+            _current = JupyterHandler(here)
+    return _current
+
+
+def _flush_c_streams() -> None:
+    """C's own stdout and stderr, into which libraries print. Others may be locked by a thread that reads."""
+    libc = ctypes.CDLL(None)
+    for name in ("stdout", "stderr"):
+        try:
+            libc.fflush(ctypes.c_void_p.in_dll(libc, name))
+        except ValueError:
+            pass  # another C library, other names

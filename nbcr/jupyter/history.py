@@ -1,0 +1,62 @@
+"""The history database, which lives outside the image and has gone on without it.
+
+IPython keeps two SQLite connections to history.sqlite, one of them in a thread. A transaction that is open
+in the image would, resumed later, write pages over a file that has moved on: so both caches are written out
+before the image and their locks are held across it. In a restored life both connections are opened anew,
+and lines go to a new history session, since the life that went on has used the next line numbers of the old
+one.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+LOCK_TIMEOUT_S = 5.0
+
+
+class History:
+    """IPython's HistoryManager across a checkpoint."""
+
+    def __init__(self, shell: Any) -> None:
+        self._manager: Any = getattr(shell, "history_manager", None)
+        self._locked: list[threading.Lock] = []
+
+    @property
+    def _alive(self) -> bool:
+        manager = self._manager
+        return manager is not None and bool(manager.enabled) and str(manager.hist_file) != ":memory:"
+
+    def hold(self) -> None:
+        """Write out what is cached and keep everyone from the database until `release`."""
+        if not self._alive or self._locked:
+            return
+        self._manager.writeout_cache()
+        for lock in (self._manager.db_input_cache_lock, self._manager.db_output_cache_lock):
+            if lock.acquire(timeout=LOCK_TIMEOUT_S):
+                self._locked.append(lock)
+
+    def release(self) -> None:
+        """Let the history be written again."""
+        locked, self._locked = self._locked, []
+        for lock in locked:
+            lock.release()
+
+    def reopen(self) -> None:
+        """In a restored life: fresh connections and a new session."""
+        if not self._alive:
+            self.release()
+            return
+        manager = self._manager
+        try:
+            manager.db.close()
+            manager.init_db()
+            manager.new_session()
+        except Exception:
+            manager._switch_to_memory_history()
+            raise
+        finally:
+            self.release()
+        if manager.save_thread is not None:
+            manager._stop_save_thread()
+            manager._restart_thread_if_stopped()
