@@ -9,7 +9,8 @@ Jupyter kernels.
     running        whose turn it is         subscribers  who listens
     rekey          where it serves          identity     who it is
     pid_alias      what libraries believe   history, widgets
-    finding      targets that a user names  attach       loading nbcr from outside
+    finding      targets that a user names  wires, servers   whom it asks
+    attach       loading nbcr from outside  attached         its part inside
 """
 
 from __future__ import annotations
