@@ -1,0 +1,39 @@
+/* TCP with both ends inside: bytes waiting in both directions, addresses, options; goes on in both directions. */
+#include "tcp.h"
+
+static int run(int family)
+{
+    struct address server_at, client_at = {.length = sizeof client_at.six};
+    int listening = listening_at(family, &server_at), client = connected_to(&server_at), one = 1;
+    int server = (int)MUST(accept(listening, NULL, NULL));
+    MUST(close(listening));
+    MUST(getsockname(client, &client_at.any, &client_at.length));
+    MUST(setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one));
+    send_filled(client, 30000, 1);
+    send_filled(server, 20000, 2);
+    subject_wait(NULL);
+    expect_same_address(client, 0, &client_at, "the client");
+    expect_same_address(client, 1, &server_at, "the client's peer");
+    expect_same_address(server, 1, &client_at, "the server's peer");
+    expect_arrives(server, 30000, 1, "from the client");
+    expect_arrives(client, 20000, 2, "from the server");
+    send_filled(client, 1000, 3);
+    expect_arrives(server, 1000, 3, "a new message");
+    send_filled(server, 1000, 4);
+    expect_arrives(client, 1000, 4, "a new answer");
+    int value = 0;
+    socklen_t length = sizeof value;
+    MUST(getsockopt(client, IPPROTO_TCP, TCP_NODELAY, &value, &length));
+    EXPECT(value == 1, "TCP_NODELAY is lost");
+    MUST(close(client));
+    char byte;
+    EXPECT(recv(server, &byte, 1, 0) == 0, "no end after the client closed");
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    subject_begin(argc, argv);
+    run(argc > 2 && argv[2][0] == '6' ? AF_INET6 : AF_INET);
+    subject_pass();
+}
