@@ -13,6 +13,7 @@ that owns the socket, so it needs no lock.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,16 @@ UNROUTABLE_S = 2.0
 ZMQ_EHOSTUNREACH = 113
 
 DELIMITER = b"<IDS|MSG>"
+
+_in_child = False
+
+
+def _forked() -> None:
+    global _in_child
+    _in_child = True
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Gate:
@@ -40,7 +51,10 @@ class Gate:
             setattr(self._owner, self._method, self._hold)
 
     def _hold(self, *args: Any, **kwargs: Any) -> None:
-        self._held.append((args, kwargs))
+        if _in_child:  # forked while the gate was closed: nobody will ever open this copy of it
+            getattr(type(self._owner), self._method)(self._owner, *args, **kwargs)
+        else:
+            self._held.append((args, kwargs))
 
     def open(self) -> None:
         """Send what was held, in order, and hold nothing any more."""

@@ -15,11 +15,13 @@ What is true at each stage:
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nbcr.handlers.base import Handler, Request, RestartEvent
@@ -28,7 +30,7 @@ from nbcr.jupyter.gates import Outgoing
 from nbcr.jupyter.history import History
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
 from nbcr.jupyter.rekey import Connection, rekey
-from nbcr.jupyter.requests import Inbox, decode, encode
+from nbcr.jupyter.requests import Drained, Inbox, decode, encode
 from nbcr.jupyter.running import running_here, running_in_main, take_over
 from nbcr.jupyter.subscribers import NOBODY_S, REQUESTER_S, Return
 from nbcr.states import Layer
@@ -46,7 +48,7 @@ class JupyterHandler(Handler):
         self._history = History(here.kernel.shell)
         self._parent = identity.Parent(here.app)
         self._image_pid = os.getpid()
-        self._taken: list[list[bytes]] | None = None
+        self._drained: Drained | None = None
         self._reached = threading.Event()
         self._reached.set()
 
@@ -67,21 +69,23 @@ class JupyterHandler(Handler):
 
     def continue_(self) -> None:
         """The life that goes on: everything held leaves, everything parked is served."""
-        self._outgoing.open()
-        self._inbox.resume()
-        self._parent.rearm()
-        self._history.release()
+        with uninterrupted():
+            self._outgoing.open()
+            self._inbox.resume()
+            self._parent.rearm()
+            self._history.release()
 
     def aborted(self) -> None:
         """No image, or no restart, after all: as if nothing had been asked."""
-        taken, self._taken = self._taken, None
-        self._outgoing.open()
-        if taken is not None:
-            self._inbox.put_back(taken)
-        else:
-            self._inbox.resume()
-        self._parent.rearm()
-        self._history.release()
+        drained, self._drained = self._drained, None
+        with uninterrupted():
+            self._outgoing.open()
+            if drained is not None:
+                self._inbox.put_back(drained.taken)
+            else:
+                self._inbox.resume()
+            self._parent.rearm()
+            self._history.release()
 
     # One restart, in the present that is about to be replaced
 
@@ -89,32 +93,35 @@ class JupyterHandler(Handler):
         """What the restored life needs to go on where this one ends. `aborted` undoes it."""
         self._flush()
         running = running_here() or running_in_main(self._here)
-        self._taken = self._inbox.drain()
+        self._drained = self._inbox.drain()
         return {
             "connection": Connection.of(self._here.app).as_dict(),
             "cell": running.describe() if running is not None else None,
-            "handed": encode(self._taken),
+            "handed": encode([*self._drained.held, *self._drained.taken]),
             "environ": dict(os.environ),
         }
 
     def late_requests(self) -> list[list[str]]:
         """What arrived since `prepare_restart` or the last call: to be handed over behind the rest."""
         late = self._inbox.take_late()
-        if self._taken is not None:
-            self._taken.extend(late)
+        if self._drained is not None:
+            self._drained.taken.extend(late)
         return encode(late)
 
     def restart_failed(self, prepared: dict[str, Any]) -> None:
-        """The restart that `prepared` was meant for does not take place: the present goes on, in order."""
-        self._taken = decode(prepared.get("handed") or [])
+        """The restart that was prepared does not take place: the present goes on, requests in order."""
         self.aborted()
 
     # One restart, in the restored life
 
     def restart(self, event: RestartEvent) -> None:
         """Become part of the present. Every step is tried; the first failure is raised at the end."""
+        with uninterrupted():
+            self._restart(event)
+
+    def _restart(self, event: RestartEvent) -> None:
         here, steps = self._here, Steps()
-        self._taken = None
+        self._drained = None
         self._reached.clear()
         steps.do(lambda: identity.renew_pid(here, self._image_pid))
         steps.do(lambda: self._parent.adopt(event.ppid if event.in_place else None))
@@ -180,6 +187,22 @@ class JupyterHandler(Handler):
         self._here.iopub.schedule(sent.set)
         if not sent.wait(LOOP_TIMEOUT_S):
             raise LoopSilentError("the IOPub thread of the Jupyter kernel does not send")
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put an interrupt off until the end of the block: it must not leave a gate closed or a request parked."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # interrupts are raised in the main thread only
+        return
+    interrupts: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual if usual is not None else signal.SIG_DFL)
+    if interrupts:
+        signal.raise_signal(signal.SIGINT)
 
 
 class Steps:

@@ -42,6 +42,14 @@ class Parked:
     shut: bool = True
 
 
+@dataclass
+class Drained:
+    """What waited in the present, in order: first what tasks of the main loop hold, then what was taken."""
+
+    held: list[list[bytes]]
+    taken: list[list[bytes]]
+
+
 class Inbox:
     """The shell channel's incoming side of one Jupyter kernel."""
 
@@ -60,11 +68,12 @@ class Inbox:
         """Forward what was parked, in order, and go on as usual."""
         self._run(self._go_on([]))
 
-    def drain(self) -> list[list[bytes]]:
+    def drain(self) -> Drained:
         """Park, and take all that waits behind the running cell, in order. Call in the main thread's cell."""
         self.park()
-        waiting = [_plain(frames) for frames in self._take_from_main()]
-        return waiting + self._run(self._take_parked())
+        held = [_plain(frames) for frames in _held_by_tasks(self._living.kernel)]
+        taken = [_plain(frames) for frames in self._take_from_main()]
+        return Drained(held, taken + self._run(self._take_parked()))
 
     def take_late(self) -> list[list[bytes]]:
         """What arrived since the last `drain` or `take_late`."""
@@ -184,6 +193,24 @@ class Inbox:
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         loop = self._living.shell_loop.asyncio_loop
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(LOOP_TIMEOUT_S)
+
+
+def _held_by_tasks(kernel: Any) -> list[list[Any]]:
+    """Requests that the main loop has read and that wait, as tasks, for a cell with an `await` in it to end.
+
+    They stay where they are: if the restart fails they run in their turn, else their loop never runs again.
+    """
+    loop = getattr(kernel.io_loop, "asyncio_loop", None)
+    waiters = list(getattr(kernel._main_asyncio_lock, "_waiters", None) or ())
+    if loop is None or threading.current_thread() is not threading.main_thread():
+        return []
+    held: dict[int, list[Any]] = {}
+    for task in asyncio.all_tasks(loop):
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        waiter = getattr(task, "_fut_waiter", None)
+        if frame is not None and waiter in waiters and isinstance(frame.f_locals.get("msg"), list):
+            held[waiters.index(waiter)] = frame.f_locals["msg"]
+    return [held[place] for place in sorted(held)]
 
 
 def encode(messages: Iterable[Sequence[bytes]]) -> list[list[str]]:
