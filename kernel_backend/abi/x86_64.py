@@ -16,7 +16,7 @@ ELF_MACHINE = 62
 SYS = {
     "read": 0, "write": 1, "open": 2, "close": 3, "fstat": 5, "poll": 7, "lseek": 8, "mmap": 9, "mprotect": 10,
     "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "ioctl": 16,
-    "pwrite64": 18, "select": 23, "mremap": 25, "shmget": 29, "shmat": 30, "shmdt": 67, "dup2": 33, "pause": 34, "nanosleep": 35,
+    "pwrite64": 18, "select": 23, "mremap": 25, "mincore": 27, "shmget": 29, "shmat": 30, "shmdt": 67, "dup2": 33, "pause": 34, "nanosleep": 35,
     "getitimer": 36, "setitimer": 38, "getpid": 39, "socket": 41, "connect": 42, "accept": 43, "recvfrom": 45,
     "recvmsg": 47, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "wait4": 61, "kill": 62,
     "semop": 65, "fcntl": 72, "flock": 73, "ftruncate": 77, "chdir": 80, "fchdir": 81, "umask": 95,
@@ -28,7 +28,7 @@ SYS = {
     "io_getevents": 208, "set_tid_address": 218, "restart_syscall": 219, "semtimedop": 220, "timer_create": 222,
     "timer_settime": 223, "timer_gettime": 224, "timer_getoverrun": 225, "timer_delete": 226,
     "clock_nanosleep": 230, "exit_group": 231, "epoll_wait": 232, "epoll_ctl": 233, "tgkill": 234, "madvise": 28,
-    "ioprio_set": 251, "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "get_robust_list": 274,
+    "ioprio_set": 251, "ioprio_get": 252, "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "get_robust_list": 274,
     "epoll_pwait": 281, "signalfd4": 289, "timerfd_settime": 286, "dup3": 292, "preadv": 295, "pwritev": 296,
     "rt_tgsigqueueinfo": 297, "prlimit64": 302, "sendmsg": 46, "kcmp": 312, "sched_setattr": 314,
     "sched_getattr": 315, "seccomp": 317, "memfd_create": 319, "mlock2": 325, "statx": 332, "rseq": 334, "pidfd_send_signal": 424,

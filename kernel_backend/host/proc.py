@@ -130,6 +130,11 @@ def stat(pid: int, tid: int | None = None) -> Stat:
     )  # fmt: skip
 
 
+def comm(pid: int, tid: int) -> str:
+    """A thread's name."""
+    return _read(f"/proc/{pid}/task/{tid}/comm").removesuffix("\n")
+
+
 def task_ids(pid: int) -> list[int]:
     """The tids of a process, the leader's included, ascending."""
     return sorted(map(int, os.listdir(f"/proc/{pid}/task")))

@@ -4,29 +4,35 @@ A room (files, pipes, sockets, polling, terminals …) offers a list KINDS of `K
 turn whether a descriptor is its own; what nobody claims is refused by name. Two descriptors that kcmp(2) calls equal
 share one description, in one process or across the tree.
 
-Coming back, the helper itself builds every description; the new processes receive them over a Unix socket
-(SCM_RIGHTS: needs no permission to look into the helper) and put them at their numbers. What is keyed by a process's
-own descriptor numbers (epoll items, record locks) is added afterwards, from inside (`Kind.finish`).
+Coming back, the helper itself builds every description, first each by itself (`Kind.rebuild`), then what needs others:
+connections, queues with descriptors in flight, what an epoll watches (`Kind.settle`). The new processes receive them
+over a Unix socket (SCM_RIGHTS: needs no permission to look into the helper) and put them at their numbers. What
+belongs to a process, or must wait until the present is gone, is done afterwards, from inside (`Kind.finish`).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-import stat
+import resource
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import libc, proc
-from kernel_backend.image.descriptions import Channel, Description
-from kernel_backend.image.entries import DescriptorEntry
+from kernel_backend.image.descriptions import Channel, Description, Message
+from kernel_backend.image.entries import DescriptorEntry, LockEntry
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.process import Process
 
 O_CLOEXEC = os.O_CLOEXEC
+O_ASYNC = 0o20000
+# Flags of open(2) that are acted on when opening (the bare O_TMPFILE bit among them), or set from inside (O_ASYNC)
+_NOT_LASTING = linux.OPEN_ONLY_FLAGS | (linux.O_TMPFILE & ~os.O_DIRECTORY) | O_CLOEXEC
+_F_OWNER_PGRP = 2
 
 
 @dataclass
@@ -38,6 +44,7 @@ class Look:
     link: str  # where /proc/PID/fd/N points
     info: proc.FdInfo
     stat: os.stat_result
+    in_flight: bool = False  # on its way through a Unix socket; `process` is ourselves then
     _own: int = -1
 
     @property
@@ -49,12 +56,19 @@ class Look:
 
     @property
     def flags(self) -> int:
-        """Open flags without close-on-exec."""
-        return self.info.flags & ~O_CLOEXEC
+        """Open flags without those that only opening knows and without close-on-exec."""
+        return self.info.flags & ~_NOT_LASTING
+
+    @property
+    def inode(self) -> tuple[int, int]:
+        """Device and inode."""
+        return self.stat.st_dev, self.stat.st_ino
 
     @property
     def holder(self) -> str:
         """For messages: who holds it."""
+        if self.in_flight:
+            return "a descriptor in flight through a Unix socket"
         return f"descriptor {self.fd} of process {self.process.pid}"
 
     def close(self) -> None:
@@ -77,12 +91,37 @@ class CaptureTables:
     warnings: list[str] = field(default_factory=list)
     channel: tuple[int, int] | None = None  # (pid, fd) of the requester's channel
     later: list[Callable[[], None]] = field(default_factory=list)  # work that may be done when the tree runs again
+    locks: dict[int, list[LockEntry]] = field(default_factory=dict)  # pid → its POSIX record locks
+    in_flight: list[tuple[Message, int, int]] = field(default_factory=list)  # message, position in its rights, our fd
+    cache: dict[str, Any] = field(default_factory=dict)  # what a room asked the OS kernel once for all
+    _groups: dict[tuple[object, ...], list[int]] = field(default_factory=dict)  # candidates for sharing, by kcmp order
+    _by_inode: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
-    def look_with_inode(self, inode: int, device: int) -> list[int]:
-        """Indices of the descriptions with this inode: the other end of a pipe, for example."""
-        return [
-            i for i, look in enumerate(self.looks) if look.stat.st_ino == inode and look.stat.st_dev == device
-        ]
+    def with_inode(self, device: int, inode: int) -> list[int]:
+        """Indices of the descriptions of this file: the other end of a pipe, for example."""
+        return self._by_inode.get((device, inode), [])
+
+    def find(self, look: Look) -> tuple[int, list[int], int]:
+        """(index of the description that `look` shares or -1, its group, its place in the group)."""
+        key = (look.inode, look.link, look.info.pos, look.flags, look.info.value("eventfd-id"))
+        group = self._groups.setdefault(key, [])
+        low, high = 0, len(group)
+        while low < high:
+            middle = (low + high) // 2
+            other = self.looks[group[middle]]
+            order = libc.kcmp(look.process.pid, other.process.pid, linux.KCMP_FILE, look.fd, other.fd)
+            if order == 0:
+                return group[middle], group, middle
+            low, high = (low, middle) if order == 1 else (middle + 1, high)
+        return -1, group, low
+
+    def close(self) -> None:
+        """Give our duplicates back: while we hold them, no reader sees the end of a pipe."""
+        for look in self.looks:
+            look.close()
+        for _, _, fd in self.in_flight:
+            _close_quietly(fd)
+        self.in_flight.clear()
 
 
 @dataclass
@@ -93,6 +132,7 @@ class RebuildTables:
     descriptions: Sequence[Description]
     own: dict[int, int] = field(default_factory=dict)  # description → our descriptor of the rebuilt one
     pids: dict[int, int] = field(default_factory=dict)  # image pid → new pid, known before `finish` runs
+    shared: dict[str, int] = field(default_factory=dict)  # shared memory key → our descriptor of the rebuilt object
     live: dict[int, int] = field(default_factory=dict)  # in place: fd number → our duplicate of the present's descriptor
     holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (image pid, fd)
     root_pid: int = 0  # image pid of the root process
@@ -102,12 +142,47 @@ class RebuildTables:
     warnings: list[str] = field(default_factory=list)
     channel_fd: int = -1  # our socket for the channel, or -1
     to_close: list[int] = field(default_factory=list)  # further descriptors of ours that must live until the end
+    cache: dict[str, Any] = field(default_factory=dict)  # what rooms share while they build
+
+    def who(self, index: int) -> str:
+        """For messages: who holds a description."""
+        pid, fd = next(iter(self.holders.get(index, ())), (0, -1))
+        return f"descriptor {fd} of process {pid}" if pid else "a descriptor in flight"
+
+    def warn(self, text: str) -> None:
+        """Add a warning, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def stdio_number(self, index: int) -> int:
+        """0, 1 or 2 when the root process has this description as a standard stream, else -1."""
+        return next((fd for pid, fd in self.holders.get(index, ()) if pid == self.root_pid and fd <= 2), -1)
+
+    def stdio_for(self, number: int) -> int:
+        """A duplicate of our own standard stream (or /dev/null) for the root's."""
+        ours = self.stdio[number]
+        return os.dup(ours) if ours >= 0 else os.open("/dev/null", os.O_RDWR | O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close all that was built."""
+        for fd in {*self.own.values(), *self.to_close}:
+            _close_quietly(fd)
+        self.own.clear()
+        self.to_close.clear()
+
+
+def _close_quietly(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        return
 
 
 class Kind:
     """One kind of description. Subclasses live in the rooms; all methods have a harmless default but the first three."""
 
     entry: type[Any]
+    every_process = False  # whether `finish` runs in every process that holds it, or in the first only
 
     def matches(self, look: Look) -> bool:
         """Whether this descriptor is of this kind."""
@@ -127,15 +202,42 @@ class Kind:
         """Make it in this (the helper's) process: tables.own[index] = descriptor. Also the other end, where paired."""
         raise NotImplementedError
 
+    def settle(self, index: int, entry: Any, tables: RebuildTables) -> None:
+        """Still in the helper, when every description stands: what needs others (queues, connections, watches)."""
+
     def finish(self, index: int, entry: Any, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
-        """Inside the first process that holds it (image pid `pid`, at `fd`), when all descriptors stand."""
+        """Inside the first process that holds it (image pid `pid`, at `fd`), when all descriptors and memory stand."""
+        restore_owner(entry, tables, workshop, fd)
+
+
+def restore_owner(entry: Any, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
+    """Who gets SIGIO and SIGURG, and which signal instead: from inside, because the OS kernel notes who asked."""
+    if entry.owner:
+        owner = tables.pids.get(entry.owner, entry.owner)
+        try:
+            address = workshop.put(struct.pack("<ii", entry.owner_kind, owner))
+            workshop.call("fcntl", fd, linux.F_SETOWN_EX, address)
+        except OSError:
+            tables.warn(f"process {entry.owner}, which was to get signals about descriptor {fd}, is gone")
+    if entry.owner_signal:
+        workshop.call("fcntl", fd, linux.F_SETSIG, entry.owner_signal)
+    if entry.flags & O_ASYNC:
+        workshop.call("fcntl", fd, fcntl.F_SETFL, entry.flags & ~os.O_ACCMODE)
+
+
+def set_status_flags(fd: int, flags: int) -> None:
+    """Give our new descriptor the image's status flags (O_NONBLOCK and its like; not the access mode)."""
+    wanted = flags & ~os.O_ACCMODE & ~O_ASYNC
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ACCMODE & ~linux.O_LARGEFILE != wanted & ~linux.O_LARGEFILE:
+        fcntl.fcntl(fd, fcntl.F_SETFL, wanted)
 
 
 def all_kinds() -> list[Kind]:
-    """Every room's kinds, in the order of asking."""
-    from kernel_backend.resources import files, pipes, polling, sockets, terminals
+    """Every room's kinds, in the order of asking; the last refuses by name what nobody claimed."""
+    from kernel_backend.resources import devices, files, memfd, pipes, polling, refused, sockets, terminals
 
-    return [ChannelKind(), *terminals.KINDS, *pipes.KINDS, *sockets.KINDS, *polling.KINDS, *files.KINDS]
+    rooms = (terminals, pipes, sockets, polling, memfd, devices, files, refused)
+    return [ChannelKind(), *(kind for room in rooms for kind in room.KINDS)]
 
 
 class ChannelKind(Kind):
@@ -163,48 +265,92 @@ def look_at(process: Process, fd: int) -> Look:
     return Look(process, fd, os.readlink(path), proc.fdinfo(process.pid, fd), os.stat(path))  # noqa: PTH115,PTH116
 
 
-def _same_description(a: Look, b: Look) -> bool:
-    return libc.kcmp(a.process.pid, b.process.pid, linux.KCMP_FILE, a.fd, b.fd) == 0
-
-
 def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
     """Fill tables, looks and descriptions for every process of the tree, while all of it is stopped."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for pid, process in tables.processes.items():
-        tables.tables[pid] = []
-        for fd in proc.fd_numbers(pid):
-            look = look_at(process, fd)
-            key = (look.stat.st_dev, look.stat.st_ino, look.link, look.info.pos, look.flags)
-            same = (i for i in groups.get(key, ()) if _same_description(tables.looks[i], look))
-            index = next(same, -1)
-            if index < 0:
-                index = len(tables.looks)
-                tables.looks.append(look)
-                tables.descriptions.append(_classify(look, tables, kinds))
-                groups.setdefault(key, []).append(index)
-            tables.holders.setdefault(index, []).append((pid, fd))
-            cloexec = bool(look.info.flags & O_CLOEXEC)
-            tables.tables[pid].append(DescriptorEntry(fd=fd, cloexec=cloexec, description=index))
-    by_entry = {kind.entry: kind for kind in kinds}
-    for index, (look, entry) in enumerate(zip(tables.looks, tables.descriptions, strict=True)):
-        by_entry[type(entry)].capture_links(index, look, entry, tables)
+    _raise_descriptor_limit()
+    try:
+        for pid, process in tables.processes.items():
+            tables.tables[pid] = []
+            for fd in proc.fd_numbers(pid):
+                _capture_one(look_at(process, fd), tables, kinds)
+        _capture_in_flight(tables, kinds)
+        by_entry = {kind.entry: kind for kind in kinds}
+        for index, (look, entry) in enumerate(zip(tables.looks, tables.descriptions, strict=True)):
+            by_entry[type(entry)].capture_links(index, look, entry, tables)
+    finally:
+        tables.close()
+
+
+def _capture_one(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> None:
+    index = _index_of(look, tables, kinds)
+    pid = look.process.pid
+    tables.holders.setdefault(index, []).append((pid, look.fd))
+    cloexec = bool(look.info.flags & O_CLOEXEC)
+    tables.tables[pid].append(DescriptorEntry(fd=look.fd, cloexec=cloexec, description=index))
+    if any(line.startswith("lock:") for line in look.info.lines):
+        from kernel_backend.resources import locks
+
+        locks.note_record_locks(look, tables)
+
+
+def _index_of(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> int:
+    """The description behind a descriptor; a new one is captured."""
+    index, group, place = tables.find(look)
+    if index < 0:
+        index = len(tables.looks)
+        tables.looks.append(look)
+        group.insert(place, index)
+        tables._by_inode.setdefault(look.inode, []).append(index)
+        tables.descriptions.append(_classify(look, tables, kinds))
+    return index
+
+
+def _capture_in_flight(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
+    """Descriptors found in queues; a socket among them may hold further ones, which lengthens the list."""
+    ourselves = Process(os.getpid())
+    for message, position, fd in tables.in_flight:
+        look = look_at(ourselves, fd)
+        look.in_flight = True
+        message.rights[position] = _index_of(look, tables, kinds)
 
 
 def _classify(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> Description:
-    if tables.channel == (look.process.pid, look.fd):
+    if tables.channel == (look.process.pid, look.fd) and not look.in_flight:
         return Channel()
-    for kind in kinds:
-        if kind.matches(look):
-            return kind.capture(look, tables)
-    raise ResourceUnsupported(
-        f"{look.holder} is {look.link}, which cannot be captured",
-        kind=stat.S_IFMT(look.stat.st_mode), pid=look.process.pid, fd=look.fd, link=look.link,
-    )  # fmt: skip
+    kind = next(kind for kind in kinds if kind.matches(look))
+    entry = kind.capture(look, tables)
+    entry.flags = look.flags
+    if not look.flags & linux.O_PATH:
+        owner = fcntl.fcntl(look.own, linux.F_GETOWN_EX, bytes(8))
+        entry.owner_kind, entry.owner = struct.unpack("<ii", owner)
+        entry.owner_signal = fcntl.fcntl(look.own, linux.F_GETSIG)
+    return entry
+
+
+def validate(tables: RebuildTables, kinds: Sequence[Kind]) -> None:
+    """Before the point of no return: raise when a description could not be rebuilt."""
+    by_entry = {kind.entry: kind for kind in kinds}
+    for entry in tables.descriptions:
+        by_entry[type(entry)].validate(entry, tables)
 
 
 def rebuild(tables: RebuildTables, kinds: Sequence[Kind]) -> None:
-    """Make every description in this process (tables.own)."""
+    """Make every description in this process (tables.own); nothing is left when it fails."""
+    _raise_descriptor_limit()
     by_entry = {kind.entry: kind for kind in kinds}
-    for index, entry in enumerate(tables.descriptions):
-        if index not in tables.own:
-            by_entry[type(entry)].rebuild(index, entry, tables)
+    try:
+        for index, entry in enumerate(tables.descriptions):
+            if index not in tables.own:
+                by_entry[type(entry)].rebuild(index, entry, tables)
+        for index, entry in enumerate(tables.descriptions):
+            by_entry[type(entry)].settle(index, entry, tables)
+    except BaseException:
+        tables.close()
+        raise
+
+
+def _raise_descriptor_limit() -> None:
+    """We hold the descriptors of a whole tree at once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

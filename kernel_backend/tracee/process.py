@@ -46,6 +46,18 @@ class Process:
         if not self.threads:
             raise TargetNotFound(f"process {self.pid} ended", pid=self.pid)
 
+    def seize_one(self) -> None:
+        """Seize and stop the first thread that lets us."""
+        waiting: list[Thread] = []
+        for tid in self._tasks():
+            self._seize_one(tid, waiting)
+            if waiting:
+                self._settle(waiting.pop())
+            if self.threads:
+                self.return_signals()
+                return
+        raise ThreadGone(f"process {self.pid} ended", pid=self.pid)
+
     def _tasks(self) -> list[int]:
         try:
             return proc.task_ids(self.pid)
@@ -194,5 +206,16 @@ def frozen(pid: int) -> Iterator[Process]:
         stack.callback(process.release)
         process.seize_all()
         process.return_signals()
+        yield process
+        process.fix_interrupted()
+
+
+@contextmanager
+def frozen_thread(pid: int) -> Iterator[Process]:
+    """The process with ONE thread stopped, for a call or two in its name; the others run on."""
+    process = Process(pid)
+    with ExitStack() as stack:
+        stack.callback(process.release)
+        process.seize_one()
         yield process
         process.fix_interrupted()

@@ -17,13 +17,7 @@ from kernel_backend.host import libc, proc
 
 SIGTRAP = int(signal.SIGTRAP)
 ALL_BUT_SIGTRAP = ~(1 << (SIGTRAP - 1)) & 0xFFFFFFFFFFFFFFFF
-SEIZE_OPTIONS = (
-    linux.PTRACE_O_TRACESYSGOOD
-    | linux.PTRACE_O_TRACECLONE
-    | linux.PTRACE_O_TRACEFORK
-    | linux.PTRACE_O_TRACEVFORK
-    | linux.PTRACE_O_TRACEEXEC
-)
+FOLLOW_NEW = linux.PTRACE_O_TRACECLONE | linux.PTRACE_O_TRACEFORK | linux.PTRACE_O_TRACEVFORK
 STOP_TIMEOUT_S = 10.0
 SIGINFO_BYTES = 128
 
@@ -65,7 +59,7 @@ class Thread:
         self.regs = UserRegs()
 
     # --- coming and going ---------------------------------------------------------------------------------------
-    def seize(self, options: int = SEIZE_OPTIONS) -> None:
+    def seize(self, options: int = 0) -> None:
         """Become its tracer; it runs on. Raises TargetBusy, TargetDenied, ThreadGone."""
         try:
             libc.ptrace(linux.PTRACE_SEIZE, self.tid, 0, options)

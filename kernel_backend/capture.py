@@ -1,0 +1,242 @@
+"""From a frozen tree to the entries of an image: what the dump pipeline in engine.py does at each of its steps."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blake3 import blake3
+
+from kernel_backend.errors import ResourceUnsupported, TargetUnsupported
+from kernel_backend.host import proc
+from kernel_backend.image.entries import (
+    FORMAT_VERSION,
+    FileIdentity,
+    HostEntry,
+    Inventory,
+    PageRun,
+    ProcessEntry,
+    SharedMemoryEntry,
+    ZombieEntry,
+)
+from kernel_backend.image.writer import ImageWriter
+from kernel_backend.resources import (
+    descriptors,
+    memory,
+    pages,
+    processes,
+    shared_memory,
+    signals,
+    threads,
+    timers,
+)
+from kernel_backend.tracee.process import Process
+from kernel_backend.tracee.tree import FrozenTree
+
+
+@dataclass
+class Capture:
+    """An image in the making: entries of the tree, and what is still needed to write its memory."""
+
+    writer: ImageWriter
+    tree: FrozenTree
+    vma_flags: dict[int, dict[int, frozenset[str]]]
+    tables: descriptors.CaptureTables
+    layouts: dict[int, memory.Layout] = field(default_factory=dict)
+    processes: dict[int, ProcessEntry] = field(default_factory=dict)
+    shared: list[SharedMemoryEntry] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    pause_ms: float = 0.0
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know."""
+        return self.tables.warnings
+
+
+def vma_flags_of(pids: list[int]) -> dict[int, dict[int, frozenset[str]]]:
+    """VmFlags of each process, read before it is stopped: reading them walks the page tables, which takes long."""
+    found = {}
+    for pid in pids:
+        try:
+            found[pid] = proc.smaps_flags(pid)
+        except OSError:
+            found[pid] = {}
+    return found
+
+
+def tree_pids(pid: int, *, descend: bool) -> list[int]:
+    """The pids of the tree as it is right now."""
+    pids = [pid]
+    for parent in pids:
+        if descend:
+            try:
+                pids += [child for child in proc.children(parent) if child not in pids]
+            except OSError:
+                continue
+    return pids
+
+
+def refuse_early(tree: FrozenTree) -> None:
+    """What cannot be captured at all is named before anything is read."""
+    for pid, process in tree.processes.items():
+        status = proc.status(pid)
+        processes.check_seccomp(pid, status)
+        if processes.is_exiting(proc.stat(pid)):
+            raise TargetUnsupported(f"process {pid} is ending", pid=pid)
+        if process.zombie_leader:
+            continue
+    for process in tree.processes.values():
+        root = os.readlink(f"/proc/{process.pid}/root")  # noqa: PTH115
+        if root != "/":
+            raise ResourceUnsupported(
+                f"process {process.pid} lives in another root folder ({root})",
+                hint="run nbcr inside the same container or chroot", pid=process.pid,
+            )  # fmt: skip
+
+
+def capture_processes(capture: Capture) -> None:
+    """Everything of every process but descriptors and memory contents."""
+    for pid, process in capture.tree.processes.items():
+        layout = memory.capture(pid, process.mappings, capture.vma_flags.get(pid, {}))
+        capture.layouts[pid] = layout
+        capture.processes[pid] = _process(process, layout)
+
+
+def _process(process: Process, layout: memory.Layout) -> ProcessEntry:
+    pid = process.pid
+    status, place = proc.status(pid), proc.stat(pid)
+    thread_entries = threads.capture(process)
+    pending = process.main.pending_signals(shared=True)
+    with process.borrow() as borrowed:
+        settings = processes.capture_prctl(borrowed)
+        mm = processes.capture_mm(borrowed, pid)
+        actions = signals.capture_actions(borrowed, status)
+        itimers = timers.capture_itimers(borrowed)
+        posix_timers = timers.capture_timers(borrowed, pid)
+    thread_entries[0].pdeathsig = settings["pdeathsig"]
+    thread_entries[0].scheduling.timerslack_ns = settings["timerslack"]
+    return ProcessEntry(
+        pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=_exe(pid), argv=_argv(pid), mm=mm,
+        files=layout.files, vmas=layout.vmas, pagemap=[], threads=thread_entries, sigactions=actions,
+        pending=pending, itimers=itimers, timers=posix_timers, descriptors=[],
+        cwd=_cwd(pid), root="/", umask=int(status["Umask"], 8), rlimits=processes.capture_limits(pid),
+        credentials=processes.credentials(status, settings["securebits"], bool(settings["keepcaps"])),
+        dumpable=settings["dumpable"], personality=int(Path(f"/proc/{pid}/personality").read_text(), 16),
+        subreaper=bool(settings["subreaper"]), thp_disable=bool(settings["thp_disable"]),
+        oom_score_adj=int(Path(f"/proc/{pid}/oom_score_adj").read_text()),
+        stopped_by=process.main.group_stop, exit_signal=place.exit_signal,
+    )  # fmt: skip
+
+
+def _exe(pid: int) -> FileIdentity:
+    path = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115
+    try:
+        same = os.stat(path).st_ino == os.stat(f"/proc/{pid}/exe").st_ino  # noqa: PTH116
+    except OSError:
+        same = False
+    if not same:
+        raise ResourceUnsupported(
+            f"the program file of process {pid} is gone or was replaced while it ran: {path}",
+            hint="bring the file back and checkpoint again", pid=pid, path=path,
+        )  # fmt: skip
+    return memory.identify(path)
+
+
+def _argv(pid: int) -> list[str]:
+    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return [os.fsdecode(part) for part in raw.rstrip(b"\0").split(b"\0")]
+
+
+def _cwd(pid: int) -> str:
+    return os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")  # noqa: PTH115
+
+
+def capture_descriptors(capture: Capture) -> None:
+    """Descriptor tables and open file descriptions of the whole tree."""
+    descriptors.capture(capture.tables, descriptors.all_kinds())
+    for pid, entry in capture.processes.items():
+        entry.descriptors = capture.tables.tables[pid]
+
+
+def capture_shared_memory(capture: Capture) -> None:
+    """Objects that a fork would not copy; read while everything is stopped."""
+    fds = {
+        shared_memory.key_of_stat(look.stat): look.own
+        for look in capture.tables.looks
+        if stat.S_ISREG(look.stat.st_mode) and any(
+            shared_memory.key_of_stat(look.stat) in layout.shared for layout in capture.layouts.values()
+        )
+    }  # fmt: skip
+    capture.shared = shared_memory.capture(capture.layouts, capture.tree.processes, fds, capture.writer)
+
+
+def plan_pages(capture: Capture, pid: int, source: int) -> tuple[list[PageRun], set[int]]:
+    """Which pages of process `pid` to save, scanned in `source` (itself or its twin), and which of them from outside."""
+    layout = capture.layouts[pid]
+    runs = pages.place(pages.scan(source, layout))
+    capture.processes[pid].pagemap = runs
+    return runs, pages.unreadable_runs(layout, runs)
+
+
+def write_pages(capture: Capture, pid: int, source: int, twin: object) -> int:
+    """Write one process's private memory; bytes written."""
+    from kernel_backend.tracee.twin import Twin
+
+    runs, unreadable = plan_pages(capture, pid, source)
+    size = pages.total_bytes(runs)
+    capture.writer.check_room(size)
+    fd = capture.writer.create(pages.pages_name(pid))
+    try:
+        if isinstance(twin, Twin):
+            digest = pages.write_from_twin(twin, runs, unreadable, fd)
+        else:
+            digest = pages.write_from_outside(source, runs, fd)
+    finally:
+        os.close(fd)
+    capture.digests[pages.pages_name(pid)] = digest
+    return size
+
+
+def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
+    """The root record."""
+    root = capture.processes[capture.tree.root]
+    return Inventory(
+        format=FORMAT_VERSION,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        host=host_entry(len(root.threads[0].xstate)),
+        root_pid=capture.tree.root,
+        channel_fd=channel_fd,
+        processes=list(capture.processes.values()),
+        zombies=[
+            ZombieEntry(
+                pid=s.pid, ppid=s.ppid, pgid=s.pgid, sid=s.sid, exit_code=s.exit_code, name=s.comm,
+                exit_signal=s.exit_signal,
+            )
+            for s in capture.tree.zombies.values()
+        ],
+        descriptions=capture.tables.descriptions,
+        shared_memory=capture.shared,
+        files=capture.writer.record(capture.digests, durable=durable),
+        warnings=capture.warnings,
+        pause_ms=capture.pause_ms,
+    )  # fmt: skip
+
+
+def boot_id() -> str:
+    """Changes with every boot of the host."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def host_entry(xstate_bytes: int) -> HostEntry:
+    """This host, as far as an image depends on it."""
+    system = os.uname()
+    return HostEntry(
+        hostname=socket.gethostname(), os_kernel=system.release, machine=system.machine, boot_id=boot_id(),
+        page_size=os.sysconf("SC_PAGE_SIZE"), xstate_bytes=xstate_bytes,
+        vdso_blake3=blake3(memory.vdso_bytes(os.getpid())).hexdigest(),
+    )  # fmt: skip

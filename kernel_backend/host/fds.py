@@ -1,0 +1,72 @@
+"""Calls about descriptors that Python (3.11) does not offer, as plain functions that raise OSError."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.tee.restype = ctypes.c_ssize_t
+_libc.tee.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint]
+
+SPLICE_F_NONBLOCK = 2
+_TFD_IOC_SET_TICKS = 0x40085400
+_MAX_HANDLE_BYTES = 128
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def tee(source: int, target: int, length: int) -> int:
+    """Copy a pipe's content to another pipe without consuming it (tee(2)); never blocks."""
+    return _checked(_libc.tee(source, target, length, SPLICE_F_NONBLOCK), "tee")
+
+
+def signalfd(mask: int, flags: int) -> int:
+    """signalfd(2) with the mask as a number, bit n-1 for signal n."""
+    return _checked(_libc.signalfd(-1, struct.pack("<Q", mask).ljust(128, b"\0"), flags), "signalfd")
+
+
+def timerfd_create(clock: int, flags: int) -> int:
+    """timerfd_create(2)."""
+    return _checked(_libc.timerfd_create(clock, flags), "timerfd_create")
+
+
+def timerfd_settime(fd: int, flags: int, value_ns: int, interval_ns: int) -> None:
+    """timerfd_settime(2)."""
+    setting = struct.pack("<4q", *divmod(interval_ns, 10**9), *divmod(value_ns, 10**9))
+    _checked(_libc.timerfd_settime(fd, flags, setting, None), "timerfd_settime")
+
+
+def timerfd_set_ticks(fd: int, ticks: int) -> None:
+    """Let a read of the timer give `ticks` (needs CONFIG_CHECKPOINT_RESTORE)."""
+    fcntl.ioctl(fd, _TFD_IOC_SET_TICKS, struct.pack("<Q", ticks))
+
+
+def inotify_init(flags: int) -> int:
+    """inotify_init1(2)."""
+    return _checked(_libc.inotify_init1(flags), "inotify_init1")
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """inotify_add_watch(2): the watch number."""
+    return _checked(_libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), "inotify_add_watch")
+
+
+def inotify_rm_watch(fd: int, wd: int) -> None:
+    """inotify_rm_watch(2)."""
+    _checked(_libc.inotify_rm_watch(fd, wd), "inotify_rm_watch")
+
+
+def open_by_handle(mount_fd: int, kind: int, handle: bytes, flags: int) -> int:
+    """open_by_handle_at(2): needs CAP_DAC_READ_SEARCH."""
+    if len(handle) > _MAX_HANDLE_BYTES:
+        raise ValueError(f"a file handle of {len(handle)} bytes")
+    packed = struct.pack("<Ii", len(handle), kind) + handle
+    return _checked(_libc.open_by_handle_at(mount_fd, packed, flags), "open_by_handle_at")

@@ -1,0 +1,288 @@
+"""The address space: what each mapping is, and how it is made again.
+
+Contents are elsewhere: private pages in pages.py, objects behind MAP_SHARED mappings in shared_memory.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernel_backend.abi import arch, linux
+from kernel_backend.errors import FileChanged, ResourceUnsupported
+from kernel_backend.host import elf, proc
+from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry
+from kernel_backend.tracee.inject import Call, Workshop
+
+# VmFlags of /proc/PID/smaps (fs/proc/task_mmu.c) → madvise values that bring them back
+_ADVICE = {
+    "sr": linux.MADV_SEQUENTIAL, "rr": linux.MADV_RANDOM, "dc": linux.MADV_DONTFORK, "dd": linux.MADV_DONTDUMP,
+    "wf": linux.MADV_WIPEONFORK, "hg": linux.MADV_HUGEPAGE, "nh": linux.MADV_NOHUGEPAGE, "mg": linux.MADV_MERGEABLE,
+}  # fmt: skip
+_SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")
+PAGES_FILE = re.compile(r"/pages-\d+\.img( \(deleted\))?$")
+KERNEL_AREAS = ("[vvar]", "[vvar_vclock]", "[vdso]")
+_DELETED = " (deleted)"
+
+
+@dataclass
+class Layout:
+    """One process's mappings as entries, with the live facts that the capture of contents needs."""
+
+    vmas: list[VmaEntry] = field(default_factory=list)
+    files: list[FileIdentity] = field(default_factory=list)
+    live: list[proc.Mapping] = field(default_factory=list)  # same index as vmas
+    whole: set[int] = field(default_factory=set)  # indices of vmas all of whose pages must be saved
+    shared: dict[str, proc.Mapping] = field(default_factory=dict)  # shared object key → a mapping that shows it
+
+
+def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[str]]) -> Layout:
+    """Turn the mappings of a frozen process into entries. Raises ResourceUnsupported, naming mapping and process."""
+    layout = Layout()
+    by_path: dict[tuple[str, int], int] = {}
+    for mapping in mappings:
+        if mapping.path == "[vsyscall]":
+            continue
+        mapping.flags = flags.get(mapping.start, frozenset())
+        layout.vmas.append(_entry(pid, mapping, layout, by_path))
+        layout.live.append(mapping)
+    return layout
+
+
+def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]) -> VmaEntry:
+    vma = VmaEntry(
+        start=mapping.start, end=mapping.end, prot=_prot(mapping.perms), kind="anon", private=not mapping.shared,
+        growsdown="gd" in mapping.flags or mapping.path == "[stack]", noreserve="nr" in mapping.flags,
+        hugetlb="ht" in mapping.flags, locked="lo" in mapping.flags,
+        advice=[value for flag, value in _ADVICE.items() if flag in mapping.flags],
+    )  # fmt: skip
+    if mapping.path in KERNEL_AREAS:
+        vma.kind = "vdso" if mapping.path == "[vdso]" else "vvar"
+    elif mapping.shared:
+        _shared_entry(pid, vma, mapping, layout, by_path)
+    elif mapping.inode:
+        _private_file_entry(pid, vma, mapping, layout, by_path)
+    elif mapping.path.startswith("[anon:"):
+        vma.name = mapping.path[6:-1]
+    return vma
+
+
+def _prot(perms: str) -> int:
+    return (
+        (linux.PROT_READ if perms[0] == "r" else 0)
+        | (linux.PROT_WRITE if perms[1] == "w" else 0)
+        | (linux.PROT_EXEC if perms[2] == "x" else 0)
+    )
+
+
+def shared_key(mapping: proc.Mapping) -> str:
+    """The name under which the object behind a mapping is stored once: device and inode."""
+    return f"{mapping.device}:{mapping.inode}"
+
+
+def _shared_entry(
+    pid: int, vma: VmaEntry, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]
+) -> None:
+    path = mapping.path
+    if _SYSV.match(path):
+        vma.kind, vma.shared, vma.offset = "sysv", shared_key(mapping), mapping.offset
+    elif path.endswith(_DELETED) or path.startswith(("/dev/zero", "/memfd:", "/dev/shm/")):
+        vma.kind, vma.shared, vma.offset = "shared", shared_key(mapping), mapping.offset
+    elif path.startswith("/dev/") or not path.startswith("/"):
+        raise ResourceUnsupported(
+            f"process {pid} maps the device {path or 'without a name'} at {mapping.start:#x}",
+            hint="close the device (for a GPU: end its use in this process) and checkpoint again",
+            pid=pid, address=mapping.start, path=path,
+        )  # fmt: skip
+    else:
+        vma.kind, vma.offset = "file", mapping.offset
+        vma.file = _file_index(mapping, layout, by_path)
+        return
+    layout.shared.setdefault(vma.shared, mapping)
+
+
+def _private_file_entry(
+    pid: int, vma: VmaEntry, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]
+) -> None:
+    """A private file mapping: only changed pages are saved, unless the file cannot be had again."""
+    try:
+        found = os.stat(mapping.path)  # noqa: PTH116
+        usable = found.st_ino == mapping.inode and not PAGES_FILE.search(mapping.path)
+    except OSError:
+        usable = False
+    if usable:
+        vma.kind, vma.offset = "file", mapping.offset
+        vma.file = _file_index(mapping, layout, by_path)
+    else:
+        layout.whole.add(len(layout.vmas))
+
+
+def _file_index(mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]) -> int:
+    key = (mapping.path, mapping.inode)
+    if key not in by_path:
+        by_path[key] = len(layout.files)
+        layout.files.append(identify(mapping.path))
+    return by_path[key]
+
+
+_identities: dict[tuple[str, int, int, int, int], FileIdentity] = {}
+
+
+def identify(path: str) -> FileIdentity:
+    """A file's identity as an image records it."""
+    found = os.stat(path)  # noqa: PTH116
+    key = (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    if key not in _identities:
+        _identities[key] = FileIdentity(
+            path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, device=found.st_dev, inode=found.st_ino,
+            build_id=elf.build_id(path),
+        )  # fmt: skip
+    return _identities[key]
+
+
+# --- validation -------------------------------------------------------------------------------------------------------
+
+
+def check_files(entry: ProcessEntry) -> None:
+    """Every file that memory depends on is still the one that was mapped. Raises FileChanged naming it."""
+    shared = {vma.file for vma in entry.vmas if not vma.private}
+    for index, file in enumerate(entry.files):
+        check_file(file, content_matters=index not in shared)
+    check_file(entry.exe)
+
+
+def check_file(file: FileIdentity, *, content_matters: bool = True) -> None:
+    """Same size and time, or the same build-id; anything else would run into a crash later."""
+    try:
+        now = identify(file.path)
+    except OSError as error:
+        raise FileChanged(
+            f"{file.path}, which the image maps, is gone ({error.strerror})", path=file.path
+        ) from error
+    if not content_matters or (now.size, now.mtime_ns) == (file.size, file.mtime_ns):
+        return
+    if file.build_id and now.build_id == file.build_id and now.size == file.size:
+        return
+    raise FileChanged(f"{file.path} was replaced since the checkpoint (another build)", path=file.path)
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+def find_hole(size: int, occupied: Iterable[tuple[int, int]], floor: int = 0x10000000) -> int:
+    """A page-aligned address below the usual mmap area at which `size` bytes collide with nothing."""
+    at = floor
+    for start, end in sorted(occupied):
+        if start - at >= size + linux.PAGE_SIZE:
+            break
+        at = max(at, end + linux.PAGE_SIZE)
+    return (at + linux.PAGE_SIZE - 1) & ~(linux.PAGE_SIZE - 1)
+
+
+def clear_calls(workshop: Workshop) -> list[Call]:
+    """Unmap everything but the workshop."""
+    low, high = workshop.address, workshop.address + workshop.size
+    return [Call("munmap", 0, low), Call("munmap", high, linux.TASK_SIZE - high)]
+
+
+def map_vdso_calls(entry: ProcessEntry) -> list[Call]:
+    """Bring the OS kernel's own code to the image's address (arch_prctl(2), ARCH_MAP_VDSO_64)."""
+    areas = [vma for vma in entry.vmas if vma.kind in ("vdso", "vvar")]
+    if not areas:
+        return []
+    return [Call("arch_prctl", linux.ARCH_MAP_VDSO_64, min(vma.start for vma in areas))]
+
+
+@dataclass
+class Sources:
+    """Descriptor numbers inside the new process from which its mappings are made."""
+
+    files: dict[int, int]  # index into ProcessEntry.files
+    shared: dict[str, int]  # shared object key
+    sysv: dict[str, int]  # key → new SysV identifier
+
+
+def map_calls(entry: ProcessEntry, sources: Sources) -> list[Call]:
+    """One mmap (or shmat) per mapping, writable where contents will be filled in."""
+    return [_map_call(vma, sources) for vma in entry.vmas if vma.kind not in ("vdso", "vvar")]
+
+
+def _map_call(vma: VmaEntry, sources: Sources) -> Call:
+    if vma.kind == "sysv":
+        read_only = 0 if vma.prot & linux.PROT_WRITE else 0o10000  # SHM_RDONLY
+        return Call("shmat", sources.sysv[vma.shared], vma.start, read_only)
+    flags = linux.MAP_FIXED_NOREPLACE | (linux.MAP_PRIVATE if vma.private else linux.MAP_SHARED)
+    prot, fd = vma.prot, -1
+    if vma.private:
+        prot |= linux.PROT_READ | linux.PROT_WRITE
+    if vma.kind == "anon":
+        flags |= linux.MAP_ANONYMOUS
+        flags |= linux.MAP_GROWSDOWN | linux.MAP_STACK if vma.growsdown else 0
+    elif vma.kind == "file":
+        fd = sources.files[vma.file]
+    else:
+        fd = sources.shared[vma.shared]
+    flags |= linux.MAP_NORESERVE if vma.noreserve else 0
+    flags |= linux.MAP_HUGETLB if vma.hugetlb and vma.kind == "anon" else 0
+    return Call("mmap", vma.start, vma.end - vma.start, prot, flags, fd, vma.offset)
+
+
+def advise_calls(entry: ProcessEntry) -> list[Call]:
+    """madvise values that must stand before contents are filled in (huge pages) and harm nothing there."""
+    early = (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)
+    return [
+        Call("madvise", vma.start, vma.end - vma.start, value)
+        for vma in entry.vmas
+        for value in vma.advice
+        if value in early and vma.private
+    ]
+
+
+def protect_calls(entry: ProcessEntry) -> list[Call]:
+    """Final protections, late advice and locks."""
+    calls = []
+    for vma in entry.vmas:
+        size = vma.end - vma.start
+        if vma.kind in ("vdso", "vvar"):
+            continue
+        if vma.private and vma.prot & 3 != 3:
+            calls.append(Call("mprotect", vma.start, size, vma.prot))
+        late = [v for v in vma.advice if v not in (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)]
+        calls += [Call("madvise", vma.start, size, value) for value in late]
+        if vma.locked:
+            calls.append(Call("mlock2", vma.start, size, 0))
+    return calls
+
+
+def name_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
+    """Names of anonymous mappings (needs CONFIG_ANON_VMA_NAME; their loss is harmless)."""
+    calls, arguments, offsets = [], bytearray(), dict[str, int]()
+    for vma in entry.vmas:
+        if vma.name:
+            if vma.name not in offsets:
+                offsets[vma.name] = len(arguments)
+                arguments += vma.name.encode(errors="surrogateescape")[:79] + b"\0"
+            at = data + offsets[vma.name]
+            calls.append(Call("prctl", linux.PR_SET_VMA, linux.PR_SET_VMA_ANON_NAME, vma.start, vma.end - vma.start, at))
+    return calls, bytes(arguments)
+
+
+def final_syscall_address(entry: ProcessEntry, code: bytes, base: int) -> int:
+    """A `syscall` instruction inside the vdso, from which the workshop itself can be unmapped."""
+    at = code.find(arch.SYSCALL_INSTRUCTION)
+    if at < 0:
+        raise ResourceUnsupported("the OS kernel's vdso holds no syscall instruction", pid=entry.pid)
+    return base + at
+
+
+def vdso_bytes(pid: int) -> bytes:
+    """The code of the vdso as it is mapped in a process (the same in all processes of one OS kernel)."""
+    for mapping in proc.maps(pid):
+        if mapping.path == "[vdso]":
+            with Path(f"/proc/{pid}/mem").open("rb") as memory:
+                memory.seek(mapping.start)
+                return memory.read(mapping.size)
+    return b""

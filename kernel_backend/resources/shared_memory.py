@@ -1,0 +1,215 @@
+"""Objects behind MAP_SHARED mappings: anonymous, memfd, POSIX shared memory, deleted files.
+
+A fork does not copy them, so their bytes are read while everything is stopped, once per object however many processes
+map it. They come back as memfds (or, for a file that still has its path in /dev/shm, as that file) which the new
+processes map. Anonymous shared memory has no other way to be shared by processes that do not fork from each other;
+a program sees no difference but the name in /proc/PID/maps.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_backend.abi import linux
+from kernel_backend.host import libc
+from kernel_backend.image.entries import PageRun, SharedMemoryEntry
+from kernel_backend.image.writer import ImageWriter, no_room
+from kernel_backend.resources.memory import Layout
+from kernel_backend.tracee.inject import SCRATCH_DATA_BYTES
+from kernel_backend.tracee.process import Process
+
+_COPY_BYTES = 4 << 20
+_DELETED = " (deleted)"
+
+
+@dataclass
+class _Object:
+    key: str
+    path: str
+    spans: list[tuple[int, int, int, Process]]  # offset in the object, address, size, process
+
+    @property
+    def extent(self) -> int:
+        """Bytes that mappings show."""
+        return max(offset + size for offset, _, size, _ in self.spans)
+
+
+def capture(
+    layouts: dict[int, Layout], processes: dict[int, Process], fds: dict[str, int], writer: ImageWriter
+) -> list[SharedMemoryEntry]:
+    """Save every shared object of the tree. `fds`: our duplicates of descriptors of such objects, by key."""
+    objects: dict[str, _Object] = {}
+    for pid, layout in layouts.items():
+        for vma, live in zip(layout.vmas, layout.live, strict=True):
+            if vma.kind == "shared":
+                found = objects.setdefault(vma.shared, _Object(vma.shared, live.path, []))
+                found.spans.append((vma.offset, vma.start, vma.end - vma.start, processes[pid]))
+    return [_save(i, found, fds.get(found.key, -1), writer) for i, found in enumerate(objects.values())]
+
+
+def _save(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMemoryEntry:
+    name = f"shared-{index}.img"
+    out = writer.create(name)
+    try:
+        if fd >= 0:
+            size = os.fstat(fd).st_size
+            runs = save_descriptor(fd, out)
+        else:
+            size = found.extent
+            runs = _save_mappings(found, out)
+    except OSError as error:
+        raise no_room(error) from error
+    finally:
+        os.close(out)
+    entry = SharedMemoryEntry(
+        key=found.key, kind=_kind(found.path), size=size, name=_name(found.path), runs=runs, pages=name
+    )
+    if fd >= 0 and entry.kind == "memfd":
+        entry.seals = _seals(fd)
+    return entry
+
+
+def _kind(path: str) -> str:
+    if path.startswith("/memfd:"):
+        return "memfd"
+    if path.startswith("/dev/zero") or path.endswith(_DELETED):
+        return "anon"
+    return "file"
+
+
+def _name(path: str) -> str:
+    return path.removesuffix(_DELETED).removeprefix("/memfd:")
+
+
+def _seals(fd: int) -> int:
+    try:
+        return fcntl.fcntl(fd, linux.F_GET_SEALS)
+    except OSError:
+        return 0
+
+
+def save_descriptor(fd: int, out: int) -> list[PageRun]:
+    """Copy the parts of a file that hold data to `out`, packed; where each belongs."""
+    runs: list[PageRun] = []
+    size, at, to = os.fstat(fd).st_size, 0, 0
+    source = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # an offset of our own
+    try:
+        while at < size:
+            try:
+                start = os.lseek(source, at, os.SEEK_DATA) & ~(linux.PAGE_SIZE - 1)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    break
+                raise
+            end = os.lseek(source, start, os.SEEK_HOLE)
+            length = -(-(end - start) // linux.PAGE_SIZE) * linux.PAGE_SIZE
+            _copy_file(source, start, out, to, length)
+            runs.append(PageRun(start, length, to))
+            at, to = end, to + length
+    finally:
+        os.close(source)
+    return runs
+
+
+def _copy_file(source: int, start: int, out: int, to: int, length: int) -> None:
+    done = 0
+    while done < length:
+        data = os.pread(source, min(_COPY_BYTES, length - done), start + done)
+        data = data or bytes(min(_COPY_BYTES, length - done))
+        os.pwrite(out, data, to + done)
+        done += len(data)
+    os.ftruncate(out, to + length)
+
+
+def _save_mappings(found: _Object, out: int) -> list[PageRun]:
+    """Through the mappings: pages that the object has (mincore), read by address."""
+    runs: list[PageRun] = []
+    covered: set[int] = set()
+    to = 0
+    for offset, address, size, process in found.spans:
+        for at in _resident(process, address, size):
+            if offset + at in covered:
+                continue
+            covered.add(offset + at)
+            os.pwrite(out, _read_page(process, address + at), to)
+            if runs and runs[-1].address + runs[-1].length == offset + at:
+                runs[-1].length += linux.PAGE_SIZE
+            else:
+                runs.append(PageRun(offset + at, linux.PAGE_SIZE, to))
+            to += linux.PAGE_SIZE
+    return runs
+
+
+def _read_page(process: Process, address: int) -> bytes:
+    try:
+        return libc.vm_read(process.pid, address, linux.PAGE_SIZE)
+    except OSError:
+        with Path(f"/proc/{process.pid}/mem").open("rb", buffering=0) as memory:
+            memory.seek(address)
+            return memory.read(linux.PAGE_SIZE)
+
+
+def _resident(process: Process, address: int, size: int) -> list[int]:
+    """Offsets of pages that exist, asked with mincore(2) in the process itself; reading a hole would fill it."""
+    step = SCRATCH_DATA_BYTES * linux.PAGE_SIZE
+    found: list[int] = []
+    with process.borrow() as borrowed:
+        for at in range(0, size, step):
+            length = min(step, size - at)
+            borrowed.call("mincore", address + at, length, borrowed.data)
+            vector = borrowed.get(-(-length // linux.PAGE_SIZE))
+            found += [at + i * linux.PAGE_SIZE for i, present in enumerate(vector) if present & 1]
+    return found
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+def rebuild(entry: SharedMemoryEntry, folder: Path) -> int:
+    """Make the object; our descriptor of it. Contents are those of the checkpoint."""
+    fd = _reopen(entry) if entry.kind == "file" else _memfd(entry)
+    try:
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, entry.size)
+        fill(fd, entry, folder)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _memfd(entry: SharedMemoryEntry) -> int:
+    name = entry.name if entry.kind == "memfd" else "nbcr-shared"
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def _reopen(entry: SharedMemoryEntry) -> int:
+    return os.open(entry.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def fill(fd: int, entry: SharedMemoryEntry, folder: Path) -> None:
+    """Write the saved parts to their places."""
+    with (folder / entry.pages).open("rb", buffering=0) as source:
+        for run in entry.runs:
+            done = 0
+            while done < run.length:
+                data = os.pread(source.fileno(), min(_COPY_BYTES, run.length - done), run.offset + done)
+                if not data:
+                    raise EOFError(f"{entry.pages} ends too early")
+                os.pwrite(fd, data[: max(0, entry.size - run.address - done)], run.address + done)
+                done += len(data)
+
+
+def add_seals(fd: int, entry: SharedMemoryEntry) -> None:
+    """Seals last: they would forbid filling."""
+    if entry.seals:
+            fcntl.fcntl(fd, linux.F_ADD_SEALS, entry.seals)
+
+
+def key_of_stat(found: os.stat_result) -> str:
+    """The key of an object from a descriptor's stat: as /proc/PID/maps shows device and inode."""
+    return f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"

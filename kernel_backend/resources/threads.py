@@ -1,0 +1,131 @@
+"""Threads: registers, floating-point state, masks, queues and the addresses the OS kernel keeps for each."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+from kernel_backend.abi import arch, linux
+from kernel_backend.abi.x86_64 import UserRegs
+from kernel_backend.host import libc, proc
+from kernel_backend.image.entries import RseqEntry, SchedulingEntry, ThreadEntry
+from kernel_backend.tracee.inject import Call, as_interrupted
+from kernel_backend.tracee.process import Process
+from kernel_backend.tracee.thread import Thread
+
+ALTSTACK_BYTES = 24
+_SCHED_RESET_ON_FORK = 1
+_SS_DISABLE = 2
+_IOPRIO_WHO_PROCESS = 1
+
+
+def capture(process: Process) -> list[ThreadEntry]:
+    """Every thread of a frozen process, the leader first."""
+    tids = sorted(process.threads, key=lambda tid: (tid != process.pid, tid))
+    entries = [_capture_one(process, process.threads[tid]) for tid in tids]
+    if process.pid not in process.threads:
+        entries.insert(0, ThreadEntry(tid=process.pid, name="", regs=b"", xstate=b"", sigmask=0, exited=True))
+    return entries
+
+
+def _capture_one(process: Process, thread: Thread) -> ThreadEntry:
+    regs = as_interrupted(thread, thread.get_regs(), keep_block=False)
+    robust_head, robust_length = libc.get_robust_list(thread.tid)
+    rseq = thread.rseq()
+    entry = ThreadEntry(
+        tid=thread.tid,
+        name=proc.comm(process.pid, thread.tid),
+        regs=bytes(regs),
+        xstate=thread.get_xstate(),
+        sigmask=thread.get_sigmask(),
+        pending=thread.pending_signals(shared=False),
+        robust_head=robust_head,
+        robust_length=robust_length,
+        rseq=RseqEntry(address=rseq[0], size=rseq[1], signature=rseq[2], flags=rseq[3]) if rseq else None,
+        scheduling=_scheduling(thread.tid),
+    )
+    with process.borrow(thread) as borrowed:
+        address = borrowed.data
+        borrowed.call("sigaltstack", 0, address)
+        borrowed.call("prctl", linux.PR_GET_TID_ADDRESS, address + 32)
+        raw = borrowed.get(40)
+    entry.altstack = raw[:ALTSTACK_BYTES]
+    entry.tid_address = struct.unpack_from("<Q", raw, 32)[0]
+    return entry
+
+
+def _scheduling(tid: int) -> SchedulingEntry:
+    attr = ctypes.create_string_buffer(56)
+    libc.syscall("sched_getattr", tid, attr, 56, 0)
+    _, policy, flags, nice, priority = struct.unpack_from("<IIQiI", attr.raw)
+    return SchedulingEntry(
+        policy=policy,
+        priority=priority,
+        nice=nice,
+        reset_on_fork=bool(flags & _SCHED_RESET_ON_FORK),
+        affinity=sorted(os.sched_getaffinity(tid)),
+        ioprio=libc.syscall("ioprio_get", _IOPRIO_WHO_PROCESS, tid),
+    )
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+def setup_calls(entry: ThreadEntry, data: int) -> tuple[list[Call], bytes]:
+    """What the new thread calls for itself, and the argument bytes that must stand at `data` before."""
+    name = entry.name.encode(errors="surrogateescape")[:15] + b"\0"
+    altstack = bytearray(entry.altstack or bytes(ALTSTACK_BYTES))
+    flags = struct.unpack_from("<i", altstack, 8)[0]
+    struct.pack_into("<i", altstack, 8, flags & ~1)  # SS_ONSTACK is told, never set
+    arguments = name.ljust(16, b"\0") + bytes(altstack).ljust(32, b"\0")
+    calls = [Call("set_tid_address", entry.tid_address), Call("prctl", linux.PR_SET_NAME, data)]
+    if entry.robust_head:
+        calls.append(Call("set_robust_list", entry.robust_head, entry.robust_length))
+    calls.append(Call("sigaltstack", data + 16, 0))
+    if entry.rseq:
+        calls.append(Call("rseq", entry.rseq.address, entry.rseq.size, entry.rseq.flags, entry.rseq.signature))
+    return calls, arguments
+
+
+SETUP_DATA_BYTES = 64
+
+
+def apply_scheduling(tid: int, entry: SchedulingEntry) -> list[str]:
+    """Policy, nice, affinity of a rebuilt thread, from outside; what is not permitted is told, not fatal."""
+    warnings: list[str] = []
+    present = _scheduling(tid)
+    if entry.affinity != present.affinity:
+        possible = set(entry.affinity) & os.sched_getaffinity(0)
+        if possible:
+            os.sched_setaffinity(tid, possible)
+    if (entry.policy, entry.priority, entry.nice) != (present.policy, present.priority, present.nice):
+        flags = _SCHED_RESET_ON_FORK if entry.reset_on_fork else 0
+        attr = struct.pack("<IIQiIQQQII", 56, entry.policy, flags, entry.nice, entry.priority, 0, 0, 0, 0, 0)
+        try:
+            libc.syscall("sched_setattr", tid, attr, 0)
+        except OSError as error:
+            warnings.append(f"scheduling of thread {tid} was not restored: {error.strerror}")
+    if entry.ioprio != present.ioprio:
+        try:
+            libc.syscall("ioprio_set", _IOPRIO_WHO_PROCESS, tid, entry.ioprio)
+        except OSError as error:
+            warnings.append(f"I/O priority of thread {tid} was not restored: {error.strerror}")
+    return warnings
+
+
+def final_state(thread: Thread, entry: ThreadEntry) -> None:
+    """Registers, floating-point state and mask: the last thing before the thread runs."""
+    thread.set_xstate(entry.xstate)
+    thread.set_sigmask(entry.sigmask)
+    thread.set_regs(UserRegs.from_buffer_copy(entry.regs))
+
+
+def inside_rseq_section(process: Process, entry: ThreadEntry) -> bool:
+    """Whether the thread stopped inside a restartable sequence (its rseq_cs pointer is set)."""
+    if entry.rseq is None:
+        return False
+    return struct.unpack("<Q", process.read(entry.rseq.address + 8, 8))[0] != 0
+
+
+assert arch.TABLE_ROW.size == 64

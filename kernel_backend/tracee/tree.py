@@ -1,0 +1,73 @@
+"""A process tree, frozen whole: no member runs while another is still being stopped or looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from kernel_backend.host import proc
+from kernel_backend.tracee.process import Process, check_target
+from kernel_backend.tracee.thread import ThreadGone
+
+
+@dataclass
+class FrozenTree:
+    """Stopped processes by pid, parents before children, and children that ended but were not waited for."""
+
+    root: int
+    processes: dict[int, Process] = field(default_factory=dict)
+    zombies: dict[int, proc.Stat] = field(default_factory=dict)
+
+    @property
+    def thread_count(self) -> int:
+        """Threads over all processes."""
+        return sum(len(process.threads) for process in self.processes.values())
+
+
+@contextmanager
+def frozen_tree(pid: int, *, descend: bool = True) -> Iterator[FrozenTree]:
+    """The tree below `pid` (or that one process), all stopped; it runs on afterwards, whatever happens inside."""
+    tree = FrozenTree(pid)
+    with ExitStack() as stack:
+        _freeze_one(tree, pid, stack)
+        while descend and _freeze_children(tree, stack):
+            pass
+        for process in tree.processes.values():
+            process.return_signals()
+        yield tree
+        for process in tree.processes.values():
+            process.fix_interrupted()
+
+
+def _freeze_one(tree: FrozenTree, pid: int, stack: ExitStack) -> None:
+    check_target(pid)
+    process = Process(pid)
+    stack.callback(process.release)
+    process.seize_all()
+    tree.processes[pid] = process
+
+
+def _freeze_children(tree: FrozenTree, stack: ExitStack) -> bool:
+    """One round over everybody's children; whether there was a new one."""
+    found = False
+    for parent in list(tree.processes):
+        for pid in proc.children(parent):
+            if pid in tree.processes or pid in tree.zombies:
+                continue
+            try:
+                stat = proc.stat(pid)
+            except OSError:
+                continue
+            found = True
+            if stat.state in "ZX":
+                if stat.exit_signal != 0:  # otherwise it is a dead twin of an earlier dump: not the program's
+                    tree.zombies[pid] = stat
+                else:
+                    found = False
+                continue
+            try:
+                _freeze_one(tree, pid, stack)
+            except ThreadGone:
+                continue  # it ended; the next round sees a zombie, or nothing
+    return found

@@ -1,0 +1,115 @@
+"""A frozen copy-on-write twin of a process: what is written to disk while the original runs on.
+
+The twin is made by an injected clone(2) in one stopped thread. It has exit signal 0: such a child is not announced by
+SIGCHLD and is invisible to wait(2) without __WALL, so the program never learns of it. It inherits every descriptor,
+which would keep pipes and sockets open behind the program's back: closing them is the first thing it is made to do.
+It never runs a single instruction of the program. It dies with us (PTRACE_O_EXITKILL); a dead twin is reaped by an
+injected wait4, a stop of one thread for some 0.1 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+
+from kernel_backend.abi import arch, linux
+from kernel_backend.host import proc
+from kernel_backend.tracee.inject import WORD, Workshop, check
+from kernel_backend.tracee.process import Process, frozen_thread
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, ThreadGone
+
+WORKSHOP_BYTES = 1 << 18
+
+
+class Twin:
+    """The twin of one process, stopped for its whole life."""
+
+    def __init__(self, original: Process, pid: int, mappings: list[proc.Mapping]) -> None:
+        self.original_pid = original.pid
+        self.pid = pid
+        self.gadgets = original.gadgets
+        self.thread = Thread(pid, pid)
+        self.mappings = mappings
+        self._workshop: Workshop | None = None
+
+    def settle(self) -> None:
+        """Wait for its first stop, tie its life to ours, close its descriptors."""
+        self.thread.wait()
+        self.thread.set_options(linux.PTRACE_O_EXITKILL)
+        self._step_call("close_range", 0, 0xFFFFFFFF, 0)
+
+    def _step_call(self, name: str, *args: int) -> int:
+        """One call without a workshop: the twin's registers are nobody's, so nothing is saved."""
+        regs = self.thread.get_regs()
+        a = [*args, 0, 0, 0, 0, 0, 0]
+        regs.rip, regs.rax, regs.orig_rax = self.gadgets.syscall, arch.SYS[name], WORD
+        regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9 = [x & WORD for x in a[:6]]
+        self.thread.set_regs(regs)
+        self.thread.set_sigmask(ALL_BUT_SIGTRAP)
+        while True:
+            self.thread.resume(linux.PTRACE_SINGLESTEP)
+            stop = self.thread.wait()
+            after = self.thread.get_regs()
+            if stop.is_step and after.rip == self.gadgets.syscall + 2:
+                return check(after.rax, name)
+
+    @property
+    def workshop(self) -> Workshop:
+        """A page of ours in the twin, for moving data."""
+        if self._workshop is None:
+            prot = linux.PROT_READ | linux.PROT_WRITE | linux.PROT_EXEC
+            flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
+            address = self._step_call("mmap", 0, WORKSHOP_BYTES, prot, flags, -1, 0)
+            self._workshop = Workshop(self.thread, address, WORKSHOP_BYTES)
+        return self._workshop
+
+    def end(self) -> None:
+        """Kill the twin and take its remains out of the original; neither needs to be there any more."""
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            while True:
+                self.thread.wait()
+        except (ThreadGone, ProcessLookupError):
+            pass
+        reap(self.original_pid, [self.pid])
+
+
+def make_twin(process: Process) -> Twin:
+    """Fork the frozen process. Raises OSError when the OS kernel will not (memory, process limits)."""
+    thread = process.main
+    thread.set_options(FOLLOW_NEW)
+    try:
+        with process.borrow(thread) as borrowed:
+            borrowed.call("clone", 0, 0, 0, 0, 0)
+            return Twin(process, borrowed.new_tids[0], process.mappings)
+    finally:
+        thread.set_options(0)
+
+
+def reap(pid: int, twins: Iterable[int]) -> None:
+    """Take dead twins out of the process's children, by a wait4 in one of its threads."""
+    wanted = set(twins)
+    try:
+        with frozen_thread(pid) as process, process.borrow() as borrowed:
+            for twin in wanted:
+                try:
+                    borrowed.call("wait4", twin, 0, linux.WALL | os.WNOHANG, 0)
+                except ChildProcessError:
+                    continue
+    except (ThreadGone, ProcessLookupError, FileNotFoundError):
+        return
+
+
+def stale_twins(pid: int) -> list[int]:
+    """Dead twins that a helper which was killed left behind: zombies with exit signal 0 and the parent's name."""
+    stale = []
+    for child in proc.children(pid):
+        try:
+            stat = proc.stat(child)
+        except OSError:
+            continue
+        if stat.state == "Z" and stat.exit_signal == 0:
+            stale.append(child)
+    return stale
+
