@@ -191,7 +191,7 @@ class JupyterHandler(Handler):
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put an interrupt off until the end of the block: it must not leave a gate closed or a request parked."""
+    """Put interrupts off until the end of the block: they must not leave a gate closed."""
     if threading.current_thread() is not threading.main_thread():
         yield  # interrupts are raised in the main thread only
         return
