@@ -97,7 +97,7 @@ class Channel:
         return bool(poller.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
     def receive(self, timeout_s: float | None = None) -> dict[str, Any]:
-        """Next message. Raises ChannelClosed at the end, TimeoutError after `timeout_s` seconds (None: never)."""
+        """Next message. Raises ChannelClosed, or TimeoutError after `timeout_s` seconds (None: never)."""
         if timeout_s is None:
             (length,) = _HEADER.unpack(self._exactly(_HEADER.size, None))
             return decode(self._body(length, None))

@@ -1,8 +1,9 @@
 """Errors by what the caller can do about them.
 
 ``str(error)`` is one line: what happened, to what, why. ``hint`` says what to do. ``exit_code`` is what the
-command line ends with: 1 to 16 are the engine's (kernel_backend.errors), from 20 on ours. Errors travel over the channel as plain documents (`to_wire`, `from_wire`): the
-helper sees the engine fail, the user's process raises.
+command line ends with: 1 to 16 are the engine's (kernel_backend.errors), from 20 on ours. Errors travel over
+the channel as plain documents (`to_wire`, `from_wire`): the helper sees the engine fail, the user's process
+raises.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class NbcrError(Exception):
     def line(self) -> str:
         """Message and hint on one line, as people read it."""
         return f"{self}: {self.hint}" if self.hint else str(self)
+
+    def _render_traceback_(self) -> list[str]:
+        """How IPython shows it: what happened and what to do, not the way through our code."""
+        return [f"{self.type_name}: {self.line()}"]
 
 
 class UsageProblem(NbcrError):

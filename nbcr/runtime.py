@@ -55,13 +55,22 @@ def runtime_folder() -> Path:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When process `pid` started, in clock ticks since boot (pids are re-used); None without such a process."""
+    """When process `pid` started, in clock ticks since boot (pids are re-used); None: no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     fields = text[text.rindex(")") + 2 :].split()
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether `pid` stands still, stopped by a signal or by its tracer (or is not there)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return text[text.rindex(")") + 2] in "tTZX"
 
 
 def boot_id() -> str:
@@ -80,7 +89,15 @@ def peer_uid(sock: socket.socket) -> int:
 
 def socket_path(pid: int) -> Path:
     """Where the checkpoint thread of process `pid` listens, when we are that process."""
-    return runtime_folder() / f"{pid}.sock"
+    return runtime_folder() / _socket_name(pid)
+
+
+def _socket_name(pid: int) -> str:
+    return f"{pid}.{start_ticks(pid) or 0}.sock"
+
+
+class ThreadAway(ConnectionRefusedError):  # noqa: N818 - a state of the other side, not a fault
+    """The process has a checkpoint thread, but its socket is closed just now: a checkpoint is being taken."""
 
 
 def sweep() -> None:
@@ -92,13 +109,14 @@ def sweep() -> None:
 
 
 def connect_to_thread(pid: int) -> socket.socket | None:
-    """A connection to the checkpoint thread of `pid`, None when it has none.
+    """A connection to the checkpoint thread of `pid`, None when it has none; raises ThreadAway.
 
-    A socket that refuses belongs to a dead process, or to one that closed it for the length of a
-    checkpoint; who calls decides whether to try again.
+    A socket's name holds the time its process started, so one that is there and refuses is not a dead
+    process's.
     """
+    away = False
     for folder in candidate_folders():
-        path = folder / f"{pid}.sock"
+        path = folder / _socket_name(pid)
         if not is_private(folder) or not path.exists():
             continue
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -106,9 +124,13 @@ def connect_to_thread(pid: int) -> socket.socket | None:
             sock.connect(os.fspath(path))
             if peer_uid(sock) == os.geteuid():
                 return sock
+        except ConnectionRefusedError:
+            away = True
         except OSError:
             pass
         sock.close()
+    if away:
+        raise ThreadAway
     return None
 
 

@@ -1,9 +1,10 @@
 """The Checkpoint/Restart Service: what the session layer knows of whatever takes and restores process images.
 
-After Open MPI's CRS framework (2008): a component has a name, a version and a priority; a snapshot reference says which
-component made a snapshot and where it is; upper layers know this interface only. Differences, each for a reason: errors
-are exceptions instead of return codes; `checkpoint` has a callback for the moment the process runs again, because
-writing goes on long after; `restart` can also replace a living process (`into`).
+After Open MPI's CRS framework (2008): a component has a name, a version and a priority; a snapshot
+reference says which component made a snapshot and where it is; upper layers know this interface only.
+Differences, each for a reason: errors are exceptions instead of return codes; `checkpoint` has a callback
+for the moment the process runs again, because writing goes on long after; `restart` can also replace a
+living process (`into`).
 """
 
 from __future__ import annotations
@@ -115,11 +116,11 @@ class SnapshotSummary:
     warnings: tuple[str, ...] = field(default=())
 
 
-class Component(ABC):
+class Component(ABC):  # the empty methods are defaults: not every component needs them
     """One way to checkpoint and restart processes.
 
-    All methods raise NbcrError (or an error with ``hint`` and ``exit_code``) when they cannot do what is asked; then
-    nothing is left behind and no process was harmed.
+    All methods raise NbcrError (or an error with ``hint`` and ``exit_code``) when they cannot do what is
+    asked; then nothing is left behind and no process was harmed.
     """
 
     name: str
@@ -130,19 +131,19 @@ class Component(ABC):
     def availability(self) -> Availability:
         """Whether this host can be served; may take a moment (it probes)."""
 
-    def init(self) -> None:
+    def init(self) -> None:  # noqa: B027
         """Called once before the first use."""
 
-    def finalize(self) -> None:
+    def finalize(self) -> None:  # noqa: B027
         """Called after the last use."""
 
     @abstractmethod
     def checkpoint(self, pid: int, snapshot: SnapshotReference, options: CheckpointOptions) -> Taken:
-        """Write process `pid` to ``snapshot.local``, which does not exist yet; complete or absent afterwards."""
+        """Write process `pid` to ``snapshot.local``, which does not exist yet: completely, or not at all."""
 
     @abstractmethod
     def restart(self, snapshot: SnapshotReference, options: RestartOptions) -> Brought:
-        """Bring a snapshot back. Validates everything first; an error before the commit leaves all as it was."""
+        """Bring a snapshot back, validating all of it first; an error before the commit changes nothing."""
 
     @abstractmethod
     def verify(self, snapshot: SnapshotReference) -> None:
@@ -152,17 +153,17 @@ class Component(ABC):
     def inspect(self, snapshot: SnapshotReference) -> SnapshotSummary:
         """What is in the snapshot."""
 
-    def disable_checkpoint(self, pid: int) -> None:
-        """Disallow checkpoints of `pid` until `enable_checkpoint`; components without a need for it do nothing."""
+    def disable_checkpoint(self, pid: int) -> None:  # noqa: B027
+        """Disallow checkpoints of `pid` until `enable_checkpoint`; where that needs no help: nothing."""
 
-    def enable_checkpoint(self, pid: int) -> None:
+    def enable_checkpoint(self, pid: int) -> None:  # noqa: B027
         """Allow checkpoints of `pid` again."""
 
     def prelaunch(
         self, rank: int, argv: Sequence[str], environ: Mapping[str, str]
     ) -> tuple[list[str], dict[str, str]]:
-        """Command and environment with which rank `rank` should be launched so that it can be checkpointed."""
+        """Command and environment for launching rank `rank` so that it can be checkpointed."""
         return list(argv), dict(environ)
 
-    def register_thread(self) -> None:
+    def register_thread(self) -> None:  # noqa: B027
         """Announce a further thread that will call this component."""

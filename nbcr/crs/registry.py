@@ -1,8 +1,8 @@
 """Which components there are, and which one serves.
 
-Ours are built in; others come by entry point group ``nbcr.crs`` (each names a `Component` class). A new checkpoint is
-taken by the component named in ``NBCR_CRS``, else by the available one with the highest priority; a snapshot is
-restarted by the component that made it.
+Ours are built in; others come by entry point group ``nbcr.crs`` (each names a `Component` class). A new
+checkpoint is taken by the component named in ``NBCR_CRS``, else by the available one with the highest
+priority; a snapshot is restarted by the component that made it.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def _foreign() -> list[Component]:
 def _foreign_installed() -> bool:
     """Whether any installed package names our entry point group.
 
-    A look into the packages' entry_points.txt takes a few milliseconds, importlib.metadata ten times that, while the
-    user who asked for a checkpoint waits.
+    A look into the packages' entry_points.txt takes a few milliseconds, importlib.metadata ten times that,
+    while the user who asked for a checkpoint waits.
     """
     marker = f"[{ENTRY_POINT_GROUP}]".encode()
     for folder in sys.path:

@@ -25,8 +25,8 @@ class Request:
     """A checkpoint about to be taken. Handlers of the way down may fill `facts` and `warnings`.
 
     Known facts, all JSON-ready, copied into the entry's manifest: ``jupyter`` (connection info:
-    ``connection_file``, ``kernel_id``, ``transport``, ``ip``, ``ports`` {name: number}, ``key``), ``notebook``
-    (path), ``cell`` (execution count).
+    ``connection_file``, ``kernel_id``, ``transport``, ``ip``, ``ports`` {name: number}, ``key``),
+    ``notebook`` (path), ``cell`` (execution count).
     """
 
     name: str | None = None
@@ -97,3 +97,7 @@ class Handler:
         is called.
         """
         return {}
+
+    def late_requests(self) -> list[Any]:
+        """What arrived since `prepare_restart`, or the last call: handed over behind the rest."""
+        return []

@@ -91,7 +91,7 @@ class Registry:
 
 
 class Passage:
-    """The handlers that went down together, and come up together whatever was registered or removed meanwhile."""
+    """Handlers that went down together come up together, whatever was registered or removed meanwhile."""
 
     def __init__(self) -> None:
         self.entered: list[Handler] = []
@@ -108,6 +108,10 @@ class Passage:
     def aborted(self) -> list[HandlerProblem]:
         """No image after all: those entered are told in reverse order."""
         return self._tell(State.ERROR, reversed(self.entered), lambda h: h.aborted())
+
+    def late_requests(self) -> list[Any]:
+        """What reached the handlers since `Registry.prepare_restart`."""
+        return [request for handler in self.entered for request in handler.late_requests()]
 
     @staticmethod
     def _tell(state: State, handlers: Any, call: Callable[[Handler], None]) -> list[HandlerProblem]:

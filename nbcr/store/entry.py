@@ -13,6 +13,7 @@ from nbcr.errors import EntryDamaged
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 IMAGE = "image"
+_SECRETS = ("key", "curve_secretkey")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Entry:
     component: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     note: str = ""
+    channel_fd: int | None = None
     path: Path = Path()  # the entry's folder
 
     @property
@@ -60,8 +62,10 @@ class Entry:
         return {**self.listed(), "pause_ms": self.pause_ms, "duration_ms": self.duration_ms}
 
     def details(self) -> dict[str, Any]:
-        """Everything ``nbcr show --json`` tells: the manifest without the Jupyter key, which is a secret."""
-        jupyter = None if self.jupyter is None else {k: v for k, v in self.jupyter.items() if k != "key"}
+        """Everything ``nbcr show --json`` tells: the manifest without the Jupyter kernel's keys."""
+        jupyter = (
+            None if self.jupyter is None else {k: v for k, v in self.jupyter.items() if k not in _SECRETS}
+        )
         return {
             **self.taken(),
             "host": dict(self.host),
@@ -71,6 +75,15 @@ class Entry:
             "warnings": list(self.warnings),
             "note": self.note,
             "path": str(self.path),
+        }
+
+    def document(self) -> dict[str, Any]:
+        """Everything, as it travels between processes (the inverse of ``from_document``)."""
+        return {
+            **self.details(),
+            "format": FORMAT_VERSION,
+            "jupyter": None if self.jupyter is None else dict(self.jupyter),
+            "channel_fd": self.channel_fd,
         }
 
     @classmethod
@@ -104,6 +117,7 @@ class Entry:
                 component=dict(document["component"]),
                 warnings=tuple(document["warnings"]),
                 note=str(document.get("note", "")),
+                channel_fd=document.get("channel_fd"),
                 path=path,
             )
         except (KeyError, TypeError, ValueError) as error:

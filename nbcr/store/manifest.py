@@ -45,6 +45,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     component: ComponentMark
     warnings: list[str]
     note: str = ""
+    channel_fd: int | None = None
 
     def encoded(self) -> bytes:
         """The file's bytes, ending in a newline."""

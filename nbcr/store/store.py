@@ -142,11 +142,18 @@ class Store:
                 files.write_atomically(draft.path / OWNER, json.dumps(_owner(draft.name)).encode())
         return draft
 
-    def publish(self, draft: Draft, manifest: Manifest) -> Entry:
-        """Make the draft an entry, atomically, then remove what it replaces. Raises NoRoomInStore."""
+    def sync(self, draft: Draft) -> None:
+        """Force all that was written so far to the disk; must precede `publish`. Raises NoRoomInStore."""
         with self._writing():
-            if draft.image.exists():
-                files.fsync_tree(draft.image)
+            files.fsync_tree(draft.path)
+
+    def size_bytes(self, draft: Draft) -> int:
+        """Bytes on disk of what was written so far."""
+        return files.tree_size_bytes(draft.path)
+
+    def publish(self, draft: Draft, manifest: Manifest) -> Entry:
+        """Make a synced draft an entry, atomically, then remove what it replaces. Raises NoRoomInStore."""
+        with self._writing():
             files.write_atomically(draft.path / MANIFEST, manifest.encoded())
             with self._locked():
                 (draft.path / OWNER).unlink()

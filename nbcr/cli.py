@@ -1,0 +1,293 @@
+"""The headless face: ``nbcr``. Parses, calls the session layer, prints.
+
+Exit status: see EXIT_CODES. ``nbcr restart`` without --detach ends as the restored process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from nbcr.store import Entry
+
+EXIT_CODES = """Exit status: 0 done · 1 unexpected · 2 wrong usage · 3-16 the engine could not (no such
+process, not permitted, unsupported resource, image missing or damaged, file changed, no room …) · 20 unknown
+name · 21 name taken · 22 store refused · 23 entry damaged · 24 store full · 25 busy · 26 unknown target ·
+27 helper lost · 28 restart failed · 29 connection in use · 30 handler failed · 31 not possible here ·
+130 interrupted"""
+
+app = typer.Typer(
+    name="nbcr",
+    help="Checkpoint, list and restart living Jupyter sessions and other processes.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", metavar="DIR", help="The store (else NBCR_STORE, else your data folder)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+DeadlineOption = Annotated[
+    float, typer.Option("--deadline", metavar="SECONDS", help="How long to wait for one already under way.")
+]
+NameArgument = Annotated[str, typer.Argument(help="Name or id of a checkpoint.")]
+_DEADLINE_S = 30.0
+
+
+def main() -> None:
+    """Entry point of the command ``nbcr``."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from nbcr import __version__
+
+        typer.echo(f"nbcr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Checkpoint, list and restart living Jupyter sessions and other processes."""
+
+
+@app.command(epilog=EXIT_CODES)
+def checkpoint(
+    target: Annotated[
+        str,
+        typer.Argument(help="A pid, a connection file, or a Jupyter kernel's id or its unique beginning."),
+    ],
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Name; left out: the id.")] = None,
+    leave: Annotated[str, typer.Option("--leave", metavar="running|stopped|killed")] = "running",
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a checkpoint of that name.")] = False,
+    note: Annotated[str, typer.Option("--note", help="Words to keep with it.")] = "",
+    store: StoreOption = None,
+    deadline: DeadlineOption = _DEADLINE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """Checkpoint a living process, also in the middle of a cell."""
+    with _errors():
+        from nbcr import session
+
+        entry = session.checkpoint_other(
+            target,
+            name,
+            store=store,
+            force=force,
+            leave=leave,
+            note=note,
+            deadline_s=deadline,
+            on_warning=_warn,
+        )
+        if as_json:
+            _print_json(entry.taken())
+        else:
+            _print_taken(entry)
+
+
+@app.command("list")
+def list_(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """List all checkpoints, oldest first."""
+    with _errors():
+        from nbcr.store import Store
+
+        place = Store(store)
+        entries = place.entries()
+        for problem in place.damaged():
+            _warn(problem.line())
+        if as_json:
+            _print_json([e.listed() for e in entries])
+        else:
+            _print_table(entries)
+
+
+@app.command()
+def show(name: NameArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Show everything known of a checkpoint, without starting it."""
+    with _errors():
+        from dataclasses import asdict
+
+        from nbcr import session
+
+        details = session.show(name, store=store)
+        image = None if details.image is None else asdict(details.image)
+        document = {**details.entry.details(), "image": image}
+        if as_json:
+            _print_json(document)
+        else:
+            _print_details(document)
+        if details.problem:
+            _warn(f"the image cannot be looked into: {details.problem}")
+
+
+@app.command()
+def remove(name: NameArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Remove a checkpoint and give its space back."""
+    with _errors():
+        from nbcr import session
+
+        entry = session.remove(name, store=store)
+        if as_json:
+            _print_json({"removed": entry.listed()})
+        else:
+            typer.echo(f"removed {entry.name} ({entry.id})")
+
+
+@app.command(epilog=EXIT_CODES)
+def restart(
+    name: NameArgument,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Leave the process running and return.")
+    ] = False,
+    into: Annotated[
+        str | None,
+        typer.Option("--into", metavar="TARGET", help="Replace this living process; its pid stays."),
+    ] = None,
+    store: StoreOption = None,
+    deadline: DeadlineOption = _DEADLINE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a checkpoint back: as a fresh process tree, or --into a living process.
+
+    A dead Jupyter kernel comes back on its old connection file. Without --detach the command waits for the
+    process and ends as it does.
+    """
+    with _errors():
+        from nbcr import session
+
+        if into is not None:
+            result = session.restart_into(name, into, store=store, deadline_s=deadline, on_warning=_warn)
+        else:
+            result = session.restart_fresh(name, store=store)
+        for warning in result.warnings:
+            _warn(warning)
+        if as_json:
+            _print_json(result.document())
+        else:
+            where = f", on {result.connection_file}" if result.connection_file else ""
+            typer.echo(f"RESTART  {result.entry.name}  pid {result.pid}{where}")
+        sys.stdout.flush()
+        if not detach and result.wait is not None:
+            _end_like(result.wait())
+
+
+@app.command()
+def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Say what this host allows, and what follows from it."""
+    with _errors():
+        from nbcr.doctor import examine
+        from nbcr.store import Store
+
+        diagnosis = examine(Store(store))
+        if as_json:
+            _print_json(diagnosis.document())
+        else:
+            for finding in diagnosis.findings:
+                typer.echo(f"{'yes' if finding.ok else 'NO ':3}  {finding.name}: {finding.detail}")
+            typer.echo(
+                "\nthis host can take and restart checkpoints" if diagnosis.ok else "\nnbcr cannot work here"
+            )
+    if not diagnosis.ok:
+        raise typer.Exit(1)
+
+
+def _end_like(status: int) -> None:
+    """End as the restored process ended: its exit status, or 128 + its signal as shells say it."""
+    sys.stdout.flush()
+    raise typer.Exit(128 - status if status < 0 else status)
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Failures as one line on stderr and an exit status."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except Exception as error:
+        if os.environ.get("NBCR_DEBUG"):
+            raise
+        from nbcr.errors import to_wire
+
+        document = to_wire(error)
+        _complain(": ".join(part for part in (document["message"], document["hint"]) if part))
+        raise typer.Exit(document["exit_code"] or 1) from None
+
+
+def _complain(text: str) -> None:
+    typer.echo(f"nbcr: {text}", err=True)
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"nbcr: warning: {text}", err=True)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, ensure_ascii=False))
+
+
+def _print_taken(entry: Entry) -> None:
+    from nbcr.jupyter.results import size_text, time_text
+
+    typer.echo(
+        f"CONTINUE  {entry.name}  id {entry.id}, size {size_text(entry.size_bytes)}, "
+        f"pause {time_text(entry.pause_ms)}, duration {time_text(entry.duration_ms)}"
+    )
+    for warning in entry.warnings:
+        _warn(warning)
+
+
+def _print_table(entries: list[Entry]) -> None:
+    from nbcr.jupyter.results import COLUMNS, entries_text, table_rows
+
+    if not sys.stdout.isatty():
+        typer.echo(entries_text(entries))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in ("size", "pid") else "left", overflow="fold")
+    for row in table_rows(entries):
+        table.add_row(*row)
+    Console().print(table if entries else "no checkpoints")
+
+
+def _print_details(document: dict[str, Any]) -> None:
+    image = document.pop("image")
+    for key, value in document.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        typer.echo(f"{key:12} {text}")
+    for process in image["processes"] if image else ():
+        command = " ".join(process["argv"]) or process["exe"]
+        typer.echo(
+            f"{'process':12} {process['pid']} (parent {process['ppid']}, {process['threads']} threads) {command}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What this host allows, and what follows from it, in plain words."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nbcr.errors import NbcrError
+from nbcr.store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `needed`: without it nbcr does not work here."""
+
+    name: str
+    ok: bool
+    detail: str
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings; `ok` when checkpoints can be taken and restarted here."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that is needed is there."""
+        return all(f.ok for f in self.findings if f.needed)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"ok": self.ok, "findings": [asdict(f) for f in self.findings]}
+
+
+def examine(store: Store) -> Diagnosis:
+    """Look at the system, the engine's features, the components and the store. Raises nothing."""
+    return Diagnosis((_system(), *_engine(), *_components(), _runtime(), *_store(store)))
+
+
+def _system() -> Finding:
+    machine = f"{platform.system()} {platform.release()} on {platform.machine()}, Python {platform.python_version()}"
+    ok = sys.platform == "linux" and platform.machine() == "x86_64"
+    return Finding(
+        "system", ok, machine if ok else f"{machine}: process images need Linux on x86_64", needed=True
+    )
+
+
+def _engine() -> list[Finding]:
+    try:
+        import kernel_backend
+
+        features = kernel_backend.probe()
+    except Exception as error:
+        return [Finding("engine", False, f"cannot be asked: {error}", needed=True)]
+    return [Finding(f.name, f.available, f.detail) for f in features.values()]
+
+
+def _components() -> list[Finding]:
+    from nbcr import crs
+
+    found = []
+    try:
+        for component in crs.components():
+            state = component.availability()
+            name = f"component {component.name} {component.version}"
+            found.append(Finding(name, state.available, state.detail, needed=component.name == "ptrace"))
+    except Exception as error:
+        found.append(Finding("components", False, str(error), needed=True))
+    return found
+
+
+def _runtime() -> Finding:
+    from nbcr import runtime
+
+    try:
+        return Finding("runtime folder", True, str(runtime.runtime_folder()), needed=True)
+    except NbcrError as error:
+        return Finding("runtime folder", False, error.line(), needed=True)
+
+
+def _store(store: Store) -> list[Finding]:
+    try:
+        entries, damaged = store.entries(), store.damaged()
+    except NbcrError as error:
+        return [Finding("store", False, error.line(), needed=True)]
+    place = store.root
+    while not place.exists():
+        place = place.parent
+    free_gib = shutil.disk_usage(place).free / 2**30
+    detail = f"{store.root}: {len(entries)} checkpoints, {free_gib:.1f} GiB free"
+    found = [Finding("store", True, detail, needed=True)]
+    return found + [Finding("entry", False, problem.line()) for problem in damaged]

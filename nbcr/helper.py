@@ -1,0 +1,215 @@
+"""The helper: the process that traces. ``python -m nbcr.helper LOG PATH…``, started by session.spawning.
+
+It is never part of the tree it dumps: its first act is to fork and let its parent end. Over descriptor 3,
+one end of a socket pair, it talks with the process that started it:
+
+    helper → READY {pid}
+    process → {"op": "checkpoint", …} or {"op": "restart", …}
+    checkpoint: helper → ACCEPTED {id, name, created};  process → {"op": "go"}, then blocks in a read
+                helper → CONTINUE {pause_ms, resident_bytes, …}, then, the image written, DONE {entry}
+    restart:    helper → COMMIT;  process → {late}: what reached it since it prepared itself
+                Then it is replaced. The restored life finds a new socket at its image's channel descriptor
+                with RESTART {pids, ppid, connection, cell, …} in it, and answers RESTARTED {warnings}
+    either:     helper → ERROR {type, message, hint, exit_code}: nothing happened, or (after CONTINUE) no
+                entry came of it
+
+Where the request says ``report``, descriptor 4 is a connection to whoever asked from outside; it hears
+CONTINUE, DONE, RESTARTED and ERROR too. ACCEPTED and "go" are two steps because the process must be in a
+read without a deadline when its image is taken, and because a message in flight would be in no image.
+
+Whoever asked may die or hang up at any time: before "go" nothing has happened, and nothing is left; after
+it the entry is finished, unless the process could not be told that it goes on. The helper itself may be
+killed at any time: the channel then ends, and the process goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbcr.channel import Channel
+    from nbcr.crs import Progress
+    from nbcr.session.taking import Order
+    from nbcr.store import Draft, Entry
+
+CHANNEL_FD, REPORT_FD = 3, 4
+_HANG_UP_TIMEOUT_S = 2.0
+_COMMIT_TIMEOUT_S = 2.0
+_ORDER_TIMEOUT_S = 60.0  # handlers of the process run meanwhile
+
+
+def main() -> None:
+    """Detach, serve one order, end."""
+    if len(sys.argv) < 2:
+        sys.exit(
+            "nbcr.helper: started by nbcr itself, with a channel as descriptor 3; use the `nbcr` command"
+        )
+    log, paths = sys.argv[1], sys.argv[2:]
+    _detach()
+    sys.path += [p for p in paths if p not in sys.path]
+    with contextlib.suppress(FileNotFoundError):
+        os.chdir("/")
+    try:
+        _serve()
+    finally:
+        if log:
+            _forget_if_empty(log)
+
+
+def _detach() -> None:
+    """Leave the process tree and the session of whoever started us, and every descriptor that is not ours."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)
+    os.closerange(REPORT_FD + 1, 1 << 20)
+
+
+def _forget_if_empty(log: str) -> None:
+    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        if os.stat(log).st_size == 0:  # noqa: PTH116 - pathlib costs time before the user goes on
+            os.unlink(log)  # noqa: PTH108
+
+
+def _serve() -> None:
+    import socket
+
+    from nbcr.channel import Channel, ChannelClosed
+
+    channel = Channel(socket.socket(fileno=CHANNEL_FD))
+    with contextlib.suppress(ChannelClosed):  # a process that declines hangs up early, but its word is there
+        channel.send({"state": "READY", "pid": os.getpid()})
+    with contextlib.suppress(ChannelClosed):
+        with contextlib.suppress(
+            Exception
+        ):  # what is wrong will be wrong again, and answered, when the order comes
+            _warm_up()
+        request = channel.receive(_ORDER_TIMEOUT_S)
+        report = Channel(socket.socket(fileno=REPORT_FD)) if request.get("report") else None
+        Conversation(channel, report).serve(request)
+
+
+def _warm_up() -> None:
+    """Import while the process runs its handlers what the order will need."""
+    from nbcr import crs
+    from nbcr.session import taking  # noqa: F401
+    from nbcr.store import manifest  # noqa: F401
+
+    crs.select().init()
+
+
+class Conversation:
+    """One order and its answers."""
+
+    def __init__(self, channel: Channel, report: Channel | None) -> None:
+        self._channel = channel
+        self._report = report
+        self._resumed = False
+
+    def serve(self, request: dict[str, Any]) -> None:
+        """Do what `request` asks; every failure is answered, none escapes."""
+        from nbcr.errors import UsageProblem, to_wire
+
+        try:
+            if request.get("op") == "checkpoint":
+                self._checkpoint(request)
+            elif request.get("op") == "restart":
+                self._restart(request)
+            elif request.get("op") == "declined":
+                self._say({"state": "ERROR", **request["error"]})
+            else:
+                raise UsageProblem(f"the helper does not know the order {request.get('op')!r}")
+        except Exception as error:
+            if not hasattr(error, "hint"):  # not one of ours: somebody will want to see where it came from
+                import traceback
+
+                traceback.print_exc()
+            self._say({"state": "ERROR", **to_wire(error)})
+
+    def _say(self, message: dict[str, Any], *, to_process: bool = True) -> None:
+        """Tell both sides; one that hung up does not need to hear it."""
+        from nbcr.channel import ChannelClosed
+
+        for listener in (self._report, self._channel if to_process else None):
+            if listener is not None:
+                with contextlib.suppress(ChannelClosed):
+                    listener.send(message)
+
+    def _checkpoint(self, request: dict[str, Any]) -> None:
+        from nbcr.session.taking import Order, take
+        from nbcr.store import Store
+
+        order = Order.from_message(request)
+
+        def done(entry: Entry) -> None:
+            self._say({"state": "DONE", "entry": entry.document()})
+            self._wait_for_hang_up(order)
+
+        take(
+            Store(request["store"]),
+            order,
+            on_accept=self._accept,
+            on_resume=lambda progress: self._resume(order, progress),
+            on_done=done,
+        )
+
+    def _accept(self, draft: Draft) -> None:
+        from nbcr.errors import NotPossible
+
+        self._channel.send(
+            {"state": "ACCEPTED", "id": draft.id, "name": draft.name, "created": draft.created}
+        )
+        if self._channel.receive(_ORDER_TIMEOUT_S).get("op") != "go":
+            raise NotPossible("the process did not say that it is ready to be captured")
+
+    def _resume(self, order: Order, progress: Progress) -> None:
+        """The process runs again: it must hear so, or its caller would wait for ever."""
+        if self._resumed or order.leave == "killed":
+            return
+        self._resumed = True
+        message = {
+            "state": "CONTINUE",
+            "pause_ms": progress.pause_ms,
+            "resident_bytes": progress.resident_bytes,
+            "warnings": list(progress.warnings),
+        }
+        self._channel.send(message)
+        self._say(message, to_process=False)
+
+    def _wait_for_hang_up(self, order: Order) -> None:
+        """Let the process close the channel before another checkpoint may find it open in its descriptors."""
+        if order.leave == "running":
+            self._channel.readable(_HANG_UP_TIMEOUT_S)
+
+    def _late_requests(self, pid: int | None) -> list[Any]:
+        """What reached the present since it prepared itself; nothing once it is stopped and cannot answer."""
+        from nbcr.channel import ChannelClosed
+        from nbcr.runtime import is_stopped
+
+        if pid is None or is_stopped(pid):
+            return []
+        try:
+            self._channel.send({"state": "COMMIT"})
+            return list(self._channel.receive(_COMMIT_TIMEOUT_S).get("late", ()))
+        except (ChannelClosed, TimeoutError):
+            return []
+
+    def _restart(self, request: dict[str, Any]) -> None:
+        from nbcr.session.bringing import Return, bring
+        from nbcr.store import Store
+
+        entry = Store(request["store"]).find(request["id"])
+        order = Return(entry, into=int(request["into"]), present=request.get("present"))
+        result = bring(order, on_commit=lambda: self._late_requests(order.into))
+        answer = {"state": "RESTARTED", **result.document(), "warnings": list(result.warnings)}
+        self._say(answer, to_process=False)
+
+
+if __name__ == "__main__":
+    main()

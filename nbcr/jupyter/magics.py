@@ -1,0 +1,137 @@
+"""%checkpoint, %restart, %checkpoints: they parse, call the session layer, and return what it returns."""
+
+# IPython's decorators carry no types.
+# mypy: disable-error-code="no-untyped-call,untyped-decorator"
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from traitlets import Float, Unicode
+
+from nbcr import session
+from nbcr.errors import NbcrError
+from nbcr.session import CheckpointResult, EntryList
+
+_NAMED = ("checkpoint", "restart")  # magics whose argument is the name of a checkpoint
+
+
+@magics_class
+class NbcrMagics(Magics):
+    """Checkpoint and restart this Jupyter kernel."""
+
+    store = Unicode(
+        "", help="Folder of the store; empty: NBCR_STORE, or the platform's user data folder."
+    ).tag(config=True)
+    deadline_s = Float(
+        session.DEFAULT_DEADLINE_S, help="How long, in seconds, to wait for a checkpoint already under way."
+    ).tag(config=True)
+
+    @magic_arguments()
+    @argument("name", nargs="?", default=None, help="Name of the checkpoint; left out: its id.")
+    @argument("--force", "-f", action="store_true", help="Replace a checkpoint of that name.")
+    @argument("--wait", "-w", action="store_true", help="Wait until it is written to the disk.")
+    @argument("--note", "-n", nargs="+", default=[], help="Words to keep with it.")
+    @line_magic
+    def checkpoint(self, line: str) -> CheckpointResult | None:
+        """Checkpoint this Jupyter kernel: the whole process, its threads and children.
+
+        The cell goes on after a pause of milliseconds; the checkpoint is written meanwhile. After a
+        `%restart`, this cell returns once more, with the outcome RESTART.
+        """
+        args = _parsed(self.checkpoint, line)
+        if args is None:
+            return None
+        return session.checkpoint(
+            args.name,
+            store=self.store or None,
+            force=args.force,
+            note=" ".join(args.note),
+            wait=args.wait,
+            deadline_s=self.deadline_s,
+            origin="magic",
+        )
+
+    @magic_arguments()
+    @argument("name", help="Name or id of the checkpoint.")
+    @line_magic
+    def restart(self, line: str) -> None:
+        """Go back to a checkpoint: this process becomes what it was then. Whatever came after is gone.
+
+        Works in a fresh Jupyter kernel too, which then becomes the checkpointed one.
+        """
+        args = _parsed(self.restart, line)
+        if args is not None:
+            session.restart(args.name, store=self.store or None, deadline_s=self.deadline_s)
+
+    @magic_arguments()
+    @line_magic
+    def checkpoints(self, line: str) -> EntryList | None:
+        """List all checkpoints of the store, oldest first."""
+        args = _parsed(self.checkpoints, line)
+        if args is None:
+            return None
+        return session.checkpoints(self.store or None)
+
+    @context_matcher(identifier="nbcr.names")
+    def names(self, context: CompletionContext) -> SimpleMatcherResult:
+        """Completions: the store's names after %restart and %checkpoint, and nothing else there."""
+        words = context.line_with_cursor[: context.cursor_position].split()
+        magic = words[0].lstrip("%") if words else ""
+        if not words or not words[0].startswith("%") or magic not in _NAMED or words[0] == context.token:
+            return SimpleMatcherResult(completions=[], suppress=False)
+        if context.token.startswith("-"):
+            return SimpleMatcherResult(completions=[], suppress=False)
+        try:
+            entries = session.checkpoints(self.store or None)
+        except NbcrError:
+            entries = EntryList()
+        fitting = dict.fromkeys(e.name for e in entries if e.name.startswith(context.token))
+        found = [SimpleCompletion(text=_quoted(name), type="checkpoint") for name in fitting]
+        return SimpleMatcherResult(completions=found, suppress=True)
+
+    def tell(self, *_: Any) -> None:
+        """After each cell: what went wrong behind the user's back since the last one."""
+        for result in session.reports():
+            if result.failure is not None:
+                print(
+                    f"nbcr: checkpoint {result.name!r} was not written: {result.failure.line()}",
+                    file=sys.stderr,
+                )
+
+
+def _parsed(magic: Callable[..., Any], line: str) -> Any:
+    """The parsed arguments; None after -h, which shows the help."""
+    if {"-h", "--help"} & set(line.split()):
+        print(magic.parser.format_help())  # type: ignore[attr-defined]
+        return None
+    return parse_argstring(magic, line)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if any(c.isspace() for c in name) else name
+
+
+def load(ip: Any) -> NbcrMagics:
+    """Give `ip` the magics, their completions and settings; what `unload` takes away again."""
+    magics = NbcrMagics(shell=ip, parent=ip)
+    ip.register_magics(magics)
+    ip.configurables.append(magics)
+    ip.Completer.custom_matchers.append(magics.names)
+    ip.events.register("post_run_cell", magics.tell)
+    return magics
+
+
+def unload(ip: Any, magics: NbcrMagics) -> None:
+    """Take away what `load` brought."""
+    ip.events.unregister("post_run_cell", magics.tell)
+    ip.Completer.custom_matchers[:] = [m for m in ip.Completer.custom_matchers if m != magics.names]
+    ip.configurables[:] = [c for c in ip.configurables if c is not magics]
+    for name in ("checkpoint", "restart", "checkpoints"):
+        ip.magics_manager.magics["line"].pop(name, None)
+    ip.magics_manager.registry.pop(NbcrMagics.__name__, None)

@@ -1,0 +1,316 @@
+"""Checkpoint and restart of the process we are in. Standard library only.
+
+`checkpoint` is a call with two returns, like fork: CONTINUE in the life that went on, RESTART in each
+restored one. It asks a helper and blocks in a read; the image is taken there; each life reads its own
+answer (see nbcr.helper).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nbcr.channel import ChannelClosed
+from nbcr.errors import Busy, HelperLost, NbcrError, from_wire
+from nbcr.handlers import Outcome, Passage, Request, RestartEvent, registry
+from nbcr.session.results import CheckpointResult
+from nbcr.session.spawning import Helper, Interpreter, spawn
+from nbcr.store import Entry, Store
+
+DEFAULT_DEADLINE_S = 30.0
+WATCHER_NAME = "nbcr-writing"
+
+
+class _Life:
+    """What a process remembers of its own checkpoints. Part of each image, and rewound with it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # one checkpoint or restart at a time
+        self.parent: str | None = None  # entry this life was last checkpointed to, or restarted from
+        self.writing: list[CheckpointResult] = []  # not published yet
+        self.untold: list[CheckpointResult] = []  # failed in the background, nobody was told yet
+
+
+_life = _Life()
+
+
+def _forget_in_child() -> None:
+    """A forked child has neither our watcher threads nor our helpers."""
+    global _life
+    parent = _life.parent
+    _life = _Life()
+    _life.parent = parent
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody wants of a checkpoint of this process."""
+
+    name: str | None = None
+    store: Store | None = None
+    replace: bool = False
+    note: str = ""
+    leave: str = "running"
+    origin: str = "api"
+    deadline_s: float = DEFAULT_DEADLINE_S
+    report: socket.socket | None = None  # connection of a requester outside; closed once the helper has it
+    interpreter: Interpreter | None = None
+    patient: bool = True  # wait while another one is under way; otherwise raise Busy at once
+
+
+def checkpoint(wish: Wish) -> CheckpointResult:
+    """Checkpoint this process. Raises NbcrError; then nothing was checkpointed and the process goes on."""
+    begun = time.monotonic()
+    store = wish.store or Store()
+    with _alone(wish.deadline_s, patient=wish.patient):
+        helper = spawn(store, interpreter=wish.interpreter, report=wish.report)
+        if wish.report is not None:
+            wish.report.close()  # the helper's now: it must not be in the image
+        try:
+            passage, request = _go_down(wish)
+        except BaseException as error:
+            _decline(helper, error, report=wish.report is not None)
+            raise
+        result = _through(helper, passage, request, wish, store)
+        result.blocked_ms = (time.monotonic() - begun) * 1000
+    return result
+
+
+def restart(name: str, *, store: Store | None = None, deadline_s: float = DEFAULT_DEADLINE_S) -> NoReturn:
+    """Replace this process by the entry called `name`. Does not return: the restored life goes on where it
+    was.
+
+    Raises NbcrError when that cannot be; then this process goes on as it was.
+    """
+    replace_by((store or Store()).find(name), store or Store(), deadline_s=deadline_s)
+
+
+def replace_by(
+    entry: Entry,
+    store: Store,
+    *,
+    deadline_s: float = DEFAULT_DEADLINE_S,
+    report: socket.socket | None = None,
+    interpreter: Interpreter | None = None,
+    patient: bool = True,
+) -> NoReturn:
+    """Replace this process by `entry`; see `restart`."""
+    with _alone(deadline_s, patient=patient):
+        helper = spawn(store, interpreter=interpreter, report=report)
+        passage: Passage | None = None
+        try:
+            helper.ready()
+            present, passage = registry.prepare_restart()
+            order = {"op": "restart", "id": entry.id, "store": str(store.root), "into": os.getpid()}
+            helper.channel.send({**order, "present": present, "report": report is not None})
+            answer = _until_replaced(helper, passage)
+        except BaseException:
+            if passage is not None:
+                passage.aborted()
+            helper.close()
+            raise
+        passage.aborted()
+        helper.close()
+        raise from_wire(answer)
+
+
+def _until_replaced(helper: Helper, passage: Passage) -> dict[str, Any]:
+    """Answer the helper until it replaces this process in the middle of a read, or says why it does not."""
+    while True:
+        answer = helper.answer()
+        if answer.get("state") != "COMMIT":
+            return answer
+        helper.channel.send({"late": passage.late_requests()})
+
+
+def reports() -> list[CheckpointResult]:
+    """Checkpoints whose writing failed behind the user's back; each is told once, here or by its `wait`."""
+    untold = [r for r in _life.untold if not r.told]
+    _life.untold = []
+    for result in untold:
+        result.told = True
+    return untold
+
+
+def writing() -> list[CheckpointResult]:
+    """Checkpoints that are still being written."""
+    return list(_life.writing)
+
+
+@contextlib.contextmanager
+def _alone(deadline_s: float, *, patient: bool) -> Iterator[None]:
+    """One checkpoint or restart at a time, after the one before was written to the end.
+
+    A channel that is still open would be a descriptor to outside in the image.
+    """
+    deadline = time.monotonic() + deadline_s
+    life = _life
+    if not life.lock.acquire(timeout=deadline_s if patient else 0):
+        raise Busy(
+            f"another checkpoint or restart of this process did not end within {deadline_s:g} s",
+            hint="wait for it to end and ask again",
+        )
+    try:
+        for earlier in list(life.writing):
+            _wait_for_writing(earlier, deadline - time.monotonic(), deadline_s)
+        yield
+    finally:
+        life.lock.release()
+
+
+def _wait_for_writing(earlier: CheckpointResult, left_s: float, deadline_s: float) -> None:
+    done = threading.Event()
+    earlier.when_done(lambda result: done.set())
+    if not done.wait(max(0.0, left_s)):
+        raise Busy(
+            f"checkpoint {earlier.name!r} is still being written after {deadline_s:g} s",
+            hint="wait for it (`.wait()`, or %checkpoint --wait) and ask again",
+        )
+
+
+def _go_down(wish: Wish) -> tuple[Passage, Request]:
+    request = Request(name=wish.name, origin=wish.origin)
+    request.facts["python"] = sys.version.split()[0]
+    return registry.enter(request), request
+
+
+def _decline(helper: Helper, error: BaseException, *, report: bool) -> None:
+    """The handlers would not have it: let the helper tell whoever waits outside, then end."""
+    from nbcr.errors import to_wire
+
+    with contextlib.suppress(ChannelClosed):
+        helper.channel.send({"op": "declined", "report": report, "error": to_wire(error)})
+    helper.close()
+
+
+def _through(
+    helper: Helper, passage: Passage, request: Request, wish: Wish, store: Store
+) -> CheckpointResult:
+    """From the handlers' way down to their way up, in whichever life."""
+    before = _life.parent
+    try:
+        helper.ready()
+        helper.channel.send(_order(helper, request, wish, store))
+        accepted = _expect(helper.answer(wish.deadline_s + 5.0), "ACCEPTED")
+        _life.parent = str(accepted["id"])  # what the image remembers
+        helper.channel.send({"op": "go"})
+        # Two returns: the image is taken in this read, and each life reads its own answer.
+        answer = _expect(helper.answer(), "CONTINUE", "DONE", "RESTART")
+    except BaseException as error:
+        _life.parent = before
+        _cancel(helper)
+        passage.aborted()
+        if isinstance(error, ChannelClosed):
+            raise helper.lost(error) from error
+        raise
+    if answer["state"] == "RESTART":
+        return _restarted(helper, passage, answer)
+    return _continued(helper, passage, request, accepted, answer, before)
+
+
+def _order(helper: Helper, request: Request, wish: Wish, store: Store) -> dict[str, Any]:
+    return {
+        "op": "checkpoint",
+        "pid": os.getpid(),
+        "channel_fd": helper.channel.fileno(),
+        "store": str(store.root),
+        "name": wish.name,
+        "replace": wish.replace,
+        "leave": wish.leave,
+        "parent": _life.parent,
+        "note": wish.note,
+        "deadline_s": wish.deadline_s,
+        "facts": request.facts,
+        "warnings": request.warnings,
+        "report": wish.report is not None,
+    }
+
+
+def _expect(answer: Mapping[str, Any], *states: str) -> dict[str, Any]:
+    if answer.get("state") in states:
+        return dict(answer)
+    if answer.get("state") == "ERROR":
+        raise from_wire(answer)
+    raise HelperLost(
+        f"the helper answered {answer.get('state')!r} out of turn", hint="is nbcr up to date there?"
+    )
+
+
+def _cancel(helper: Helper) -> None:
+    with contextlib.suppress(ChannelClosed, OSError):
+        helper.channel.send({"op": "cancel"})
+    helper.close()
+
+
+def _continued(
+    helper: Helper,
+    passage: Passage,
+    request: Request,
+    accepted: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    before: str | None,
+) -> CheckpointResult:
+    result = CheckpointResult(Outcome.CONTINUE, entry_id=str(accepted["id"]), name=str(accepted["name"]))
+    result.pause_ms = float(answer.get("pause_ms") or 0.0)
+    result.size_bytes = int(answer.get("resident_bytes") or 0)
+    result.warnings = list(dict.fromkeys([*request.warnings, *answer.get("warnings", ())]))
+    life = _life
+    life.writing.append(result)
+    result.problems = passage.continue_()
+    watcher = threading.Thread(
+        target=_watch, args=(helper, result, life, before, answer), name=WATCHER_NAME, daemon=True
+    )
+    watcher.start()
+    return result
+
+
+def _watch(
+    helper: Helper, result: CheckpointResult, life: _Life, before: str | None, answer: Mapping[str, Any]
+) -> None:
+    """Wait for the end of the writing, in a thread of its own, and note it. Never raises."""
+    entry: Entry | None = None
+    failure: NbcrError | None = None
+    try:
+        last = answer if answer["state"] == "DONE" else _expect(helper.answer(), "DONE")
+        entry = Entry.from_document(last["entry"], Path(last["entry"]["path"]))
+        result.pause_ms = entry.pause_ms
+    except NbcrError as error:
+        failure = error
+    except Exception as error:
+        failure = HelperLost(f"the helper's answer makes no sense: {error!r}")
+    helper.close()
+    if failure is not None:
+        life.untold.append(result)
+        if life.parent == result.id:
+            life.parent = before
+    life.writing.remove(result)
+    result.finish(entry, failure)
+
+
+def _restarted(helper: Helper, passage: Passage, answer: Mapping[str, Any]) -> CheckpointResult:
+    """The restored life's way up: handlers, then word to the helper that this life is ready."""
+    event = RestartEvent.from_message(answer, pid=os.getpid(), ppid=os.getppid())
+    known = dict(event.entry)
+    result = CheckpointResult(Outcome.RESTART, entry_id=str(known.get("id")), name=str(known.get("name")))
+    result.event = event
+    result.pause_ms = float(known.get("pause_ms") or 0.0)
+    result.size_bytes = int(known.get("size_bytes") or 0)
+    result.duration_ms = known.get("duration_ms")
+    result.warnings = [str(w) for w in answer.get("warnings", ())]
+    result.problems = passage.restart(event)
+    result.finish(None)
+    with contextlib.suppress(ChannelClosed):
+        helper.channel.send({"state": "RESTARTED", "warnings": [str(p) for p in result.problems]})
+    helper.close()
+    return result

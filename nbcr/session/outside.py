@@ -1,0 +1,195 @@
+"""Checkpoint and restart of other processes: through their checkpoint thread where they have one, else
+from outside."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbcr import runtime
+from nbcr.channel import Channel, ChannelClosed
+from nbcr.errors import Busy, HelperLost, NbcrError, NotPossible, from_wire
+from nbcr.session import connections
+from nbcr.session.bringing import Return, bring
+from nbcr.session.results import RestartResult
+from nbcr.session.spawning import Interpreter
+from nbcr.session.taking import Order, check_leave, take
+from nbcr.store import Entry, Store
+
+if TYPE_CHECKING:
+    from nbcr.jupyter.finding import Target
+
+_LOAD_TIMEOUT_S = 10.0
+_RETRY_S = 0.05
+
+
+@dataclass(frozen=True)
+class Errand:
+    """How to talk to other processes: where entries are, how long to wait, whom to tell what happens
+    meanwhile."""
+
+    store: Store
+    deadline_s: float = 30.0
+    on_warning: Callable[[str], None] = lambda text: None
+
+
+def checkpoint(
+    target: Target,
+    errand: Errand,
+    *,
+    name: str | None = None,
+    replace: bool = False,
+    leave: str = "running",
+    note: str = "",
+) -> Entry:
+    """Checkpoint `target` and wait until it is published. Raises NbcrError, or what the component raises."""
+    check_leave(leave)
+    _check_not_above(target.pid)
+    request = {"op": "checkpoint", "name": name, "replace": replace, "leave": leave, "note": note}
+    answer = _ask_thread(target, errand, request, final=("DONE",))
+    if answer is not None:
+        return Entry.from_document(answer["entry"], Path(answer["entry"]["path"]))
+    order = Order(
+        pid=target.pid,
+        name=name,
+        replace=replace,
+        leave=leave,
+        note=note,
+        deadline_s=errand.deadline_s,
+        facts=_facts(target),
+        warnings=_warnings(target),
+    )
+    return take(errand.store, order)
+
+
+def restart_fresh(entry: Entry, *, pid: str = "auto") -> RestartResult:
+    """Bring `entry` back as a fresh process tree. Raises ConnectionInUse, or what the component raises."""
+    return bring(Return(entry, pid=pid))
+
+
+def restart_into(entry: Entry, target: Target, errand: Errand) -> RestartResult:
+    """Replace the living process `target` by `entry`."""
+    _check_not_above(target.pid)
+    answer = _ask_thread(target, errand, {"op": "restart", "id": entry.id}, final=("RESTARTED",))
+    if answer is None:
+        present = {"connection": _facts(target).get("jupyter")}
+        return bring(Return(entry, into=target.pid, present=present, deadline_s=errand.deadline_s))
+    pids = {int(old): int(new) for old, new in answer["pids"].items()}
+    return RestartResult(entry, int(answer["pid"]), pids, tuple(answer.get("warnings", ())))
+
+
+def _ask_thread(
+    target: Target, errand: Errand, request: Mapping[str, Any], *, final: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """The last answer to `request` from the target's checkpoint thread, or its helper; None when it has no
+    such thread.
+
+    A Jupyter kernel without one is given one first (the extension is loaded into it).
+    """
+    common = {"store": str(errand.store.root), "deadline_s": errand.deadline_s}
+    document = {**request, **common, "helper": Interpreter.ours().document()}
+    for channel in _channels(target, errand):
+        with channel:
+            answer = _converse(channel, document, final, target.pid)
+        if answer["state"] != "BUSY":
+            return answer
+    return None
+
+
+def _channels(target: Target, errand: Errand) -> Iterator[Channel]:
+    """Connections to the target's checkpoint thread, a new one each time the last one was told BUSY."""
+    deadline = time.monotonic() + errand.deadline_s
+    loaded = False
+    while True:
+        try:
+            sock = runtime.connect_to_thread(target.pid)
+        except runtime.ThreadAway:
+            sock = None
+        else:
+            if sock is None and (loaded or not _load(target, errand)):
+                return
+            loaded = True
+        if sock is not None:
+            yield Channel(sock)
+        if time.monotonic() >= deadline:
+            raise Busy(
+                f"process {target.pid} was busy with another checkpoint for {errand.deadline_s:g} s",
+                hint="wait for it to end and ask again",
+            )
+        time.sleep(_RETRY_S)  # its socket is closed while an image is taken: there is nothing to wait on
+
+
+def _converse(
+    channel: Channel, request: Mapping[str, Any], final: tuple[str, ...], pid: int
+) -> dict[str, Any]:
+    try:
+        channel.send(request)
+        while True:
+            answer = channel.receive()  # however long the image takes; a helper that dies ends the connection
+            if answer["state"] == "ERROR":
+                raise from_wire(answer)
+            if answer["state"] == "BUSY" or answer["state"] in final:
+                return answer
+    except ChannelClosed as error:
+        raise HelperLost(
+            f"the helper, or process {pid}, ended without an answer",
+            hint="no checkpoint was made; see the store's log folder",
+        ) from error
+
+
+def _load(target: Target, errand: Errand) -> bool:
+    """Load nbcr into a Jupyter kernel that lacks it; whether it now has a checkpoint thread."""
+    if target.connection_file is None:
+        return False
+    from nbcr.jupyter import attach
+
+    try:
+        if attach.ensure_loaded(target, _LOAD_TIMEOUT_S):
+            return True
+        reason = "it did not answer"
+    except (OSError, NbcrError, TimeoutError) as error:
+        reason = str(error)
+    errand.on_warning(
+        f"nbcr could not be loaded into the Jupyter kernel {target.pid} ({reason}): taken from outside"
+    )
+    return False
+
+
+def _facts(target: Target) -> dict[str, Any]:
+    facts: dict[str, Any] = {"notebook": target.notebook}
+    if target.connection_file is not None:
+        try:
+            facts["jupyter"] = connections.facts_from_file(target.connection_file)
+        except (OSError, ValueError):
+            pass
+    return facts
+
+
+def _warnings(target: Target) -> tuple[str, ...]:
+    if target.connection_file is None:
+        return ()
+    return ("taken without nbcr in the Jupyter kernel: it can come back on its own ports and pid only",)
+
+
+def _check_not_above(pid: int) -> None:
+    """A process above us in the tree would be captured with us in it. Raises NotPossible."""
+    above = os.getpid()
+    while above > 1:
+        if above == pid:
+            raise NotPossible(
+                f"process {pid} is an ancestor of this command, which would become part of the image",
+                hint="use %checkpoint in the notebook, or run this from another terminal",
+            )
+        above = _parent(above)
+
+
+def _parent(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    return int(text[text.rindex(")") + 2 :].split()[1])

@@ -1,0 +1,120 @@
+"""What the use cases return. Standard library only; how results look in a notebook is in
+nbcr.jupyter.results."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbcr.errors import NbcrError
+from nbcr.handlers import HandlerProblem, RestartEvent
+from nbcr.states import Outcome
+from nbcr.store import Entry
+
+
+class CheckpointResult:
+    """A checkpoint as its caller sees it: in the life that went on, or in a restored one (`outcome`).
+
+    In the first life the image is still being written when the caller gets this; `done` and `wait` tell how
+    that ends.
+    """
+
+    def __init__(self, outcome: Outcome, *, entry_id: str, name: str) -> None:
+        self.outcome = outcome
+        self.id = entry_id
+        self.name = name
+        self.pause_ms = 0.0  # how long every thread stood still
+        self.blocked_ms = 0.0  # how long the caller waited in all
+        self.size_bytes = 0  # an estimate until `done`
+        self.duration_ms: float | None = None  # from request to published; None until then
+        self.entry: Entry | None = None
+        self.warnings: list[str] = []
+        self.problems: list[HandlerProblem] = []  # handlers that failed after the image was taken
+        self.event: RestartEvent | None = None  # in a restored life: what changed around it
+        self.failure: NbcrError | None = None  # why the writing failed, once it did
+        self.told = False  # whether somebody was told of the failure
+        self._ended = threading.Event()
+        self._callbacks: list[Callable[[CheckpointResult], None]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def done(self) -> bool:
+        """Whether the entry is published, or failed to be."""
+        return self._ended.is_set()
+
+    def wait(self, timeout_s: float | None = None) -> Entry:
+        """The published entry. Raises why it is not written, or TimeoutError after `timeout_s` seconds."""
+        if not self._ended.wait(timeout_s):
+            raise TimeoutError(f"checkpoint {self.name!r} is still being written after {timeout_s:g} s")
+        if self.failure is not None:
+            self.told = True
+            raise self.failure
+        if self.entry is None:
+            raise RuntimeError("a checkpoint that ended well has an entry")
+        return self.entry
+
+    def when_done(self, callback: Callable[[CheckpointResult], None]) -> None:
+        """Call `callback` once, from whichever thread learns that the writing ended; at once when it has."""
+        with self._lock:
+            if not self.done:
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def finish(self, entry: Entry | None, failure: NbcrError | None = None) -> None:
+        """Note how the writing ended (called by the session layer)."""
+        with self._lock:
+            if self.done:
+                return
+            self.entry, self.failure = entry, failure
+            if entry is not None:
+                self.size_bytes, self.duration_ms = entry.size_bytes, entry.duration_ms
+                self.warnings = list(dict.fromkeys([*self.warnings, *entry.warnings]))
+            self._ended.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def __repr__(self) -> str:
+        from nbcr.jupyter.results import checkpoint_text
+
+        return checkpoint_text(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from nbcr.jupyter.results import checkpoint_bundle
+
+        return checkpoint_bundle(self)
+
+
+class EntryList(list[Entry]):
+    """A list of entries that shows itself as a table."""
+
+    def __repr__(self) -> str:
+        from nbcr.jupyter.results import entries_text
+
+        return entries_text(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from nbcr.jupyter.results import entries_bundle
+
+        return entries_bundle(self)
+
+
+@dataclass(frozen=True)
+class RestartResult:
+    """A process tree brought back from outside it. `wait` returns the root's exit status, where it is our
+    child."""
+
+    entry: Entry
+    pid: int
+    pids: Mapping[int, int]
+    warnings: tuple[str, ...] = ()
+    connection_file: Path | None = None
+    wait: Callable[[], int] | None = field(default=None, repr=False)
+
+    def document(self) -> dict[str, Any]:
+        """The fields of ``nbcr restart --json``."""
+        return {"pid": self.pid, "pids": {str(old): new for old, new in self.pids.items()}}
