@@ -91,7 +91,7 @@ def refuse_early(tree: FrozenTree) -> None:
         if process.zombie_leader:
             continue
     for process in tree.processes.values():
-        root = os.readlink(f"/proc/{process.pid}/root")  # noqa: PTH115
+        root = os.readlink(f"/proc/{process.pid}/root")
         if root != "/":
             raise ResourceUnsupported(
                 f"process {process.pid} lives in another root folder ({root})",
@@ -134,9 +134,9 @@ def _process(process: Process, layout: memory.Layout) -> ProcessEntry:
 
 
 def _exe(pid: int) -> FileIdentity:
-    path = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115
+    path = os.readlink(f"/proc/{pid}/exe")
     try:
-        same = os.stat(path).st_ino == os.stat(f"/proc/{pid}/exe").st_ino  # noqa: PTH116
+        same = os.stat(path).st_ino == os.stat(f"/proc/{pid}/exe").st_ino
     except OSError:
         same = False
     if not same:
@@ -153,7 +153,7 @@ def _argv(pid: int) -> list[str]:
 
 
 def _cwd(pid: int) -> str:
-    return os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")  # noqa: PTH115
+    return os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")
 
 
 def capture_descriptors(capture: Capture) -> None:
@@ -176,7 +176,7 @@ def capture_shared_memory(capture: Capture) -> None:
 
 
 def plan_pages(capture: Capture, pid: int, source: int) -> tuple[list[PageRun], set[int]]:
-    """Which pages of process `pid` to save, scanned in `source` (itself or its twin), and which of them from outside."""
+    """Which pages of process `pid` to save, scanned in `source` (itself or its twin); which of them from outside."""
     layout = capture.layouts[pid]
     runs = pages.place(pages.scan(source, layout))
     capture.processes[pid].pagemap = runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,9 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_backend import capture as cap
-from kernel_backend.host import room
+from kernel_backend import rebuild as reb
+from kernel_backend.errors import EngineError, HostUnsupported, RestoreFailed
+from kernel_backend.host import proc, room
+from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import ImageWriter
 from kernel_backend.resources import descriptors
+from kernel_backend.tracee import stub
+from kernel_backend.tracee.process import Process
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
 from kernel_backend.tracee.twin import Twin, make_twin, reap, stale_twins
 
@@ -145,8 +152,7 @@ def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
 
 
 def _publish(capture: cap.Capture, channel_fd: int | None, stopped_at: float, durable: bool) -> None:
-    for look in capture.tables.looks:
-        look.close()
+    capture.tables.close()
     if not capture.pause_ms:
         capture.pause_ms = (time.perf_counter() - stopped_at) * 1e3
     root = cap.inventory(capture, channel_fd=-1 if channel_fd is None else channel_fd, durable=durable)
@@ -168,3 +174,172 @@ def clean_stale_twins(pid: int) -> None:
     stale = stale_twins(pid)
     if stale:
         reap(pid, stale)
+
+
+# --- restore ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Restored:
+    """A tree that runs again."""
+
+    pid: int
+    pids: dict[int, int]
+    warnings: list[str] = field(default_factory=list)
+
+    def wait(self) -> int:
+        """Wait for the root process (a child of ours); its wait status."""
+        return os.waitpid(self.pid, 0)[1]
+
+
+def restore(
+    image_dir: str | Path,
+    *,
+    into: int | None = None,
+    pid: str = "auto",
+    lazy: bool = False,
+    channel: socket.socket | None = None,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+    on_commit: Callable[[], None] | None = None,
+) -> Restored:
+    """Bring an image back: as a fresh tree, or `into` a living process, which keeps its pid.
+
+    `pid` says what to do about pids: "same" insists on the old ones, "any" takes new ones, "auto" keeps them where
+    the OS kernel permits. `channel` is put where the image's channel was. `stdio` are our descriptors for standard
+    streams whose other end was outside the image (-1: /dev/null). `on_commit` is called just before the point of no
+    return.
+
+    Raises EngineError subclasses; RestoreFailed has `past_no_return`. On failure nothing half-made stays behind.
+    """
+    folder = Path(image_dir)
+    inventory = read_inventory(folder)
+    reb.check_all(folder, inventory, lazy=lazy)
+    tables = descriptors.RebuildTables(
+        folder, inventory.descriptions, root_pid=inventory.root_pid, stdio=stdio,
+        boot_id_same=inventory.host.boot_id == cap.boot_id(), channel_fd=channel.fileno() if channel else -1,
+    )  # fmt: skip
+    for entry in inventory.processes:
+        for row in entry.descriptors:
+            tables.holders.setdefault(row.description, []).append((entry.pid, row.fd))
+    rebuild = reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False)
+    with ExitStack() as stack:
+        stack.callback(reb.discard, rebuild)
+        if into is None:
+            return _restore_fresh(rebuild, pid, on_commit)
+        return _restore_into(rebuild, into, pid, on_commit, stack)
+
+
+def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:
+    reb.check_memory(rebuild.inventory)
+    rebuild.set_tids = _choose_tids(rebuild, policy, set())
+    _validate_descriptors(rebuild)
+    leader: Thread | None = None
+    try:
+        reb.prepare(rebuild)
+        if on_commit is not None:
+            on_commit()
+        leader = reb.spawn_root(rebuild)
+        reb.check_xstate(rebuild.inventory, len(leader.get_xstate()))
+        _build(rebuild, leader)
+    except BaseException as error:
+        reb.abandon(rebuild, leader)
+        _raise_as_failure(error, past_no_return=False)
+    return Restored(rebuild.tables.pids[rebuild.inventory.root_pid], dict(rebuild.tables.pids), rebuild.warnings)
+
+
+def _restore_into(
+    rebuild: reb.Rebuild, target: int, policy: str, on_commit: Callable[[], None] | None, stack: ExitStack
+) -> Restored:
+    with frozen_tree(target) as frozen:
+        process = frozen.processes[target]
+        reb.check_memory(rebuild.inventory, freed=_resident_bytes(target))
+        reb.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
+        leaving = {tid for member in frozen.processes.values() for tid in member.threads} | set(frozen.zombies)
+        rebuild.set_tids = _choose_tids(rebuild, policy, leaving)
+        rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
+        rebuild.tables.same_place = True
+        _validate_descriptors(rebuild)
+        try:
+            reb.prepare(rebuild)
+        except BaseException as error:
+            _raise_as_failure(error, past_no_return=False)
+        if on_commit is not None:
+            on_commit()
+        leader = process.main
+        try:
+            _empty(frozen, process)
+            _build(rebuild, leader)
+        except BaseException as error:
+            reb.abandon(rebuild, leader)
+            _raise_as_failure(error, past_no_return=True)
+        for member in frozen.processes.values():
+            member.threads.clear()  # nothing of the old life is left to let go
+    return Restored(target, dict(rebuild.tables.pids), rebuild.warnings)
+
+
+def _choose_tids(rebuild: reb.Rebuild, policy: str, leaving: set[int]) -> bool:
+    """Whether to ask for the old pids. Raises HostUnsupported when they are insisted on and cannot be had."""
+    if policy == "any":
+        return False
+    permitted = reb.may_set_tids()
+    taken = reb.taken_tids(rebuild.inventory, leaving) if permitted else []
+    if permitted and not taken:
+        return True
+    why = f"pid {taken[0]} is in use" if taken else "this user may not choose pids (CAP_CHECKPOINT_RESTORE)"
+    if policy == "same":
+        raise HostUnsupported(f"the old pids cannot be had: {why}", hint="use --pid auto, or free the pid")
+    rebuild.warnings.append(f"the processes have new pids: {why}")
+    return False
+
+
+def _validate_descriptors(rebuild: reb.Rebuild) -> None:
+    descriptors.validate(rebuild.tables, rebuild.kinds)
+
+
+def _empty(frozen: FrozenTree, process: Process) -> None:
+    """End the present: its children, its threads but one."""
+    leader = process.main
+    gadget = process.gadgets.syscall
+    leader.set_options(stub.STUB_OPTIONS)
+    for pid in reversed(list(frozen.processes)):
+        if pid != process.pid:
+            stub.kill_and_collect(pid)
+            frozen.processes[pid].threads.clear()
+    stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
+    leader.set_sigmask(ALL_BUT_SIGTRAP)
+    _reap_children(leader, gadget)
+    stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
+
+
+def _reap_children(leader: Thread, gadget: int) -> None:
+    try:
+        while True:
+            stub.step_call(leader, gadget, "wait4", 0xFFFFFFFFFFFFFFFF, 0, 0x40000000, 0)
+    except ChildProcessError:
+        return
+
+
+def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
+    """The common course: a tree of stubs becomes the image's tree and runs."""
+    reb.grow_tree(rebuild, leader)
+    for building in rebuild.built.values():
+        reb.become(rebuild, building)
+        reb.fill(rebuild, building)
+        reb.place_descriptors(building)
+        reb.settle(rebuild, building)
+        reb.make_threads(rebuild, building)
+    reb.end_zombies(rebuild)
+    reb.finish_descriptors(rebuild)
+    for building in rebuild.built.values():
+        reb.identity(rebuild, building)
+    reb.launch(rebuild)
+
+
+def _raise_as_failure(error: BaseException, *, past_no_return: bool) -> None:
+    """Engine errors of before the point of no return stay what they are; the rest says where it happened."""
+    if isinstance(error, EngineError) and not past_no_return:
+        raise error
+    if not isinstance(error, Exception):
+        raise error
+    hint = "the process was lost; restart the checkpoint into a fresh one" if past_no_return else ""
+    raise RestoreFailed(f"the restore failed: {error}", hint=hint, past_no_return=past_no_return) from error

@@ -31,7 +31,7 @@ SYS = {
     "ioprio_set": 251, "ioprio_get": 252, "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "get_robust_list": 274,
     "epoll_pwait": 281, "signalfd4": 289, "timerfd_settime": 286, "dup3": 292, "preadv": 295, "pwritev": 296,
     "rt_tgsigqueueinfo": 297, "prlimit64": 302, "sendmsg": 46, "kcmp": 312, "sched_setattr": 314,
-    "sched_getattr": 315, "seccomp": 317, "memfd_create": 319, "mlock2": 325, "statx": 332, "rseq": 334, "pidfd_send_signal": 424,
+    "sched_getattr": 315, "unshare": 272, "seccomp": 317, "memfd_create": 319, "mlock2": 325, "statx": 332, "rseq": 334, "pidfd_send_signal": 424,
     "pidfd_open": 434, "clone3": 435, "close_range": 436, "pidfd_getfd": 438, "epoll_pwait2": 441,
     "process_vm_readv": 310, "process_vm_writev": 311, "msgrcv": 70, "msgsnd": 69, "inotify_add_watch": 254,
     "mq_open": 240, "mq_timedsend": 242, "mq_timedreceive": 243, "io_uring_setup": 425, "timerfd_create": 283,
@@ -46,10 +46,35 @@ class UserRegs(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_uint64)
-        for name in (
-            "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
-            "fs_base gs_base ds es fs gs"
-        ).split()
+        for name in [
+            "r15",
+            "r14",
+            "r13",
+            "r12",
+            "rbp",
+            "rbx",
+            "r11",
+            "r10",
+            "r9",
+            "r8",
+            "rax",
+            "rcx",
+            "rdx",
+            "rsi",
+            "rdi",
+            "orig_rax",
+            "rip",
+            "cs",
+            "eflags",
+            "rsp",
+            "ss",
+            "fs_base",
+            "gs_base",
+            "ds",
+            "es",
+            "fs",
+            "gs",
+        ]
     ]
 
     if TYPE_CHECKING:
@@ -120,9 +145,26 @@ TABLE_ROW = struct.Struct("<8Q")
 
 # struct ucontext up to and with uc_sigmask; see build_sigframe in tracee/inject.py
 UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS = 1, 2, 4
-SIGCONTEXT_ORDER = (
-    "r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags"
-).split()
+SIGCONTEXT_ORDER = [
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+    "rdi",
+    "rsi",
+    "rbp",
+    "rbx",
+    "rdx",
+    "rax",
+    "rcx",
+    "rsp",
+    "rip",
+    "eflags",
+]
 FP_XSTATE_MAGIC1 = 0x46505853
 FP_XSTATE_MAGIC2 = 0x46505845
 FXSAVE_SW_RESERVED_OFFSET = 464

@@ -124,10 +124,20 @@ class _PmScanArg(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_uint64)
-        for name in (
-            "size flags start end walk_end vec vec_len max_pages category_inverted category_mask "
-            "category_anyof_mask return_mask"
-        ).split()
+        for name in [
+            "size",
+            "flags",
+            "start",
+            "end",
+            "walk_end",
+            "vec",
+            "vec_len",
+            "max_pages",
+            "category_inverted",
+            "category_mask",
+            "category_anyof_mask",
+            "return_mask",
+        ]
     ]
 
 

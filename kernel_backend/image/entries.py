@@ -12,10 +12,10 @@ from msgspec import Meta
 
 from kernel_backend.image.descriptions import Description
 
-Address = Annotated[int, Meta(ge=0, le=0xFFFFFFFFFFFFFFFF)]
+Address = Annotated[int, Meta(ge=0)]
 Pid = Annotated[int, Meta(ge=0, le=2**22)]
 FdNumber = Annotated[int, Meta(ge=0, le=2**30)]
-Word = Annotated[int, Meta(ge=0, le=0xFFFFFFFFFFFFFFFF)]
+Word = Annotated[int, Meta(ge=0)]
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -81,9 +81,7 @@ def verify_files(folder: Path, inventory: Inventory, *, trust_untouched: bool = 
         except OSError as error:
             raise ImageCorrupt(f"{path} is missing from the image", path=str(path)) from error
         if found.st_size != recorded.size:
-            raise ImageCorrupt(
-                f"{path} is damaged: {found.st_size} bytes instead of {recorded.size}", path=str(path)
-            )
+            raise ImageCorrupt(f"{path} is damaged: {found.st_size} bytes instead of {recorded.size}", path=str(path))
         if trust_untouched and _untouched(recorded, found.st_ino, found.st_ctime_ns):
             continue
         if file_digest(path) != recorded.blake3:

@@ -109,7 +109,7 @@ def _private_file_entry(
 ) -> None:
     """A private file mapping: only changed pages are saved, unless the file cannot be had again."""
     try:
-        found = os.stat(mapping.path)  # noqa: PTH116
+        found = os.stat(mapping.path)
         usable = found.st_ino == mapping.inode and not PAGES_FILE.search(mapping.path)
     except OSError:
         usable = False
@@ -133,7 +133,7 @@ _identities: dict[tuple[str, int, int, int, int], FileIdentity] = {}
 
 def identify(path: str) -> FileIdentity:
     """A file's identity as an image records it."""
-    found = os.stat(path)  # noqa: PTH116
+    found = os.stat(path)
     key = (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     if key not in _identities:
         _identities[key] = FileIdentity(
@@ -159,9 +159,7 @@ def check_file(file: FileIdentity, *, content_matters: bool = True) -> None:
     try:
         now = identify(file.path)
     except OSError as error:
-        raise FileChanged(
-            f"{file.path}, which the image maps, is gone ({error.strerror})", path=file.path
-        ) from error
+        raise FileChanged(f"{file.path}, which the image maps, is gone ({error.strerror})", path=file.path) from error
     if not content_matters or (now.size, now.mtime_ns) == (file.size, file.mtime_ns):
         return
     if file.build_id and now.build_id == file.build_id and now.size == file.size:
@@ -266,7 +264,9 @@ def name_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
                 offsets[vma.name] = len(arguments)
                 arguments += vma.name.encode(errors="surrogateescape")[:79] + b"\0"
             at = data + offsets[vma.name]
-            calls.append(Call("prctl", linux.PR_SET_VMA, linux.PR_SET_VMA_ANON_NAME, vma.start, vma.end - vma.start, at))
+            calls.append(
+                Call("prctl", linux.PR_SET_VMA, linux.PR_SET_VMA_ANON_NAME, vma.start, vma.end - vma.start, at)
+            )
     return calls, bytes(arguments)
 
 

@@ -242,9 +242,7 @@ def write_from_outside(pid: int, runs: list[PageRun], fd: int) -> str:
 def unreadable_runs(layout: Layout, runs: list[PageRun]) -> set[int]:
     """Start addresses of runs that the process itself may not read (PROT_NONE with contents) or that may fault."""
     spans = [
-        (vma.start, vma.end)
-        for i, vma in enumerate(layout.vmas)
-        if not vma.prot & linux.PROT_READ or i in layout.whole
+        (vma.start, vma.end) for i, vma in enumerate(layout.vmas) if not vma.prot & linux.PROT_READ or i in layout.whole
     ]
     return {run.address for run in runs if any(low <= run.address < high for low, high in spans)}
 
@@ -277,4 +275,3 @@ def _fill_part(shop: Workshop, vectors: bytearray, calls: list[Call], expected: 
     for got, wanted in zip(shop.run(calls), expected, strict=True):
         if got != wanted:
             raise EngineError(f"only {got} of {wanted} bytes of memory could be read from the image")
-

@@ -1,4 +1,4 @@
-"""What belongs to a process as a whole: credentials, limits, folders, mm fields, prctl settings, its place in the tree."""
+"""What belongs to a process as a whole: credentials, limits, folders, mm fields, prctl settings."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def fill(fd: int, entry: SharedMemoryEntry, folder: Path) -> None:
 def add_seals(fd: int, entry: SharedMemoryEntry) -> None:
     """Seals last: they would forbid filling."""
     if entry.seals:
-            fcntl.fcntl(fd, linux.F_ADD_SEALS, entry.seals)
+        fcntl.fcntl(fd, linux.F_ADD_SEALS, entry.seals)
 
 
 def key_of_stat(found: os.stat_result) -> str:

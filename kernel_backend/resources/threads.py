@@ -125,7 +125,7 @@ def inside_rseq_section(process: Process, entry: ThreadEntry) -> bool:
     """Whether the thread stopped inside a restartable sequence (its rseq_cs pointer is set)."""
     if entry.rseq is None:
         return False
-    return struct.unpack("<Q", process.read(entry.rseq.address + 8, 8))[0] != 0
+    return any(process.read(entry.rseq.address + 8, 8))
 
 
 assert arch.TABLE_ROW.size == 64

@@ -30,9 +30,14 @@ def capture_timers(borrowed: Borrowed, pid: int) -> list[TimerEntry]:
         borrowed.call("timer_gettime", timer.timer_id, borrowed.data)
         entries.append(
             TimerEntry(
-                timer_id=timer.timer_id, clock=timer.clock, notify=timer.notify, signo=timer.signo,
-                value=timer.value, target_tid=timer.target_tid, setting=borrowed.get(ITIMERSPEC_BYTES),
-            )  # fmt: skip
+                timer_id=timer.timer_id,
+                clock=timer.clock,
+                notify=timer.notify,
+                signo=timer.signo,
+                value=timer.value,
+                target_tid=timer.target_tid,
+                setting=borrowed.get(ITIMERSPEC_BYTES),
+            )
         )
     return entries
 
@@ -66,7 +71,5 @@ def create_timers(workshop: Workshop, entry: ProcessEntry, tids: dict[int, int])
 def timer_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
     """Calls that arm the POSIX timers."""
     armed = [timer for timer in entry.timers if timer.setting[16:] != bytes(16)]
-    calls = [
-        Call("timer_settime", timer.timer_id, 0, data + i * ITIMERSPEC_BYTES, 0) for i, timer in enumerate(armed)
-    ]
+    calls = [Call("timer_settime", timer.timer_id, 0, data + i * ITIMERSPEC_BYTES, 0) for i, timer in enumerate(armed)]
     return calls, b"".join(timer.setting for timer in armed)

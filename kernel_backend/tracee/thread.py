@@ -77,7 +77,9 @@ class Thread:
             return ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid)
         tracer = int(status["TracerPid"])
         if tracer:
-            return TargetBusy(f"process {self.tgid} is traced by process {tracer} already", pid=self.tgid, tracer=tracer)
+            return TargetBusy(
+                f"process {self.tgid} is traced by process {tracer} already", pid=self.tgid, tracer=tracer
+            )
         return TargetDenied(f"not permitted to trace process {self.tgid} ({status.get('Name', '?')})", pid=self.tgid)
 
     def interrupt(self) -> None:

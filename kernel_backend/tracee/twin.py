@@ -13,10 +13,11 @@ import os
 import signal
 from collections.abc import Iterable
 
-from kernel_backend.abi import arch, linux
+from kernel_backend.abi import linux
 from kernel_backend.host import proc
-from kernel_backend.tracee.inject import WORD, Workshop, check
+from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.process import Process, frozen_thread
+from kernel_backend.tracee.stub import open_workshop, step_call
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, ThreadGone
 
 WORKSHOP_BYTES = 1 << 18
@@ -37,31 +38,14 @@ class Twin:
         """Wait for its first stop, tie its life to ours, close its descriptors."""
         self.thread.wait()
         self.thread.set_options(linux.PTRACE_O_EXITKILL)
-        self._step_call("close_range", 0, 0xFFFFFFFF, 0)
-
-    def _step_call(self, name: str, *args: int) -> int:
-        """One call without a workshop: the twin's registers are nobody's, so nothing is saved."""
-        regs = self.thread.get_regs()
-        a = [*args, 0, 0, 0, 0, 0, 0]
-        regs.rip, regs.rax, regs.orig_rax = self.gadgets.syscall, arch.SYS[name], WORD
-        regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9 = [x & WORD for x in a[:6]]
-        self.thread.set_regs(regs)
         self.thread.set_sigmask(ALL_BUT_SIGTRAP)
-        while True:
-            self.thread.resume(linux.PTRACE_SINGLESTEP)
-            stop = self.thread.wait()
-            after = self.thread.get_regs()
-            if stop.is_step and after.rip == self.gadgets.syscall + 2:
-                return check(after.rax, name)
+        step_call(self.thread, self.gadgets.syscall, "close_range", 0, 0xFFFFFFFF, 0)
 
     @property
     def workshop(self) -> Workshop:
         """A page of ours in the twin, for moving data."""
         if self._workshop is None:
-            prot = linux.PROT_READ | linux.PROT_WRITE | linux.PROT_EXEC
-            flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
-            address = self._step_call("mmap", 0, WORKSHOP_BYTES, prot, flags, -1, 0)
-            self._workshop = Workshop(self.thread, address, WORKSHOP_BYTES)
+            self._workshop = open_workshop(self.thread, 0, WORKSHOP_BYTES, fixed=False)
         return self._workshop
 
     def end(self) -> None:
@@ -112,4 +96,3 @@ def stale_twins(pid: int) -> list[int]:
         if stat.state == "Z" and stat.exit_signal == 0:
             stale.append(child)
     return stale
-

@@ -1,0 +1,141 @@
+"""What this host allows: each feature is tried, never guessed from a version."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_backend.abi import linux
+from kernel_backend.host import libc, proc
+
+_CAPABILITY_BITS = {"CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_CHECKPOINT_RESTORE": 40}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One probed ability: whether it is there, and what follows from that."""
+
+    name: str
+    available: bool
+    detail: str
+
+
+def probe() -> dict[str, Feature]:
+    """Try everything the engine relies on or profits from."""
+    return {name: Feature(name, *check()) for name, check in _CHECKS.items()}
+
+
+def effective_capabilities() -> set[str]:
+    """Those of the capabilities we care about that this process has."""
+    bits = int(proc.status(os.getpid())["CapEff"], 16)
+    return {name for name, bit in _CAPABILITY_BITS.items() if bits >> bit & 1}
+
+
+def _in_child(work: Callable[[], None]) -> int:
+    """Run `work` in a forked child; its errno, or 0. The child does nothing else."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        except OSError as error:
+            os._exit(min(error.errno or 255, 255))
+        except BaseException:
+            os._exit(255)
+    status = os.waitpid(pid, 0)[1]
+    return os.waitstatus_to_exitcode(status)
+
+
+def _ptrace() -> tuple[bool, str]:
+    scope_file = Path("/proc/sys/kernel/yama/ptrace_scope")
+    scope = int(scope_file.read_text()) if scope_file.exists() else 0
+    if scope and "CAP_SYS_PTRACE" not in effective_capabilities():
+        return False, (
+            f"Yama's ptrace_scope is {scope}: only descendants may be traced; a Jupyter kernel that loaded the "
+            "extension allows its own helper, others cannot be checkpointed from outside"
+        )
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        libc.ptrace(linux.PTRACE_SEIZE, child, 0, 0)
+        return True, "processes of this user can be checkpointed from outside"
+    except OSError as error:
+        return False, f"tracing is forbidden here ({error.strerror}): only the objects tier can work"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _set_tid() -> tuple[bool, str]:
+    if effective_capabilities() & {"CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"}:
+        return True, "restored processes get their old pids wherever these are free"
+    return False, (
+        "this user may not choose pids (CAP_CHECKPOINT_RESTORE): a fresh process tree gets new pids; a restart in "
+        "place keeps the pid of the process"
+    )
+
+
+def _pagemap_scan() -> tuple[bool, str]:
+    try:
+        with Path("/proc/self/pagemap").open("rb") as file:
+            libc.pagemap_scan(file.fileno(), 0, 1 << 20, mask=0, any_of=linux.PAGE_IS_PRESENT)
+    except OSError:
+        return False, "used pages are found by reading /proc/PID/pagemap, which is slower"
+    return True, "used pages are found quickly"
+
+
+def _user_namespaces() -> tuple[bool, str]:
+    failed = _in_child(lambda: _unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWPID))
+    if failed:
+        return False, f"user namespaces cannot be made here ({os.strerror(failed)})"
+    return True, "pids can be kept inside a namespace of one's own without privileges"
+
+
+def _unshare(flags: int) -> None:
+    libc.syscall("unshare", flags)
+
+
+def _pidfd_getfd() -> tuple[bool, str]:
+    try:
+        pidfd = libc.pidfd_open(os.getpid())
+        os.close(libc.pidfd_getfd(pidfd, pidfd))
+        os.close(pidfd)
+    except OSError as error:
+        return False, f"descriptors cannot be looked into ({error.strerror}): nothing can be captured"
+    return True, "descriptors can be looked into"
+
+
+def _kcmp() -> tuple[bool, str]:
+    try:
+        libc.kcmp(os.getpid(), os.getpid(), linux.KCMP_FILE, 0, 0)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            return False, f"shared descriptors cannot be told apart ({error.strerror}): nothing can be captured"
+    return True, "descriptors shared by dup and fork are recognised"
+
+
+def _vdso() -> tuple[bool, str]:
+    try:
+        libc.syscall("arch_prctl", linux.ARCH_MAP_VDSO_64, 0)
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            return True, "the OS kernel's own code can be put where an image expects it"
+        return False, "the OS kernel lacks CONFIG_CHECKPOINT_RESTORE: images cannot be restored, only taken"
+    return True, "the OS kernel's own code can be put where an image expects it"
+
+
+_CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
+    "ptrace": _ptrace,
+    "pidfd_getfd": _pidfd_getfd,
+    "kcmp": _kcmp,
+    "map_vdso": _vdso,
+    "set_tid": _set_tid,
+    "user_namespaces": _user_namespaces,
+    "pagemap_scan": _pagemap_scan,
+}

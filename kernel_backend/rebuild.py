@@ -1,0 +1,498 @@
+"""From an image to a tree of processes: what the restore pipeline in engine.py does at each of its steps."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernel_backend import capture
+from kernel_backend.abi import arch, linux
+from kernel_backend.errors import HostUnsupported, NoRoom, TargetDenied
+from kernel_backend.host import libc, proc, room
+from kernel_backend.image import reader
+from kernel_backend.image.entries import Inventory, ProcessEntry, ThreadEntry, ZombieEntry
+from kernel_backend.resources import (
+    descriptors,
+    memory,
+    pages,
+    processes,
+    shared_memory,
+    signals,
+    threads,
+    timers,
+)
+from kernel_backend.tracee import stub
+from kernel_backend.tracee.courier import courier
+from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.thread import Thread, ThreadGone
+
+WORKSHOP_BYTES = 1 << 20
+_CAP_SYS_ADMIN, _CAP_CHECKPOINT_RESTORE = 21, 40
+_THREAD_FLAGS = (
+    linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
+)
+_F_DUPFD_CLOEXEC = 1030
+
+
+@dataclass
+class Building:
+    """One process in the making."""
+
+    entry: ProcessEntry
+    leader: Thread
+    shop: Workshop
+    threads: dict[int, Thread] = field(default_factory=dict)  # by image tid
+    moved: list[int] = field(default_factory=list)  # where the received descriptors wait to be placed
+
+    @property
+    def pid(self) -> int:
+        """Its new pid."""
+        return self.leader.tgid
+
+
+@dataclass
+class Rebuild:
+    """A restore under way."""
+
+    folder: Path
+    inventory: Inventory
+    tables: descriptors.RebuildTables
+    kinds: Sequence[descriptors.Kind]
+    set_tids: bool
+    built: dict[int, Building] = field(default_factory=dict)  # by image pid
+    shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
+    zombies: dict[int, Thread] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know."""
+        return self.tables.warnings
+
+    @property
+    def root(self) -> ProcessEntry:
+        """The root process's entry."""
+        return next(p for p in self.inventory.processes if p.pid == self.inventory.root_pid)
+
+
+# --- validation: nothing is touched -----------------------------------------------------------------------------------
+
+
+def check_host(inventory: Inventory) -> None:
+    """The image can run on this OS kernel and processor. Raises HostUnsupported."""
+    theirs, ours = inventory.host, capture.host_entry(0)
+    if (theirs.machine, theirs.page_size) != (ours.machine, ours.page_size):
+        raise HostUnsupported(f"the image is of a {theirs.machine} host, this is a {ours.machine} host")
+    if theirs.vdso_blake3 != ours.vdso_blake3:
+        raise HostUnsupported(
+            f"the image was taken under another OS kernel ({theirs.os_kernel}, here {ours.os_kernel})",
+            hint="restart it on a host with the same OS kernel, or restore the objects tier",
+        )
+
+
+def check_xstate(inventory: Inventory, here: int) -> None:
+    """The processor state has the layout that this host uses."""
+    if inventory.host.xstate_bytes != here:
+        raise HostUnsupported(
+            f"the image holds {inventory.host.xstate_bytes} bytes of processor state, this processor has {here}",
+            hint="restart it on a host with the same processor features",
+        )
+
+
+def check_user(inventory: Inventory) -> None:
+    """Without privileges only one's own processes can come back."""
+    if os.geteuid() == 0:
+        return
+    for entry in inventory.processes:
+        if set(entry.credentials.uids) != {os.geteuid()}:
+            raise TargetDenied(
+                f"process {entry.pid} of the image ran as user {entry.credentials.uids[1]}, you are {os.geteuid()}",
+                hint="restart it as that user, or as root",
+            )
+
+
+def check_memory(inventory: Inventory, *, freed: int = 0) -> None:
+    """The image's pages fit into memory."""
+    needed = sum(pages.total_bytes(entry.pagemap) for entry in inventory.processes)
+    available = room.available_bytes() + freed
+    if needed > available:
+        raise NoRoom(
+            f"the image needs {needed / 2**20:.0f} MiB of memory, {available / 2**20:.0f} MiB are left",
+            needed=needed, free=available,
+        )  # fmt: skip
+
+
+def check_all(folder: Path, inventory: Inventory, *, lazy: bool) -> None:
+    """Everything that can be known to be wrong before the present is touched."""
+    check_host(inventory)
+    check_user(inventory)
+    reader.verify_files(folder, inventory, trust_untouched=lazy)
+    for entry in inventory.processes:
+        memory.check_files(entry)
+
+
+def all_tids(inventory: Inventory) -> Iterator[int]:
+    """Every pid and tid that the image's memory may know."""
+    for entry in inventory.processes:
+        for thread in entry.threads:
+            yield thread.tid
+    for zombie in inventory.zombies:
+        yield zombie.pid
+
+
+def may_set_tids() -> bool:
+    """Whether clone3(2) lets us choose pids: CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN."""
+    effective = int(proc.status(os.getpid())["CapEff"], 16)
+    return bool(effective & (1 << _CAP_SYS_ADMIN | 1 << _CAP_CHECKPOINT_RESTORE))
+
+
+def taken_tids(inventory: Inventory, leaving: set[int]) -> list[int]:
+    """Pids and tids of the image that somebody else has now; `leaving` are those of the tree that will be replaced."""
+    return [tid for tid in all_tids(inventory) if tid not in leaving and Path(f"/proc/{tid}").exists()]
+
+
+# --- preparation in our own process -----------------------------------------------------------------------------------
+
+
+def prepare(rebuild: Rebuild) -> None:
+    """Make every shared object and every open file description, here; the present is still untouched."""
+    for entry in rebuild.inventory.shared_memory:
+        rebuild.shared[entry.key] = shared_memory.rebuild(entry, rebuild.folder)
+    rebuild.tables.shared = rebuild.shared
+    descriptors.rebuild(rebuild.tables, rebuild.kinds)
+
+
+def discard(rebuild: Rebuild) -> None:
+    """Close everything of ours."""
+    rebuild.tables.close()
+    for fd in {*rebuild.shared.values(), *rebuild.tables.live.values()}:
+        os.close(fd)
+    rebuild.shared.clear()
+    rebuild.tables.live.clear()
+
+
+# --- the tree of stubs ------------------------------------------------------------------------------------------------
+
+
+def spawn_root(rebuild: Rebuild) -> Thread:
+    """A fresh stub for the root process."""
+    leader = stub.spawn(rebuild.root.pid if rebuild.set_tids else 0)
+    gadget = stub.find_syscall(leader.tgid)
+    stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
+    return leader
+
+
+def grow_tree(rebuild: Rebuild, root: Thread) -> None:
+    """Fork the stubs of all descendants, each from its parent, in the sessions and groups they were in."""
+    _grow(rebuild, rebuild.root, stub.open_workshop(root, 0, WORKSHOP_BYTES, fixed=False))
+    for building in rebuild.built.values():
+        _join_group(rebuild, building)
+
+
+def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop) -> None:
+    rebuild.built[entry.pid] = Building(entry, shop.thread, shop)
+    rebuild.tables.pids[entry.pid] = shop.thread.tgid
+    children: list[ProcessEntry | ZombieEntry] = [
+        *(p for p in rebuild.inventory.processes if p.ppid == entry.pid and p is not entry),
+        *(z for z in rebuild.inventory.zombies if z.ppid == entry.pid),
+    ]
+    leads_session = entry.sid == entry.pid
+    early = [child for child in children if leads_session and child.sid not in (entry.pid, child.pid)]
+    born = [(child, _fork(rebuild, shop, child)) for child in early]
+    _lead(shop, entry)
+    born += [(child, _fork(rebuild, shop, child)) for child in children if child not in early]
+    for child, child_shop in born:
+        if isinstance(child, ProcessEntry):
+            _grow(rebuild, child, child_shop)
+        else:
+            _lead(child_shop, child)
+            rebuild.zombies[child.pid] = child_shop.thread
+
+
+def _lead(shop: Workshop, entry: ProcessEntry | ZombieEntry) -> None:
+    """Become leader of a session or group of one's own, unless one is already."""
+    now = proc.stat(shop.thread.tgid)
+    if entry.sid == entry.pid and now.sid != now.pid:
+        shop.call("setsid")
+    elif entry.pgid == entry.pid and now.pgid != now.pid:
+        shop.call("setpgid", 0, 0)
+
+
+def _fork(rebuild: Rebuild, shop: Workshop, child: ProcessEntry | ZombieEntry) -> Workshop:
+    tid_at = shop.put(struct.pack("<i", child.pid), 128)
+    count = 1 if rebuild.set_tids else 0
+    args = arch.CLONE_ARGS.pack(0, 0, 0, 0, child.exit_signal, 0, 0, 0, tid_at if count else 0, count, 0)
+    shop.call("clone3", shop.put(args), len(args))
+    new = shop.new_tids.pop()
+    thread = Thread(new, new)
+    thread.wait()
+    return Workshop(thread, shop.address, shop.size)
+
+
+def _join_group(rebuild: Rebuild, building: Building) -> None:
+    wanted = rebuild.tables.pids.get(building.entry.pgid)
+    if wanted is not None and proc.stat(building.pid).pgid != wanted:
+        building.shop.call("setpgid", 0, wanted)
+
+
+def end_zombies(rebuild: Rebuild) -> None:
+    """Let the stubs of dead children die as they did, unreaped."""
+    for entry in rebuild.inventory.zombies:
+        thread = rebuild.zombies[entry.pid]
+        rebuild.tables.pids[entry.pid] = thread.tgid
+        sig = entry.exit_code & 0x7F
+        if sig:
+            os.kill(thread.tgid, signal.SIGKILL)
+        else:
+            gadget = stub.find_syscall(thread.tgid)
+            try:
+                stub.step_call(thread, gadget, "exit_group", entry.exit_code >> 8 & 0xFF)
+            except ThreadGone:
+                continue
+        stub.collect(thread.tgid)
+
+
+# --- one process ------------------------------------------------------------------------------------------------------
+
+
+def become(rebuild: Rebuild, building: Building) -> None:
+    """Run the image's program, then empty the address space down to our workshop."""
+    entry, leader = building.entry, building.leader
+    stub.execute(building.shop, entry.exe.path)
+    occupied = [(vma.start, vma.end) for vma in entry.vmas] + [(m.start, m.end) for m in proc.maps(building.pid)]
+    address = memory.find_hole(WORKSHOP_BYTES, occupied)
+    building.shop = stub.open_workshop(leader, address, WORKSHOP_BYTES, fixed=True)
+    building.shop.run([Call("close_range", 0, 0xFFFFFFFF, 0), *memory.clear_calls(building.shop)])
+    building.shop.run(memory.map_vdso_calls(entry))
+
+
+def fill(rebuild: Rebuild, building: Building) -> None:
+    """Descriptors in, mappings made, contents read."""
+    entry, shop = building.entry, building.shop
+    resource.prlimit(building.pid, resource.RLIMIT_NOFILE, _enough_descriptors(building.pid))
+    own = rebuild.tables.own
+    mapped = [_open_mapped(entry, i) for i in range(len(entry.files))]
+    shared_keys = sorted({vma.shared for vma in entry.vmas if vma.kind == "shared"})
+    source = os.open(rebuild.folder / pages.pages_name(entry.pid), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        wanted = [own[row.description] for row in entry.descriptors]
+        ours = [*wanted, *mapped, *(rebuild.shared[key] for key in shared_keys), source]
+        moved = _hand_over(building, ours)
+    finally:
+        for fd in (*mapped, source):
+            os.close(fd)
+    building.moved = moved[: len(wanted)]
+    files = dict(enumerate(moved[len(wanted) : len(wanted) + len(mapped)]))
+    shared = dict(zip(shared_keys, moved[len(wanted) + len(mapped) : -1], strict=True))
+    shop.run(memory.map_calls(entry, memory.Sources(files, shared, {})))
+    shop.run(memory.advise_calls(entry))
+    pages.fill(shop, entry, moved[-1], set())
+    shop.run(memory.protect_calls(entry))
+    calls, arguments = memory.name_calls(entry, shop.data)
+    shop.put(arguments)
+    _run_harmless(shop, calls)
+    processes.set_mm(shop, entry.mm)
+
+
+def _enough_descriptors(pid: int) -> tuple[int, int]:
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    return hard, hard
+
+
+def _open_mapped(entry: ProcessEntry, index: int) -> int:
+    """A mapped file, writable where a shared mapping writes to it."""
+    writes = any(vma.file == index and not vma.private and vma.prot & linux.PROT_WRITE for vma in entry.vmas)
+    return os.open(entry.files[index].path, (os.O_RDWR if writes else os.O_RDONLY) | os.O_CLOEXEC)
+
+
+def _hand_over(building: Building, ours: list[int]) -> list[int]:
+    """Send our descriptors and move them above every number that the image uses."""
+    shop = building.shop
+    base = max((row.fd for row in building.entry.descriptors), default=0) + 1
+    with courier(shop) as line:
+        numbers = line.send(ours)
+        moved = shop.run(Call("fcntl", number, _F_DUPFD_CLOEXEC, base + 1) for number in numbers)
+        shop.run(Call("close", number) for number in numbers)
+    return moved
+
+
+def _run_harmless(shop: Workshop, calls: Sequence[Call]) -> None:
+    """Calls whose failure loses nothing."""
+    for call in calls:
+        try:
+            shop.run([call])
+        except OSError:
+            return
+
+
+def place_descriptors(building: Building) -> None:
+    """Put every descriptor at its number, and drop what only the building needed."""
+    rows, moved = building.entry.descriptors, building.moved
+    calls = [Call("dup3", at, row.fd, os.O_CLOEXEC if row.cloexec else 0) for row, at in zip(rows, moved, strict=True)]
+    base = max((row.fd for row in rows), default=-1) + 1
+    building.shop.run([*calls, Call("close_range", base, 0xFFFFFFFF, 0)])
+
+
+def settle(rebuild: Rebuild, building: Building) -> None:
+    """Folders, dispositions, prctl settings, POSIX timers."""
+    entry, shop = building.entry, building.shop
+    for calls, arguments in (
+        processes.folder_calls(entry, shop.data),
+        signals.flush_calls(shop.data),
+        signals.action_calls(entry, shop.data),
+    ):
+        shop.put(arguments)
+        shop.run(calls)
+    shop.run(processes.prctl_calls(entry))
+
+
+def make_threads(rebuild: Rebuild, building: Building) -> None:
+    """All threads, each with its own masks, lists and names, stopped."""
+    entry, shop = building.entry, building.shop
+    building.threads[entry.pid] = building.leader
+    for thread in entry.threads[1:]:
+        building.threads[thread.tid] = _clone_thread(rebuild, building, thread)
+    pairs = [(thread, building.threads[thread.tid]) for thread in entry.threads if not thread.exited]
+    _setup_threads(shop, pairs)
+    _correct_tids(rebuild, building)
+    timers.create_timers(shop, entry, {image: thread.tid for image, thread in building.threads.items()})
+
+
+def _clone_thread(rebuild: Rebuild, building: Building, thread: ThreadEntry) -> Thread:
+    shop = building.shop
+    use = rebuild.set_tids
+    tid_at = shop.put(struct.pack("<i", thread.tid), 128)
+    args = arch.CLONE_ARGS.pack(_THREAD_FLAGS, 0, 0, 0, 0, 0, 0, 0, tid_at if use else 0, int(use), 0)
+    shop.call("clone3", shop.put(args), len(args))
+    made = Thread(shop.new_tids.pop(), building.pid)
+    made.wait()
+    return made
+
+
+_PER_THREAD_BYTES = 8 * 64 + threads.SETUP_DATA_BYTES
+
+
+def _setup_threads(shop: Workshop, pairs: list[tuple[ThreadEntry, Thread]]) -> None:
+    """Run every thread's own calls, many threads at a time."""
+    at_once = shop.data_bytes // _PER_THREAD_BYTES
+    for first in range(0, len(pairs), at_once):
+        started = []
+        for i, (entry, thread) in enumerate(pairs[first : first + at_once]):
+            table = shop.data + i * _PER_THREAD_BYTES
+            data = table + 8 * 64
+            calls, arguments = threads.setup_calls(entry, data)
+            libc.vm_write(thread.tgid, data, arguments)
+            shop.start(calls, thread, table)
+            started.append((calls, thread, table))
+        for calls, thread, table in started:
+            shop.finish(calls, thread, table)
+
+
+def _correct_tids(rebuild: Rebuild, building: Building) -> None:
+    """Where a tid could not be kept, correct libc's own note of it (the word that set_tid_address(2) named)."""
+    for entry in building.entry.threads:
+        new = building.threads[entry.tid].tid
+        rebuild.tables.pids.setdefault(entry.tid, new)
+        if new == entry.tid or not entry.tid_address:
+            continue
+        try:
+            if libc.vm_read(building.pid, entry.tid_address, 4) == struct.pack("<i", entry.tid):
+                libc.vm_write(building.pid, entry.tid_address, struct.pack("<i", new))
+        except OSError:
+            continue
+
+
+def finish_descriptors(rebuild: Rebuild) -> None:
+    """What is keyed by a process's own numbers: from inside the first process that holds each description."""
+    by_entry = {kind.entry: kind for kind in rebuild.kinds}
+    tables = rebuild.tables
+    for index, entry in enumerate(rebuild.inventory.descriptions):
+        kind = by_entry[type(entry)]
+        holders: dict[int, int] = {}
+        for pid, fd in tables.holders.get(index, []):
+            holders.setdefault(pid, fd)
+        for pid in list(holders) if kind.every_process else list(holders)[:1]:
+            kind.finish(index, entry, tables, rebuild.built[pid].shop, pid, holders[pid])
+
+
+def identity(rebuild: Rebuild, building: Building) -> None:
+    """Scheduling, limits, credentials: from the least to the most that cannot be undone."""
+    entry = building.entry
+    for thread in entry.threads:
+        if not thread.exited:
+            rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))
+    rebuild.warnings.extend(processes.apply_oom_score(building.pid, entry.oom_score_adj))
+    rebuild.warnings.extend(processes.apply_limits(building.pid, entry.rlimits))
+    _credentials(building)
+    building.shop.run(processes.late_prctl_calls(entry, entry.threads[0].scheduling.timerslack_ns))
+
+
+def _credentials(building: Building) -> None:
+    entry, shop = building.entry, building.shop
+    wanted = entry.credentials
+    present = processes.credentials(proc.status(building.pid), wanted.securebits, wanted.keepcaps)
+    present.no_new_privs = wanted.no_new_privs
+    calls, arguments = processes.credential_calls(present, wanted, shop.data)
+    if calls:
+        shop.put(arguments)
+        for thread in building.threads.values():
+            shop.run(calls, thread=thread)
+
+
+def launch(rebuild: Rebuild) -> None:
+    """Queue signals, arm timers, take the workshops away, set the registers, let everything run."""
+    for building in rebuild.built.values():
+        _arm(building)
+    for building in rebuild.built.values():
+        _take_workshop_away(building)
+        for thread in building.entry.threads:
+            if not thread.exited:
+                threads.final_state(building.threads[thread.tid], thread)
+        if building.entry.stopped_by:
+            os.kill(building.pid, signal.SIGSTOP)
+    for building in rebuild.built.values():
+        for made in building.threads.values():
+            made.detach()
+
+
+def _arm(building: Building) -> None:
+    entry, shop = building.entry, building.shop
+    pid = building.pid
+    batches = [signals.queue_calls(pid, pid, entry.pending, shop.data, shared=True)]
+    for thread in entry.threads:
+        tid = building.threads[thread.tid].tid
+        if thread.pending:
+            calls, arguments = signals.queue_calls(pid, tid, thread.pending, shop.data, shared=False)
+            shop.put(arguments)
+            shop.run(calls, thread=building.threads[thread.tid])
+    batches += [timers.itimer_calls(entry, shop.data), timers.timer_calls(entry, shop.data)]
+    for calls, arguments in batches:
+        if calls:
+            shop.put(arguments)
+            shop.run(calls)
+
+
+def _take_workshop_away(building: Building) -> None:
+    shop = building.shop
+    gadget = next((_find_call(building.pid, v.start, v.end) for v in building.entry.vmas if v.kind == "vdso"), 0)
+    if not gadget:
+        return  # no vdso in the image: the page stays
+    stub.step_call(building.leader, gadget, "munmap", shop.address, shop.size)
+
+
+def _find_call(pid: int, start: int, end: int) -> int:
+    at = libc.vm_read(pid, start, end - start).find(arch.SYSCALL_INSTRUCTION)
+    return start + at if at >= 0 else 0
+
+
+def abandon(rebuild: Rebuild, leader: Thread | None) -> None:
+    """End everything that was half made; no junk process stays."""
+    tids = {building.pid for building in rebuild.built.values()} | {t.tgid for t in rebuild.zombies.values()}
+    if leader is not None:
+        tids.add(leader.tgid)
+    for pid in tids:
+        stub.kill_and_collect(pid)

@@ -1,0 +1,120 @@
+"""A process that is about to become another: made by fork or taken over, then emptied for its new life.
+
+Everything here happens past the point where the stub has anything of its own to lose, so registers are not saved and
+it dies with us (PTRACE_O_EXITKILL).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+
+from kernel_backend.abi import arch, linux
+from kernel_backend.abi.x86_64 import UserRegs
+from kernel_backend.errors import HostUnsupported
+from kernel_backend.host import libc, proc
+from kernel_backend.tracee.inject import WORD, Workshop, check
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, ThreadGone
+
+STUB_OPTIONS = FOLLOW_NEW | linux.PTRACE_O_TRACEEXEC | linux.PTRACE_O_EXITKILL
+_RWX = linux.PROT_READ | linux.PROT_WRITE | linux.PROT_EXEC
+_ANON = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
+
+
+def step_call(thread: Thread, gadget: int, name: str, *args: int) -> int:
+    """One system call at a `syscall` instruction of the tracee; its registers are left as the call leaves them."""
+    a = [*args, 0, 0, 0, 0, 0, 0]
+    regs = thread.get_regs()
+    regs.rip, regs.rax, regs.orig_rax = gadget, arch.SYS[name], WORD
+    regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9 = [x & WORD for x in a[:6]]
+    thread.set_regs(regs)
+    after = UserRegs()
+    while True:
+        thread.resume(linux.PTRACE_SINGLESTEP)
+        if thread.wait().is_step and thread.get_regs(after).rip == gadget + len(arch.SYSCALL_INSTRUCTION):
+            return check(after.rax, name)
+
+
+def spawn(set_tid: int = 0) -> Thread:
+    """A child of ours that only waits, seized and stopped; with a chosen pid where that is permitted."""
+    pid = libc.clone3(0, exit_signal=signal.SIGCHLD, set_tid=[set_tid] if set_tid else ())
+    if pid == 0:
+        while True:
+            libc.syscall("pause")
+    thread = Thread(pid, pid)
+    thread.seize(STUB_OPTIONS)
+    thread.interrupt()
+    thread.wait()
+    thread.set_sigmask(ALL_BUT_SIGTRAP)
+    return thread
+
+
+def find_syscall(pid: int) -> int:
+    """The address of any `syscall` instruction in the process: in its vdso, or else in its code."""
+    mappings = sorted(proc.maps(pid), key=lambda m: m.path != "[vdso]")
+    for mapping in mappings:
+        if "x" in mapping.perms and mapping.path != "[vsyscall]":
+            at = libc.vm_read(pid, mapping.start, mapping.size).find(arch.SYSCALL_INSTRUCTION)
+            if at >= 0:
+                return mapping.start + at
+    raise HostUnsupported(f"process {pid} holds no system-call instruction")
+
+
+def open_workshop(thread: Thread, address: int, size: int, *, fixed: bool) -> Workshop:
+    """Map our page into a stub: at `address`, or wherever there is room when not `fixed`."""
+    flags = _ANON | (linux.MAP_FIXED_NOREPLACE if fixed else 0)
+    at = step_call(thread, find_syscall(thread.tgid), "mmap", address, size, _RWX, flags, -1 & WORD, 0)
+    return Workshop(thread, at, size)
+
+
+def execute(workshop: Workshop, path: str) -> None:
+    """Make the stub run `path` and stop before its first instruction (execve(2), PTRACE_EVENT_EXEC)."""
+    thread = workshop.thread
+    name = os.fsencode(path) + b"\0"
+    at = workshop.put(name.ljust(len(name) + (-len(name) % 8), b"\0") + bytes(8))
+    empty = at + len(name) + (-len(name) % 8)
+    regs = thread.get_regs()
+    regs.rip = workshop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)
+    regs.rax, regs.orig_rax = arch.SYS["execve"], WORD
+    regs.rdi, regs.rsi, regs.rdx = at, empty, empty
+    thread.set_regs(regs)
+    thread.resume(linux.PTRACE_SINGLESTEP)
+    while True:
+        stop = thread.wait()
+        if stop.event == linux.PTRACE_EVENT_EXEC:
+            break
+        if stop.is_step:
+            check(thread.get_regs().rax, f"execve of {path}")
+        thread.resume(linux.PTRACE_SINGLESTEP)
+    # This stop is inside the call, which still will write its result to rax: step out of it.
+    thread.resume(linux.PTRACE_SINGLESTEP)
+    while not thread.wait().is_step:
+        thread.resume(linux.PTRACE_SINGLESTEP)
+
+
+def end_threads(threads: Iterable[Thread], gadget: int) -> None:
+    """Make threads (never a leader) exit, and take their remains, before the leader may exec."""
+    for thread in threads:
+        try:
+            step_call(thread, gadget, "exit", 0)
+        except ThreadGone:
+            continue
+
+
+def kill_and_collect(pid: int) -> None:
+    """End a process that we trace and take its remains, as its tracer."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    collect(pid)
+
+
+def collect(pid: int) -> None:
+    """Take the remains of a dying process that we trace; its real parent still has to wait for it."""
+    try:
+        while os.WIFSTOPPED(os.waitpid(pid, linux.WALL)[1]):
+            continue
+    except ChildProcessError:
+        return
