@@ -48,6 +48,7 @@ _DEADLINE_S = 30.0
 
 def main() -> None:
     """Entry point of the command ``nbcr``."""
+    os.umask(0o077)  # what we write is the user's alone; restored processes have their own
     app()
 
 
@@ -284,9 +285,8 @@ def _print_details(document: dict[str, Any]) -> None:
         typer.echo(f"{key:12} {text}")
     for process in image["processes"] if image else ():
         command = " ".join(process["argv"]) or process["exe"]
-        typer.echo(
-            f"{'process':12} {process['pid']} (parent {process['ppid']}, {process['threads']} threads) {command}"
-        )
+        facts = f"{process['pid']} (parent {process['ppid']}, {process['threads']} threads)"
+        typer.echo(f"{'process':12} {facts} {command}")
 
 
 if __name__ == "__main__":

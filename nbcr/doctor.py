@@ -44,11 +44,11 @@ def examine(store: Store) -> Diagnosis:
 
 
 def _system() -> Finding:
-    machine = f"{platform.system()} {platform.release()} on {platform.machine()}, Python {platform.python_version()}"
+    host, python = f"{platform.system()} {platform.release()}", platform.python_version()
+    machine = f"{host} on {platform.machine()}, Python {python}"
     ok = sys.platform == "linux" and platform.machine() == "x86_64"
-    return Finding(
-        "system", ok, machine if ok else f"{machine}: process images need Linux on x86_64", needed=True
-    )
+    detail = machine if ok else f"{machine}: process images need Linux on x86_64"
+    return Finding("system", ok, detail, needed=True)
 
 
 def _engine() -> list[Finding]:

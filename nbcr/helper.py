@@ -65,6 +65,7 @@ def _detach() -> None:
     if os.fork():
         os._exit(0)
     os.setsid()
+    os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     os.closerange(REPORT_FD + 1, 1 << 20)

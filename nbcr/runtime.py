@@ -13,7 +13,6 @@ import os
 import socket
 import stat
 import struct
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ def candidate_folders() -> list[Path]:
     uid = os.geteuid()
     bases = [os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{uid}"]
     found = [Path(base) / "nbcr" for base in dict.fromkeys(bases) if base and Path(base).is_dir()]
-    return [*found, Path(tempfile.gettempdir()) / f"nbcr-{uid}"]
+    return [*found, Path(os.environ.get("TMPDIR") or "/tmp") / f"nbcr-{uid}"]
 
 
 def is_private(folder: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from pathlib import Path
 
@@ -57,6 +56,8 @@ def tree_size_bytes(root: Path) -> int:
 
 def remove_tree(root: Path) -> None:
     """Delete `root` and all it holds; harmless when it is not there."""
+    import shutil
+
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(root)
 

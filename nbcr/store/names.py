@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import difflib
+import os
 import re
-import secrets
 from collections.abc import Sequence
 
 from nbcr.errors import UnknownName, UsageProblem
@@ -19,7 +18,7 @@ _LONGEST_NAME = 200
 
 def new_id(now: datetime.datetime) -> str:
     """A fresh id that sorts by time; `now` must be in UTC."""
-    return f"{now:%Y%m%dT%H%M%S}-" + "".join(secrets.choice(_ALPHABET) for _ in range(6))
+    return f"{now:%Y%m%dT%H%M%S}-" + "".join(_ALPHABET[b % 32] for b in os.urandom(6))
 
 
 def is_id(text: str) -> bool:
@@ -49,7 +48,7 @@ def find(entries: Sequence[Entry], text: str) -> Entry:
     """
     named = [e for e in entries if e.name == text]
     if named:
-        return max(named, key=lambda e: e.id)
+        return max(named, key=lambda e: (e.created, e.id))
     long_enough = len(text) >= _SHORTEST_ID_BEGINNING
     begins = [e for e in entries if e.id == text or (long_enough and e.id.startswith(text))]
     if len(begins) == 1:
@@ -67,6 +66,8 @@ def find(entries: Sequence[Entry], text: str) -> Entry:
 
 def near_misses(names: Sequence[str], text: str) -> list[str]:
     """Up to three names that look like `text`, whatever the case."""
+    import difflib
+
     by_lower = {n.lower(): n for n in names}
     close = difflib.get_close_matches(text.lower(), list(by_lower), n=3, cutoff=0.6)
     return [by_lower[c] for c in close]

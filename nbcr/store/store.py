@@ -70,7 +70,7 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """All entries, oldest first. Raises StoreRefused; damaged entries are left out (see `damaged`)."""
-        return self._survey()[0]
+        return sorted(self._survey()[0], key=lambda e: (e.created, e.id))
 
     def damaged(self) -> list[EntryDamaged]:
         """What is wrong with the entries that cannot be listed."""
@@ -85,7 +85,7 @@ class Store:
         bad: list[EntryDamaged] = []
         if not self._check():
             return good, bad
-        for path in sorted(self._entries.iterdir()):
+        for path in self._entries.iterdir():
             if not names.is_id(path.name):
                 continue
             try:
@@ -163,7 +163,7 @@ class Store:
                 files.fsync_path(self._entries)
         if draft.replace:
             for old in self.entries():
-                if old.name == draft.name and old.id < draft.id:
+                if old.name == draft.name and (old.created, old.id) < (draft.created, draft.id):
                     self.remove(old)
         return Entry.read(final)
 

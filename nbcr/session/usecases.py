@@ -1,0 +1,139 @@
+"""What every face calls. What concerns the own process is loaded at once, the rest when it is used."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nbcr.session import inprocess
+from nbcr.session.inprocess import DEFAULT_DEADLINE_S, Wish
+from nbcr.session.results import CheckpointResult, EntryList, RestartResult
+from nbcr.states import Outcome
+from nbcr.store import Entry, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nbcr.crs import SnapshotSummary
+
+StoreLike = Store | str | os.PathLike[str] | None
+
+
+def checkpoint(
+    name: str | None = None,
+    *,
+    store: StoreLike = None,
+    force: bool = False,
+    note: str = "",
+    wait: bool = False,
+    deadline_s: float = DEFAULT_DEADLINE_S,
+    origin: str = "api",
+) -> CheckpointResult:
+    """Checkpoint this process under `name` (None: the entry's id). Returns twice: see
+    `CheckpointResult.outcome`.
+
+    The image is written while this life goes on already; `wait` waits for that too. `force` replaces an
+    entry of that name. Raises NbcrError when nothing was checkpointed; a failure of the writing is raised
+    by ``result.wait()``.
+    """
+    wish = Wish(
+        name=name, store=_store(store), replace=force, note=note, origin=origin, deadline_s=deadline_s
+    )
+    result = inprocess.checkpoint(wish)
+    if wait and result.outcome is Outcome.CONTINUE:
+        result.wait()
+    return result
+
+
+def restart(name: str, *, store: StoreLike = None, deadline_s: float = DEFAULT_DEADLINE_S) -> None:
+    """Replace this process by checkpoint `name`: its ``checkpoint()`` call returns RESTART. This call never
+    returns.
+
+    Raises NbcrError when the restart is not possible; then this process goes on as it was.
+    """
+    inprocess.restart(name, store=_store(store), deadline_s=deadline_s)
+
+
+def checkpoints(store: StoreLike = None) -> EntryList:
+    """All entries of the store, oldest first."""
+    return EntryList(_store(store).entries())
+
+
+def checkpoint_other(
+    target: str | int,
+    name: str | None = None,
+    *,
+    store: StoreLike = None,
+    force: bool = False,
+    leave: str = "running",
+    note: str = "",
+    deadline_s: float = DEFAULT_DEADLINE_S,
+    on_warning: Callable[[str], None] = lambda text: None,
+) -> Entry:
+    """Checkpoint another process (pid, connection file, Jupyter kernel id) and wait for the entry."""
+    from nbcr.session import outside
+
+    errand = outside.Errand(_store(store), deadline_s, on_warning)
+    return outside.checkpoint(_find(target), errand, name=name, replace=force, leave=leave, note=note)
+
+
+def restart_fresh(name: str, *, store: StoreLike = None) -> RestartResult:
+    """Bring checkpoint `name` back as a fresh process tree; a Jupyter kernel on its old connection file."""
+    from nbcr.session import outside
+
+    return outside.restart_fresh(_store(store).find(name))
+
+
+def restart_into(
+    name: str,
+    target: str | int,
+    *,
+    store: StoreLike = None,
+    deadline_s: float = DEFAULT_DEADLINE_S,
+    on_warning: Callable[[str], None] = lambda text: None,
+) -> RestartResult:
+    """Replace the living process `target` by checkpoint `name`; its pid, ports and key stay."""
+    from nbcr.session import outside
+
+    entry = _store(store).find(name)
+    return outside.restart_into(entry, _find(target), outside.Errand(_store(store), deadline_s, on_warning))
+
+
+@dataclass(frozen=True)
+class Details:
+    """An entry and what is in its image (None: the image cannot be read, `problem` says why)."""
+
+    entry: Entry
+    image: SnapshotSummary | None
+    problem: str = ""
+
+
+def show(name: str, *, store: StoreLike = None) -> Details:
+    """Everything known of checkpoint `name`."""
+    from nbcr import crs
+
+    entry = _store(store).find(name)
+    try:
+        component = crs.by_name(entry.component.get("name", ""))
+        return Details(entry, component.inspect(crs.SnapshotReference(component.name, entry.id, entry.image)))
+    except Exception as error:
+        return Details(entry, None, str(error))
+
+
+def remove(name: str, *, store: StoreLike = None) -> Entry:
+    """Remove checkpoint `name`; returns what was removed."""
+    place = _store(store)
+    entry = place.find(name)
+    place.remove(entry)
+    return entry
+
+
+def _store(store: StoreLike) -> Store:
+    return store if isinstance(store, Store) else Store(store)
+
+
+def _find(target: str | int) -> Any:
+    from nbcr.jupyter.finding import find_target
+
+    return find_target(str(target))
