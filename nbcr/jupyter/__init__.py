@@ -5,7 +5,7 @@ Jupyter kernels.
     magics       %checkpoint, %restart, %checkpoints
     handler      the handler; one file for each thing it takes care of:
     living         the running ipykernel's parts and whose they are
-    gates          what it sends            requests     what it is asked
+    gates          what it sends            requests, sieve  what it is asked
     running        whose turn it is         subscribers  who listens
     rekey          where it serves          identity     who it is
     pid_alias      what libraries believe   history, widgets

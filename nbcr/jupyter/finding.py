@@ -208,9 +208,7 @@ def _answers(files: Iterable[Path], answer_s: float) -> dict[Path, int | None]:
     return found
 
 
-def _collect(
-    poller: Any, waiting: dict[Any, tuple[Path, Any, str]], deadline: float
-) -> Iterator[tuple[Path, int]]:
+def _collect(poller: Any, waiting: dict[Any, tuple[Path, Any, str]], deadline: float) -> Iterator[tuple[Path, int]]:
     while waiting:
         ready = poller.poll(max(0, int((deadline - time.monotonic()) * 1000)))
         if not ready:

@@ -129,24 +129,20 @@ class JupyterHandler(Handler):
             environ = event.environ
             steps.do(lambda: identity.adopt_environment(environ, here))
         steps.do(lambda: identity.renew_session(here))
-        rekeyed = steps.do(lambda: self._rekey(event)) or False
+        steps.do(lambda: self._rekey(event))
         steps.do(self._history.reopen)
         if event.cell is not None:
             cell = event.cell
             steps.do(lambda: take_over(here, cell))
-        steps.do(lambda: self._inbox.abort_and_follow(decode(event.handed), readable=not rekeyed))
+        steps.do(lambda: self._inbox.renew(decode(event.handed), answer=not event.in_place))
         steps.do(widgets.send_states)
         steps.do(self._tell_state)
         steps.do(lambda: self._await_clients(REQUESTER_S if event.cell is not None else NOBODY_S))
         steps.finish()
 
-    def _rekey(self, event: RestartEvent) -> bool:
-        if event.connection is None:
-            return False
-        changed = rekey(self._here, Connection.read(event.connection))
-        if changed:
+    def _rekey(self, event: RestartEvent) -> None:
+        if event.connection is not None and rekey(self._here, Connection.read(event.connection)):
             self._outgoing.resign()
-        return changed
 
     def _tell_state(self) -> None:
         """An idle Jupyter kernel says so: a frontend may have marked it as dead or busy."""

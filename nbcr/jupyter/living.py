@@ -98,9 +98,7 @@ def living() -> Living | None:
     return Living(app)
 
 
-def run_on(
-    loop: Any, thread: threading.Thread, call: Callable[[], T], timeout_s: float = LOOP_TIMEOUT_S
-) -> T:
+def run_on(loop: Any, thread: threading.Thread, call: Callable[[], T], timeout_s: float = LOOP_TIMEOUT_S) -> T:
     """Run `call` on `thread`, which runs the tornado `loop`, and return what it returns."""
     if thread is threading.current_thread() or not thread.is_alive():
         return call()

@@ -5,32 +5,31 @@ A request travels ROUTER → shell-channel thread → in-process socket → main
 checkpoint begins and the moment this life goes on, the shell-channel thread parks what arrives instead of
 forwarding it, with the time. Then
 - in the life that goes on, the parked ones are forwarded, in order;
-- in a restored life, what was parked or queued in the image is aborted by ipykernel's own means (it marks the
-  queue with a message that ends the aborting), because the life that went on has answered it: nothing runs
-  twice;
+- in a restored life nothing of that runs again (see `nbcr.jupyter.sieve`), nor what was queued further on;
 - requests that arrived after the restore are newer than the image's last moment, and are kept;
-- requests which the present had queued behind its %restart are handed over, and follow the mark: nothing is
-  lost.
+- requests which the present had queued behind its %restart are handed over: nothing is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living
+from nbcr.jupyter.sieve import Sieve, header_of
 
 T = TypeVar("T")
 
 TICK_S = 0.01
 """How finely the image knows its own last moment."""
 MARGIN_S = 0.02
-NOT_REPEATED = frozenset({"comm_open", "comm_msg", "comm_close"})
 
 
 @dataclass
@@ -83,14 +82,12 @@ class Inbox:
         """What `drain` took goes back to the front of the queue, and all goes on as usual."""
         self._run(self._go_on(taken))
 
-    def abort_and_follow(self, handed: Sequence[Sequence[bytes]], *, readable: bool = True) -> None:
-        """In a restored life: abort what the image had queued, then go on with `handed` and what is new.
+    def renew(self, handed: Sequence[Sequence[bytes]], *, answer: bool) -> None:
+        """In a restored life: sieve out what the image had queued, then go on with `handed` and what is new.
 
-        `readable`: the session's key is still the one with which the image's requests were signed.
+        `answer`: tell those who sent the image's requests that these were aborted.
         """
-        if not readable and threading.current_thread() is threading.main_thread():
-            self._take_from_main()
-        self._run(self._abort(handed, readable))
+        self._run(self._renew(handed, answer))
 
     # On the shell thread.
 
@@ -129,26 +126,33 @@ class Inbox:
         parked = self._open_door()
         await self._forward([*map(_frames, first), *(frames for _, frames in parked.frames)])
 
-    async def _abort(self, handed: Sequence[Sequence[bytes]], readable: bool) -> None:
-        if self._parked is not None:
-            self._read_socket()
-        parked = self._open_door() if self._parked is not None else Parked(alive_at=0.0)
-        image_ends = parked.alive_at + MARGIN_S
-        old, new = [], []
-        for arrived, frames in parked.frames:
-            sent, kind = self._sent_at(frames)
-            if arrived > image_ends and (sent is None or sent > image_ends):
-                new.append(frames)
-            elif readable and kind not in NOT_REPEATED:
-                old.append(frames)
+    async def _renew(self, handed: Sequence[Sequence[bytes]], answer: bool) -> None:
+        old, new = self._old_and_new()
         kernel, manager = self._living.kernel, self._living.manager
         subshells: list[str | None] = [None, *manager.list_subshell()]
-        for subshell in subshells:
-            _set_aborting(kernel, manager, subshell)
-        await self._forward(old)
+        Sieve(kernel, subshells, answer=answer).install()
+        if answer:
+            for subshell in subshells:
+                _set_aborting(kernel, manager, subshell)
+            await self._forward(old)
         for subshell in subshells:
             kernel._post_dummy_stop_aborting_message(subshell)
         await self._forward([*map(_frames, handed), *new])
+
+    def _old_and_new(self) -> tuple[list[list[Any]], list[list[Any]]]:
+        """What the image had parked, and what came after the restore."""
+        if self._parked is None:
+            return [], []
+        self._read_socket()
+        parked = self._open_door()
+        image_ends = parked.alive_at + MARGIN_S
+        old: list[list[Any]] = []
+        new: list[list[Any]] = []
+        for arrived, frames in parked.frames:
+            sent = _sent_at(header_of(self._living.session, frames))
+            is_new = arrived > image_ends and (sent is None or sent > image_ends)
+            (new if is_new else old).append(frames)
+        return old, new
 
     def _open_door(self) -> Parked:
         assert self._parked is not None
@@ -168,19 +172,6 @@ class Inbox:
         now = time.time()
         self._parked.frames.extend((now, frames) for frames in _receive_all(self._living.shell_stream.socket))
 
-    def _sent_at(self, frames: list[Any]) -> tuple[float | None, str]:
-        """When its sender says that it was sent, and of what type it is."""
-        try:
-            session = self._living.session
-            _, rest = session.feed_identities(frames, copy=False)
-            header = session.unpack(bytes(rest[1].bytes))
-            from jupyter_client.jsonutil import parse_date
-
-            sent: Any = parse_date(header.get("date"))
-            return float(sent.timestamp()), str(header.get("msg_type"))
-        except Exception:
-            return None, ""
-
     # On the main thread, or for it.
 
     def _take_from_main(self) -> list[list[Any]]:
@@ -196,21 +187,39 @@ class Inbox:
 
 
 def _held_by_tasks(kernel: Any) -> list[list[Any]]:
-    """Requests that the main loop has read and that wait, as tasks, for a cell with an `await` in it to end.
+    """Requests that the main loop has read already and that wait, as tasks, for the running cell to end.
 
     They stay where they are: if the restart fails they run in their turn, else their loop never runs again.
+    In order come those that wait for the lock which the cell holds (it has an `await` in it), those which
+    have not begun to, and those whose outer task has not begun either.
     """
     loop = getattr(kernel.io_loop, "asyncio_loop", None)
-    waiters = list(getattr(kernel._main_asyncio_lock, "_waiters", None) or ())
     if loop is None or threading.current_thread() is not threading.main_thread():
         return []
-    held: dict[int, list[Any]] = {}
+    lock_queue = list(getattr(kernel._main_asyncio_lock, "_waiters", None) or ())
+    held: list[tuple[int, int, list[Any]]] = []
     for task in asyncio.all_tasks(loop):
-        frame = getattr(task.get_coro(), "cr_frame", None)
+        place, message = _place_and_message(task, lock_queue)
+        if isinstance(message, list):
+            held.append((*place, message))
+    return [message for _, _, message in sorted(held, key=lambda one: one[:2])]
+
+
+def _place_and_message(task: asyncio.Task[Any], lock_queue: list[Any]) -> tuple[tuple[int, int], Any]:
+    coroutine: Any = task.get_coro()
+    frame = getattr(coroutine, "cr_frame", None)
+    if frame is None:
+        return (0, 0), None
+    number = int(task.get_name().rpartition("-")[2]) if task.get_name()[-1:].isdecimal() else 0
+    begun = inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
+    if frame.f_code.co_name == "shell_main":
         waiter = getattr(task, "_fut_waiter", None)
-        if frame is not None and waiter in waiters and isinstance(frame.f_locals.get("msg"), list):
-            held[waiters.index(waiter)] = frame.f_locals["msg"]
-    return [held[place] for place in sorted(held)]
+        if waiter in lock_queue:
+            return (0, lock_queue.index(waiter)), frame.f_locals.get("msg")
+        return (1, number), None if begun else frame.f_locals.get("msg")
+    if frame.f_code.co_name == "run_in_context" and not begun:
+        return (2, number), (frame.f_locals.get("args") or [None])[0]
+    return (0, 0), None
 
 
 def encode(messages: Iterable[Sequence[bytes]]) -> list[list[str]]:
@@ -231,6 +240,14 @@ def _receive_all(socket: Any) -> Iterator[list[Any]]:
             yield socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return
+
+
+def _sent_at(header: Mapping[str, Any]) -> float | None:
+    """When its sender says that it was sent."""
+    from jupyter_client.jsonutil import parse_date
+
+    date: Any = parse_date(header.get("date"))
+    return float(date.timestamp()) if isinstance(date, datetime) else None
 
 
 def _plain(frames: Iterable[Any]) -> list[bytes]:

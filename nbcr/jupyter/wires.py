@@ -65,9 +65,7 @@ class Asker:
             self._sockets[channel] = socket
         return self._sockets[channel]
 
-    def send(
-        self, channel: str, kind: str, content: Mapping[str, Any], header: Mapping[str, Any] | None = None
-    ) -> str:
+    def send(self, channel: str, kind: str, content: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> str:
         """Send a request; returns its message id."""
         message_id = uuid.uuid4().hex
         full = {
