@@ -154,9 +154,7 @@ def remove(name: NameArgument, store: StoreOption = None, as_json: JsonOption = 
 @app.command(epilog=EXIT_CODES)
 def restart(
     name: NameArgument,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Leave the process running and return.")
-    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave the process running and return.")] = False,
     into: Annotated[
         str | None,
         typer.Option("--into", metavar="TARGET", help="Replace this living process; its pid stays."),
@@ -176,7 +174,9 @@ def restart(
         if into is not None:
             result = session.restart_into(name, into, store=store, deadline_s=deadline, on_warning=_warn)
         else:
-            result = session.restart_fresh(name, store=store)
+            # A detached process that held our streams would keep whoever reads them waiting.
+            stdio = (-1, -1, -1) if detach else (0, 2, 2) if as_json else (0, 1, 2)
+            result = session.restart_fresh(name, store=store, stdio=stdio)
         for warning in result.warnings:
             _warn(warning)
         if as_json:
@@ -202,9 +202,7 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
         else:
             for finding in diagnosis.findings:
                 typer.echo(f"{'yes' if finding.ok else 'NO ':3}  {finding.name}: {finding.detail}")
-            typer.echo(
-                "\nthis host can take and restart checkpoints" if diagnosis.ok else "\nnbcr cannot work here"
-            )
+            typer.echo("\nthis host can take and restart checkpoints" if diagnosis.ok else "\nnbcr cannot work here")
     if not diagnosis.ok:
         raise typer.Exit(1)
 

@@ -45,9 +45,7 @@ _ORDER_TIMEOUT_S = 60.0  # handlers of the process run meanwhile
 def main() -> None:
     """Detach, serve one order, end."""
     if len(sys.argv) < 2:
-        sys.exit(
-            "nbcr.helper: started by nbcr itself, with a channel as descriptor 3; use the `nbcr` command"
-        )
+        sys.exit("nbcr.helper: started by nbcr itself, with a channel as descriptor 3; use the `nbcr` command")
     log, paths = sys.argv[1], sys.argv[2:]
     _detach()
     sys.path += [p for p in paths if p not in sys.path]
@@ -74,7 +72,7 @@ def _detach() -> None:
 def _forget_if_empty(log: str) -> None:
     sys.stderr.flush()
     with contextlib.suppress(OSError):
-        if os.stat(log).st_size == 0:  # noqa: PTH116 - pathlib costs time before the user goes on
+        if os.stat(log).st_size == 0:
             os.unlink(log)  # noqa: PTH108
 
 
@@ -87,9 +85,7 @@ def _serve() -> None:
     with contextlib.suppress(ChannelClosed):  # a process that declines hangs up early, but its word is there
         channel.send({"state": "READY", "pid": os.getpid()})
     with contextlib.suppress(ChannelClosed):
-        with contextlib.suppress(
-            Exception
-        ):  # what is wrong will be wrong again, and answered, when the order comes
+        with contextlib.suppress(Exception):  # what is wrong will be wrong again, and answered, when the order comes
             _warm_up()
         request = channel.receive(_ORDER_TIMEOUT_S)
         report = Channel(socket.socket(fileno=REPORT_FD)) if request.get("report") else None
@@ -163,9 +159,7 @@ class Conversation:
     def _accept(self, draft: Draft) -> None:
         from nbcr.errors import NotPossible
 
-        self._channel.send(
-            {"state": "ACCEPTED", "id": draft.id, "name": draft.name, "created": draft.created}
-        )
+        self._channel.send({"state": "ACCEPTED", "id": draft.id, "name": draft.name, "created": draft.created})
         if self._channel.receive(_ORDER_TIMEOUT_S).get("op") != "go":
             raise NotPossible("the process did not say that it is ready to be captured")
 
@@ -207,7 +201,7 @@ class Conversation:
 
         entry = Store(request["store"]).find(request["id"])
         order = Return(entry, into=int(request["into"]), present=request.get("present"))
-        result = bring(order, on_commit=lambda: self._late_requests(order.into))
+        result = bring(order, on_ready=lambda: self._late_requests(order.into))
         answer = {"state": "RESTARTED", **result.document(), "warnings": list(result.warnings)}
         self._say(answer, to_process=False)
 

@@ -95,7 +95,7 @@ def _socket_name(pid: int) -> str:
     return f"{pid}.{start_ticks(pid) or 0}.sock"
 
 
-class ThreadAway(ConnectionRefusedError):  # noqa: N818 - a state of the other side, not a fault
+class ThreadAway(ConnectionRefusedError):
     """The process has a checkpoint thread, but its socket is closed just now: a checkpoint is being taken."""
 
 

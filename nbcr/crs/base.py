@@ -76,9 +76,7 @@ class CheckpointOptions:
     leave: str = "running"  # "running", "stopped" or "killed": what becomes of the process
     tree: bool = True  # with its descendants
     channel_fd: int | None = None  # descriptor in the process that is its channel to us
-    on_resume: Callable[[Progress], None] | None = (
-        None  # called when the process runs again; writing may go on
-    )
+    on_resume: Callable[[Progress], None] | None = None  # called when the process runs again; writing may go on
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,9 @@ class RestartOptions:
     pid: str = "auto"  # "auto", "same" or "any"
     lazy: bool = False  # map memory from the snapshot instead of reading it
     channel: socket.socket | None = None  # put at the snapshot's channel descriptor
-    on_commit: Callable[[], None] | None = None  # called just before the point of no return
+    stdio: tuple[int, int, int] = (-1, -1, -1)  # our descriptors for streams that led outside; -1: /dev/null
+    on_ready: Callable[[], None] | None = None  # called while the process to replace still runs, as late as can be
+    on_commit: Callable[[], None] | None = None  # called just before the point of no return; it may stand still
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,7 @@ class Component(ABC):  # the empty methods are defaults: not every component nee
     def enable_checkpoint(self, pid: int) -> None:  # noqa: B027
         """Allow checkpoints of `pid` again."""
 
-    def prelaunch(
-        self, rank: int, argv: Sequence[str], environ: Mapping[str, str]
-    ) -> tuple[list[str], dict[str, str]]:
+    def prelaunch(self, rank: int, argv: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
         """Command and environment for launching rank `rank` so that it can be checkpointed."""
         return list(argv), dict(environ)
 

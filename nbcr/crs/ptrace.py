@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from nbcr import __version__
@@ -75,19 +76,26 @@ class PtraceComponent(Component):
         )
 
     def restart(self, snapshot: SnapshotReference, options: RestartOptions) -> Brought:
-        """Verify and restore the image."""
+        """Restore the image; the engine validates it first."""
         import kernel_backend
 
+        if options.on_ready is not None:
+            options.on_ready()
         restored = kernel_backend.restore(
             snapshot.local,
             into=options.into,
             pid=options.pid,
             lazy=options.lazy,
             channel=options.channel,
+            stdio=options.stdio,
             on_commit=options.on_commit,
         )
-        wait = None if options.into is not None else restored.wait
-        return Brought(restored.pid, dict(restored.pids), tuple(restored.warnings), wait)
+
+        def wait() -> int:
+            return os.waitstatus_to_exitcode(restored.wait())
+
+        ours = None if options.into is not None else wait
+        return Brought(restored.pid, dict(restored.pids), tuple(restored.warnings), ours)
 
     def verify(self, snapshot: SnapshotReference) -> None:
         """Check every hash in the image."""
@@ -104,6 +112,4 @@ class PtraceComponent(Component):
             ProcessSummary(p.pid, p.ppid, p.exe, tuple(p.argv), p.threads, p.resident_bytes, p.cwd)
             for p in summary.processes
         )
-        return SnapshotSummary(
-            summary.root_pid, summary.created, summary.host, processes, tuple(summary.warnings)
-        )
+        return SnapshotSummary(summary.root_pid, summary.created, summary.host, processes, tuple(summary.warnings))

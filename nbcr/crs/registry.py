@@ -66,9 +66,7 @@ def _foreign() -> list[Component]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         component = point.load()()
         if not isinstance(component, Component):
-            raise NotPossible(
-                f"CRS component {point.name!r} ({point.value}) does not implement the interface"
-            )
+            raise NotPossible(f"CRS component {point.name!r} ({point.value}) does not implement the interface")
         found.append(component)
     return found
 
@@ -82,9 +80,7 @@ def _foreign_installed() -> bool:
     marker = f"[{ENTRY_POINT_GROUP}]".encode()
     for folder in sys.path:
         try:
-            names = [
-                e.path for e in os.scandir(folder or ".") if e.name.endswith((".dist-info", ".egg-info"))
-            ]
+            names = [e.path for e in os.scandir(folder or ".") if e.name.endswith((".dist-info", ".egg-info"))]
         except OSError:
             continue
         for name in names:

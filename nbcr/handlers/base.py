@@ -44,9 +44,7 @@ class RestartEvent:
     ppid: int
     in_place: bool = False  # a living process was replaced; False: a fresh process tree
     connection: Mapping[str, Any] | None = None  # Jupyter connection info to serve on, None: the image's own
-    cell: Mapping[str, Any] | None = (
-        None  # {"parent_header": …, "idents": […]} of the cell that asked, None: nobody
-    )
+    cell: Mapping[str, Any] | None = None  # {"parent_header": …, "idents": […]} of the cell that asked, None: nobody
     environ: Mapping[str, str] | None = None  # environment of the present, None: keep the image's
     handed: tuple[Any, ...] = ()  # requests queued in the present, in order
     entry: Mapping[str, Any] = field(default_factory=dict)  # id, name, created of the checkpoint

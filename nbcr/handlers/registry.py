@@ -26,9 +26,7 @@ class HandlerProblem:
     error: BaseException
 
     def __str__(self) -> str:
-        return (
-            f"handler {self.handler} failed in {self.state.value}: {type(self.error).__name__}: {self.error}"
-        )
+        return f"handler {self.handler} failed in {self.state.value}: {type(self.error).__name__}: {self.error}"
 
 
 class Registry:

@@ -86,9 +86,7 @@ class CheckpointThread(Handler):
             if not listening:
                 self._close()
             elif self._listener is None:
-                with contextlib.suppress(
-                    OSError, NotPossible
-                ):  # nobody can ask in this life, the program goes on
+                with contextlib.suppress(OSError, NotPossible):  # nobody can ask in this life, the program goes on
                     self._open()
             if threading.current_thread() is self._thread:
                 return

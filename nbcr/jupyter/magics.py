@@ -25,9 +25,9 @@ _NAMED = ("checkpoint", "restart")  # magics whose argument is the name of a che
 class NbcrMagics(Magics):
     """Checkpoint and restart this Jupyter kernel."""
 
-    store = Unicode(
-        "", help="Folder of the store; empty: NBCR_STORE, or the platform's user data folder."
-    ).tag(config=True)
+    store = Unicode("", help="Folder of the store; empty: NBCR_STORE, or the platform's user data folder.").tag(
+        config=True
+    )
     deadline_s = Float(
         session.DEFAULT_DEADLINE_S, help="How long, in seconds, to wait for a checkpoint already under way."
     ).tag(config=True)

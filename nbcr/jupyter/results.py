@@ -47,9 +47,7 @@ def when_text(created: str) -> str:
 
 def checkpoint_text(result: CheckpointResult) -> str:
     """A checkpoint's result in one line, and one more for each thing to know."""
-    return "\n".join(
-        [f"{result.outcome.value}  {result.name}  " + ", ".join(_facts(result)), *_notes(result)]
-    )
+    return "\n".join([f"{result.outcome.value}  {result.name}  " + ", ".join(_facts(result)), *_notes(result)])
 
 
 def checkpoint_bundle(result: CheckpointResult) -> dict[str, str]:

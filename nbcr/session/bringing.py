@@ -36,30 +36,29 @@ class Return:
     into: int | None = None  # a living process to replace; None: a fresh process tree
     present: Mapping[str, Any] | None = None  # what the present hands over
     pid: str = "auto"
+    stdio: tuple[int, int, int] = (-1, -1, -1)
     deadline_s: float = 30.0
 
 
-def bring(order: Return, *, on_commit: Callable[[], list[Any]] = list) -> RestartResult:
+def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> RestartResult:
     """Bring an entry back and tell its root process RESTART.
 
-    `on_commit` is called just before the point of no return; what it returns is handed over behind the rest.
+    `on_ready` is called while the present still runs; what it returns is handed over behind the rest.
 
     Whatever fails before the point of no return leaves the present as it was. Raises NbcrError or what the
     component raises.
     """
     if "image" not in order.entry.kinds:
-        raise NotPossible(
-            f"{order.entry.name!r} holds no process image", hint="it can be loaded, not restarted"
-        )
+        raise NotPossible(f"{order.entry.name!r} holds no process image", hint="it can be loaded, not restarted")
     component = crs.by_name(order.entry.component.get("name", ""))
     if order.into is not None:
         with runtime.target_lock(order.into, order.deadline_s):
-            return _bring(component, order, on_commit)
+            return _bring(component, order, on_ready)
     connections.check_free(order.entry)
-    return _bring(component, order, on_commit)
+    return _bring(component, order, on_ready)
 
 
-def _bring(component: Component, order: Return, on_commit: Callable[[], list[Any]]) -> RestartResult:
+def _bring(component: Component, order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:
     entry = order.entry
     late: list[Any] = []
     if not entry.image.is_dir():
@@ -69,7 +68,11 @@ def _bring(component: Component, order: Return, on_commit: Callable[[], list[Any
     ours, theirs = Channel.pair() if answers else (None, None)
     try:
         options = RestartOptions(
-            into=order.into, pid=order.pid, channel=theirs, on_commit=lambda: late.extend(on_commit())
+            into=order.into,
+            pid=order.pid,
+            channel=theirs,
+            stdio=order.stdio,
+            on_ready=lambda: late.extend(on_ready()),
         )
         brought = component.restart(snapshot, options)
     finally:

@@ -194,9 +194,7 @@ def _decline(helper: Helper, error: BaseException, *, report: bool) -> None:
     helper.close()
 
 
-def _through(
-    helper: Helper, passage: Passage, request: Request, wish: Wish, store: Store
-) -> CheckpointResult:
+def _through(helper: Helper, passage: Passage, request: Request, wish: Wish, store: Store) -> CheckpointResult:
     """From the handlers' way down to their way up, in whichever life."""
     before = _life.parent
     try:
@@ -242,9 +240,7 @@ def _expect(answer: Mapping[str, Any], *states: str) -> dict[str, Any]:
         return dict(answer)
     if answer.get("state") == "ERROR":
         raise from_wire(answer)
-    raise HelperLost(
-        f"the helper answered {answer.get('state')!r} out of turn", hint="is nbcr up to date there?"
-    )
+    raise HelperLost(f"the helper answered {answer.get('state')!r} out of turn", hint="is nbcr up to date there?")
 
 
 def _cancel(helper: Helper) -> None:

@@ -66,9 +66,9 @@ def checkpoint(
     return take(errand.store, order)
 
 
-def restart_fresh(entry: Entry, *, pid: str = "auto") -> RestartResult:
+def restart_fresh(entry: Entry, *, stdio: tuple[int, int, int]) -> RestartResult:
     """Bring `entry` back as a fresh process tree. Raises ConnectionInUse, or what the component raises."""
-    return bring(Return(entry, pid=pid))
+    return bring(Return(entry, stdio=stdio))
 
 
 def restart_into(entry: Entry, target: Target, errand: Errand) -> RestartResult:
@@ -123,9 +123,7 @@ def _channels(target: Target, errand: Errand) -> Iterator[Channel]:
         time.sleep(_RETRY_S)  # its socket is closed while an image is taken: there is nothing to wait on
 
 
-def _converse(
-    channel: Channel, request: Mapping[str, Any], final: tuple[str, ...], pid: int
-) -> dict[str, Any]:
+def _converse(channel: Channel, request: Mapping[str, Any], final: tuple[str, ...], pid: int) -> dict[str, Any]:
     try:
         channel.send(request)
         while True:
@@ -153,9 +151,7 @@ def _load(target: Target, errand: Errand) -> bool:
         reason = "it did not answer"
     except (OSError, NbcrError, TimeoutError) as error:
         reason = str(error)
-    errand.on_warning(
-        f"nbcr could not be loaded into the Jupyter kernel {target.pid} ({reason}): taken from outside"
-    )
+    errand.on_warning(f"nbcr could not be loaded into the Jupyter kernel {target.pid} ({reason}): taken from outside")
     return False
 
 

@@ -37,13 +37,9 @@ class Interpreter:
     def ours(cls) -> Interpreter:
         """The interpreter we run in ourselves. Raises NotPossible in an embedded one."""
         if not sys.executable:
-            raise NotPossible(
-                "this interpreter does not know its own executable", hint="use `nbcr checkpoint PID`"
-            )
+            raise NotPossible("this interpreter does not know its own executable", hint="use `nbcr checkpoint PID`")
         root = str(Path(__file__).resolve().parents[2])
-        packages = [
-            p for p in sys.path if p.endswith(("site-packages", "dist-packages")) and Path(p).is_absolute()
-        ]
+        packages = [p for p in sys.path if p.endswith(("site-packages", "dist-packages")) and Path(p).is_absolute()]
         extra = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(p).is_absolute()]
         return cls(sys.executable, root, tuple(dict.fromkeys([*extra, *packages])))
 
@@ -113,9 +109,7 @@ class Helper:
         self.channel.close()
 
 
-def spawn(
-    store: Store, *, interpreter: Interpreter | None = None, report: socket.socket | None = None
-) -> Helper:
+def spawn(store: Store, *, interpreter: Interpreter | None = None, report: socket.socket | None = None) -> Helper:
     """Start a helper; `report` is a connection it answers on too. Raises HelperLost, NotPossible."""
     python = interpreter or Interpreter.ours()
     log = _log_path(store)
@@ -125,14 +119,10 @@ def spawn(
         child = os.posix_spawn(python.executable, python.command(log), python.environ(), file_actions=actions)
     except OSError as error:
         channel.close()
-        raise HelperLost(
-            f"the helper cannot be started: {error}", hint="is the interpreter still there?"
-        ) from error
+        raise HelperLost(f"the helper cannot be started: {error}", hint="is the interpreter still there?") from error
     finally:
         theirs.close()
-    with contextlib.suppress(
-        ChildProcessError
-    ):  # the program ignores SIGCHLD, or another thread of it was faster
+    with contextlib.suppress(ChildProcessError):  # the program ignores SIGCHLD, or another thread of it was faster
         os.waitpid(child, 0)
     return Helper(channel, log)
 

@@ -89,9 +89,7 @@ def _image(component: Component, draft: Draft, order: Order, on_resume: Callable
     return component.checkpoint(order.pid, snapshot, options)
 
 
-def _publish(
-    store: Store, draft: Draft, order: Order, component: Component, taken: Taken, duration_ms: float
-) -> Entry:
+def _publish(store: Store, draft: Draft, order: Order, component: Component, taken: Taken, duration_ms: float) -> Entry:
     from nbcr.store.manifest import ComponentMark, Host, Manifest
 
     uname = os.uname()

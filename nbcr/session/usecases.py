@@ -37,9 +37,7 @@ def checkpoint(
     entry of that name. Raises NbcrError when nothing was checkpointed; a failure of the writing is raised
     by ``result.wait()``.
     """
-    wish = Wish(
-        name=name, store=_store(store), replace=force, note=note, origin=origin, deadline_s=deadline_s
-    )
+    wish = Wish(name=name, store=_store(store), replace=force, note=note, origin=origin, deadline_s=deadline_s)
     result = inprocess.checkpoint(wish)
     if wait and result.outcome is Outcome.CONTINUE:
         result.wait()
@@ -78,11 +76,14 @@ def checkpoint_other(
     return outside.checkpoint(_find(target), errand, name=name, replace=force, leave=leave, note=note)
 
 
-def restart_fresh(name: str, *, store: StoreLike = None) -> RestartResult:
-    """Bring checkpoint `name` back as a fresh process tree; a Jupyter kernel on its old connection file."""
+def restart_fresh(name: str, *, store: StoreLike = None, stdio: tuple[int, int, int] = (-1, -1, -1)) -> RestartResult:
+    """Bring checkpoint `name` back as a fresh process tree; a Jupyter kernel on its old connection file.
+
+    `stdio` are our descriptors for standard streams that led to a terminal or pipe outside; -1: /dev/null.
+    """
     from nbcr.session import outside
 
-    return outside.restart_fresh(_store(store).find(name))
+    return outside.restart_fresh(_store(store).find(name), stdio=stdio)
 
 
 def restart_into(

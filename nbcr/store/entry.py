@@ -63,9 +63,7 @@ class Entry:
 
     def details(self) -> dict[str, Any]:
         """Everything ``nbcr show --json`` tells: the manifest without the Jupyter kernel's keys."""
-        jupyter = (
-            None if self.jupyter is None else {k: v for k, v in self.jupyter.items() if k not in _SECRETS}
-        )
+        jupyter = None if self.jupyter is None else {k: v for k, v in self.jupyter.items() if k not in _SECRETS}
         return {
             **self.taken(),
             "host": dict(self.host),
@@ -91,9 +89,7 @@ class Entry:
         """The entry that a manifest describes. Raises EntryDamaged when it does not describe one."""
         version = document.get("format")
         if not isinstance(version, int) or version < 1:
-            raise EntryDamaged(
-                f"manifest of {path.name} has no format version", hint="remove the folder " + str(path)
-            )
+            raise EntryDamaged(f"manifest of {path.name} has no format version", hint="remove the folder " + str(path))
         if version > FORMAT_VERSION:
             raise EntryDamaged(
                 f"entry {path.name} has format {version}, this nbcr reads {FORMAT_VERSION}",
@@ -136,7 +132,5 @@ class Entry:
                 f"manifest of {path.name} cannot be read: {error}", hint=f"remove the folder {path}"
             ) from error
         if not isinstance(document, dict) or document.get("id") != path.name:
-            raise EntryDamaged(
-                f"manifest of {path.name} is not that entry's own", hint=f"remove the folder {path}"
-            )
+            raise EntryDamaged(f"manifest of {path.name} is not that entry's own", hint=f"remove the folder {path}")
         return cls.from_document(document, path)

@@ -66,9 +66,7 @@ def check_private(folder: Path, *, what: str) -> None:
     """Raise StoreRefused unless `folder` is ours and nobody else can write to it."""
     status = folder.stat()
     if not stat.S_ISDIR(status.st_mode):
-        raise StoreRefused(
-            f"{what} {folder} is not a folder", hint="choose another with --store or NBCR_STORE"
-        )
+        raise StoreRefused(f"{what} {folder} is not a folder", hint="choose another with --store or NBCR_STORE")
     if status.st_uid != os.geteuid():
         raise StoreRefused(
             f"{what} {folder} belongs to user {status.st_uid}, not to you (user {os.geteuid()})",

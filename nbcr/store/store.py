@@ -90,17 +90,13 @@ class Store:
                 continue
             try:
                 if not files.is_ours(path) or not files.is_ours(path / MANIFEST):
-                    raise EntryDamaged(
-                        f"entry {path.name} was not written by you", hint=f"remove the folder {path}"
-                    )
+                    raise EntryDamaged(f"entry {path.name} was not written by you", hint=f"remove the folder {path}")
                 good.append(Entry.read(path))
             except EntryDamaged as problem:
                 bad.append(problem)
             except FileNotFoundError:
                 if path.exists():  # else somebody removed it meanwhile
-                    bad.append(
-                        EntryDamaged(f"entry {path.name} has no manifest", hint=f"remove the folder {path}")
-                    )
+                    bad.append(EntryDamaged(f"entry {path.name} has no manifest", hint=f"remove the folder {path}"))
         return good, bad
 
     def _check(self) -> bool:
@@ -273,7 +269,6 @@ def _is_abandoned(draft: Path) -> bool:
 
 def _unusable(root: Path, error: OSError) -> StoreRefused:
     return StoreRefused(
-        f"store {root} cannot be used: {error.strerror or error}"
-        + (f" ({error.filename})" if error.filename else ""),
+        f"store {root} cannot be used: {error.strerror or error}" + (f" ({error.filename})" if error.filename else ""),
         hint="choose another with --store or NBCR_STORE",
     )

@@ -93,9 +93,7 @@ class Trees(Component):
 
 def _misbehave(moods: dict[str, str], when: str) -> None:
     if f"fail-{when}" in moods:
-        raise EngineFailed(
-            f"asked to fail {when}", hint="do not ask", kind="ResourceUnsupported", exit_code=7
-        )
+        raise EngineFailed(f"asked to fail {when}", hint="do not ask", kind="ResourceUnsupported", exit_code=7)
     if f"die-{when}" in moods:
         os.kill(os.getpid(), signal.SIGKILL)
     if when == "late" and "full" in moods:

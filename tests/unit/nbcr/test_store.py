@@ -227,9 +227,7 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
         (lambda text: "[]", "not that entry's own"),
     ],
 )
-def test_damaged_manifests_are_reported_and_harm_no_other_entry(
-    store: Store, damage: object, message: str
-) -> None:
+def test_damaged_manifests_are_reported_and_harm_no_other_entry(store: Store, damage: object, message: str) -> None:
     good, bad = put(store, "good"), put(store, "bad")
     file = bad.path / "manifest.json"
     file.write_text(damage(file.read_text()))  # type: ignore[operator]
@@ -247,9 +245,7 @@ def test_unknown_keys_are_for_later_versions(store: Store) -> None:
     assert store.entries() == [entry]
 
 
-def test_a_full_disk_gives_the_space_back_and_lists_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_gives_the_space_back_and_lists_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     draft = store.draft("a")
     draft.image.mkdir()
 
