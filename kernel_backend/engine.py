@@ -22,7 +22,7 @@ from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
-from kernel_backend.tracee.twin import Twin, make_twin, reap, stale_twins
+from kernel_backend.tracee.twin import Twin, make_twin, reap, reap_all, stale_twins
 
 LEAVE = ("running", "stopped", "killed")
 
@@ -165,8 +165,11 @@ def _leave(frozen: FrozenTree, leave: str) -> None:
         for pid in frozen.processes:
             os.kill(pid, signal.SIGSTOP)
     elif leave == "killed":
-        for pid in reversed(frozen.processes):
-            os.kill(pid, signal.SIGKILL)
+        for pid, process in reversed(frozen.processes.items()):
+            with process.borrow() as borrowed:  # its children are dead: free their pids, init may be slow to do it
+                reap_all(borrowed.call)
+            stub.kill_and_collect(pid)
+            process.threads.clear()
 
 
 def clean_stale_twins(pid: int) -> None:
@@ -282,7 +285,7 @@ def _choose_tids(rebuild: reb.Rebuild, policy: str, leaving: set[int]) -> bool:
     if policy == "any":
         return False
     permitted = reb.may_set_tids()
-    taken = reb.taken_tids(rebuild.inventory, leaving) if permitted else []
+    taken = reb.await_free_tids(rebuild.inventory, leaving) if permitted else []
     if permitted and not taken:
         return True
     why = f"pid {taken[0]} is in use" if taken else "this user may not choose pids (CAP_CHECKPOINT_RESTORE)"
@@ -307,16 +310,10 @@ def _empty(frozen: FrozenTree, process: Process) -> None:
             frozen.processes[pid].threads.clear()
     stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
     leader.set_sigmask(ALL_BUT_SIGTRAP)
-    _reap_children(leader, gadget)
+    reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
 
 
-def _reap_children(leader: Thread, gadget: int) -> None:
-    try:
-        while True:
-            stub.step_call(leader, gadget, "wait4", 0xFFFFFFFFFFFFFFFF, 0, 0x40000000, 0)
-    except ChildProcessError:
-        return
 
 
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:

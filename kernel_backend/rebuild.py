@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +154,26 @@ def may_set_tids() -> bool:
 def taken_tids(inventory: Inventory, leaving: set[int]) -> list[int]:
     """Pids and tids of the image that somebody else has now; `leaving` are those of the tree that will be replaced."""
     return [tid for tid in all_tids(inventory) if tid not in leaving and Path(f"/proc/{tid}").exists()]
+
+
+_INIT_REAPS_WITHIN_S = 3.0
+
+
+def await_free_tids(inventory: Inventory, leaving: set[int]) -> list[int]:
+    """taken_tids, after giving init a moment to reap those that are dead already (some are slow at it)."""
+    deadline = time.monotonic() + _INIT_REAPS_WITHIN_S
+    while True:
+        taken = taken_tids(inventory, leaving)
+        if not taken or time.monotonic() > deadline or not all(map(_is_dead, taken)):
+            return taken
+        time.sleep(0.01)  # no event tells that somebody else's zombie was reaped
+
+
+def _is_dead(tid: int) -> bool:
+    try:
+        return proc.stat(tid).state in "ZX"
+    except OSError:
+        return True
 
 
 # --- preparation in our own process -----------------------------------------------------------------------------------

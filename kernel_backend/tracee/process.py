@@ -149,10 +149,13 @@ class Process:
     def fix_interrupted(self) -> None:
         """Make calls repeat that returned EINTR only because we froze their thread."""
         for thread in self.threads.values():
-            regs = thread.get_regs()
-            before = regs.rax
-            if as_interrupted(thread, regs, keep_block=True).rax != before:
-                thread.set_regs(regs)
+            try:
+                regs = thread.get_regs()
+                before = regs.rax
+                if as_interrupted(thread, regs, keep_block=True).rax != before:
+                    thread.set_regs(regs)
+            except ThreadGone:
+                continue  # killed while it was stopped
 
 
 def _gadget_likelihood(mapping: proc.Mapping) -> int:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from kernel_backend.abi import linux
 from kernel_backend.host import proc
-from kernel_backend.tracee.inject import Workshop
+from kernel_backend.tracee.inject import WORD, Workshop
 from kernel_backend.tracee.process import Process, frozen_thread
 from kernel_backend.tracee.stub import open_workshop, step_call
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, ThreadGone
@@ -82,6 +82,16 @@ def reap(pid: int, twins: Iterable[int]) -> None:
                 except ChildProcessError:
                     continue
     except (ThreadGone, ProcessLookupError, FileNotFoundError):
+        return
+
+
+def reap_all(call: Callable[..., int]) -> None:
+    """Wait, by injected calls, for every dead child of a process; `call` makes one system call in it."""
+    any_child = WORD  # -1
+    try:
+        while call("wait4", any_child, 0, linux.WALL | os.WNOHANG, 0):
+            continue
+    except ChildProcessError:
         return
 
 
