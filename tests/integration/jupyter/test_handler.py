@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.integration.jupyter.sessions import Client, Jupyter
+import base64
+
+from tests.integration.jupyter.sessions import Cell, Client, Jupyter
 
 ARRIVE = """
 import os, time, threading
@@ -136,10 +138,8 @@ def test_a_restart_of_an_idle_image_answers_the_cell_that_asked(jupyter: Jupyter
     asked = client.client.session.msg("execute_request", {})
     cell = {
         "parent_header": {**asked["header"], "date": asked["header"]["date"].isoformat()},
-        "idents": [__import__("base64").b64encode(client.client.session.bsession).decode()],
+        "idents": [base64.b64encode(client.client.session.bsession).decode()],
     }
-    from tests.integration.jupyter.sessions import Cell
-
     client.cells[asked["header"]["msg_id"]] = Cell()
     client.run(
         "def idle_image():\n"
