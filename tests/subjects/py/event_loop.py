@@ -32,7 +32,7 @@ async def life() -> None:
 
     tasks = [asyncio.create_task(waiter()), asyncio.create_task(sleeper())]
     subject.announce("ready")
-    while not os.access(subject.path("go"), os.F_OK):  # noqa: ASYNC110
+    while not os.access(subject.path("go"), os.F_OK):
         await asyncio.sleep(0.002)
     writer.write(b"after\n")
     answer = await asyncio.wait_for(reader.readline(), 10)

@@ -24,9 +24,7 @@ def body() -> None:
 
     subject.wait(spoil)
     subject.expect(np.array_equal(base @ base, before), "the product differs")
-    subject.expect(
-        np.shares_memory(view, base) and np.array_equal(transposed, base.T), "the views are no views"
-    )
+    subject.expect(np.shares_memory(view, base) and np.array_equal(transposed, base.T), "the views are no views")
     base[10, 0] = 99
     subject.expect(view[0, 0] == 99 and transposed[0, 10] == 99, "a write does not show in the views")
     subject.expect(np.array_equal(generator.random(50), twin.random(50)), "the generator's state")

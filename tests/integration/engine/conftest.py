@@ -1,0 +1,61 @@
+"""A subject's life as a fixture: its folder, its user, the engine's commands, and a look at what is left over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.engine.harness import Engine, Life, nothing_left
+from tests.subjects.catalogue import Subject
+from tests.support import ProcessTracker, User, needs
+
+HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name: a Unix socket's address has room for 107 bytes."""
+    made = Path(tempfile.mkdtemp(prefix="nbcr-", dir="/tmp"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def begin(folder: Path, processes: ProcessTracker) -> Iterator[Callable[[Subject, User], tuple[Engine, Life]]]:
+    """Start a subject as a user; afterwards nothing of it may be left."""
+    with ExitStack() as stack:
+
+        def start(subject: Subject, user: User) -> tuple[Engine, Life]:
+            stack.enter_context(host_has(subject.host))
+            user.give(folder)
+            engine = Engine(user, folder, processes)
+            life = Life(subject, user, folder, processes)
+            stack.callback(life.close)
+            stack.enter_context(nothing_left(engine))
+            return engine, life.start()
+
+        yield start
+
+
+@contextmanager
+def host_has(what: str) -> Iterator[None]:
+    """Give the host what a subject needs of it, as long as it runs."""
+    if what != "hugepages":
+        yield
+        return
+    before = HUGE_PAGES.read_text()
+    try:
+        HUGE_PAGES.write_text(str(int(before) + 8))
+    except OSError:
+        needs("free huge pages", int(before) >= 4, f"only root may raise {HUGE_PAGES}")
+    try:
+        yield
+    finally:
+        if os.access(HUGE_PAGES, os.W_OK):
+            HUGE_PAGES.write_text(before)

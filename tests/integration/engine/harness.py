@@ -1,0 +1,250 @@
+"""Leads one subject through its life: start, ready, dump, restore, go, verdict; and sees that nothing is left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.integration.engine.observe import Observed, observe
+from tests.subjects.build import command
+from tests.subjects.catalogue import Subject
+from tests.support import ProcessTracker, User, describe_process, fail, family_of, needs, wait_for_end
+
+COMMAND_LIMIT_S = 120.0
+SUBJECT_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command of the engine that ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Engine:
+    """`python -m kernel_backend`, run by `user` in `folder`; its temporary files go to a folder that we watch."""
+
+    user: User
+    folder: Path
+    processes: ProcessTracker
+
+    def __post_init__(self) -> None:
+        self.scratch = self.folder / "scratch"
+        self.scratch.mkdir(mode=0o700)
+        self.user.give(self.scratch)
+
+    def argv(self, *words: str | Path | int) -> list[str]:
+        """The command line of one command."""
+        return self.user.command(
+            [sys.executable, "-m", "kernel_backend", *(str(word) for word in words)], cwd=self.folder
+        )
+
+    def environ(self) -> dict[str, str]:
+        return self.user.environ({"TMPDIR": str(self.scratch)})
+
+    def run(self, *words: str | Path | int) -> Finished:
+        """Run one command to its end, whichever that is."""
+        out_path = self.folder / "command.out"
+        # files, not pipes: a restored tree may hold our end of a pipe open for as long as it lives
+        with out_path.open("w+") as out, (self.folder / "command.err").open("w+") as err:
+            done = subprocess.run(
+                self.argv(*words), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                env=self.environ(), timeout=COMMAND_LIMIT_S,
+            )  # fmt: skip
+            out.seek(0)
+            err.seek(0)
+            return Finished(done.returncode, out.read(), err.read())
+
+    def must(self, *words: str | Path | int) -> Finished:
+        """Run one command that has to succeed."""
+        done = self.run(*words)
+        if done.status != 0:
+            fail(f"{words[0]} failed with status {done.status}: {done.err.strip()[-1500:]}")
+        return done
+
+    def dump(self, pid: int, image: Path, leave: str = "killed") -> dict[str, Any]:
+        """Dump and verify."""
+        report: dict[str, Any] = self.must("dump", pid, image, "--leave", leave, "--json").document
+        self.must("verify", image)
+        return report
+
+    def restore(self, image: Path, *options: str | int) -> int:
+        """Restore, detached; the new root's pid."""
+        root = int(self.must("restore", image, *options, "--detach", "--json").document["pid"])
+        self.processes.adopt(root)
+        return root
+
+    def refuses(self, *words: str | Path | int) -> str:
+        """Run a command that has to fail in the agreed way: no output, one line on stderr. Returns the line."""
+        done = self.run(*words)
+        assert done.status != 0, f"{words[0]} succeeded: {done.out}"
+        lines = done.err.strip().splitlines()
+        assert len(lines) == 1, f"not one line on stderr but {len(lines)}:\n{done.err}"
+        assert "Traceback" not in done.err
+        assert ":" in lines[0], f"no reason or hint: {lines[0]}"
+        return lines[0]
+
+
+@dataclass
+class Life:
+    """One subject, from its start to its verdict."""
+
+    subject: Subject
+    user: User
+    folder: Path
+    processes: ProcessTracker
+    pid: int = 0
+    popen: subprocess.Popen[bytes] | None = None
+    _fifos: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "s"
+
+    def path(self, suffix: str) -> Path:
+        return self.folder / f"s.{suffix}"
+
+    def start(self) -> Life:
+        """Start it and wait until it is ready."""
+        for name in ("ready", "spoiled"):
+            os.mkfifo(self.path(name), 0o600)
+            self.user.give(self.path(name))
+            self._fifos[name] = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK)
+        argv = self.user.command(command(self.subject, self.base), cwd=self.folder)
+        with self.path("out").open("ab") as out:
+            self.user.give(self.path("out"))
+            self.popen = self.processes.start(
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.user.environ(), umask=0o022
+            )
+        self.pid = self.popen.pid
+        self._hear("ready")
+        return self
+
+    def _hear(self, name: str) -> None:
+        """Wait until the subject opens its FIFO, or ends."""
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            heard, _, _ = select.select([self._fifos[name], pidfd], [], [], SUBJECT_LIMIT_S)
+        finally:
+            os.close(pidfd)
+        if self._fifos[name] not in heard:
+            self.judge(self.verdict() if heard else f"not {name} within {SUBJECT_LIMIT_S:.0f} s")
+            fail(f"{self.subject.name} passed before it was {name}")
+
+    def spoil(self) -> None:
+        """Have it break its own state."""
+        self.path("spoil").touch()
+        self._hear("spoiled")
+
+    def go(self) -> None:
+        self.path("go").touch()
+
+    def again(self) -> None:
+        """Take the word and the verdict back, for the next life of the same subject."""
+        self.path("go").unlink(missing_ok=True)
+        self.path("result").unlink(missing_ok=True)
+
+    def continue_as(self, pid: int) -> None:
+        """From now on `pid` is the subject."""
+        self.pid = pid
+        self.popen = None
+
+    def verdict(self) -> str:
+        """What the subject says about itself once it has ended."""
+        if not wait_for_end(self.pid, SUBJECT_LIMIT_S):
+            where = "; ".join(_where(pid) for pid in family_of(self.pid))
+            return f"does not end within {SUBJECT_LIMIT_S:.0f} s after go: {where}"
+        status = self.processes.reap(self.pid)
+        try:
+            return self.path("result").read_text().strip()
+        except FileNotFoundError:
+            out = self.path("out").read_text(errors="replace").strip()
+            return f"ended with status {status} and without a verdict. {out[-500:]}"
+
+    def judge(self, verdict: str) -> None:
+        """PASS, or the test ends here."""
+        if verdict.startswith("SKIP: "):
+            needs(verdict.removeprefix("SKIP: "))
+        if verdict != "PASS":
+            fail(f"{self.subject.name}: {verdict}")
+
+    def expect_pass(self) -> None:
+        self.go()
+        self.judge(self.verdict())
+
+    def expect_killed(self) -> None:
+        """The original was killed by the dump, not by anything else."""
+        assert self.popen is not None
+        status = self.popen.wait(SUBJECT_LIMIT_S)
+        assert status == -9, f"the original ended with {status} instead of SIGKILL"
+
+    def observe(self) -> Observed | None:
+        return observe(self.pid) if self.subject.steady else None
+
+    def expect_like(self, before: Observed | None) -> None:
+        """/proc shows what it showed before."""
+        if before is not None and (found := before.differences(observe(self.pid))):
+            fail(f"{self.subject.name}: /proc shows differences:\n  " + "\n  ".join(found[:20]))
+
+    def close(self) -> None:
+        for fifo in self._fifos.values():
+            os.close(fifo)
+
+
+def _where(pid: int) -> str:
+    try:
+        call = Path(f"/proc/{pid}/syscall").read_text().strip()
+    except OSError as error:
+        call = str(error)
+    return f"{describe_process(pid)} in {call}"
+
+
+# --- nothing is left over ---------------------------------------------------------------------------------
+
+
+def _system_wide() -> dict[str, set[str]]:
+    """What a restore could leave behind outside its folder."""
+    found = {"/dev/shm": set(os.listdir("/dev/shm")), "mounts": set(Path("/proc/self/mounts").read_text().splitlines())}
+    for kind in ("shm", "sem", "msg"):
+        lines = Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]
+        found[f"System V {kind}"] = {" ".join(line.split()[:2]) for line in lines}
+    return found
+
+
+@contextmanager
+def nothing_left(engine: Engine) -> Iterator[None]:
+    """Neither process nor file nor shared memory nor mount is more afterwards than before."""
+    before = _system_wide()
+    yield
+    deadline = time.monotonic() + 2
+    while (strays := engine.processes.strays()) and time.monotonic() < deadline:
+        for pid in strays:  # a helper that is just ending is none
+            engine.processes.reap(pid, 0.1)
+    assert not strays, f"processes left over: {[describe_process(pid) for pid in strays]}"
+    left = [str(path) for path in engine.scratch.iterdir()]
+    assert not left, f"temporary files left over: {left}"
+    for what, seen in _system_wide().items():
+        ours = {entry for entry in seen - before[what] if "nbcr" in entry or what.startswith("System V")}
+        assert not ours, f"{what}: left over: {sorted(ours)}"
+
+
+def run_to_the_end(lives: Sequence[Life]) -> None:
+    """Let every one of them finish and pass."""
+    for life in lives:
+        life.expect_pass()

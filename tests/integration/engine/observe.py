@@ -1,0 +1,91 @@
+"""What /proc says about a process, reduced to what a restore has to bring back."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# Not compared: pids and counters, and what is the harness's (the parent).
+STATUS = (
+    "Name Umask State Uid Gid Groups Threads SigPnd ShdPnd SigBlk SigIgn SigCgt CapInh CapPrm CapEff CapBnd CapAmb "
+    "NoNewPrivs Seccomp Cpus_allowed VmLck THP_enabled"
+).split()
+THREAD_STATUS = "Name SigPnd SigBlk Cpus_allowed".split()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One process as /proc shows it."""
+
+    status: dict[str, str]
+    threads: list[dict[str, str]]
+    maps: list[str]
+    descriptors: dict[int, str]
+
+    def differences(self, other: Observed) -> list[str]:
+        """What `other` (afterwards) shows differently, one line each."""
+        found = [
+            f"status {key}: {value!r} became {other.status.get(key)!r}"
+            for key, value in self.status.items()
+            if other.status.get(key) != value
+        ]
+        if self.threads != other.threads:
+            found.append(f"threads: {self.threads} became {other.threads}")
+        found += [f"mapping lost: {line}" for line in self.maps if line not in other.maps]
+        found += [f"mapping new: {line}" for line in other.maps if line not in self.maps]
+        for number in sorted(self.descriptors.keys() | other.descriptors.keys()):
+            before, after = self.descriptors.get(number), other.descriptors.get(number)
+            if before != after:
+                found.append(f"descriptor {number}: {before} became {after}")
+        return found
+
+
+def observe(pid: int) -> Observed:
+    """Read everything about `pid`."""
+    process = Path(f"/proc/{pid}")
+    threads = [_status(task, THREAD_STATUS) for task in sorted(process.glob("task/*"), key=lambda t: int(t.name))]
+    return Observed(_status(process, STATUS), threads, _maps(process), _descriptors(process))
+
+
+def _status(process: Path, keys: list[str]) -> dict[str, str]:
+    pairs = (line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    found = {key: value.strip() for key, value in pairs if key in keys}
+    if found.get("State", "")[:1] in ("S", "R", "D"):
+        found["State"] = "alive"  # waiting or just awake: either will do
+    return found
+
+
+def _path_of(name: str) -> str:
+    if name.endswith("(deleted)"):
+        return "(deleted)"  # what replaces it may have another name
+    return name
+
+
+def _maps(process: Path) -> list[str]:
+    """The mappings; neighbours that differ in nothing but the OS kernel's bookkeeping count as one."""
+    merged: list[tuple[int, int, str, str]] = []
+    for line in (process / "maps").read_text().splitlines():
+        span, rights, _offset, _device, _inode, *name = line.split(None, 5)
+        low, high = (int(end, 16) for end in span.split("-"))
+        path = _path_of(name[0] if name else "")
+        if merged and merged[-1][1] == low and merged[-1][2:] == (rights, path):
+            low = merged.pop()[0]
+        merged.append((low, high, rights, path))
+    return [f"{low:x}-{high:x} {rights} {path}".strip() for low, high, rights, path in merged]
+
+
+def _descriptors(process: Path) -> dict[int, str]:
+    found = {}
+    for link in (process / "fd").iterdir():
+        try:
+            target = _path_of(re.sub(r":\[\d+\]$", "", os.readlink(link)))
+            info = (process / "fdinfo" / link.name).read_text()
+        except FileNotFoundError:
+            continue
+        fields = dict(re.findall(r"^(pos|flags):\s+(\d+)$", info, re.M))
+        if re.fullmatch(r"/dev/pts/\d+", target):
+            target = "/dev/pts"  # another number is another terminal's chance
+        found[int(link.name)] = f"{target} at {fields.get('pos')} with flags {fields.get('flags')}"
+    return found

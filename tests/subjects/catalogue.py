@@ -1,0 +1,164 @@
+"""The table of subjects: which program shows which kind of resource, and what the engine owes it.
+
+A subject is named after its source: `files/lock` is c/files/lock.c, `py/pool` is py/pool.py; a variant with other
+arguments carries them behind a colon. The table holds only what the source cannot say.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row: a program, and what to expect of it."""
+
+    name: str
+    kind: str  # the row of docs/resources.md
+    issue: int = 2
+    refused: tuple[str, ...] = ()  # words of the message with which a dump is refused; empty: it is captured
+    privilege: str = ""  # what it takes to set the resource up; runs as root only
+    host: str = ""  # what the host must have, beyond a usual one
+    keeps_pids: bool = False  # its check needs the pids of before
+    steady: bool = True  # threads, descriptors and maps stay as they are while it waits
+    into: bool = True  # may be restored in place of itself
+    long: bool = False  # only among the long sweeps
+    representative: bool = False  # runs in every variant by default
+
+    @property
+    def arguments(self) -> list[str]:
+        return self.name.partition(":")[2].split(",") if ":" in self.name else []
+
+    @cached_property
+    def source(self) -> Path:
+        stem = self.name.partition(":")[0]
+        return FOLDER / (f"{stem}.py" if self.is_python else f"c/{stem}.c")
+
+    @property
+    def is_python(self) -> bool:
+        return self.name.startswith("py/")
+
+    @cached_property
+    def can_spoil(self) -> bool:
+        """Whether it can break its own state when told to."""
+        return bool(re.search(r"wait\((spoil|lambda)", self.source.read_text()))
+
+
+def _rows(kind: str, names: str, **what: object) -> list[Subject]:
+    return [Subject(name, kind, **what) for name in names.split()]  # type: ignore[arg-type]
+
+
+CATALOGUE: list[Subject] = [
+    *_rows("general registers, segment bases", "cpu/registers cpu/gs_base cpu/rseq"),
+    *_rows("FPU, SSE, AVX, AVX-512", "cpu/x87 cpu/mxcsr"),
+    Subject("cpu/vectors", "FPU, SSE, AVX, AVX-512", representative=True),
+    *_rows("signal handlers, masks, stacks", "signals/mask signals/thread_masks signals/altstack"),
+    *_rows("signal handlers, masks, stacks", "signals/in_handler signals/handlers", representative=True),
+    *_rows("pending signals with siginfo", "signals/pending_process signals/pending_thread"),
+    *_rows("interrupted system calls", "signals/sigsuspend signals/sigwait"),
+    *_rows("interval timers", "timers/itimers timers/ticking"),
+    *_rows("POSIX timers", "timers/posix timers/posix_thread"),
+    *_rows("clocks", "timers/clocks"),
+    *_rows("threads", "threads/tls threads/names threads/join threads/stacks"),
+    *_rows("threads", "threads/identity threads/many", representative=True),
+    Subject("threads/many:2000", "threads", issue=4, long=True),
+    *_rows("threads that begin and end meanwhile", "threads/churn", steady=False),
+    *_rows("computing threads", "threads/compute", representative=True),
+    *_rows("main thread ended before the others", "threads/leader_gone", issue=4),
+    *_rows("mutexes, conditions, semaphores", "threads/condition threads/semaphores"),
+    *_rows("mutexes, conditions, semaphores", "threads/mutex", representative=True),
+    *_rows("robust and PI mutexes", "threads/robust", issue=4),
+    *_rows("scheduling, affinity", "threads/scheduling identity/affinity"),
+    Subject("threads/realtime", "scheduling, affinity", issue=4, privilege="CAP_SYS_NICE"),
+    *_rows("private memory", "memory/anonymous memory/heap", representative=True),
+    *_rows("private memory", "memory/layout memory/protections memory/code"),
+    *_rows("stacks", "memory/stack memory/grows_down"),
+    *_rows("shared memory", "memory/shared_anonymous"),
+    *_rows("mapped files", "memory/file_private memory/file_shared"),
+    *_rows("mapped files that were deleted", "memory/deleted_file", issue=4),
+    *_rows("file mappings beyond the end", "memory/beyond_end", issue=4),
+    *_rows("memfd", "memory/memfd"),
+    *_rows("memfd", "memory/memfd_sealed", issue=4),
+    *_rows("reserved address space", "memory/sparse"),
+    Subject("memory/sparse:1024", "reserved address space", issue=4),
+    *_rows("madvise, mlock", "memory/advice memory/locked", issue=4),
+    *_rows("huge pages", "memory/huge_thp", issue=4),
+    Subject("memory/hugetlb", "huge pages", issue=4, host="hugepages"),
+    *_rows("argv, environment, auxiliary vector", "memory/auxv"),
+    *_rows("regular files", "files/offset files/flags files/dup", representative=True),
+    *_rows("regular files", "files/many files/readonly"),
+    *_rows("deleted files", "files/deleted"),
+    *_rows("deleted files", "files/tmpfile files/replaced files/hard_link", issue=4),
+    *_rows("folders, O_PATH", "files/opath files/folder", issue=4),
+    *_rows("devices: null, zero, full, urandom", "files/devices"),
+    *_rows("own files in /proc", "files/proc_self", issue=4),
+    *_rows("file locks", "files/flock files/posix_lock files/ofd_lock", issue=4),
+    Subject("files/lease", "file leases", issue=4, refused=("lease",)),
+    *_rows("descriptor owner and signal", "files/owner", issue=4),
+    *_rows("inotify", "files/inotify", issue=4),
+    Subject("files/fanotify", "fanotify", issue=4, refused=("fanotify",), privilege="CAP_SYS_ADMIN"),
+    *_rows("named FIFOs", "files/fifo", issue=4),
+    *_rows("pipes", "pipes/content", representative=True),
+    *_rows("pipes", "pipes/size pipes/half_closed pipes/blocked"),
+    *_rows("pipes", "pipes/packets pipes/reopened", issue=4),
+    *_rows("socketpairs", "sockets/pair_stream", representative=True),
+    *_rows("socketpairs", "sockets/pair_datagram sockets/pair_closed"),
+    *_rows("socket options", "sockets/options"),
+    *_rows("descriptors in flight", "sockets/in_flight", issue=4),
+    *_rows("named and abstract Unix sockets", "sockets/unix_named sockets/unix_abstract", issue=4),
+    *_rows("TCP inside", "sockets/tcp_inside", representative=True),
+    *_rows("TCP inside", "sockets/tcp_inside:6 sockets/blocked"),
+    *_rows("TCP inside", "sockets/tcp_half_closed sockets/tcp_backlog sockets/tcp_fresh", issue=4),
+    *_rows("listening TCP", "sockets/tcp_listening"),
+    *_rows("UDP", "sockets/udp sockets/udp:6", issue=4),
+    Subject("sockets/netlink", "netlink sockets", issue=4, refused=("netlink",)),
+    Subject("sockets/raw", "raw sockets", issue=4, refused=("raw",), privilege="CAP_NET_RAW"),
+    *_rows("eventfd, timerfd, signalfd", "events/eventfd events/timerfd events/signalfd"),
+    *_rows("epoll", "events/epoll", representative=True),
+    *_rows("epoll", "events/epoll_modes"),
+    *_rows("pidfd", "events/pidfd", issue=4),
+    Subject("events/io_uring", "io_uring", issue=4, refused=("io_uring",)),
+    *_rows("interrupted system calls", "restarts/nanosleep restarts/poll restarts/epoll_eintr restarts/futex"),
+    *_rows("pseudo-terminals", "terminals/pty terminals/line"),
+    *_rows("controlling terminals", "terminals/controlling", issue=4),
+    *_rows("working folder, umask", "identity/folder"),
+    Subject("identity/root_folder", "root folder", issue=4, privilege="CAP_SYS_CHROOT"),
+    *_rows("resource limits", "identity/limits"),
+    *_rows("nice and I/O priority", "identity/priority"),
+    *_rows("prctl: name, parent-death signal, subreaper, timer slack", "identity/prctl"),
+    *_rows("no_new_privs, personality, oom_score_adj", "identity/no_new_privs", into=False),
+    *_rows("no_new_privs, personality, oom_score_adj", "identity/personality identity/oom", issue=4),
+    Subject("identity/credentials", "credentials", issue=4, privilege="CAP_SETUID and CAP_SETGID"),
+    Subject("identity/capabilities", "capabilities", issue=4, privilege="CAP_SETPCAP"),
+    Subject("identity/seccomp", "seccomp filters", issue=4, refused=("seccomp",)),
+    Subject("identity/group", "pid, session, group", keeps_pids=True),
+    *_rows("children", "trees/children", issue=4, keeps_pids=True, representative=True),
+    *_rows("children", "trees/grandchildren trees/other_programs", issue=4, keeps_pids=True),
+    *_rows("children with threads", "trees/threads_in_children", issue=4, keeps_pids=True),
+    Subject("trees/threads_in_children:50,9", "children with threads", issue=4, keeps_pids=True, long=True),
+    *_rows("children born and ending meanwhile", "trees/churn", issue=4, keeps_pids=True, steady=False),
+    *_rows("pipes and files between processes", "trees/pipes_between", issue=4, keeps_pids=True),
+    *_rows("pipes and files between processes", "trees/shared_offset trees/locks_between", issue=4, keeps_pids=True),
+    *_rows("memory between processes", "trees/shared_memory trees/copy_on_write", issue=4, keeps_pids=True),
+    *_rows("zombies, stopped and adopted children", "trees/zombies trees/stopped", issue=4, keeps_pids=True),
+    *_rows("zombies, stopped and adopted children", "trees/orphans", issue=4, keeps_pids=True),
+    *_rows("sessions, process groups", "trees/sessions", issue=4, keeps_pids=True),
+    *_rows("signals between processes", "trees/death_signal trees/signals_between", issue=4, keeps_pids=True),
+    *_rows("pidfd", "trees/pidfds", issue=4, keeps_pids=True),
+    Subject("trees/vfork", "vfork", issue=4, refused=("vfork",)),
+    *_rows("System V IPC", "ipc/sysv_shm ipc/sysv_sem ipc/sysv_msg", issue=4),
+    *_rows("POSIX shared memory and queues", "ipc/posix_shm ipc/posix_mq", issue=4),
+    *_rows("CPython", "py/objects py/threads", representative=True),
+    *_rows("CPython", "py/sqlite py/native py/event_loop py/signals"),
+    Subject("py/numeric", "numpy with BLAS threads", host="numpy"),
+    *_rows("multiprocessing, subprocess", "py/subprocesses py/pool", issue=4, keeps_pids=True),
+    *_rows("multiprocessing, subprocess", "py/pool:spawn py/pool:forkserver", issue=4, keeps_pids=True),
+    *_rows("multiprocessing, subprocess", "py/shared_memory", issue=4, keeps_pids=True),
+]
+
+BY_NAME = {subject.name: subject for subject in CATALOGUE}
