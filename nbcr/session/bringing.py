@@ -6,7 +6,7 @@ Runs in the helper for a restart in place, in the command line for a fresh proce
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,9 @@ def _bring(component: Component, order: Return, on_ready: Callable[[], list[Any]
     snapshot = SnapshotReference(component.name, entry.id, entry.image, cold_start=order.into is None)
     answers = entry.channel_fd is not None
     ours, theirs = Channel.pair() if answers else (None, None)
-    try:
+    with _connection_file(order) as file, contextlib.ExitStack() as closing:
+        if theirs is not None:
+            closing.callback(theirs.close)
         options = RestartOptions(
             into=order.into,
             pid=order.pid,
@@ -75,15 +77,25 @@ def _bring(component: Component, order: Return, on_ready: Callable[[], list[Any]
             on_ready=lambda: late.extend(on_ready()),
         )
         brought = component.restart(snapshot, options)
-    finally:
-        if theirs is not None:
-            theirs.close()
-    file = None
-    if order.into is None and entry.jupyter is not None:
-        file = connections.rewrite_file(entry.jupyter)
     told = _tell(ours, _message(order, brought, late)) if ours is not None else ()
     warnings = (*brought.warnings, *told)
     return RestartResult(entry, brought.pid, brought.pids, warnings, file, brought.wait)
+
+
+@contextlib.contextmanager
+def _connection_file(order: Return) -> Iterator[Path | None]:
+    """The connection file of a Jupyter kernel that comes back fresh: there before it is, gone if it fails."""
+    if order.into is not None or order.entry.jupyter is None:
+        yield None
+        return
+    was_there = Path(order.entry.jupyter.get("connection_file") or "/").exists()
+    file = connections.rewrite_file(order.entry.jupyter)
+    try:
+        yield file
+    except BaseException:
+        if file is not None and not was_there:
+            file.unlink(missing_ok=True)
+        raise
 
 
 def _message(order: Return, brought: Brought, late: list[Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 OWNER = "owner.json"
 _ABANDONED_AFTER_S = 7 * 24 * 3600.0
+_OWNERLESS_AFTER_S = 600.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -152,11 +153,10 @@ class Store:
         with self._writing():
             files.write_atomically(draft.path / MANIFEST, manifest.encoded())
             with self._locked():
-                (draft.path / OWNER).unlink()
-                files.fsync_path(draft.path)
                 final = self._entries / draft.id
                 draft.path.rename(final)
                 files.fsync_path(self._entries)
+            (final / OWNER).unlink(missing_ok=True)
         if draft.replace:
             for old in self.entries():
                 if old.name == draft.name and (old.created, old.id) < (draft.created, draft.id):
@@ -261,8 +261,9 @@ def _is_abandoned(draft: Path) -> bool:
         if owner.get("boot_id") != runtime.boot_id():
             return True
         return runtime.start_ticks(int(owner.get("pid", 0))) != owner.get("start_ticks")
+    bound_s = _OWNERLESS_AFTER_S if owner is None else _ABANDONED_AFTER_S
     try:
-        return time.time() - draft.stat().st_mtime > _ABANDONED_AFTER_S
+        return time.time() - draft.stat().st_mtime > bound_s
     except FileNotFoundError:
         return False
 

@@ -287,7 +287,7 @@ def test_a_living_writers_draft_is_left_alone(store: Store) -> None:
     assert hidden(store) == [draft.path.name]
 
 
-def test_drafts_of_other_hosts_and_without_owner_wait_a_week(store: Store) -> None:
+def test_drafts_of_other_hosts_wait_a_week_and_those_without_owner_ten_minutes(store: Store) -> None:
     draft = store.draft("a")
     owner = json.loads((draft.path / "owner.json").read_text())
     (draft.path / "owner.json").write_text(json.dumps({**owner, "host": "far-away", "pid": 1}))
@@ -295,11 +295,25 @@ def test_drafts_of_other_hosts_and_without_owner_wait_a_week(store: Store) -> No
     bare.mkdir()
     put(store, "b")
     assert len(hidden(store)) == 2
-    week_ago = time.time() - 8 * 24 * 3600
     for path in (draft.path, bare):
-        os.utime(path, (week_ago, week_ago))
+        os.utime(path, (time.time() - 700, time.time() - 700))
     put(store, "c")
+    assert hidden(store) == [draft.path.name]
+    week_ago = time.time() - 8 * 24 * 3600
+    os.utime(draft.path, (week_ago, week_ago))
+    put(store, "d")
     assert hidden(store) == []
+
+
+def test_a_writer_that_dies_right_after_publishing_leaves_an_entry(store: Store) -> None:
+    draft = store.draft("a")
+    draft.image.mkdir()
+    store.sync(draft)
+    (draft.path / "manifest.json").write_bytes(manifest_for(draft).encoded())
+    draft.path.rename(draft.path.with_name(draft.id))
+    assert store.find("a").id == draft.id
+    put(store, "b")
+    assert len(store.entries()) == 2
 
 
 def test_a_removal_cut_short_is_completed(store: Store) -> None:
