@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,8 @@ def build(source: Path) -> Path:
     program = _build_folder() / "_".join(source.relative_to(FOLDER / "c").with_suffix("").parts)
     if not program.exists() or program.stat().st_mtime < newest:
         part = program.with_suffix(f".{os.getpid()}")
-        command = ["cc", *FLAGS, "-o", str(part), str(source), *LIBRARIES]
+        wishes = re.findall(r"^/\* cc: (.*) \*/$", source.read_text(), re.M)  # a source may ask for options
+        command = ["cc", *FLAGS, *" ".join(wishes).split(), "-o", str(part), str(source), *LIBRARIES]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, f"{source.name} does not compile:\n{done.stderr}"
         part.chmod(0o755)

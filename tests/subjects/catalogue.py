@@ -23,7 +23,7 @@ class Subject:
     issue: int = 2
     refused: tuple[str, ...] = ()  # words of the message with which a dump is refused; empty: it is captured
     privilege: str = ""  # what it takes to set the resource up; runs as root only
-    host: str = ""  # what the host must have, beyond a usual one
+    host: str = ""  # what must be there beside the subject: conftest.py provides it
     keeps_pids: bool = False  # its check needs the pids of before
     steady: bool = True  # threads, descriptors and maps stay as they are while it waits
     into: bool = True  # may be restored in place of itself
@@ -70,6 +70,7 @@ CATALOGUE: list[Subject] = [
     *_rows("threads that begin and end meanwhile", "threads/churn", steady=False),
     *_rows("computing threads", "threads/compute", representative=True),
     *_rows("main thread ended before the others", "threads/leader_gone", issue=4),
+    *_rows("OpenMP", "threads/openmp", issue=4),
     *_rows("mutexes, conditions, semaphores", "threads/condition threads/semaphores"),
     *_rows("mutexes, conditions, semaphores", "threads/mutex", representative=True),
     *_rows("robust and PI mutexes", "threads/robust", issue=4),
@@ -115,6 +116,7 @@ CATALOGUE: list[Subject] = [
     *_rows("TCP inside", "sockets/tcp_inside:6 sockets/blocked"),
     *_rows("TCP inside", "sockets/tcp_half_closed sockets/tcp_backlog sockets/tcp_fresh", issue=4),
     *_rows("listening TCP", "sockets/tcp_listening"),
+    Subject("sockets/tcp_outside", "TCP to outside (reset)", host="a listener"),
     *_rows("UDP", "sockets/udp sockets/udp:6", issue=4),
     Subject("sockets/netlink", "netlink sockets", issue=4, refused=("netlink",)),
     Subject("sockets/raw", "raw sockets", issue=4, refused=("raw",), privilege="CAP_NET_RAW"),
@@ -127,6 +129,7 @@ CATALOGUE: list[Subject] = [
     *_rows("pseudo-terminals", "terminals/pty terminals/line"),
     *_rows("controlling terminals", "terminals/controlling", issue=4),
     *_rows("working folder, umask", "identity/folder"),
+    *_rows("working folder, umask", "identity/deleted_folder", issue=4),
     Subject("identity/root_folder", "root folder", issue=4, privilege="CAP_SYS_CHROOT"),
     *_rows("resource limits", "identity/limits"),
     *_rows("nice and I/O priority", "identity/priority"),
@@ -155,7 +158,7 @@ CATALOGUE: list[Subject] = [
     *_rows("POSIX shared memory and queues", "ipc/posix_shm ipc/posix_mq", issue=4),
     *_rows("CPython", "py/objects py/threads", representative=True),
     *_rows("CPython", "py/sqlite py/native py/event_loop py/signals"),
-    Subject("py/numeric", "numpy with BLAS threads", host="numpy"),
+    *_rows("numpy with BLAS threads", "py/numeric"),
     *_rows("multiprocessing, subprocess", "py/subprocesses py/pool", issue=4, keeps_pids=True),
     *_rows("multiprocessing, subprocess", "py/pool:spawn py/pool:forkserver", issue=4, keeps_pids=True),
     *_rows("multiprocessing, subprocess", "py/shared_memory", issue=4, keeps_pids=True),

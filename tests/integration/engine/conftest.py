@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,10 +33,10 @@ def begin(folder: Path, processes: ProcessTracker) -> Iterator[Callable[[Subject
     with ExitStack() as stack:
 
         def start(subject: Subject, user: User) -> tuple[Engine, Life]:
-            stack.enter_context(host_has(subject.host))
+            extra = stack.enter_context(host_has(subject.host))
             user.give(folder)
             engine = Engine(user, folder, processes)
-            life = Life(subject, user, folder, processes)
+            life = Life(subject, user, folder, processes, extra)
             stack.callback(life.close)
             stack.enter_context(nothing_left(engine))
             return engine, life.start()
@@ -44,11 +45,21 @@ def begin(folder: Path, processes: ProcessTracker) -> Iterator[Callable[[Subject
 
 
 @contextmanager
-def host_has(what: str) -> Iterator[None]:
-    """Give the host what a subject needs of it, as long as it runs."""
-    if what != "hugepages":
-        yield
-        return
+def host_has(what: str) -> Iterator[list[str]]:
+    """Provide what a subject needs beside itself, as long as it runs; gives further arguments for it."""
+    if what == "hugepages":
+        with huge_pages():
+            yield []
+    elif what == "a listener":
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            yield [str(listener.getsockname()[1])]
+    else:
+        assert not what
+        yield []
+
+
+@contextmanager
+def huge_pages() -> Iterator[None]:
     before = HUGE_PAGES.read_text()
     try:
         HUGE_PAGES.write_text(str(int(before) + 8))

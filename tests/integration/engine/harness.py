@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +109,7 @@ class Life:
     user: User
     folder: Path
     processes: ProcessTracker
+    arguments: list[str] = field(default_factory=list)
     pid: int = 0
     popen: subprocess.Popen[bytes] | None = None
     _fifos: dict[str, int] = field(default_factory=dict)
@@ -126,7 +127,7 @@ class Life:
             os.mkfifo(self.path(name), 0o600)
             self.user.give(self.path(name))
             self._fifos[name] = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK)
-        argv = self.user.command(command(self.subject, self.base), cwd=self.folder)
+        argv = self.user.command([*command(self.subject, self.base), *self.arguments], cwd=self.folder)
         with self.path("out").open("ab") as out:
             self.user.give(self.path("out"))
             self.popen = self.processes.start(
@@ -242,9 +243,3 @@ def nothing_left(engine: Engine) -> Iterator[None]:
     for what, seen in _system_wide().items():
         ours = {entry for entry in seen - before[what] if "nbcr" in entry or what.startswith("System V")}
         assert not ours, f"{what}: left over: {sorted(ours)}"
-
-
-def run_to_the_end(lives: Sequence[Life]) -> None:
-    """Let every one of them finish and pass."""
-    for life in lives:
-        life.expect_pass()
