@@ -1,9 +1,9 @@
 """Finding what a user names: a pid, a connection file, a Jupyter kernel's id or its beginning, a notebook.
 
-Connection files tell how to reach a Jupyter kernel, not whether it lives, nor which process it is. Asking
-over the control channel (usage_request, answered in about 5 ms even while a cell runs) tells both. A
-Jupyter kernel that is too busy to answer, with the interpreter's lock held by a long call, is found by its
-command line instead.
+Connection files tell how to reach a Jupyter kernel, not whether it lives, nor which process it is. Asking over
+the control channel (usage_request, answered in about 5 ms even while a cell runs) tells both. Where the answer
+cannot be trusted (another pid namespace), or none comes (the interpreter's lock is held by a long call), the
+process is found by its listening sockets.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nbcr.errors import TargetUnknown
+from nbcr.jupyter.listening import process_serving, serves
 from nbcr.jupyter.rekey import Connection, kernel_id
 
 ANSWER_S = 0.5
@@ -75,10 +76,8 @@ def find_target(text: str) -> Target:
 def living_kernels(folders: Iterable[Path] | None = None, answer_s: float = ANSWER_S) -> list[Target]:
     """The Jupyter kernels of this host that answer, or at least run, newest connection file first."""
     files = [file for folder in (folders or runtime_folders()) for file in _connection_files(folder)]
-    pids = _answers(files, answer_s)
-    silent = [file for file, pid in pids.items() if pid is None]
-    pids.update(_by_command_line(silent))
-    return [_target(pid, file) for file, pid in pids.items() if pid is not None and _alive(pid)]
+    found = _processes(files, answer_s)
+    return [_target(found[file], file) for file in files if file in found]
 
 
 def runtime_folders() -> list[Path]:
@@ -104,14 +103,16 @@ def read_connection(file: Path) -> Connection:
 
 
 def connection_file_of(pid: int) -> Path | None:
-    """The connection file named in the command line of a Jupyter kernel, when it still exists."""
-    words = _words(pid)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        name = following if word == "-f" else word.partition("connection_file=")[2]
-        if name.endswith(".json"):
-            for path in (Path(name), *(folder / name for folder in runtime_folders())):
-                if path.is_absolute() and path.is_file():
-                    return path
+    """The connection file that a Jupyter kernel serves, when there is one."""
+    named = [Path(word) for word in _words(pid) if word.endswith(".json")]
+    folders = runtime_folders()
+    near = [folder / path.name for path in named for folder in folders]
+    for file in (*named, *near, *(file for folder in folders for file in _connection_files(folder))):
+        try:
+            if file.is_absolute() and file.is_file() and serves(pid, read_connection(file)):
+                return file
+        except TargetUnknown:
+            continue
     return None
 
 
@@ -132,8 +133,6 @@ def notebook_of(pid: int) -> str | None:
 
 def _by_pid(pid: int) -> Target:
     file = connection_file_of(pid)
-    if file is None and _looks_like_jupyter(pid):
-        file = next((k.connection_file for k in living_kernels() if k.pid == pid), None)
     return _target(pid, file) if file is not None else Target(pid, notebook=notebook_of(pid))
 
 
@@ -141,8 +140,8 @@ def _by_file(path: Path) -> Target:
     path = next((p for p in (path, *(f / path.name for f in runtime_folders())) if p.is_file()), path)
     connection = read_connection(path)
     file = Path(connection.connection_file)
-    pid = _answers([file], 2 * ANSWER_S)[file] or _by_command_line([file]).get(file)
-    if pid is None or not _alive(pid):
+    pid = _processes([file], 2 * ANSWER_S).get(file)
+    if pid is None:
         raise TargetUnknown(
             f"nothing answers on connection file {file}",
             hint="the Jupyter kernel died or is on another host; `nbcr list` shows what can be restarted",
@@ -180,8 +179,18 @@ def _connection_files(folder: Path) -> list[Path]:
     return [file for _, file in sorted(files, reverse=True)]
 
 
+def _processes(files: Iterable[Path], answer_s: float) -> dict[Path, int]:
+    """The process behind each connection file, where one lives on this host."""
+    found: dict[Path, int] = {}
+    for file, answered in _answers(files, answer_s).items():
+        pid = process_serving(read_connection(file), answered)
+        if pid is not None and _alive(pid):
+            found[file] = pid
+    return found
+
+
 def _answers(files: Iterable[Path], answer_s: float) -> dict[Path, int | None]:
-    """Ask all at once who they are: the pid for every file whose Jupyter kernel answers from this host."""
+    """Ask all at once who they are: what each answers, None for the silent; damaged files are left out."""
     import zmq
 
     from nbcr.jupyter.wires import Asker
@@ -192,11 +201,15 @@ def _answers(files: Iterable[Path], answer_s: float) -> dict[Path, int | None]:
     waiting: dict[Any, tuple[Path, Asker, str]] = {}
     try:
         for file in files:
-            found[file] = None
             try:
                 asker = Asker(read_connection(file), context)
+            except TargetUnknown:
+                continue
+            found[file] = None
+            try:
                 message_id = asker.send("control", "usage_request", {})
-            except (TargetUnknown, zmq.ZMQError, AttributeError):
+            except (zmq.ZMQError, AttributeError):
+                asker.close()
                 continue
             waiting[asker.socket("control")] = (file, asker, message_id)
             poller.register(asker.socket("control"), zmq.POLLIN)
@@ -222,23 +235,6 @@ def _collect(poller: Any, waiting: dict[Any, tuple[Path, Any, str]], deadline: f
             del waiting[answering]
             if reply.get("hostname") == socket.gethostname() and isinstance(reply.get("pid"), int):
                 yield file, reply["pid"]
-
-
-def _by_command_line(files: Iterable[Path]) -> dict[Path, int]:
-    wanted = {file.name: file for file in files}
-    found: dict[Path, int] = {}
-    if not wanted:
-        return found
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            file = connection_file_of(int(folder.name))
-            if file is not None and wanted.get(file.name) == file.absolute():
-                found[file] = int(folder.name)
-    return found
-
-
-def _looks_like_jupyter(pid: int) -> bool:
-    return any("ipykernel" in word or "jupyter" in word for word in _words(pid))
 
 
 def _words(pid: int) -> list[str]:

@@ -70,7 +70,7 @@ def test_an_ambiguous_beginning_lists_the_candidates(stage: Stage) -> None:
     assert finding.find_target("same-two").pid == kernels[1].pid
 
 
-def test_a_jupyter_kernel_too_busy_to_answer_is_found_by_its_command_line(jupyter: Jupyter) -> None:
+def test_a_jupyter_kernel_too_busy_to_answer_is_found_by_its_sockets(jupyter: Jupyter) -> None:
     os.kill(jupyter.pid, signal.SIGSTOP)
     try:
         assert [k.pid for k in finding.living_kernels(answer_s=0.2)] == [jupyter.pid]
