@@ -17,7 +17,7 @@ import base64
 import inspect
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -39,6 +39,7 @@ class Parked:
     frames: list[tuple[float, list[Any]]] = field(default_factory=list)
     alive_at: float = field(default_factory=time.time)
     shut: bool = True
+    listener: Callable[[list[bytes]], None] | None = None
 
 
 @dataclass
@@ -74,9 +75,9 @@ class Inbox:
         taken = [_plain(frames) for frames in self._take_from_main()]
         return Drained(held, taken + self._run(self._take_parked()))
 
-    def take_late(self) -> list[list[bytes]]:
-        """What arrived since the last `drain` or `take_late`."""
-        return self._run(self._take_parked()) if self._parked is not None else []
+    def pass_on(self, send: Callable[[list[bytes]], None]) -> None:
+        """After `drain`: pass on, from the shell thread, what arrives. It stays parked here all the same."""
+        self._run(self._pass_on(send))
 
     def put_back(self, taken: Sequence[Sequence[bytes]]) -> None:
         """What `drain` took goes back to the front of the queue, and all goes on as usual."""
@@ -105,9 +106,18 @@ class Inbox:
             async with thread.asyncio_lock:
                 pass
 
-    def _arrived(self, frames: list[Any]) -> None:
+    async def _pass_on(self, send: Callable[[list[bytes]], None]) -> None:
         if self._parked is not None:
-            self._parked.frames.append((time.time(), frames))
+            for _, frames in self._parked.frames:
+                send(_plain(frames))
+            self._parked.listener = send
+
+    def _arrived(self, frames: list[Any]) -> None:
+        parked = self._parked
+        if parked is not None:
+            parked.frames.append((time.time(), frames))
+            if parked.listener is not None:
+                parked.listener(_plain(frames))
 
     def _tick(self, parked: Parked) -> None:
         if parked.shut:
