@@ -1,0 +1,255 @@
+"""A live Jupyter kernel is checkpointed, rewound in place, and brought back after its death."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.integration.jupyter.lives import (
+    assert_usable,
+    assert_whole,
+    kill,
+    nbcr,
+    revive,
+    set_up,
+    spoil,
+)  # fmt: skip
+from tests.integration.jupyter.nbclients import run_against
+from tests.integration.jupyter.sessions import Client, Jupyter, Stage
+
+
+def with_extension(stage: Stage) -> Jupyter:
+    jupyter = stage.start()
+    jupyter.client.run("%load_ext nbcr")
+    return jupyter
+
+
+def test_the_seven_survive_a_rewind_in_place(any_stage: Stage) -> None:
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    set_up(client)
+    (cell,) = client.wait(client.send("%checkpoint before"), timeout_s=60)
+    assert "CONTINUE" in str(cell.displays)
+    spoil(client)
+    (cell,) = client.wait(client.send("%restart before"), timeout_s=60)
+    assert (cell.status, cell.replies, cell.idles) == ("ok", 1, 1), cell.error
+    assert "RESTART" in str(cell.displays)
+    assert_whole(client)
+    assert client.value("os.getpid()") == jupyter.pid
+    assert_usable(client)
+    client.run("%checkpoint again")
+    client.run("base[:] = 0")
+    client.run("%restart again", 60)
+    assert_whole(client)
+
+
+def test_the_seven_survive_death_and_the_original_client_goes_on(any_stage: Stage) -> None:
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    set_up(client)
+    entry = nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "outside")
+    assert entry["pause_ms"] < entry["duration_ms"]
+    spoil(client)
+    kill(any_stage, jupyter)
+    revive(any_stage, "outside")
+    assert_whole(client)
+    assert_usable(client)
+    assert client.value("type(get_ipython().kernel.parent.poller.parent_pid).__name__") == "AnyParent"
+    again = nbcr(any_stage, "checkpoint", jupyter.connection_file, "--name", "second")
+    assert again["parent"] == entry["id"]
+
+
+def test_one_that_never_loaded_the_extension_comes_back_too(any_stage: Stage) -> None:
+    jupyter = any_stage.start()
+    client = jupyter.client
+    set_up(client)
+    nbcr(any_stage, "checkpoint", jupyter.connection_file, "--name", "unloaded")
+    spoil(client)
+    kill(any_stage, jupyter)
+    revive(any_stage, "unloaded")
+    assert_whole(client)
+    assert_usable(client)
+
+
+COMPUTE = """
+import hashlib, threading, time
+import numpy as np
+def run(steps):
+    state, total = np.linspace(0, 1, 90000).reshape(300, 300), np.zeros((300, 300))
+    shared, lock = [0], threading.Lock()
+    def helper():
+        for _ in range(steps):
+            with lock:
+                shared[0] += 1
+    threads = [threading.Thread(target=helper) for _ in range(3)]
+    for t in threads: t.start()
+    for step in range(steps):
+        state = np.tanh(state @ state.T * 0.01 + step * 1e-3)
+        total += state
+        if step % 20 == 0: print(step)
+    for t in threads: t.join()
+    return hashlib.sha256(total.tobytes()).hexdigest(), shared[0]
+"""
+
+
+def test_a_cell_in_the_middle_finishes_after_death_with_the_same_bits(any_stage: Stage) -> None:
+    jupyter = any_stage.start()
+    client = jupyter.client
+    client.run(COMPUTE)
+    undisturbed = client.run("print(run(400))", 120).splitlines()[-1]
+    cell = client.send("print(run(400))")
+    assert client.listen(lambda: "40\n" in client.cells[cell].text, 60)
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "middle")
+    assert not client.cells[cell].ended, "the cell was to be caught in the middle"
+    kill(any_stage, jupyter)
+    revive(any_stage, "middle")
+    (done,) = client.wait(cell, timeout_s=120)
+    assert done.status == "ok"
+    assert done.text.splitlines()[-1] == undisturbed
+    assert (done.replies, done.idles) == (1, 1)
+    assert client.value("1 + 1") == 2
+
+
+def test_run_all_loses_no_cell_and_runs_none_twice(any_stage: Stage) -> None:
+    client = with_extension(any_stage).client
+    client.run("import os; ran = []; log = os.open('ran.txt', os.O_CREAT | os.O_WRONLY | os.O_APPEND)")
+    client.run("def note(what):\n    ran.append(what); os.write(log, (what + '\\n').encode()); print(what)")
+    cells = [
+        "note('a')",
+        "result = get_ipython().run_line_magic('checkpoint', 'all')\nnote(result.outcome.name)",
+        "note('b')",
+        "if not os.path.exists('once'):\n    open('once', 'w').close()\n    %restart all",
+        "note('c')",
+        "note('d')",
+    ]  # fmt: skip
+    sent = [client.send(code) for code in cells]
+    done = client.wait(*sent, timeout_s=90)
+    client.quiet()
+    assert [c.status for c in done] == ["ok"] * 6, [c.error for c in done]
+    assert [(c.replies, c.idles) for c in done] == [(1, 1)] * 6
+    assert (any_stage.folder / "work" / "ran.txt").read_text().split() == [
+        "a", "CONTINUE", "b", "RESTART", "c", "d",
+    ]  # fmt: skip
+    assert client.value("ran") == ["a", "RESTART", "c", "d"]
+    assert [c.text for c in done] == ["a\n", "CONTINUE\n", "b\n", "RESTART\n", "c\n", "d\n"]
+
+
+def test_a_fresh_jupyter_kernel_becomes_the_old_one(any_stage: Stage) -> None:
+    old = with_extension(any_stage)
+    set_up(old.client)
+    old.client.run("%checkpoint yesterday")
+    nbcr(any_stage, "show", "yesterday")
+    old.client.run("print(__import__('nbcr').session.writing())")
+    spoil(old.client)
+    kill(any_stage, old)
+    fresh = with_extension(any_stage)
+    client = fresh.client
+    sent = [client.send(code) for code in ("%restart yesterday", "print(count > 0)", "print(os.getppid())")]
+    asked, first, second = client.wait(*sent, timeout_s=60)
+    assert (asked.status, asked.replies, asked.idles) == ("ok", 1, 1), asked.error
+    assert first.text == "True\n"
+    assert second.text == f"{os.getpid()}\n"
+    assert_whole(client)
+    assert_usable(client)
+    assert client.control("usage_request", {})["pid"] == fresh.pid
+    os.kill(fresh.pid, 0)
+    client.client.hb_channel.unpause()
+    assert client.listen(client.client.hb_channel.is_beating, 10)
+    client.run("%checkpoint today")
+    client.run("base[:] = 5")
+    client.run("%restart today", 60)
+    assert_whole(client)
+
+
+def test_a_living_jupyter_kernel_is_replaced_from_the_shell(any_stage: Stage) -> None:
+    old = with_extension(any_stage)
+    set_up(old.client)
+    nbcr(any_stage, "checkpoint", old.pid, "--name", "moving")
+    kill(any_stage, old)
+    other = any_stage.start()
+    nbcr(any_stage, "restart", "moving", "--into", other.connection_file)
+    assert_whole(other.client)
+    assert_usable(other.client)
+
+
+def test_a_restart_that_cannot_be_leaves_the_present_and_its_queue(any_stage: Stage) -> None:
+    client = with_extension(any_stage).client
+    client.run("x = 1")
+    client.run("%checkpoint good")
+    client.run("import nbcr; nbcr.checkpoints(); x = 2")
+    sent = [client.send("%restart god", stop_on_error=False), *(client.send(f"print({i})") for i in range(3))]
+    failed, *rest = client.wait(*sent)
+    assert failed.status == "error"
+    assert "good" in failed.error
+    assert [c.text for c in rest] == ["0\n", "1\n", "2\n"]
+    assert client.value("x") == 2
+
+
+def test_twenty_generations_in_a_row(any_stage: Stage) -> None:
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    set_up(client)
+    client.run("generation = 0")
+    for generation in range(1, 21):
+        client.run(f"generation = {generation}")
+        (cell,) = client.wait(client.send(f"%checkpoint g{generation}"), timeout_s=60)
+        assert cell.status == "ok", cell.error
+        client.run("base[:] = generation; generation = -1")
+        (cell,) = client.wait(client.send(f"%restart g{generation}"), timeout_s=60)
+        assert (cell.status, cell.replies, cell.idles) == ("ok", 1, 1), (generation, cell.error)
+        assert client.value("generation") == generation
+    assert_whole(client)
+    assert_usable(client)
+
+
+@pytest.mark.parametrize("moment", ["idle", "cell"])
+def test_generations_of_deaths(any_stage: Stage, moment: str) -> None:
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    set_up(client)
+    pid, connection = jupyter.pid, jupyter.connection_file
+    for generation in range(3):
+        cell = client.send("for i in range(150): time.sleep(.01)\nprint('done', i)") if moment == "cell" else None
+        nbcr(any_stage, "checkpoint", connection, "--name", f"d{generation}")
+        os.kill(pid, signal.SIGKILL)
+        any_stage.processes.reap(pid)
+        pid = revive(any_stage, f"d{generation}")
+        if cell is not None:
+            assert client.wait(cell)[0].text == "done 149\n"
+        assert_whole(client)
+
+
+def test_nbclient_goes_on_through_a_restart(stage: Stage) -> None:
+    """nbclient waits for the reply and the idle status of each cell, strictly."""
+    jupyter = stage.start()
+    cells = [
+        "%load_ext nbcr\nimport os\nx = 1",
+        "r = get_ipython().run_line_magic('checkpoint', 'nb')\nprint(r.outcome.name)",
+        "x += 1; print(x)",
+        "if not os.path.exists('once'):\n    open('once', 'w').close()\n    %restart nb",
+        "x += 10; print(x)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in cells])
+    runner = NotebookClient(notebook, timeout=60)
+    run_against(runner, jupyter.connection_file)
+    texts = ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
+    assert texts == ["", "CONTINUE\n", "2\n", "RESTART\n", "11\n"]
+
+
+def test_a_new_client_finds_the_restored_one_by_its_connection_file(any_stage: Stage) -> None:
+    jupyter = with_extension(any_stage)
+    set_up(jupyter.client)
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "again")
+    kill(any_stage, jupyter)
+    jupyter.connection_file.unlink()
+    revive(any_stage, "again")
+    other = Client(jupyter.connection_file)
+    try:
+        other.ready()
+        assert_whole(other)
+    finally:
+        other.close()
