@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Float, Unicode
 
 from nbcr import session
@@ -107,14 +109,19 @@ class NbcrMagics(Magics):
 
 def _parsed(magic: Callable[..., Any], line: str) -> Any:
     """The parsed arguments; None after -h, which shows the help."""
-    if {"-h", "--help"} & set(line.split()):
-        print(magic.parser.format_help())  # type: ignore[attr-defined]
+    parser = magic.parser  # type: ignore[attr-defined]
+    try:
+        words = shlex.split(line)  # as a shell does it: IPython's own way would leave quotes in names
+    except ValueError as error:
+        raise UsageError(f"{error}: {line}") from None
+    if {"-h", "--help"} & set(words):
+        print(parser.format_help())
         return None
-    return parse_argstring(magic, line)
+    return parser.parse_args(words)
 
 
 def _quoted(name: str) -> str:
-    return f'"{name}"' if any(c.isspace() for c in name) else name
+    return shlex.quote(name)
 
 
 def load(ip: Any) -> NbcrMagics:

@@ -124,15 +124,19 @@ def _channels(target: Target, errand: Errand) -> Iterator[Channel]:
 
 
 def _converse(channel: Channel, request: Mapping[str, Any], final: tuple[str, ...], pid: int) -> dict[str, Any]:
+    heard = False
     try:
         channel.send(request)
         while True:
             answer = channel.receive()  # however long the image takes; a helper that dies ends the connection
+            heard = True
             if answer["state"] == "ERROR":
                 raise from_wire(answer)
             if answer["state"] == "BUSY" or answer["state"] in final:
                 return answer
     except ChannelClosed as error:
+        if not heard:
+            return {"state": "BUSY"}
         raise HelperLost(
             f"the helper, or process {pid}, ended without an answer",
             hint="no checkpoint was made; see the store's log folder",

@@ -2,7 +2,8 @@
 
 The requester's connection is handed to the helper, which answers on it; it must not stay open here, where
 it would be a descriptor to outside in the image. For the same reason a request that comes while another one
-is under way is not kept waiting but told BUSY, and asks again.
+is under way is not kept waiting but told BUSY, and asks again. A connection that ends before HEARD was in
+the queue of a socket that was closed for a checkpoint: its request is made again too.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def serve(connection: socket.socket) -> None:
     """One request from outside."""
     channel = Channel(connection)
     request = channel.receive(_REQUEST_TIMEOUT_S)
+    channel.send({"state": "HEARD"})
     try:
         _do(channel, request)
     except Busy as error:

@@ -78,7 +78,15 @@ class Trees(Component):
             options.on_commit()
         if options.into is not None:
             raise EngineFailed("a tree cannot replace a living process", hint="restart it fresh")
-        child = subprocess.Popen(facts["argv"], cwd=facts["cwd"], start_new_session=True)
+        streams = [subprocess.DEVNULL if fd < 0 else fd for fd in options.stdio]
+        child = subprocess.Popen(
+            facts["argv"],
+            cwd=facts["cwd"],
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            start_new_session=True,
+        )
         return Brought(child.pid, {facts["pid"]: child.pid}, wait=child.wait)
 
     def verify(self, snapshot: SnapshotReference) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,11 @@ class Noting(Handler):
 
 
 @pytest.fixture
-def handler(request: pytest.FixtureRequest) -> Noting:
+def handler() -> Iterator[Noting]:
     noting = Noting()
     registry.register(noting)
-    request.addfinalizer(lambda: registry.remove(noting))
-    return noting
+    yield noting
+    registry.remove(noting)
 
 
 @pytest.fixture(autouse=True)
@@ -302,7 +303,7 @@ def test_an_interrupt_while_waiting_aborts(store: Store, handler: Noting, trees:
 def test_the_targets_lock_is_waited_for_with_a_bound(store: Store) -> None:
     from nbcr import runtime
 
-    with runtime.target_lock(os.getpid(), 1), pytest.raises(Busy, match="did not end within 0.2 s"):
+    with runtime.target_lock(os.getpid(), 1), pytest.raises(Busy, match=r"did not end within 0\.2 s"):
         nbcr.checkpoint("a", deadline_s=0.2)
 
 

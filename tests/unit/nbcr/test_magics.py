@@ -1,0 +1,191 @@
+"""The magics in a real IPython shell: results, help, completion, settings, errors, and going away again."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+
+import nbcr
+from nbcr.jupyter import magics, results
+from nbcr.session import CheckpointResult, EntryList
+from nbcr.store import Store
+
+WAIT_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def _component(trees: pytest.MonkeyPatch) -> None:
+    pass
+
+
+@pytest.fixture
+def ip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance(user_ns={})
+    shell.history_manager.enabled = False
+    loaded = magics.load(shell)
+    yield shell
+    magics.unload(shell, loaded)
+    shell.atexit_operations()
+    atexit.unregister(shell.atexit_operations)
+    InteractiveShell.clear_instance()
+
+
+def run(ip: Any, code: str) -> Any:
+    outcome = ip.run_cell(code)
+    return outcome.result if outcome.success else outcome.error_in_exec
+
+
+def completions(ip: Any, text: str) -> set[str]:
+    with provisionalcompleter():
+        return {c.text for c in ip.Completer.completions(text, len(text))}
+
+
+def test_a_checkpoint_and_the_list(ip: Any, store: Store) -> None:
+    result = run(ip, "%checkpoint one --wait --note two words")
+    assert isinstance(result, CheckpointResult)
+    assert result.outcome is nbcr.Outcome.CONTINUE
+    assert result.done
+    (entry,) = run(ip, "%checkpoints")
+    assert (entry.name, entry.note, entry.pid) == ("one", "two words", os.getpid())
+    assert run(ip, "r = %checkpoint two\nr.wait(20)").name == "two"
+    assert run(ip, '%checkpoint "with blanks" -w').name == "with blanks"
+    assert run(ip, "%checkpoint -w").name == run(ip, "%checkpoints")[-1].id
+
+
+def test_errors_are_one_line_and_the_cell_fails(ip: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(ip, "%checkpoint one -w")
+    capsys.readouterr()
+    assert isinstance(run(ip, "%checkpoint one"), nbcr.NbcrError)
+    shown = "".join(capsys.readouterr())
+    assert re.fullmatch(r"NameTaken: .*'one' exists already.*--force.*\n", shown)
+    assert isinstance(run(ip, "%restart oen"), nbcr.NbcrError)
+    assert "did you mean 'one'" in "".join(capsys.readouterr())
+    assert run(ip, "%checkpoint one --force -w").name == "one"
+
+
+def test_wrong_usage_is_a_usage_error(ip: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for code in ("%restart", "%checkpoint a b", "%checkpoint --nonsense", "%checkpoints x"):
+        assert type(run(ip, code)).__name__ == "UsageError"
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "restart", "checkpoints"])
+def test_help_is_given_where_asked_for(ip: Any, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("-h", "--help"):
+        assert run(ip, f"%{name} {flag}") is None
+        assert f"%{name}" in capsys.readouterr().out
+    assert f"%{name}" in ip.magics_manager.magics["line"][name].__doc__
+
+
+def test_names_are_completed_and_nothing_else(ip: Any) -> None:
+    for name in ("before-fit", "before-plot", "with blanks"):
+        run(ip, f'%checkpoint "{name}" -w')
+    ip.user_ns["before_this"] = 1
+    assert completions(ip, "%restart bef") == {"before-fit", "before-plot"}
+    assert completions(ip, "%restart before-p") == {"before-plot"}
+    assert completions(ip, "%restart ") == {"before-fit", "before-plot", "'with blanks'"}
+    assert "before-fit" in completions(ip, "%checkpoint bef")
+    assert "before_this" in completions(ip, "before")
+    assert "before-fit" not in completions(ip, "x = bef")
+    assert "%restart" in completions(ip, "%rest")
+
+
+def test_completion_survives_a_refused_store(ip: Any, store: Store) -> None:
+    run(ip, "%checkpoint one -w")
+    store.root.chmod(0o777)
+    assert "one" not in completions(ip, "%restart o")
+
+
+def test_settings(ip: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(ip, "%config NbcrMagics")
+    shown = capsys.readouterr().out
+    assert "NbcrMagics.store" in shown
+    assert "NbcrMagics.deadline_s" in shown
+    run(ip, f"%config NbcrMagics.store = {str(tmp_path / 'other')!r}")
+    run(ip, "%checkpoint there -w")
+    assert [e.name for e in Store(tmp_path / "other").entries()] == ["there"]
+    assert [e.name for e in run(ip, "%checkpoints")] == ["there"]
+
+
+def test_a_failure_behind_the_back_is_told_after_the_next_cell(
+    ip: Any, trees: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees.setenv("NBCR_TREES", "fail-late slow=0.2")
+    result = run(ip, "r = %checkpoint one\nr")
+    assert "fail" not in capsys.readouterr().err
+    with pytest.raises(TimeoutError):
+        result.wait(0.01)
+    import threading
+
+    told = threading.Event()
+    result.when_done(lambda _: told.set())
+    assert told.wait(WAIT_S)
+    run(ip, "1 + 1")
+    assert "nbcr: checkpoint 'one' was not written: asked to fail late" in capsys.readouterr().err
+    run(ip, "1 + 1")
+    assert capsys.readouterr().err == ""
+
+
+def test_unloading_takes_everything_away(ip: Any) -> None:
+    loaded = magics.load(ip)
+    magics.unload(ip, loaded)
+    for name in ("checkpoint", "restart", "checkpoints"):
+        assert name not in ip.magics_manager.magics["line"]
+    assert loaded not in ip.configurables
+    assert loaded.names not in ip.Completer.custom_matchers
+    assert loaded.tell not in ip.events.callbacks["post_run_cell"]
+    ip_again = magics.load(ip)
+    assert run(ip, "%checkpoint again -w").name == "again"
+    magics.unload(ip, ip_again)
+
+
+# --- how results look
+
+
+def test_a_result_shows_what_is_known(ip: Any, trees: pytest.MonkeyPatch) -> None:
+    trees.setenv("NBCR_TREES", "slow=0.3")
+    result = nbcr.checkpoint("<one>")
+    bundle = result._repr_mimebundle_()
+    assert "size about 4 KiB" in bundle["text/plain"]
+    assert "&lt;one&gt;" in bundle["text/html"]
+    assert "<one>" not in bundle["text/html"]
+    result.wait(WAIT_S)
+    text = repr(result)
+    assert re.match(rf"CONTINUE  <one>  id {result.id}, size [\d.]+ KiB, pause .* ms, duration .* ms\n", text)
+    assert "only /proc was kept" in text
+
+
+def test_a_table_shows_all_columns(store: Store) -> None:
+    first = nbcr.checkpoint("a<b").wait(WAIT_S)
+    nbcr.checkpoint("second").wait(WAIT_S)
+    table = nbcr.checkpoints()
+    text, html = repr(table), table._repr_mimebundle_()["text/html"]
+    for column in ("id", "name", "when", "parent", "kinds", "size", "notebook", "pid"):
+        assert column in text.splitlines()[0]
+        assert f"<th>{column}</th>" in html
+    assert first.id in text
+    assert "a&lt;b" in html
+    assert re.search(r"second .* a<b +image", text)
+    assert repr(EntryList()) == "no checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (512, "512 B"), (4096, "4 KiB"), (53_687_091, "51.2 MiB"), (1127428915, "1.05 GiB")],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert results.size_text(size) == text
+
+
+@pytest.mark.parametrize(("ms", "text"), [(0.25, "0.2 ms"), (38.26, "38.3 ms"), (712, "712 ms"), (12_345, "12.3 s")])
+def test_times(ms: float, text: str) -> None:
+    assert results.time_text(ms) == text
