@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import socket
 import struct
+
+from kernel_backend.abi import linux
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.tee.restype = ctypes.c_ssize_t
@@ -14,6 +17,8 @@ _libc.tee.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint
 SPLICE_F_NONBLOCK = 2
 _TFD_IOC_SET_TICKS = 0x40085400
 _MAX_HANDLE_BYTES = 128
+_SO_GET_FILTER = 26
+_BPF_MAX_INSTRUCTIONS = 4096
 
 
 def _checked(result: int, what: str) -> int:
@@ -70,3 +75,41 @@ def open_by_handle(mount_fd: int, kind: int, handle: bytes, flags: int) -> int:
         raise ValueError(f"a file handle of {len(handle)} bytes")
     packed = struct.pack("<Ii", len(handle), kind) + handle
     return _checked(_libc.open_by_handle_at(mount_fd, packed, flags), "open_by_handle_at")
+
+
+def unshare_descriptor_table() -> None:
+    """Give the calling thread a descriptor table of its own, a copy of the process's (unshare(2))."""
+    _checked(_libc.unshare(linux.CLONE_FILES), "unshare")
+
+
+class _EpollEvent(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = [("events", ctypes.c_uint32), ("data", ctypes.c_uint64)]
+
+
+def epoll_event(events: int, data: int) -> bytes:
+    """struct epoll_event (packed on x86-64)."""
+    return bytes(_EpollEvent(events, data))
+
+
+def epoll_add(epoll: int, fd: int, events: int, data: int) -> None:
+    """epoll_ctl(2), EPOLL_CTL_ADD, with any data word."""
+    _checked(_libc.epoll_ctl(epoll, linux.EPOLL_CTL_ADD, fd, ctypes.byref(_EpollEvent(events, data))), "epoll_ctl")
+
+
+def is_message_queue(fd: int) -> bool:
+    """Whether it is a POSIX message queue (mq_overview(7)), which stat(2) cannot tell from a file."""
+    return int(_libc.mq_getattr(fd, ctypes.create_string_buffer(64))) == 0
+
+
+def status_flags(fd: int) -> int:
+    """F_GETFL."""
+    return fcntl.fcntl(fd, fcntl.F_GETFL)
+
+
+def has_socket_filter(fd: int) -> bool:
+    """Whether a packet filter is attached (SO_GET_FILTER gives the number of its instructions)."""
+    room = ctypes.create_string_buffer(_BPF_MAX_INSTRUCTIONS * 8)
+    length = ctypes.c_uint32(_BPF_MAX_INSTRUCTIONS)
+    found = _libc.getsockopt(fd, socket.SOL_SOCKET, _SO_GET_FILTER, room, ctypes.byref(length))
+    return bool(found == 0 and length.value)

@@ -55,6 +55,12 @@ class RangeLock(_Item):
     length: int  # 0: to the end of the file
 
 
+class RecordLock(RangeLock):
+    """A POSIX record lock: belongs to a process."""
+
+    pid: int
+
+
 class RegularFile(_Base, tag="file"):
     """A regular file or directory, opened again by path; `content` names a saved copy when it has no path any more."""
 
@@ -70,6 +76,7 @@ class RegularFile(_Base, tag="file"):
     shared: str = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
     flock: int = 0  # LOCK_SH or LOCK_EX; 0: none
     ranges: list[RangeLock] = []
+    record_locks: list[RecordLock] = []
 
 
 class MemoryFile(_Base, tag="memfd"):
@@ -87,6 +94,7 @@ class MemoryFile(_Base, tag="memfd"):
     shared: str = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
     flock: int = 0
     ranges: list[RangeLock] = []
+    record_locks: list[RecordLock] = []
 
 
 class ProcFile(_Base, tag="proc"):
@@ -208,6 +216,10 @@ class UnixSocket(_Base, tag="unix"):
     type: int
     inode: int
     name: bytes = b""  # bound to; abstract ones begin with NUL
+    folder: str = ""  # pack_path: where a relative name was bound
+    mode: int = 0o777  # of the bound file
+    unlinked: bool = False  # the bound file was gone
+    peer_name: bytes = b""  # of an other end outside
     listening: bool = False
     backlog: int = 0
     pending: list[int] = []  # descriptions which connected and were not accepted yet, in order

@@ -24,7 +24,7 @@ from typing import Any
 from kernel_backend.abi import linux
 from kernel_backend.host import libc, proc
 from kernel_backend.image.descriptions import Channel, Description, Message
-from kernel_backend.image.entries import DescriptorEntry, LockEntry
+from kernel_backend.image.entries import DescriptorEntry
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.process import Process
 
@@ -91,7 +91,6 @@ class CaptureTables:
     warnings: list[str] = field(default_factory=list)
     channel: tuple[int, int] | None = None  # (pid, fd) of the requester's channel
     later: list[Callable[[], None]] = field(default_factory=list)  # work that may be done when the tree runs again
-    locks: dict[int, list[LockEntry]] = field(default_factory=dict)  # pid → its POSIX record locks
     in_flight: list[tuple[Message, int, int]] = field(default_factory=list)  # message, position in its rights, our fd
     cache: dict[str, Any] = field(default_factory=dict)  # what a room asked the OS kernel once for all
     _groups: dict[tuple[object, ...], list[int]] = field(default_factory=dict)  # candidates for sharing, by kcmp order
@@ -133,7 +132,7 @@ class RebuildTables:
     own: dict[int, int] = field(default_factory=dict)  # description → our descriptor of the rebuilt one
     pids: dict[int, int] = field(default_factory=dict)  # image pid → new pid, known before `finish` runs
     shared: dict[str, int] = field(default_factory=dict)  # shared memory key → our descriptor of the rebuilt object
-    live: dict[int, int] = field(default_factory=dict)  # in place: fd number → our duplicate of the present's descriptor
+    live: dict[int, int] = field(default_factory=dict)  # in place: fd number → our duplicate of the present's
     holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (image pid, fd)
     root_pid: int = 0  # image pid of the root process
     stdio: tuple[int, int, int] = (-1, -1, -1)  # ours, for streams whose other end was outside; -1: /dev/null
@@ -179,7 +178,7 @@ def _close_quietly(fd: int) -> None:
 
 
 class Kind:
-    """One kind of description. Subclasses live in the rooms; all methods have a harmless default but the first three."""
+    """One kind of description. Subclasses live in the rooms; most methods have a harmless default."""
 
     entry: type[Any]
     every_process = False  # whether `finish` runs in every process that holds it, or in the first only
@@ -195,7 +194,7 @@ class Kind:
     def capture_links(self, index: int, look: Look, entry: Any, tables: CaptureTables) -> None:
         """Second pass, when every description is known: find the other end, in-flight descriptors, watched files."""
 
-    def validate(self, entry: Any, tables: RebuildTables) -> None:
+    def validate(self, index: int, entry: Any, tables: RebuildTables) -> None:
         """Before the point of no return: raise FileChanged, HostUnsupported … when it could not be rebuilt."""
 
     def rebuild(self, index: int, entry: Any, tables: RebuildTables) -> None:
@@ -225,6 +224,11 @@ def restore_owner(entry: Any, tables: RebuildTables, workshop: Workshop, fd: int
         workshop.call("fcntl", fd, fcntl.F_SETFL, entry.flags & ~os.O_ACCMODE)
 
 
+def open_flags(flags: int) -> int:
+    """The image's flags for open(2): nothing that creates, truncates or would be acted on only once."""
+    return flags & ~_NOT_LASTING & ~O_ASYNC
+
+
 def set_status_flags(fd: int, flags: int) -> None:
     """Give our new descriptor the image's status flags (O_NONBLOCK and its like; not the access mode)."""
     wanted = flags & ~os.O_ACCMODE & ~O_ASYNC
@@ -236,7 +240,7 @@ def all_kinds() -> list[Kind]:
     """Every room's kinds, in the order of asking; the last refuses by name what nobody claimed."""
     from kernel_backend.resources import devices, files, memfd, pipes, polling, refused, sockets, terminals
 
-    rooms = (terminals, pipes, sockets, polling, memfd, devices, files, refused)
+    rooms = (memfd, files, terminals, pipes, sockets, polling, devices, refused)
     return [ChannelKind(), *(kind for room in rooms for kind in room.KINDS)]
 
 
@@ -262,7 +266,7 @@ class ChannelKind(Kind):
 def look_at(process: Process, fd: int) -> Look:
     """Gather what /proc tells of one descriptor."""
     path = f"/proc/{process.pid}/fd/{fd}"
-    return Look(process, fd, os.readlink(path), proc.fdinfo(process.pid, fd), os.stat(path))  # noqa: PTH115,PTH116
+    return Look(process, fd, os.readlink(path), proc.fdinfo(process.pid, fd), os.stat(path))
 
 
 def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
@@ -290,7 +294,7 @@ def _capture_one(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> No
     if any(line.startswith("lock:") for line in look.info.lines):
         from kernel_backend.resources import locks
 
-        locks.note_record_locks(look, tables)
+        locks.note_record_locks(look, tables.descriptions[index])
 
 
 def _index_of(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> int:
@@ -330,8 +334,8 @@ def _classify(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> Descr
 def validate(tables: RebuildTables, kinds: Sequence[Kind]) -> None:
     """Before the point of no return: raise when a description could not be rebuilt."""
     by_entry = {kind.entry: kind for kind in kinds}
-    for entry in tables.descriptions:
-        by_entry[type(entry)].validate(entry, tables)
+    for index, entry in enumerate(tables.descriptions):
+        by_entry[type(entry)].validate(index, entry, tables)
 
 
 def rebuild(tables: RebuildTables, kinds: Sequence[Kind]) -> None:

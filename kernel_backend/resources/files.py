@@ -1,0 +1,272 @@
+"""Files and folders by path, deleted files with their contents, files below /proc.
+
+Opening again never creates, truncates or insists on a new file. What the program wrote since the checkpoint stays in
+the file (the policy `keep`); a file that became shorter than the saved offset is named in a warning.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+
+from kernel_backend.abi import linux
+from kernel_backend.errors import FileChanged, ResourceUnsupported
+from kernel_backend.host import fds
+from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
+from kernel_backend.resources import contents, locks
+from kernel_backend.resources.descriptors import (
+    CaptureTables,
+    Kind,
+    Look,
+    RebuildTables,
+    open_flags,
+    restore_owner,
+)
+from kernel_backend.resources.pidfd import replace_everywhere
+from kernel_backend.tracee.inject import Workshop
+
+_DELETED = " (deleted)"
+_PROC_PID = re.compile(r"^/proc/(\d+)(/.*)?$")
+
+
+class FileKind(Kind):
+    """Regular files, folders, and whatever is open with O_PATH."""
+
+    entry = RegularFile
+    every_process = True  # record locks belong to a process
+
+    def matches(self, look: Look) -> bool:
+        by_path = stat.S_ISREG(look.stat.st_mode) or stat.S_ISDIR(look.stat.st_mode) or look.flags & linux.O_PATH
+        return bool(by_path) and look.link.startswith("/")
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        path = _present_path(look)
+        entry = RegularFile(
+            path=pack_path(path or look.link.removesuffix(_DELETED)),
+            pos=look.info.pos,
+            size=look.stat.st_size,
+            mtime_ns=look.stat.st_mtime_ns,
+            device=look.stat.st_dev,
+            inode=look.stat.st_ino,
+            mode=look.stat.st_mode,
+            deleted=not path,
+            shared=contents.memory_key(look, tables),
+        )
+        if not path:
+            _save_deleted(look, entry, tables)
+        locks.capture_locks(look, entry)
+        return entry
+
+    def validate(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
+        if entry.deleted or entry.shared in tables.shared or _live_one(entry, tables) >= 0:
+            return
+        path = unpack_path(entry.path)
+        try:
+            found = os.lstat(path)
+        except OSError as error:
+            raise FileChanged(
+                f"{path}, which {tables.who(index)} had open, cannot be opened: {error.strerror}", path=path
+            ) from error
+        if stat.S_IFMT(found.st_mode) != stat.S_IFMT(entry.mode):
+            raise FileChanged(f"{path}, which {tables.who(index)} had open, is a thing of another kind now", path=path)
+        if stat.S_ISREG(found.st_mode) and found.st_size < min(entry.pos, entry.size):
+            tables.warn(
+                f"{path} is only {found.st_size} bytes long now; {tables.who(index)} stands at byte {entry.pos}"
+            )
+
+    def rebuild(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
+        if entry.shared in tables.shared or (entry.deleted and not stat.S_ISDIR(entry.mode)):
+            made = contents.made_object(entry, tables, lambda: _make_nameless(entry))
+            fd = contents.reopen(made, entry.flags)
+        elif entry.deleted:
+            fd = _nameless_folder(entry)
+        else:
+            fd = _open_again(index, entry, tables)
+        tables.own[index] = fd
+        if entry.pos and index not in tables.cache.get("taken files", ()):
+            os.lseek(fd, entry.pos, os.SEEK_SET)
+
+    def settle(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
+        locks.take_locks(index, entry, tables)
+
+    def finish(
+        self, index: int, entry: RegularFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
+    ) -> None:
+        if index in tables.cache.get("taken files", ()):  # shared with the present until now
+            workshop.call("lseek", fd, entry.pos, os.SEEK_SET)
+            workshop.call("fcntl", fd, 4, entry.flags & ~os.O_ACCMODE)  # F_SETFL
+        locks.take_late(index, entry, tables)
+        locks.take_record_locks(entry, tables, workshop, pid, fd)
+        restore_owner(entry, tables, workshop, fd)
+
+
+# --- capture ----------------------------------------------------------------------------------------------------------
+
+
+def _present_path(look: Look) -> str:
+    """A path that leads to this very file now; empty when there is none."""
+    if _leads_to(look.link, look):
+        return look.link
+    if look.stat.st_nlink and look.link.endswith(_DELETED) and not stat.S_ISDIR(look.stat.st_mode):
+        return _other_link(look)
+    return ""
+
+
+def _leads_to(path: str, look: Look) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == look.inode
+
+
+def _other_link(look: Look) -> str:
+    """Another name of an unlinked file, looked for in the folder where it was."""
+    folder = str(Path(look.link.removesuffix(_DELETED)).parent)
+    try:
+        with os.scandir(folder) as found:
+            same = (item.path for item in found if item.inode() == look.stat.st_ino)
+            return next((path for path in same if _leads_to(path, look)), "")
+    except OSError:
+        return ""
+
+
+def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None:
+    mode = look.stat.st_mode
+    if look.flags & linux.O_PATH or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ResourceUnsupported(
+            f"{look.holder} is an O_PATH descriptor of {look.link}, which has no path any more",
+            pid=look.process.pid, fd=look.fd, link=look.link,
+        )  # fmt: skip
+    if stat.S_ISDIR(mode):
+        return
+    if not look.link.endswith(_DELETED) and fds.is_message_queue(look.own):
+        raise ResourceUnsupported(
+            f"{look.holder} is the POSIX message queue {look.link}, which cannot be captured",
+            pid=look.process.pid, fd=look.fd, link=look.link,
+        )  # fmt: skip
+    if look.stat.st_nlink:
+        tables.warnings.append(
+            f"{look.holder}: {look.link} has another name which was not found; a restored process gets a copy of it"
+        )
+    if not entry.shared:
+        entry.content = contents.save(look, tables)
+
+
+# --- rebuild ----------------------------------------------------------------------------------------------------------
+
+
+def _open_again(index: int, entry: RegularFile, tables: RebuildTables) -> int:
+    path = unpack_path(entry.path)
+    flags = open_flags(entry.flags) | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW
+    if not stat.S_ISDIR(entry.mode):
+        flags &= ~os.O_DIRECTORY  # left from O_TMPFILE
+    try:
+        fd = os.open(path, flags)
+    except OSError as error:
+        live = _live_one(entry, tables)
+        if live < 0:
+            raise _not_opened(path, index, tables, error) from error
+        tables.cache.setdefault("taken files", set()).add(index)
+        return os.dup(live)
+    found = os.fstat(fd)
+    if stat.S_IFMT(found.st_mode) != stat.S_IFMT(entry.mode):
+        os.close(fd)
+        raise FileChanged(f"{path}, which {tables.who(index)} had open, is a thing of another kind now", path=path)
+    return fd
+
+
+def _not_opened(path: str, index: int, tables: RebuildTables, error: OSError) -> FileChanged:
+    hint = "give this user access to it" if error.errno == errno.EACCES else ""
+    return FileChanged(
+        f"{path}, which {tables.who(index)} had open, cannot be opened: {error.strerror}", hint=hint, path=path
+    )
+
+
+def _live_one(entry: RegularFile, tables: RebuildTables) -> int:
+    """In place: the present's descriptor of the same file in the same mode, or -1."""
+    for fd in tables.live.values():
+        found = os.fstat(fd)
+        same = (found.st_dev, found.st_ino) == (entry.device, entry.inode)
+        if same and fds.status_flags(fd) & os.O_ACCMODE == entry.flags & os.O_ACCMODE:
+            return fd
+    return -1
+
+
+def _make_nameless(entry: RegularFile) -> int:
+    """A file without a name, on the file system where it was if possible."""
+    for folder in (str(Path(unpack_path(entry.path)).parent), tempfile.gettempdir()):
+        try:
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, stat.S_IMODE(entry.mode) | 0o600)
+        except OSError:
+            continue
+    return os.memfd_create(Path(unpack_path(entry.path)).name[:200], os.MFD_CLOEXEC)
+
+
+def _nameless_folder(entry: RegularFile) -> int:
+    parent: str | None = str(Path(unpack_path(entry.path)).parent)
+    if not os.access(str(parent), os.W_OK | os.X_OK):
+        parent = None
+    made = tempfile.mkdtemp(prefix=".nbcr-", dir=parent)
+    try:
+        return os.open(made, open_flags(entry.flags) | os.O_CLOEXEC)
+    finally:
+        os.rmdir(made)  # noqa: PTH106
+
+
+# --- /proc ------------------------------------------------------------------------------------------------------------
+
+
+class ProcFileKind(Kind):
+    """A file or folder below /proc; one of the image's own processes is opened under its new pid, from inside."""
+
+    entry = ProcFile
+    every_process = True
+
+    def matches(self, look: Look) -> bool:
+        by_path = stat.S_ISREG(look.stat.st_mode) or stat.S_ISDIR(look.stat.st_mode) or look.flags & linux.O_PATH
+        return bool(by_path) and look.link.startswith("/proc/")
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        return ProcFile(path=pack_path(look.link.removesuffix(_DELETED)), pos=look.info.pos)
+
+    def validate(self, index: int, entry: ProcFile, tables: RebuildTables) -> None:
+        path = unpack_path(entry.path)
+        if self._pid(entry, tables) < 0 and not Path(path).exists():
+            raise FileChanged(f"{path}, which {tables.who(index)} had open, does not exist here", path=path)
+
+    def rebuild(self, index: int, entry: ProcFile, tables: RebuildTables) -> None:
+        if self._pid(entry, tables) >= 0:
+            tables.own[index] = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # until `finish`
+            return
+        fd = tables.own[index] = os.open(unpack_path(entry.path), open_flags(entry.flags) | os.O_CLOEXEC)
+        if entry.pos:
+            os.lseek(fd, entry.pos, os.SEEK_SET)
+
+    def finish(self, index: int, entry: ProcFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
+        ours = self._pid(entry, tables)
+        if ours < 0:
+            return
+        path = re.sub(r"^/proc/\d+", f"/proc/{tables.pids[ours]}", unpack_path(entry.path))
+        address = workshop.put(os.fsencode(path) + b"\0")
+        try:
+            made = workshop.call("open", address, open_flags(entry.flags))
+        except OSError as error:
+            tables.warn(f"{path} cannot be opened again for process {pid}: {error.strerror}")
+            return
+        if entry.pos:
+            workshop.call("lseek", made, entry.pos, os.SEEK_SET)
+        replace_everywhere(index, made, tables, workshop, pid)
+
+    def _pid(self, entry: ProcFile, tables: RebuildTables) -> int:
+        """The image pid in the path, or -1 when it is not about a process of the image."""
+        found = _PROC_PID.match(entry.path)
+        holders = {pid for rows in tables.holders.values() for pid, _ in rows}
+        return int(found.group(1)) if found and int(found.group(1)) in holders else -1
+
+
+KINDS: list[Kind] = [ProcFileKind(), FileKind()]

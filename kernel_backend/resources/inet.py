@@ -1,0 +1,246 @@
+"""Addresses and connections over IPv4 and IPv6, for TCP and UDP."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import os
+import socket
+import struct
+from pathlib import Path
+
+from kernel_backend.abi import linux
+from kernel_backend.errors import HostUnsupported
+from kernel_backend.host import proc
+from kernel_backend.image.descriptions import TcpSocket, UdpSocket
+from kernel_backend.resources import live_sockets, socket_options
+from kernel_backend.resources.descriptors import RebuildTables
+
+Address = tuple[str, int]
+CONNECT_TIMEOUT_S = 5.0
+_STREAM = socket.SOCK_STREAM
+
+
+def sort_of(fd: int) -> tuple[int, int] | None:
+    """(type, protocol) of an IPv4 or IPv6 socket, None of any other."""
+    family = live_sockets.family_of(fd)
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    with socket_options.borrowed(fd, family, _STREAM) as s:
+        kind = s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        return kind, s.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
+
+
+def note_addresses(s: socket.socket, entry: TcpSocket | UdpSocket) -> None:
+    """Local and remote address of a socket."""
+    local_name = s.getsockname()
+    entry.host, entry.port = local_name[:2]
+    entry.scope = local_name[3] if len(local_name) > 3 else 0
+    try:
+        entry.peer_host, entry.peer_port = s.getpeername()[:2]
+    except OSError:
+        return
+
+
+def plain(host: str) -> str:
+    """An address without its IPv6 wrapping (::ffff:127.0.0.1) and scope."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def local(entry: TcpSocket | UdpSocket) -> Address:
+    """The local address, comparable."""
+    return plain(entry.host), entry.port
+
+
+def remote(entry: TcpSocket | UdpSocket) -> Address:
+    """The remote address, comparable."""
+    return plain(entry.peer_host), entry.peer_port
+
+
+def is_foreign(host: str) -> bool:
+    """Whether an address is none of this host's: then nothing can be bound to it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            return error.errno == errno.EADDRNOTAVAIL
+    return False
+
+
+def sockaddr(entry: TcpSocket | UdpSocket) -> tuple[str, int] | tuple[str, int, int, int]:
+    """The local address as bind(2) wants it."""
+    if entry.family == socket.AF_INET6:
+        return entry.host.partition("%")[0], entry.port, 0, entry.scope
+    return entry.host, entry.port
+
+
+def peek_stream(s: socket.socket) -> bytes:
+    """A stream's receive queue, left in place."""
+    waiting = struct.unpack("<i", fcntl.ioctl(s.fileno(), linux.FIONREAD, bytes(4)))[0]
+    if not waiting:
+        return b""
+    try:
+        return s.recv(waiting, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return b""  # the connection failed; there is nothing to keep
+
+
+# --- connections ------------------------------------------------------------------------------------------------------
+
+
+def connected_pair(one: TcpSocket, other: TcpSocket) -> tuple[int, int]:
+    """Two ends of a real connection, at the image's addresses where these are free, else at any."""
+    try:
+        return _connect(one.family, sockaddr(one), other.family, sockaddr(other))
+    except OSError:
+        near, far = loopback_pair(one.family, other.family)
+        return near, far
+
+
+def loopback_pair(family: int, other_family: int = 0) -> tuple[int, int]:
+    """Two connected sockets of the families wanted, at any loopback address."""
+    other_family = other_family or family
+    mixed = family != other_family
+    last: OSError | None = None
+    for six in ("::ffff:127.0.0.1",) if mixed else ("::1", "::ffff:127.0.0.1"):
+        hosts = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: six}
+        try:
+            return _connect(family, (hosts[socket.AddressFamily(family)], 0), other_family,
+                            (hosts[socket.AddressFamily(other_family)], 0))  # fmt: skip
+        except OSError as error:
+            last = error
+    assert last is not None
+    raise HostUnsupported(
+        f"no connection over the loopback device: {last.strerror}", hint="bring the device lo up"
+    ) from last
+
+
+def _connect(
+    family: int, address: tuple[object, ...], other_family: int, other_address: tuple[object, ...]
+) -> tuple[int, int]:
+    """(an accepted end at `address`, the end at `other_address` that connected to it)."""
+    with (
+        socket.socket(family, _STREAM | socket.SOCK_CLOEXEC) as door,
+        socket.socket(other_family, _STREAM | socket.SOCK_CLOEXEC) as client,
+    ):
+        for s, where in ((door, address), (client, other_address)):
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(where)
+        door.listen(1)
+        client.settimeout(CONNECT_TIMEOUT_S)
+        client.connect(_as_seen_by(other_family, door.getsockname()))
+        door.settimeout(CONNECT_TIMEOUT_S)
+        server = door.accept()[0]
+        server.setblocking(True)
+        client.setblocking(True)
+        return server.detach(), client.detach()
+
+
+def _as_seen_by(family: int, address: tuple[object, ...]) -> tuple[object, ...]:
+    host = str(address[0])
+    if family == socket.AF_INET:
+        return plain(host), address[1]
+    return (host if ":" in host else f"::ffff:{host}", *address[1:])
+
+
+def send_all(s: socket.socket, data: bytes) -> None:
+    """Send a queue without waiting for a reader: what does not fit into the other's buffer waits in ours."""
+    if not data:
+        return
+    socket_options.enlarge_send_buffer(s, 2 * len(data) + 4096)
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[s.send(view, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
+        except BlockingIOError as error:
+            raise HostUnsupported(
+                f"a TCP queue of {len(data)} bytes does not fit into this host's socket buffers",
+                hint="raise /proc/sys/net/core/wmem_max and /proc/sys/net/ipv4/tcp_wmem",
+            ) from error
+
+
+# --- ports in use -----------------------------------------------------------------------------------------------------
+
+
+def _may_move(tables: RebuildTables) -> bool:
+    """In place of another process, which has addresses of its own: an address of the image may be somebody else's."""
+    return bool(tables.live) and not tables.same_place
+
+
+def check_free(index: int, entry: TcpSocket | UdpSocket, kind: int, tables: RebuildTables) -> None:
+    """Raise HostUnsupported, naming the holder, when the address cannot be bound."""
+    if _may_move(tables):
+        return
+    with socket.socket(entry.family, kind | socket.SOCK_CLOEXEC) as probe:
+        try:
+            socket_options.set_before_binding(probe, entry.options)
+            if kind == _STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(sockaddr(entry))
+            if kind == _STREAM:
+                probe.listen(1)
+        except OSError as error:
+            raise _not_bound(index, entry, tables, error) from error
+
+
+def bind_or_elsewhere(s: socket.socket, index: int, entry: TcpSocket | UdpSocket, tables: RebuildTables) -> None:
+    """Bind to the image's address, or to another port where that is allowed."""
+    try:
+        s.bind(sockaddr(entry))
+    except OSError as error:
+        if not _may_move(tables):
+            raise _not_bound(index, entry, tables, error) from error
+        s.bind((entry.host, 0))
+        tables.warn(
+            f"{_shown(entry)} is in use; {tables.who(index)} listens on port {s.getsockname()[1]} instead"
+        )
+
+
+def _shown(entry: TcpSocket | UdpSocket) -> str:
+    host = f"[{entry.host}]" if ":" in entry.host else entry.host
+    return f"{'TCP' if isinstance(entry, TcpSocket) else 'UDP'} address {host}:{entry.port}"
+
+
+def _not_bound(
+    index: int, entry: TcpSocket | UdpSocket, tables: RebuildTables, error: OSError
+) -> HostUnsupported:
+    holder = _holder(entry) if error.errno == errno.EADDRINUSE else ""
+    why = f"in use by {holder}" if holder else (error.strerror or str(error))
+    return HostUnsupported(
+        f"{_shown(entry)}, where {tables.who(index)} listened, cannot be had: {why}",
+        hint="end that process (it may be the one the checkpoint was taken of), or restore into it",
+        host=entry.host, port=entry.port,
+    )  # fmt: skip
+
+
+def _holder(entry: TcpSocket | UdpSocket) -> str:
+    """Who has the port: a process of ours, or just somebody."""
+    name = ("tcp" if isinstance(entry, TcpSocket) else "udp") + ("6" if entry.family == socket.AF_INET6 else "")
+    inodes = set()
+    for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+        words = line.split()
+        bound = int(words[1].rpartition(":")[2], 16) == entry.port
+        if bound and (name.startswith("udp") or words[3] == "0A"):
+            inodes.add(f"socket:[{words[9]}]")
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and inodes & _links(folder):
+            pid = int(folder.name)
+            return f"process {pid} ({proc.stat(pid).comm})"
+    return "another user's process" if inodes else "somebody"
+
+
+def _links(folder: Path) -> set[str]:
+    found = set()
+    try:
+        for number in os.listdir(folder / "fd"):
+            found.add(os.readlink(folder / "fd" / number))
+    except OSError:
+        pass
+    return found

@@ -1,0 +1,110 @@
+"""File locks, as /proc/PID/fdinfo lists them.
+
+flock(2) and OFD locks belong to the open file description: they are taken again on our rebuilt one. Where the present
+process still holds the same lock (a restore in place), that is put off until the present is gone. POSIX record locks
+belong to a process and are taken from inside. Leases make the OS kernel ask their holder when somebody else opens the
+file, and the holder may be in the image only: they are refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.image.descriptions import Description, MemoryFile, RangeLock, RecordLock, RegularFile
+from kernel_backend.resources.descriptors import Look, RebuildTables
+from kernel_backend.tracee.inject import Workshop
+
+_F_OFD_SETLK = 37
+_FLOCK = struct.Struct("<hhqqi4x")  # struct flock: type, whence, start, length, pid
+
+
+def _lock_lines(look: Look) -> list[list[str]]:
+    return [line.split() for line in look.info.lines if line.startswith("lock:")]
+
+
+def _range(words: list[str]) -> tuple[bool, int, int]:
+    """(exclusive, start, length) of a line: lock: N: KIND ADVISORY WRITE PID DEV START END."""
+    start = int(words[-2])
+    length = 0 if words[-1] == "EOF" else int(words[-1]) - start + 1
+    return words[4] == "WRITE", start, length
+
+
+def note_record_locks(look: Look, entry: Description) -> None:
+    """POSIX locks that this descriptor's process took; a lock is kept once, however often the descriptor is dup'ed."""
+    if not isinstance(entry, RegularFile | MemoryFile):
+        return
+    for words in _lock_lines(look):
+        if words[2] != "POSIX":
+            continue
+        exclusive, start, length = _range(words)
+        found = RecordLock(pid=look.process.pid, exclusive=exclusive, start=start, length=length)
+        if found not in entry.record_locks:
+            entry.record_locks = [*entry.record_locks, found]
+
+
+def capture_locks(look: Look, entry: RegularFile | MemoryFile) -> None:
+    """The locks of a description."""
+    for words in _lock_lines(look):
+        if words[2] == "FLOCK":
+            entry.flock = fcntl.LOCK_EX if words[4] == "WRITE" else fcntl.LOCK_SH
+        elif words[2] == "OFDLCK":
+            exclusive, start, length = _range(words)
+            entry.ranges = [*entry.ranges, RangeLock(exclusive=exclusive, start=start, length=length)]
+        elif words[2] == "LEASE":
+            raise ResourceUnsupported(
+                f"{look.holder} holds a lease on {look.link}, which cannot be captured",
+                hint="give the lease up (F_SETLEASE, F_UNLCK) and checkpoint again",
+                pid=look.process.pid, fd=look.fd, link=look.link,
+            )  # fmt: skip
+
+
+def _take(fd: int, entry: RegularFile | MemoryFile) -> None:
+    if entry.flock:
+        fcntl.flock(fd, entry.flock | fcntl.LOCK_NB)
+    for lock in entry.ranges:
+        kind = fcntl.F_WRLCK if lock.exclusive else fcntl.F_RDLCK
+        fcntl.fcntl(fd, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, lock.start, lock.length, 0))
+
+
+def take_locks(index: int, entry: RegularFile | MemoryFile, tables: RebuildTables) -> None:
+    """Lock our new description, or put that off until the present is gone (`take_late`)."""
+    if not (entry.flock or entry.ranges):
+        return
+    try:
+        _take(tables.own[index], entry)
+    except OSError:
+        tables.cache.setdefault("late locks", set()).add(index)
+
+
+def take_late(index: int, entry: RegularFile | MemoryFile, tables: RebuildTables) -> None:
+    """Second try: the present is gone but for our own duplicates, which may hold its locks."""
+    if index not in tables.cache.get("late locks", ()):
+        return
+    ours = os.fstat(tables.own[index])
+    for fd in tables.live.values():
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            fcntl.fcntl(fd, _F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+    try:
+        _take(tables.own[index], entry)
+    except OSError as error:
+        tables.warn(f"the lock that {tables.who(index)} held is somebody else's now: {error.strerror}")
+
+
+def take_record_locks(
+    entry: RegularFile | MemoryFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
+) -> None:
+    """POSIX locks, taken inside their process."""
+    for lock in entry.record_locks:
+        if lock.pid != pid:
+            continue
+        kind = fcntl.F_WRLCK if lock.exclusive else fcntl.F_RDLCK
+        address = workshop.put(_FLOCK.pack(kind, os.SEEK_SET, lock.start, lock.length, 0))
+        try:
+            workshop.call("fcntl", fd, fcntl.F_SETLK, address)
+        except OSError as error:
+            tables.warn(f"a record lock of process {pid} at descriptor {fd} is somebody else's now: {error.strerror}")

@@ -1,0 +1,238 @@
+"""Descriptors for events: eventfd, timerfd, signalfd, epoll. (pidfds and inotify have rooms of their own.)
+
+An epoll item is keyed by the description it watches and by the number the descriptor had when it was added; the
+number may be closed or reused since, and the item goes on. So the helper adds items from a descriptor table of its
+own, in which it can put any description at any number for the moment. Items that watch a signalfd are the exception:
+the OS kernel hooks those to the process that adds them, so they are added from inside.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import select
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+from kernel_backend.abi import linux
+from kernel_backend.host import fds, libc
+from kernel_backend.image.descriptions import Description, Epoll, EpollItem, EventFd, SignalFd, TimerFd
+from kernel_backend.resources import inotify, pidfd
+from kernel_backend.resources.descriptors import (
+    CaptureTables,
+    Kind,
+    Look,
+    RebuildTables,
+    restore_owner,
+    set_status_flags,
+)
+from kernel_backend.tracee.inject import Workshop
+
+_EPOLL_ITEM = re.compile(r"tfd:\s*(\d+) events:\s*([0-9a-f]+) data:\s*([0-9a-f]+)\s+pos:\S+ ino:(\w+) sdev:(\w+)")
+_TFD_ABSTIME = 1
+
+
+class EventFdKind(Kind):
+    """eventfd(2)."""
+
+    entry = EventFd
+
+    def matches(self, look: Look) -> bool:
+        return look.link == "anon_inode:[eventfd]"
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        count = int(look.info.value("eventfd-count") or "0", 16)
+        return EventFd(count=count, semaphore=look.info.value("eventfd-semaphore") == "1")
+
+    def rebuild(self, index: int, entry: EventFd, tables: RebuildTables) -> None:
+        flags = os.EFD_CLOEXEC | (os.EFD_SEMAPHORE if entry.semaphore else 0)
+        fd = tables.own[index] = os.eventfd(0, flags)
+        if entry.count:
+            os.eventfd_write(fd, entry.count)
+        set_status_flags(fd, entry.flags)
+
+
+class SignalFdKind(Kind):
+    """signalfd(2): reads the signals of whoever reads it, so there is nothing else to keep."""
+
+    entry = SignalFd
+
+    def matches(self, look: Look) -> bool:
+        return look.link == "anon_inode:[signalfd]"
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        return SignalFd(mask=int(look.info.value("sigmask") or "0", 16))
+
+    def rebuild(self, index: int, entry: SignalFd, tables: RebuildTables) -> None:
+        tables.own[index] = fds.signalfd(entry.mask, os.O_CLOEXEC)
+        set_status_flags(tables.own[index], entry.flags)
+
+
+def _pair_ns(text: str) -> int:
+    seconds, nanoseconds = re.findall(r"\d+", text)
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+class TimerFdKind(Kind):
+    """timerfd_create(2). What remained, remains; only an absolute time of the wall clock stays that time."""
+
+    entry = TimerFd
+
+    def matches(self, look: Look) -> bool:
+        return look.link == "anon_inode:[timerfd]"
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        value = look.info.value
+        clock = int(value("clockid") or "0")
+        return TimerFd(
+            clock=clock,
+            ticks=int(value("ticks") or "0"),
+            setting=int(value("settime flags") or "0", 8),
+            value_ns=_pair_ns(value("it_value") or "(0, 0)"),
+            interval_ns=_pair_ns(value("it_interval") or "(0, 0)"),
+            now_ns=time.clock_gettime_ns(clock),
+        )
+
+    def rebuild(self, index: int, entry: TimerFd, tables: RebuildTables) -> None:
+        tables.own[index] = fds.timerfd_create(entry.clock, os.O_CLOEXEC)
+        set_status_flags(tables.own[index], entry.flags)
+
+    def settle(self, index: int, entry: TimerFd, tables: RebuildTables) -> None:
+        fd, value, setting = tables.own[index], entry.value_ns, 0
+        if value and entry.setting & _TFD_ABSTIME and entry.clock in (time.CLOCK_REALTIME, 8):
+            value, setting = entry.now_ns + value, entry.setting
+        if not value and entry.ticks and entry.interval_ns:
+            value = 1  # expired, and armed again only when it is read
+        fds.timerfd_settime(fd, setting, value, entry.interval_ns)
+        if entry.ticks:
+            try:
+                fds.timerfd_set_ticks(fd, entry.ticks)
+            except OSError:
+                if not entry.value_ns:
+                    fds.timerfd_settime(fd, 0, 1, entry.interval_ns)  # at least it fires
+
+
+class EpollKind(Kind):
+    """epoll_create(2), nested ones too."""
+
+    entry = Epoll
+
+    def matches(self, look: Look) -> bool:
+        return look.link == "anon_inode:[eventpoll]"
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        return Epoll()
+
+    def capture_links(self, index: int, look: Look, entry: Epoll, tables: CaptureTables) -> None:
+        seen: dict[int, int] = {}
+        for line in look.info.lines:
+            found = _EPOLL_ITEM.match(line)
+            if not found:
+                continue
+            fd = int(found.group(1))
+            events, data, inode, device = (int(word, 16) for word in found.groups()[1:])
+            nth = seen[fd] = seen.get(fd, -1) + 1  # one number may stand for several descriptions
+            target = _watched(look, fd, nth, _device(device), inode, tables)
+            if target < 0:
+                tables.warnings.append(
+                    f"{look.holder}, an epoll, watches a file that no process of the image has open; it is left out"
+                )
+                continue
+            entry.items.append(EpollItem(fd=fd, description=target, events=events, data=data))
+
+    def rebuild(self, index: int, entry: Epoll, tables: RebuildTables) -> None:
+        with select.epoll() as made:
+            tables.own[index] = fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        set_status_flags(tables.own[index], entry.flags)
+
+    def settle(self, index: int, entry: Epoll, tables: RebuildTables) -> None:
+        outside = [item for item in entry.items if not _needs_inside(item, tables)]
+        if outside:
+            _in_own_table(lambda: _add_items(tables, index, outside))
+
+    def finish(self, index: int, entry: Epoll, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
+        restore_owner(entry, tables, workshop, fd)
+        for item in entry.items:
+            if _needs_inside(item, tables):
+                _add_inside(item, tables, workshop, pid, fd)
+
+
+def _device(sdev: int) -> int:
+    """A device number as fdinfo shows it (major << 20 | minor), as stat(2) does."""
+    return os.makedev(sdev >> 20, sdev & 0xFFFFF)
+
+
+def _watched(look: Look, fd: int, nth: int, device: int, inode: int, tables: CaptureTables) -> int:
+    """The description behind an epoll item: kcmp compares it with each that has the same inode."""
+    candidates = tables.with_inode(device, inode)
+    same_number = [i for i in candidates if (look.process.pid, fd) in tables.holders.get(i, ())]
+    slot = struct.pack("<III", look.fd, fd, nth)  # struct kcmp_epoll_slot
+    for index in dict.fromkeys([*same_number, *candidates]):
+        target = tables.looks[index]
+        try:
+            if _is_watched(target, look, slot):
+                return index
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                break
+            raise
+    return -1
+
+
+def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
+    return libc.syscall(
+        "kcmp", target.process.pid, look.process.pid, linux.KCMP_EPOLL_TFD, target.fd, slot
+    ) == 0  # fmt: skip
+
+
+def _needs_inside(item: EpollItem, tables: RebuildTables) -> bool:
+    return isinstance(tables.descriptions[item.description], SignalFd)
+
+
+def _in_own_table(work: Callable[[], None]) -> None:
+    """Run `work` in a thread whose descriptor table is a copy of ours that it may change at will."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fds.unshare_descriptor_table()
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def _add_items(tables: RebuildTables, index: int, items: list[EpollItem]) -> None:
+    """Put each watched description at its number, add it, and take it away: the item stays with the description."""
+    above = max(item.fd for item in items) + 1
+    ours = {i: fcntl.fcntl(tables.own[i], fcntl.F_DUPFD_CLOEXEC, above) for i in {item.description for item in items}}
+    epoll = fcntl.fcntl(tables.own[index], fcntl.F_DUPFD_CLOEXEC, above)
+    for item in items:
+        os.dup2(ours[item.description], item.fd, inheritable=False)
+        fds.epoll_add(epoll, item.fd, item.events, item.data)
+
+
+def _add_inside(item: EpollItem, tables: RebuildTables, workshop: Workshop, pid: int, epoll: int) -> None:
+    here = [fd for holder, fd in tables.holders.get(item.description, ()) if holder == pid]
+    taken = {fd for rows in tables.holders.values() for holder, fd in rows if holder == pid}
+    if not here or (item.fd not in here and item.fd in taken):
+        tables.warn(f"the epoll at descriptor {epoll} of process {pid} lost its watch of a signalfd")
+        return
+    if item.fd not in here:
+        workshop.call("dup2", here[0], item.fd)
+    event = workshop.put(fds.epoll_event(item.events, item.data))
+    workshop.call("epoll_ctl", epoll, linux.EPOLL_CTL_ADD, item.fd, event)
+    if item.fd not in here:
+        workshop.call("close", item.fd)
+
+
+KINDS: list[Kind] = [EventFdKind(), TimerFdKind(), SignalFdKind(), EpollKind(), *pidfd.KINDS, *inotify.KINDS]

@@ -1,0 +1,171 @@
+"""Socket options, read and set again; and how we look at a socket through a duplicate without changing it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.host import fds
+from kernel_backend.image.descriptions import SocketOption
+from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
+
+SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_BUF_LOCK = 7, 8, 32, 33, 72
+SO_REUSEADDR, SO_REUSEPORT, SO_PEEK_OFF, SO_PASSCRED = 2, 15, 42, 16
+TCP_CONGESTION = 13
+_FORCED = {SO_SNDBUF: SO_SNDBUFFORCE, SO_RCVBUF: SO_RCVBUFFORCE}
+_INT, _TIMEVAL, _LINGER = 4, 16, 8
+
+# name → size of its value, by level (asm-generic/socket.h, linux/in.h, in6.h, tcp.h, udp.h)
+_SOCKET = {
+    1: _INT, SO_REUSEADDR: _INT, 5: _INT, 6: _INT, SO_SNDBUF: _INT, SO_RCVBUF: _INT, 9: _INT, 10: _INT, 11: _INT,
+    12: _INT, 13: _LINGER, SO_REUSEPORT: _INT, SO_PASSCRED: _INT, 18: _INT, 20: _TIMEVAL, 21: _TIMEVAL, 25: 16,
+    29: _INT, 34: _INT, 36: _INT, 40: _INT, SO_PEEK_OFF: _INT, 45: _INT, 46: _INT, 60: _INT, 76: _INT,
+}  # fmt: skip
+_IP = {1: _INT, 8: _INT, 10: _INT, 11: _INT, 12: _INT, 13: _INT, 15: _INT, 19: _INT, 21: _INT, 24: _INT, 32: _INT,
+       33: _INT, 34: _INT, 49: _INT, 51: _INT}  # fmt: skip
+_IPV6 = {16: _INT, 17: _INT, 18: _INT, 19: _INT, 23: _INT, 25: _INT, 26: _INT, 29: _INT, 49: _INT, 51: _INT, 62: _INT,
+         66: _INT, 67: _INT}  # fmt: skip
+_TCP = {1: _INT, 3: _INT, 4: _INT, 5: _INT, 6: _INT, 7: _INT, 8: _INT, 9: _INT, TCP_CONGESTION: 16, 16: _INT, 17: _INT,
+        18: _INT, 23: _INT, 25: _INT, 27: _INT, 30: _INT, 36: _INT}  # fmt: skip
+_UDP = {1: _INT, 100: _INT, 103: _INT, 104: _INT}
+_BEFORE_BINDING = {(1, SO_REUSEADDR), (1, SO_REUSEPORT), (1, 25), (0, 15), (0, 19), (0, 24), (41, 26)}
+
+_defaults: dict[tuple[int, int], dict[tuple[int, int], bytes]] = {}
+
+
+@contextmanager
+def borrowed(fd: int, family: int, kind: int) -> Iterator[socket.socket]:
+    """A socket object for a descriptor that stays open and blocking or not as it is."""
+    found = socket.socket(family, kind, 0, fileno=fd)
+    try:
+        yield found
+    finally:
+        found.detach()
+
+
+def _candidates(family: int, kind: int) -> Iterator[tuple[int, int, int]]:
+    tables = {socket.SOL_SOCKET: _SOCKET}
+    if family in (socket.AF_INET, socket.AF_INET6):
+        tables[socket.IPPROTO_IP] = _IP
+        tables[socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP] = (
+            _TCP if kind == socket.SOCK_STREAM else _UDP
+        )
+    if family == socket.AF_INET6:
+        tables[socket.IPPROTO_IPV6] = _IPV6
+    for level, names in tables.items():
+        for name, size in names.items():
+            yield level, name, size
+
+
+def _read_all(s: socket.socket, family: int, kind: int) -> dict[tuple[int, int], bytes]:
+    found = {}
+    for level, name, size in _candidates(family, kind):
+        try:
+            found[level, name] = s.getsockopt(level, name, size)
+        except OSError:
+            continue  # not of this family, type or OS kernel
+    return found
+
+
+def defaults(family: int, kind: int) -> dict[tuple[int, int], bytes]:
+    """What a new socket of this sort has."""
+    key = (family, kind)
+    if key not in _defaults:
+        with socket.socket(family, kind | socket.SOCK_CLOEXEC) as fresh:
+            _defaults[key] = _read_all(fresh, family, kind)
+    return _defaults[key]
+
+
+def capture(s: socket.socket, family: int, kind: int) -> list[SocketOption]:
+    """The options that differ from a new socket's."""
+    usual = defaults(family, kind)
+    found = {key: value for key, value in _read_all(s, family, kind).items() if value != usual.get(key)}
+    if family != socket.AF_UNIX and kind == socket.SOCK_STREAM:
+        _drop_automatic_sizes(s, found)
+    return [SocketOption(level, name, value) for (level, name), value in found.items()]
+
+
+def _drop_automatic_sizes(s: socket.socket, found: dict[tuple[int, int], bytes]) -> None:
+    """TCP tunes its buffers by itself as long as nobody sets them; setting them would end that."""
+    locked = s.getsockopt(socket.SOL_SOCKET, SO_BUF_LOCK)
+    for bit, name in ((1, SO_SNDBUF), (2, SO_RCVBUF)):
+        if not locked & bit:
+            found.pop((socket.SOL_SOCKET, name), None)
+
+
+def check_filter(look: Look) -> None:
+    """Refuse a socket with a packet filter."""
+    if fds.has_socket_filter(look.own):
+        raise ResourceUnsupported(
+            f"{look.holder}, a socket, has a packet filter attached, which cannot be captured",
+            hint="detach it (SO_DETACH_FILTER) and checkpoint again", pid=look.process.pid, fd=look.fd,
+        )  # fmt: skip
+
+
+def check_namespace(look: Look, tables: CaptureTables) -> None:
+    """Refuse sockets of another network namespace: we could neither look at their peers nor make them."""
+    if look.in_flight:
+        return
+    known: dict[int, bool] = tables.cache.setdefault("network namespaces", {})
+    pid = look.process.pid
+    if pid not in known:
+        known[pid] = os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+    if not known[pid]:
+        raise ResourceUnsupported(
+            f"{look.holder} is a socket in another network namespace",
+            hint="run nbcr inside that namespace (nsenter --net)", pid=pid, fd=look.fd,
+        )  # fmt: skip
+
+
+def set_before_binding(s: socket.socket, options: Sequence[SocketOption]) -> None:
+    """Those that bind(2) acts on."""
+    for option in options:
+        if (option.level, option.name) in _BEFORE_BINDING:
+            _set(s, option)
+
+
+def restore(
+    s: socket.socket, family: int, kind: int, options: Sequence[SocketOption], tables: RebuildTables, who: str
+) -> None:
+    """Set what the image says, and put back what building the socket has changed."""
+    wanted = {(option.level, option.name): option.value for option in options}
+    usual = defaults(family, kind)
+    for name in (SO_REUSEADDR, SO_SNDBUF, SO_PASSCRED):
+        key = (socket.SOL_SOCKET, name)
+        if key not in wanted and (name != SO_SNDBUF or family == socket.AF_UNIX):
+            wanted[key] = usual[key]
+    now = _read_all(s, family, kind)
+    for (level, name), value in wanted.items():
+        if now.get((level, name)) == value:
+            continue
+        try:
+            _set(s, SocketOption(level, name, value))
+        except OSError as error:
+            tables.warn(f"option {level}/{name} of the socket at {who} is not permitted here: {error.strerror}")
+
+
+def _set(s: socket.socket, option: SocketOption) -> None:
+    if option.level == socket.SOL_SOCKET and option.name in _FORCED:
+        set_buffer(s, option.name, struct.unpack("<i", option.value)[0])
+    elif option.level == socket.IPPROTO_TCP and option.name == TCP_CONGESTION:
+        s.setsockopt(option.level, option.name, option.value.rstrip(b"\0"))
+    else:
+        s.setsockopt(option.level, option.name, option.value)
+
+
+def set_buffer(s: socket.socket, name: int, size: int) -> None:
+    """SO_SNDBUF or SO_RCVBUF such that getsockopt(2) shows `size`: the OS kernel doubles what it is given."""
+    try:
+        s.setsockopt(socket.SOL_SOCKET, _FORCED[name], size // 2)
+    except OSError:
+        s.setsockopt(socket.SOL_SOCKET, name, size // 2)
+
+
+def enlarge_send_buffer(s: socket.socket, size: int) -> None:
+    """Room for `size` bytes and what the OS kernel adds to each message."""
+    if s.getsockopt(socket.SOL_SOCKET, SO_SNDBUF) < size:
+        set_buffer(s, SO_SNDBUF, min(size, 0x7FFFFFFF // 2))

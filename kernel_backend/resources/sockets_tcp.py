@@ -1,0 +1,287 @@
+"""TCP over IPv4 and IPv6: listeners, connections whose both ends are inside, and what became of those to outside.
+
+Two descriptions are the ends of one connection when each one's local address is the other's remote one. They come
+back as a real connection over the loopback device, with the same addresses where these are free, and what had arrived
+at one end is sent again by the other. A connection whose other end waits in an inside listener's backlog is made anew
+and waits again.
+
+A connection to outside comes back as one whose other end has just sent a reset: reads and writes fail at once, poll
+reports an error, so that programs reconnect. One whose other end had finished sending still gives what had arrived.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import stat
+import struct
+from typing import NamedTuple
+
+from kernel_backend.abi import linux
+from kernel_backend.image.descriptions import OTHER_CLOSED, OTHER_INSIDE, OTHER_OUTSIDE, Description, TcpSocket
+from kernel_backend.resources import inet, live_sockets, socket_options
+from kernel_backend.resources.descriptors import (
+    CaptureTables,
+    Kind,
+    Look,
+    RebuildTables,
+    restore_owner,
+    set_status_flags,
+)
+from kernel_backend.tracee.inject import Workshop
+
+_STREAM = socket.SOCK_STREAM
+_SIOCOUTQNSD = 0x894B
+_TCP_REPAIR, _TCP_REPAIR_QUEUE, _SEND_QUEUE, _REPAIR_OFF = 19, 20, 2, -1
+
+# include/net/tcp_states.h
+ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT = 1, 2, 3, 4, 5, 6
+CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = 7, 8, 9, 10, 11
+_FIN_SENT = {FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING}
+_FIN_RECEIVED = {CLOSE_WAIT, LAST_ACK, CLOSING, TIME_WAIT}
+
+
+class _Info(NamedTuple):
+    """What we use of struct tcp_info."""
+
+    state: int
+    backlog: int  # of a listener
+    received: int  # bytes, with a FIN
+    sent: int  # bytes of data
+
+    @classmethod
+    def of(cls, s: socket.socket) -> _Info:
+        raw = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256).ljust(256, b"\0")
+        sent, again = struct.unpack_from("<2Q", raw, 200)
+        return cls(raw[0], struct.unpack_from("<I", raw, 28)[0], struct.unpack_from("<Q", raw, 128)[0], sent - again)
+
+
+class TcpKind(Kind):
+    """SOCK_STREAM over IPv4 or IPv6."""
+
+    entry = TcpSocket
+
+    def matches(self, look: Look) -> bool:
+        return stat.S_ISSOCK(look.stat.st_mode) and inet.sort_of(look.own) == (_STREAM, socket.IPPROTO_TCP)
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        socket_options.check_namespace(look, tables)
+        socket_options.check_filter(look)
+        entry = TcpSocket(family=live_sockets.family_of(look.own))
+        with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
+            info = _Info.of(s)
+            entry.state = info.state
+            inet.note_addresses(s, entry)
+            entry.options = socket_options.capture(s, entry.family, _STREAM)
+            if info.state == LISTEN:
+                entry.backlog = info.backlog
+            elif info.state == CLOSE:
+                entry.other = OTHER_OUTSIDE if info.received or info.sent else OTHER_CLOSED
+            else:
+                entry.queue = inet.peek_stream(s)
+                entry.other = OTHER_OUTSIDE
+        return entry
+
+    def capture_links(self, index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
+        if entry.state in (LISTEN, CLOSE, SYN_SENT):
+            return
+        entry.peer = _by_address(tables).get((inet.remote(entry), inet.local(entry)), -1)
+        if entry.peer >= 0:
+            entry.other = OTHER_INSIDE
+            _add_unseen(look, entry, tables)
+            return
+        listener = _listener_for(entry, tables)
+        if listener >= 0 and entry.state == ESTABLISHED:
+            _note_waiting(listener, look, entry, tables)
+
+    def validate(self, index: int, entry: TcpSocket, tables: RebuildTables) -> None:
+        if entry.state == LISTEN and live_sockets.find_inet(entry, _STREAM, tables, listening=True) < 0:
+            inet.check_free(index, entry, _STREAM, tables)
+
+    def rebuild(self, index: int, entry: TcpSocket, tables: RebuildTables) -> None:
+        """All at once: connections first, while the ports of the listeners which they had too are free."""
+        every = [(i, other) for i, other in enumerate(tables.descriptions) if isinstance(other, TcpSocket)]
+        for i, other in every:
+            if other.state != LISTEN and i not in tables.own:
+                _rebuild_one(i, other, tables)
+        for i, other in every:
+            if other.state == LISTEN and i not in tables.own:
+                _listening(i, other, tables)
+
+    def settle(self, index: int, entry: TcpSocket, tables: RebuildTables) -> None:
+        if "tcp settled" not in tables.cache:
+            tables.cache["tcp settled"] = True
+            _settle_all(tables)
+
+    def finish(
+        self, index: int, entry: TcpSocket, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
+    ) -> None:
+        if live_sockets.was_taken(index, tables):
+            live_sockets.adopt(index, entry.flags, tables, workshop, fd)
+        restore_owner(entry, tables, workshop, fd)
+
+
+# --- capture ----------------------------------------------------------------------------------------------------------
+
+
+def _by_address(tables: CaptureTables) -> dict[tuple[inet.Address, inet.Address], int]:
+    known: dict[tuple[inet.Address, inet.Address], int] | None = tables.cache.get("tcp by address")
+    if known is None:
+        known = tables.cache["tcp by address"] = {
+            (inet.local(entry), inet.remote(entry)): index
+            for index, entry in enumerate(tables.descriptions)
+            if isinstance(entry, TcpSocket) and entry.peer_port and entry.state != SYN_SENT
+        }
+    return known
+
+
+def _listener_for(entry: TcpSocket, tables: CaptureTables) -> int:
+    for index, other in enumerate(tables.descriptions):
+        if not isinstance(other, TcpSocket) or other.state != LISTEN or other.port != entry.peer_port:
+            continue
+        if inet.plain(other.host) in (inet.plain(entry.peer_host), "0.0.0.0", "::"):
+            return index
+    return -1
+
+
+def _note_waiting(listener: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
+    """Connected to a listener inside, not accepted yet. What was sent already cannot be read: then it is reset."""
+    if inet.is_foreign(entry.host):
+        return
+    with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
+        sent = _Info.of(s).sent
+    if sent:
+        tables.warnings.append(
+            f"{look.holder} has sent {sent} bytes on a connection that was not accepted yet; they cannot be read, so "
+            f"a restored process finds the connection reset"
+        )
+        return
+    entry.listener, entry.other = listener, OTHER_INSIDE
+
+
+def _unseen_bytes(look: Look, entry: TcpSocket, peer: Look, peer_entry: TcpSocket) -> int:
+    """Bytes that the other end has sent and that have not arrived here, because our receive buffer is full."""
+    unsent = int(struct.unpack("<i", fcntl.ioctl(peer.own, _SIOCOUTQNSD, bytes(4)))[0])
+    with socket_options.borrowed(peer.own, peer_entry.family, _STREAM) as s:
+        sent = _Info.of(s).sent
+    with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
+        received = _Info.of(s).received
+    fin_here = entry.state in _FIN_RECEIVED
+    if unsent and peer_entry.state in _FIN_SENT and not fin_here:
+        unsent -= 1
+    return max(0, sent + unsent - received + int(fin_here))
+
+
+def _add_unseen(look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
+    peer, peer_entry = tables.looks[entry.peer], tables.descriptions[entry.peer]
+    assert isinstance(peer_entry, TcpSocket)
+    unseen = _unseen_bytes(look, entry, peer, peer_entry)
+    if not unseen:
+        return
+    try:
+        entry.queue += _send_queue(peer, peer_entry)[-unseen:]
+    except OSError:
+        tables.warnings.append(
+            f"{unseen} bytes on their way to {look.holder} can be read by root only; a restored process finds that "
+            f"connection reset"
+        )
+        entry.other = peer_entry.other = OTHER_OUTSIDE
+
+
+def _send_queue(look: Look, entry: TcpSocket) -> bytes:
+    """What waits to be sent or acknowledged: readable in repair mode, which needs CAP_NET_ADMIN."""
+    waiting = struct.unpack("<i", fcntl.ioctl(look.own, linux.SIOCOUTQ, bytes(4)))[0]
+    with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
+        s.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+        try:
+            s.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+            return bytes(s.recv(waiting, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        finally:
+            s.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _REPAIR_OFF)
+
+
+# --- rebuild ----------------------------------------------------------------------------------------------------------
+
+
+def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
+    if entry.other == OTHER_INSIDE and entry.listener < 0:
+        peer = tables.descriptions[entry.peer]
+        assert isinstance(peer, TcpSocket)
+        tables.own[index], tables.own[entry.peer] = inet.connected_pair(entry, peer)
+    elif entry.other == OTHER_OUTSIDE:
+        tables.own[index] = _ended(entry)
+    else:
+        tables.own[index] = _unconnected(index, entry, tables)
+
+
+def _ended(entry: TcpSocket) -> int:
+    """A connection whose other end is gone: finished (CLOSE_WAIT: what had arrived can be read) or reset."""
+    near, far = inet.loopback_pair(entry.family)
+    with socket.socket(entry.family, _STREAM, 0, fileno=far) as other:
+        if entry.state in (CLOSE_WAIT, LAST_ACK):
+            inet.send_all(other, entry.queue)
+        else:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 1, 0))
+    return near
+
+
+def _unconnected(index: int, entry: TcpSocket, tables: RebuildTables) -> int:
+    with socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s:
+        socket_options.set_before_binding(s, entry.options)
+        if entry.port:
+            try:
+                s.bind(inet.sockaddr(entry))
+            except OSError as error:
+                tables.warn(f"port {entry.port} of {tables.who(index)} cannot be bound again: {error.strerror}")
+        return s.detach()
+
+
+def _listening(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
+    live = live_sockets.find_inet(entry, _STREAM, tables, listening=True)
+    if live >= 0:
+        live_sockets.take(index, live, tables)
+        return
+    with socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s:
+        socket_options.set_before_binding(s, entry.options)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # our own rebuilt connections may have the port
+        inet.bind_or_elsewhere(s, index, entry, tables)
+        s.listen(entry.backlog)
+        tables.own[index] = s.detach()
+
+
+def _settle_all(tables: RebuildTables) -> None:
+    """All TCP sockets, stage by stage: queues, ends of streams, options."""
+    every = [(i, entry) for i, entry in enumerate(tables.descriptions) if isinstance(entry, TcpSocket)]
+    for index, entry in every:
+        if entry.listener >= 0:
+            _connect_waiting(index, entry, tables)
+        elif entry.queue and entry.other == OTHER_INSIDE:
+            with socket_options.borrowed(tables.own[entry.peer], entry.family, _STREAM) as sender:
+                inet.send_all(sender, entry.queue)
+    for index, entry in every:
+        if not live_sockets.was_taken(index, tables):
+            _finish_one(index, entry, tables)
+
+
+def _connect_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
+    """Connect to the rebuilt listener, wherever it is, and wait in its backlog."""
+    heard = tables.descriptions[entry.listener]
+    assert isinstance(heard, TcpSocket)
+    with socket_options.borrowed(tables.own[entry.listener], heard.family, _STREAM) as door:
+        port = door.getsockname()[1]
+    with socket_options.borrowed(tables.own[index], entry.family, _STREAM) as s:
+        s.settimeout(inet.CONNECT_TIMEOUT_S)
+        s.connect((entry.peer_host, port))
+        s.setblocking(True)
+
+
+def _finish_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
+    fd = tables.own[index]
+    with socket_options.borrowed(fd, entry.family, _STREAM) as s:
+        if entry.other == OTHER_INSIDE and entry.state in _FIN_SENT:
+            s.shutdown(socket.SHUT_WR)
+        socket_options.restore(s, entry.family, _STREAM, entry.options, tables, tables.who(index))
+    set_status_flags(fd, entry.flags)
+
+
+KINDS: list[Kind] = [TcpKind()]

@@ -1,0 +1,157 @@
+"""UDP over IPv4 and IPv6, with what waits to be received.
+
+A waiting datagram is sent again from the address it came from, by the socket inside that has it or by one of ours
+bound there for the moment. What came from an address that nobody here can have is dropped with a warning, as UDP may.
+"""
+
+from __future__ import annotations
+
+import socket
+import stat
+
+from kernel_backend.image.descriptions import Description, Message, UdpSocket
+from kernel_backend.resources import inet, live_sockets, socket_options
+from kernel_backend.resources.descriptors import (
+    CaptureTables,
+    Kind,
+    Look,
+    RebuildTables,
+    restore_owner,
+    set_status_flags,
+)
+from kernel_backend.tracee.inject import Workshop
+
+_DGRAM = socket.SOCK_DGRAM
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+
+
+class UdpKind(Kind):
+    """SOCK_DGRAM over IPv4 or IPv6."""
+
+    entry = UdpSocket
+
+    def matches(self, look: Look) -> bool:
+        return stat.S_ISSOCK(look.stat.st_mode) and inet.sort_of(look.own) == (_DGRAM, socket.IPPROTO_UDP)
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        socket_options.check_namespace(look, tables)
+        socket_options.check_filter(look)
+        entry = UdpSocket(family=live_sockets.family_of(look.own))
+        with socket_options.borrowed(look.own, entry.family, _DGRAM) as s:
+            inet.note_addresses(s, entry)
+            entry.options = socket_options.capture(s, entry.family, _DGRAM)
+            entry.queue = _peek(s)
+        return entry
+
+    def validate(self, index: int, entry: UdpSocket, tables: RebuildTables) -> None:
+        if entry.port and live_sockets.find_inet(entry, _DGRAM, tables, listening=False) < 0:
+            inet.check_free(index, entry, _DGRAM, tables)
+
+    def rebuild(self, index: int, entry: UdpSocket, tables: RebuildTables) -> None:
+        live = live_sockets.find_inet(entry, _DGRAM, tables, listening=False) if entry.port else -1
+        if live >= 0:
+            live_sockets.take(index, live, tables)
+            return
+        with socket.socket(entry.family, _DGRAM | socket.SOCK_CLOEXEC) as s:
+            socket_options.set_before_binding(s, entry.options)
+            if entry.port:
+                inet.bind_or_elsewhere(s, index, entry, tables)
+            tables.own[index] = s.detach()
+
+    def settle(self, index: int, entry: UdpSocket, tables: RebuildTables) -> None:
+        if "udp settled" not in tables.cache:
+            tables.cache["udp settled"] = True
+            _settle_all(tables)
+
+    def finish(
+        self, index: int, entry: UdpSocket, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
+    ) -> None:
+        if live_sockets.was_taken(index, tables):
+            live_sockets.adopt(index, entry.flags, tables, workshop, fd)
+            with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
+                live_sockets.drain(s)
+            _fill(index, entry, tables)
+            _connect(index, entry, tables)
+        restore_owner(entry, tables, workshop, fd)
+
+
+def _peek(s: socket.socket) -> list[Message]:
+    messages: list[Message] = []
+    before = s.getsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF)
+    s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, 0)
+    try:
+        while True:
+            data, address = s.recvfrom(1 << 16, _PEEK)
+            messages.append(Message(data=data, host=address[0], port=address[1]))
+    except OSError:
+        return messages  # no more, or an error that the program itself will be told
+    finally:
+        s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, before)
+
+
+def _settle_all(tables: RebuildTables) -> None:
+    """Queues first: a connected socket takes datagrams of its peer only."""
+    every = [(i, entry) for i, entry in enumerate(tables.descriptions) if isinstance(entry, UdpSocket)]
+    ours = [(i, entry) for i, entry in every if not live_sockets.was_taken(i, tables)]
+    for index, entry in ours:
+        _fill(index, entry, tables)
+    for index, entry in ours:
+        _connect(index, entry, tables)
+        with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
+            socket_options.restore(s, entry.family, _DGRAM, entry.options, tables, tables.who(index))
+        set_status_flags(tables.own[index], entry.flags)
+
+
+def _connect(index: int, entry: UdpSocket, tables: RebuildTables) -> None:
+    if not entry.peer_port:
+        return
+    with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
+        try:
+            s.connect((entry.peer_host, entry.peer_port))
+        except OSError as error:
+            tables.warn(f"the UDP socket at {tables.who(index)} cannot be connected again: {error.strerror}")
+
+
+def _fill(index: int, entry: UdpSocket, tables: RebuildTables) -> None:
+    senders = {
+        inet.local(other): i
+        for i, other in enumerate(tables.descriptions)
+        if isinstance(other, UdpSocket) and other.port and i in tables.own
+    }
+    lost = sum(not _send(message, entry, index, senders, tables) for message in entry.queue)
+    if lost:
+        tables.warn(f"{lost} datagrams waiting at {tables.who(index)} came from elsewhere and are dropped")
+
+
+def _send(
+    message: Message, entry: UdpSocket, index: int, senders: dict[inet.Address, int], tables: RebuildTables
+) -> bool:
+    with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
+        host, port = s.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if entry.family == socket.AF_INET or "." in message.host else "::1"
+    known = senders.get((inet.plain(message.host), message.port), -1)
+    try:
+        if known >= 0:
+            other = tables.descriptions[known]
+            assert isinstance(other, UdpSocket)
+            target = _seen_from(other.family, host)
+            with socket_options.borrowed(tables.own[known], other.family, _DGRAM) as s:
+                s.sendto(message.data, socket.MSG_DONTWAIT, (target, port))
+            return True
+        with socket.socket(entry.family, _DGRAM | socket.SOCK_CLOEXEC) as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stranger.bind((message.host, message.port))
+            stranger.sendto(message.data, socket.MSG_DONTWAIT, (host, port))
+    except OSError:
+        return False
+    return True
+
+
+def _seen_from(family: int, host: str) -> str:
+    if family == socket.AF_INET:
+        return inet.plain(host)
+    return host if ":" in host else f"::ffff:{host}"
+
+
+KINDS: list[Kind] = [UdpKind()]

@@ -1,0 +1,459 @@
+"""Unix sockets: pairs and connections with their queues, names, listeners and what waits to be accepted.
+
+The other end comes from sock_diag(7). Both ends inside: a new pair; when the accepted end bears a listener's name, a
+real connection to the rebuilt listener gives it that name again. A closed other end is made, used to fill the queue,
+and closed. Datagram sockets that are not each other's peer are connected after their queues are filled, because
+connecting one anew would empty it.
+
+What the OS kernel does not give back: SO_PEERCRED and queued credentials name us, who built the socket.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.host import sockdiag
+from kernel_backend.image.descriptions import (
+    OTHER_CLOSED,
+    OTHER_INSIDE,
+    OTHER_OUTSIDE,
+    Description,
+    UnixSocket,
+    pack_path,
+    unpack_path,
+)
+from kernel_backend.resources import live_sockets, socket_options, unix_queues
+from kernel_backend.resources.descriptors import (
+    CaptureTables,
+    Kind,
+    Look,
+    RebuildTables,
+    restore_owner,
+    set_status_flags,
+)
+from kernel_backend.tracee.inject import Workshop
+
+_UNIX = socket.AF_UNIX
+_SHUT = {1: socket.SHUT_RD, 2: socket.SHUT_WR, 3: socket.SHUT_RDWR}
+
+
+class UnixSocketKind(Kind):
+    """AF_UNIX."""
+
+    entry = UnixSocket
+
+    def matches(self, look: Look) -> bool:
+        return stat.S_ISSOCK(look.stat.st_mode) and live_sockets.family_of(look.own) == _UNIX
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        socket_options.check_namespace(look, tables)
+        facts = _facts(look, tables)
+        entry = UnixSocket(type=facts.type, inode=facts.inode, shutdown=facts.shutdown)
+        entry.connected = facts.peer is not None
+        _note_name(look, facts, entry)
+        with socket_options.borrowed(look.own, _UNIX, facts.type) as s:
+            entry.options = socket_options.capture(s, _UNIX, facts.type)
+            if facts.state == sockdiag.LISTEN:
+                entry.listening, entry.backlog = True, facts.unread
+            elif facts.queued or facts.type != socket.SOCK_STREAM:
+                entry.queue = unix_queues.peek(s, tables, ended=bool(facts.shutdown & 1))
+        socket_options.check_filter(look)
+        return entry
+
+    def capture_links(self, index: int, look: Look, entry: UnixSocket, tables: CaptureTables) -> None:
+        facts = _facts(look, tables)
+        if entry.listening:
+            clients = [tables.with_inode(look.stat.st_dev, inode) for inode in facts.waiting]
+            entry.pending = [found[0] for found in clients if found]
+        elif facts.peer:
+            found = tables.with_inode(look.stat.st_dev, facts.peer)
+            entry.peer = found[0] if found else -1
+            entry.other = OTHER_INSIDE if found else OTHER_OUTSIDE
+            entry.peer_name = b"" if found else _name(_all(tables).get(facts.peer))
+        elif entry.connected and facts.shutdown != 3:
+            _note_waiting(look, facts, entry, tables)
+
+    def validate(self, index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+        if entry.name and not entry.unlinked and not _accepted(entry, tables):
+            _check_name(index, entry, tables)
+
+    def rebuild(self, index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+        if entry.listening or not entry.connected or _one_way(index, entry, tables) or _waits(index, tables):
+            _rebuild_single(index, entry, tables)
+        elif entry.other == OTHER_INSIDE:
+            _rebuild_pair(index, entry, tables)
+        elif entry.other == OTHER_CLOSED or not _from_outside(index, entry, tables):
+            tables.own[index], far = _pair(entry.type)
+            _far_ends(tables)[index] = far
+            _bind_again(index, entry, tables)
+
+    def settle(self, index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+        if "unix sockets settled" not in tables.cache:
+            tables.cache["unix sockets settled"] = True
+            _settle_all(tables)
+
+    def finish(
+        self, index: int, entry: UnixSocket, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
+    ) -> None:
+        if live_sockets.was_taken(index, tables):
+            live_sockets.adopt(index, entry.flags, tables, workshop, fd)
+            if entry.type == socket.SOCK_DGRAM:
+                _refill(index, entry, tables)
+        restore_owner(entry, tables, workshop, fd)
+
+
+# --- capture ----------------------------------------------------------------------------------------------------------
+
+
+def _all(tables: CaptureTables) -> dict[int, sockdiag.UnixFacts]:
+    known: dict[int, sockdiag.UnixFacts] | None = tables.cache.get("unix sockets")
+    if known is None:
+        known = tables.cache["unix sockets"] = sockdiag.unix_sockets()
+    return known
+
+
+def _facts(look: Look, tables: CaptureTables) -> sockdiag.UnixFacts:
+    facts = _all(tables).get(look.stat.st_ino)
+    if facts is not None:
+        return facts
+    with socket_options.borrowed(look.own, _UNIX, socket.SOCK_STREAM) as s:  # newer than our list
+        kind = s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+    return sockdiag.UnixFacts(look.stat.st_ino, kind, 7)
+
+
+def _name(facts: sockdiag.UnixFacts | None) -> bytes:
+    """The bound name; sock_diag shows paths with their final NUL."""
+    if facts is None:
+        return b""
+    return facts.name if facts.name.startswith(b"\0") else facts.name.rstrip(b"\0")
+
+
+def _note_name(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket) -> None:
+    entry.name = _name(facts)
+    if not entry.name or entry.name.startswith(b"\0"):
+        return
+    path = os.fsdecode(entry.name)
+    if not path.startswith("/") and not look.in_flight:
+        entry.folder = pack_path(os.readlink(f"/proc/{look.process.pid}/cwd"))
+    try:
+        found = (Path(unpack_path(entry.folder)) / path).lstat()
+    except OSError:
+        entry.unlinked = True
+        return
+    entry.unlinked = found.st_ino & 0xFFFFFFFF != facts.file_inode
+    entry.mode = stat.S_IMODE(found.st_mode)
+
+
+def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: CaptureTables) -> None:
+    """A connection whose other end was not accepted yet: by whom is in the listener's list."""
+    for inode, listener in _all(tables).items():
+        if facts.inode not in listener.waiting:
+            continue
+        found = tables.with_inode(look.stat.st_dev, inode)
+        entry.other = OTHER_INSIDE if found else OTHER_OUTSIDE
+        if found and facts.unread:
+            raise ResourceUnsupported(
+                f"{look.holder} has sent data on a connection that process {tables.looks[found[0]].process.pid} has "
+                f"not accepted yet; the data cannot be read",
+                hint="checkpoint again in a moment, when the connection is accepted",
+                pid=look.process.pid, fd=look.fd,
+            )  # fmt: skip
+        return
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def _check_name(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    """Raise when somebody else has the name."""
+    if live_sockets.find_unix(entry, tables) >= 0 or tables.live:
+        return
+    shown = repr(entry.name)[2:-1]
+    with _inside_folder(entry), socket.socket(_UNIX, entry.type) as probe:
+        try:
+            probe.connect(entry.name)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as error:
+            if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
+                raise _name_taken(shown, index, tables) from error
+            raise HostUnsupported(
+                f"{shown}, the name of the socket at {tables.who(index)}, is something else now",
+                hint="move it out of the way", name=shown,
+            ) from error  # fmt: skip
+    raise _name_taken(shown, index, tables)
+
+
+def _name_taken(shown: str, index: int, tables: RebuildTables) -> HostUnsupported:
+    return HostUnsupported(
+        f"{shown}, the name of the socket at {tables.who(index)}, is in use by another process",
+        hint="end that process (it may be the one the checkpoint was taken of)", name=shown,
+    )  # fmt: skip
+
+
+@contextmanager
+def _inside_folder(entry: UnixSocket) -> Iterator[None]:
+    """A relative name is bound as it stands: we go where it was relative to."""
+    if not entry.folder:
+        yield
+        return
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir(unpack_path(entry.folder))
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def bind(s: socket.socket, entry: UnixSocket) -> None:
+    """Bind to the image's name; a socket file that nobody listens on any more makes room."""
+    with _inside_folder(entry):
+        if entry.name.startswith(b"\0"):
+            s.bind(entry.name)
+            return
+        path = Path(os.fsdecode(entry.name))
+        if path.is_socket():
+            path.unlink()
+        s.bind(entry.name)
+        if entry.unlinked:
+            path.unlink()
+        else:
+            path.chmod(entry.mode)
+
+
+# --- rebuild: one by one ----------------------------------------------------------------------------------------------
+
+
+def _unix(tables: RebuildTables, index: int) -> UnixSocket | None:
+    found = tables.descriptions[index] if index >= 0 else None
+    return found if isinstance(found, UnixSocket) else None
+
+
+def _one_way(index: int, entry: UnixSocket, tables: RebuildTables) -> bool:
+    """A datagram socket connected to one that is not connected back."""
+    peer = _unix(tables, entry.peer)
+    if entry.type != socket.SOCK_DGRAM or entry.other == OTHER_CLOSED:
+        return False
+    return peer is None or peer.peer != index
+
+
+def _waits(index: int, tables: RebuildTables) -> bool:
+    """Whether its other end waits to be accepted by a listener inside."""
+    waiting: set[int] | None = tables.cache.get("waiting clients")
+    if waiting is None:
+        waiting = {i for entry in tables.descriptions if isinstance(entry, UnixSocket) for i in entry.pending}
+        tables.cache["waiting clients"] = waiting
+    return index in waiting
+
+
+def _listener_of(entry: UnixSocket, tables: RebuildTables) -> int:
+    """The listener inside whose name an accepted connection bears; -1: none."""
+    for index, other in enumerate(tables.descriptions):
+        if isinstance(other, UnixSocket) and other.listening and other.name == entry.name and other.type == entry.type:
+            return index
+    return -1
+
+
+def _accepted(entry: UnixSocket, tables: RebuildTables) -> bool:
+    return entry.connected and entry.type != socket.SOCK_DGRAM and _listener_of(entry, tables) >= 0
+
+
+def _pair(kind: int) -> tuple[int, int]:
+    one, other = socket.socketpair(_UNIX, kind | socket.SOCK_CLOEXEC)
+    return one.detach(), other.detach()
+
+
+def _far_ends(tables: RebuildTables) -> dict[int, int]:
+    """Our descriptors of other ends that nobody will have."""
+    ends: dict[int, int] = tables.cache.setdefault("far ends of unix sockets", {})
+    return ends
+
+
+def _rebuild_single(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    live = live_sockets.find_unix(entry, tables) if entry.name else -1
+    if live >= 0:
+        live_sockets.take(index, live, tables)
+        return
+    with socket.socket(_UNIX, entry.type | socket.SOCK_CLOEXEC) as s:
+        socket_options.set_before_binding(s, entry.options)
+        if entry.name and not _waits(index, tables):
+            bind(s, entry)
+        if entry.listening:
+            s.listen(entry.backlog)
+        tables.own[index] = s.detach()
+
+
+def _bind_again(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    """Give an end of a pair its own name where nobody else has it."""
+    if not entry.name or _accepted(entry, tables):
+        return
+    with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s:
+        try:
+            bind(s, entry)
+        except OSError:
+            tables.warn(f"the name of the socket at {tables.who(index)} is in use; it goes on without a name")
+
+
+def _rebuild_pair(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    peer = _unix(tables, entry.peer)
+    assert peer is not None
+    for server, client in ((index, entry.peer), (entry.peer, index)):
+        if _connect_to_listener(server, client, tables):
+            return
+    tables.own[index], tables.own[entry.peer] = _pair(entry.type)
+    _bind_again(index, entry, tables)
+    _bind_again(entry.peer, peer, tables)
+
+
+def _connect_to_listener(server: int, client: int, tables: RebuildTables) -> bool:
+    """Make the pair through the rebuilt listener whose name the accepted end bears."""
+    accepted, connecting = _unix(tables, server), _unix(tables, client)
+    assert accepted is not None
+    assert connecting is not None
+    listener = _listener_of(accepted, tables) if accepted.name and accepted.type != socket.SOCK_DGRAM else -1
+    if listener < 0:
+        return False
+    heard = tables.descriptions[listener]
+    assert isinstance(heard, UnixSocket)
+    if listener not in tables.own:
+        _rebuild_single(listener, heard, tables)
+    if live_sockets.was_taken(listener, tables) or heard.unlinked:
+        return False  # strangers may be waiting there, or nobody finds it
+    with socket.socket(_UNIX, accepted.type | socket.SOCK_CLOEXEC) as s, _inside_folder(heard):
+        if connecting.name:
+            bind(s, connecting)
+        s.connect(heard.name)
+        with socket_options.borrowed(tables.own[listener], _UNIX, accepted.type) as door:
+            tables.own[server] = door.accept()[0].detach()
+        tables.own[client] = s.detach()
+    return True
+
+
+def _from_outside(index: int, entry: UnixSocket, tables: RebuildTables) -> bool:
+    """Streams of the root whose other end was outside; False: it is as if closed."""
+    fd = live_sockets.find_inode(entry.inode, tables)
+    number = tables.stdio_number(index)
+    if fd >= 0:
+        tables.own[index] = os.dup(fd)
+    elif number >= 0:
+        tables.own[index] = os.dup(tables.live[number]) if number in tables.live else tables.stdio_for(number)
+    else:
+        tables.warn(f"the other end of the socket at {tables.who(index)} was outside; it is as if closed")
+        return False
+    tables.cache.setdefault("outside unix sockets", set()).add(index)
+    return True
+
+
+# --- rebuild: what needs others ---------------------------------------------------------------------------------------
+
+
+def _settle_all(tables: RebuildTables) -> None:
+    """All Unix sockets, stage by stage: queues, then connections, then shutdowns, then options."""
+    every = [(i, entry) for i, entry in enumerate(tables.descriptions) if isinstance(entry, UnixSocket)]
+    kept = tables.cache.get("outside unix sockets", set())
+    ours = [(i, e) for i, e in every if not live_sockets.was_taken(i, tables) and i not in kept]
+    for index, entry in ours:
+        _pass_credentials(index, entry, tables)
+    for index, entry in ours:
+        if entry.queue:
+            _fill(index, entry, tables)
+    for index, entry in ours:
+        _connect(index, entry, tables)
+    for fd in _far_ends(tables).values():
+        os.close(fd)
+    _far_ends(tables).clear()
+    for index, entry in ours:
+        _finish_one(index, entry, tables)
+    for _, entry in every:
+        _connect_waiting(entry, tables)
+
+
+def _pass_credentials(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    for option in entry.options:
+        if option.name == socket_options.SO_PASSCRED:
+            with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s:
+                s.setsockopt(option.level, option.name, option.value)
+
+
+def _fill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    sender = _far_ends(tables).get(index, -1)
+    peer = _unix(tables, entry.peer)
+    if peer is not None and not _one_way(index, entry, tables):
+        sender = tables.own[entry.peer]
+    who = tables.who(index)
+    if sender >= 0:
+        with socket_options.borrowed(sender, _UNIX, entry.type) as s:
+            unix_queues.fill(s, entry.queue, tables, who)
+        return
+    if entry.name and not entry.unlinked:
+        _fill_by_name(index, entry, tables)
+    else:
+        tables.warn(f"{len(entry.queue)} datagrams waiting at {who} could not be put back: nobody can reach it")
+
+
+def _fill_by_name(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    """Datagrams to a bound socket: from whoever had sent them, if it is inside."""
+    senders = {
+        other.name: i
+        for i, other in enumerate(tables.descriptions)
+        if isinstance(other, UnixSocket) and other.type == socket.SOCK_DGRAM and other.name and i != index
+    }
+    with socket.socket(_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as stranger, _inside_folder(entry):
+        for message in entry.queue:
+            own = tables.own.get(senders.get(message.address, -1), stranger.fileno())
+            with socket_options.borrowed(own, _UNIX, socket.SOCK_DGRAM) as s:
+                unix_queues.fill(s, [message], tables, tables.who(index), to=entry.name)
+
+
+def _connect(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    """Datagram sockets that are connected one way, to an inside or an outside one (a system log)."""
+    if not entry.connected or not _one_way(index, entry, tables):
+        return
+    peer = _unix(tables, entry.peer)
+    name = peer.name if peer is not None else entry.peer_name
+    with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s, _inside_folder(peer or entry):
+        try:
+            s.connect(name)
+        except OSError as error:
+            tables.warn(f"the socket at {tables.who(index)} cannot be connected again: {error.strerror}")
+
+
+def _finish_one(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    fd = tables.own[index]
+    with socket_options.borrowed(fd, _UNIX, entry.type) as s:
+        socket_options.restore(s, _UNIX, entry.type, entry.options, tables, tables.who(index))
+        if entry.shutdown and entry.connected:
+            s.shutdown(_SHUT[entry.shutdown])
+    set_status_flags(fd, entry.flags)
+
+
+def _connect_waiting(entry: UnixSocket, tables: RebuildTables) -> None:
+    """Connections that wait to be accepted, in their order."""
+    for index in entry.pending:
+        client = _unix(tables, index)
+        if client is None:
+            continue
+        with socket_options.borrowed(tables.own[index], _UNIX, client.type) as s, _inside_folder(entry):
+            if client.name:
+                bind(s, client)
+            s.connect(entry.name)
+            if client.shutdown:
+                s.shutdown(_SHUT[client.shutdown])
+
+
+def _refill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    """A datagram socket taken from the present, which is gone now: its queue becomes the image's."""
+    with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s:
+        live_sockets.drain(s)
+    if entry.queue:
+        _fill_by_name(index, entry, tables)
+
+
+KINDS: list[Kind] = [UnixSocketKind()]

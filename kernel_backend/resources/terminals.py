@@ -1,0 +1,304 @@
+"""Pseudo-terminals with both sides inside, terminals whose other side is a real one outside, and /dev/tty.
+
+A new pseudo-terminal gets the lowest free number; the old one is had by taking further ones until its turn comes,
+where it is free. What a terminal has not delivered yet (typed and not read, printed and not fetched) cannot be read
+without taking it away, so it is not captured; a warning says how much that was.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import stat
+import struct
+import termios
+
+from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.host import proc
+from kernel_backend.image.descriptions import (
+    OTHER_INSIDE,
+    OTHER_OUTSIDE,
+    ControllingTerminal,
+    Description,
+    PtyMaster,
+    Terminal,
+    Termios,
+    pack_path,
+    unpack_path,
+)
+from kernel_backend.resources.descriptors import (
+    CaptureTables,
+    Kind,
+    Look,
+    RebuildTables,
+    open_flags,
+    restore_owner,
+    set_status_flags,
+)
+from kernel_backend.resources.pidfd import replace_everywhere
+from kernel_backend.tracee.inject import Workshop
+
+# asm-generic/ioctls.h
+_TCGETS2, _TCSETS2, _TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
+_TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045439, 0x80045438
+_TIOCPKT, _TIOCGPTPEER, _TIOCGEXCL, _TIOCEXCL = 0x5420, 0x5441, 0x80045440, 0x540C
+_MAX_TRIES = 256
+
+_PTMX = (5, 2)
+_TTY = (5, 0)
+_SLAVE_MAJORS = range(136, 144)
+_OTHER_MAJORS = (4, 5, 204, 229)  # consoles and serial lines
+
+
+def _device(look: Look) -> tuple[int, int]:
+    if not stat.S_ISCHR(look.stat.st_mode):
+        return 0, 0
+    return os.major(look.stat.st_rdev), os.minor(look.stat.st_rdev)
+
+
+def _word(fd: int, request: int) -> int:
+    try:
+        return int(struct.unpack("<i", fcntl.ioctl(fd, request, bytes(4)))[0])
+    except OSError:
+        return 0
+
+
+def _read_termios(fd: int) -> Termios | None:
+    try:
+        raw = fcntl.ioctl(fd, _TCGETS2, bytes(_TERMIOS2_BYTES))
+        rows, columns, width, height = struct.unpack("<4H", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
+    except OSError:
+        return None  # hung up
+    return Termios(raw=raw, rows=rows, columns=columns, width_pixels=width, height_pixels=height)
+
+
+def _write_termios(fd: int, wanted: Termios | None) -> None:
+    if wanted is not None and len(wanted.raw) == _TERMIOS2_BYTES:
+        fcntl.ioctl(fd, _TCSETS2, wanted.raw)
+        size = struct.pack("<4H", wanted.rows, wanted.columns, wanted.width_pixels, wanted.height_pixels)
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, size)
+
+
+def _session_of(device: int, tables: CaptureTables) -> tuple[int, int]:
+    """(session, foreground process group) which has the terminal as its controlling one, seen in our processes."""
+    known: dict[int, tuple[int, int]] | None = tables.cache.get("controlling terminals")
+    if known is None:
+        known = tables.cache["controlling terminals"] = {}
+        for pid in tables.processes:
+            found = proc.stat(pid)
+            if found.tty:
+                number = found.tty & 0xFFFFFFFF
+                major, minor = (number >> 8) & 0xFFF, (number & 0xFF) | ((number >> 12) & 0xFFF00)
+                known[os.makedev(major, minor)] = (found.sid, found.tpgid)
+    return known.get(device, (0, 0))
+
+
+def _warn_of_queue(look: Look, tables: CaptureTables) -> None:
+    waiting = _word(look.own, termios.FIONREAD)
+    if waiting:
+        tables.warnings.append(f"{waiting} bytes that wait to be read at {look.holder}, a terminal, are not captured")
+
+
+class PtyMasterKind(Kind):
+    """The side that stands for the terminal itself."""
+
+    entry = PtyMaster
+
+    def matches(self, look: Look) -> bool:
+        return _device(look) == _PTMX
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        fd = look.own
+        index = _word(fd, _TIOCGPTN)
+        _warn_of_queue(look, tables)
+        session, foreground = _session_of(os.makedev(136 + (index >> 8), index & 0xFF), tables)
+        return PtyMaster(
+            index=index,
+            path=pack_path(look.link),
+            locked=bool(_word(fd, _TIOCGPTLCK)),
+            packet=bool(_word(fd, _TIOCGPKT)),
+            hung_up=_hung_up(fd),
+            termios=_read_termios(fd),
+            session=session,
+            foreground=foreground,
+        )
+
+    def rebuild(self, index: int, entry: PtyMaster, tables: RebuildTables) -> None:
+        masters: dict[int, int] = tables.cache.setdefault("pty masters", {})
+        path = unpack_path(entry.path)
+        fd = _new_master(path if path in ("/dev/ptmx", "/dev/pts/ptmx") else "/dev/ptmx", entry.index)
+        tables.own[index] = fd
+        masters.setdefault(entry.index, fd)
+        number = _word(fd, _TIOCGPTN)
+        if number != entry.index:
+            who = tables.who(index)
+            tables.warn(f"/dev/pts/{entry.index} is in use; the terminal at {who} is /dev/pts/{number} now")
+        _set_up(fd, entry)
+
+    def settle(self, index: int, entry: PtyMaster, tables: RebuildTables) -> None:
+        set_status_flags(tables.own[index], entry.flags)
+        if entry.locked:
+            fcntl.ioctl(tables.own[index], _TIOCSPTLCK, struct.pack("<i", 1))
+
+
+def _hung_up(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+
+def _new_master(path: str, wanted: int) -> int:
+    """A master with the wanted number if that is free, else with any."""
+    spare: list[int] = []
+    try:
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            number = _word(fd, _TIOCGPTN)
+            if number == wanted:
+                return fd
+            spare.append(fd)
+            if number > wanted or len(spare) > _MAX_TRIES:
+                return spare.pop(0)
+    finally:
+        for other in spare:
+            os.close(other)
+
+
+def _set_up(fd: int, entry: PtyMaster) -> None:
+    fcntl.ioctl(fd, _TIOCSPTLCK, struct.pack("<i", 0))
+    _write_termios(fd, entry.termios)
+    if entry.packet:
+        fcntl.ioctl(fd, _TIOCPKT, struct.pack("<i", 1))
+    if entry.hung_up:
+        os.close(_open_slave(fd, os.O_RDWR))
+
+
+def _open_slave(master: int, flags: int) -> int:
+    return fcntl.ioctl(master, _TIOCGPTPEER, flags | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+class TerminalKind(Kind):
+    """The side a program has: of a pseudo-terminal, a console, a serial line."""
+
+    entry = Terminal
+
+    def matches(self, look: Look) -> bool:
+        major, minor = _device(look)
+        known = major in _SLAVE_MAJORS or major in _OTHER_MAJORS
+        return known and (major, minor) not in (_PTMX, _TTY)
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        major, minor = _device(look)
+        if major not in _SLAVE_MAJORS and not os.isatty(look.own):
+            raise ResourceUnsupported(
+                f"{look.holder} is the device {look.link}, which cannot be captured",
+                pid=look.process.pid, fd=look.fd, link=look.link,
+            )  # fmt: skip
+        session, foreground = _session_of(look.stat.st_rdev, tables)
+        return Terminal(
+            path=pack_path(look.link.removesuffix(" (deleted)")),
+            device=look.stat.st_rdev,
+            index=(major - 136) * 256 + minor if major in _SLAVE_MAJORS else -1,
+            ctime_ns=look.stat.st_ctime_ns,
+            termios=_read_termios(look.own),
+            exclusive=bool(_word(look.own, _TIOCGEXCL)),
+            session=session,
+            foreground=foreground,
+        )
+
+    def capture_links(self, index: int, look: Look, entry: Terminal, tables: CaptureTables) -> None:
+        masters = (i.index for i in tables.descriptions if isinstance(i, PtyMaster))
+        if entry.index >= 0 and entry.index in masters:
+            entry.other = OTHER_INSIDE
+            _warn_of_queue(look, tables)
+
+    def rebuild(self, index: int, entry: Terminal, tables: RebuildTables) -> None:
+        if entry.other == OTHER_OUTSIDE:
+            tables.own[index] = _outside(index, entry, tables)
+        else:
+            _inside(index, entry, tables)
+
+    def finish(self, index: int, entry: Terminal, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
+        restore_owner(entry, tables, workshop, fd)
+
+
+def _inside(index: int, entry: Terminal, tables: RebuildTables) -> None:
+    """Open the program's side of the rebuilt master, which is built now if it was not yet."""
+    masters: dict[int, int] = tables.cache.setdefault("pty masters", {})
+    if entry.index not in masters:
+        every = enumerate(tables.descriptions)
+        at, master = next((i, m) for i, m in every if isinstance(m, PtyMaster) and m.index == entry.index)
+        PtyMasterKind().rebuild(at, master, tables)
+    fd = tables.own[index] = _open_slave(masters[entry.index], open_flags(entry.flags))
+    set_status_flags(fd, entry.flags)
+    if entry.exclusive:
+        fcntl.ioctl(fd, _TIOCEXCL)
+
+
+def _outside(index: int, entry: Terminal, tables: RebuildTables) -> int:
+    """A real terminal: the present's, the very same one by path, or else our own standard stream."""
+    number = tables.stdio_number(index)
+    for fd in tables.live.values():
+        found = os.fstat(fd)
+        if stat.S_ISCHR(found.st_mode) and found.st_rdev == entry.device:
+            return os.dup(fd)
+    if number in tables.live:
+        return os.dup(tables.live[number])
+    fd = _same_terminal(entry, tables)
+    if fd >= 0:
+        return fd
+    if number < 0:
+        tables.warn(f"{unpack_path(entry.path)}, the terminal of {tables.who(index)}, is gone")
+    return tables.stdio_for(max(number, 0))
+
+
+def _same_terminal(entry: Terminal, tables: RebuildTables) -> int:
+    """By path, when it still is the terminal that it was; -1 otherwise."""
+    path = unpack_path(entry.path)
+    try:
+        found = os.lstat(path)
+        same = stat.S_ISCHR(found.st_mode) and found.st_rdev == entry.device
+        if not same or (entry.index >= 0 and not (tables.boot_id_same and found.st_uid == os.geteuid())):
+            return -1
+        fd = os.open(path, open_flags(entry.flags) | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EACCES, errno.EIO, errno.ENXIO, errno.ENODEV, errno.EPERM):
+            return -1
+        raise
+    set_status_flags(fd, entry.flags)
+    return fd
+
+
+class ControllingTerminalKind(Kind):
+    """/dev/tty: opened again from inside, where the controlling terminal is known."""
+
+    entry = ControllingTerminal
+    every_process = True
+
+    def matches(self, look: Look) -> bool:
+        return _device(look) == _TTY
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        return ControllingTerminal()
+
+    def rebuild(self, index: int, entry: ControllingTerminal, tables: RebuildTables) -> None:
+        try:
+            tables.own[index] = os.open("/dev/tty", open_flags(entry.flags) | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError:
+            tables.own[index] = tables.stdio_for(0)
+
+    def finish(
+        self, index: int, entry: ControllingTerminal, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
+    ) -> None:
+        try:
+            made = workshop.call("open", workshop.put(b"/dev/tty\0"), open_flags(entry.flags))
+        except OSError:
+            tables.warn(f"process {pid} has no controlling terminal here; its /dev/tty is another terminal or none")
+            return
+        replace_everywhere(index, made, tables, workshop, pid)
+        restore_owner(entry, tables, workshop, fd)
+
+
+KINDS: list[Kind] = [PtyMasterKind(), TerminalKind(), ControllingTerminalKind()]

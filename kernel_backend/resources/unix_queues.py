@@ -1,0 +1,140 @@
+"""Receive queues of Unix sockets: peeked at when captured, filled by the other end when rebuilt.
+
+Peeking takes nothing away. SO_PEEK_OFF lets a peek begin behind what was seen already; it is put back. A peek that
+finds descriptors in flight gives us duplicates of them, and says only that they belong to some byte of what it
+returned: where exactly is found by bisection, because a program may read up to that byte with a plain read(2).
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+
+from kernel_backend.errors import HostUnsupported
+from kernel_backend.image.descriptions import Message
+from kernel_backend.resources.descriptors import CaptureTables, RebuildTables
+from kernel_backend.resources.socket_options import SO_PEEK_OFF, enlarge_send_buffer
+
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_CONTROL_BYTES = socket.CMSG_SPACE(4 * 253) + socket.CMSG_SPACE(12) + socket.CMSG_SPACE(4)
+_BUFFER_BYTES = 1 << 20
+_MESSAGE_COST = 1280  # bytes that the OS kernel may count for a message besides its data
+
+
+def _rights(control: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % 4])
+        elif level == socket.SOL_SOCKET and kind == 4:  # SCM_PIDFD
+            _close(struct.unpack("<i", data[:4]))
+    return list(found)
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def peek(s: socket.socket, tables: CaptureTables, *, ended: bool) -> list[Message]:
+    """All messages, without taking them; `ended`: nothing more will come, so an empty one means the end."""
+    before = s.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
+    s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+    try:
+        if s.type == socket.SOCK_STREAM:
+            return _peek_stream(s, tables)
+        return _peek_packets(s, tables, ended)
+    finally:
+        s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, before)
+
+
+def _peek_packets(s: socket.socket, tables: CaptureTables, ended: bool) -> list[Message]:
+    messages: list[Message] = []
+    while True:
+        try:
+            data, control, _, address = s.recvmsg(_BUFFER_BYTES, _CONTROL_BYTES, _PEEK)
+        except BlockingIOError:
+            return messages
+        rights = _rights(control)
+        if not data and not rights and ended and s.type == socket.SOCK_SEQPACKET:
+            return messages
+        messages.append(_message(data, rights, tables, _as_bytes(address)))
+
+
+def _as_bytes(address: object) -> bytes:
+    if isinstance(address, bytes):
+        return address
+    return address.encode(errors="surrogateescape") if isinstance(address, str) else b""
+
+
+def _message(data: bytes, rights: list[int], tables: CaptureTables, address: bytes = b"") -> Message:
+    message = Message(data=data, address=address, rights=[-1] * len(rights))
+    tables.in_flight += [(message, position, fd) for position, fd in enumerate(rights)]
+    return message
+
+
+def _peek_stream(s: socket.socket, tables: CaptureTables) -> list[Message]:
+    messages: list[Message] = []
+    at = 0
+    while True:
+        s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, at)
+        try:
+            data, control, _, _ = s.recvmsg(_BUFFER_BYTES, _CONTROL_BYTES, _PEEK)
+        except BlockingIOError:
+            return messages
+        if not data:
+            return messages
+        rights = _rights(control)
+        start = _first_byte_with_rights(s, at, len(data)) if rights else len(data)
+        if start and messages and not messages[-1].rights:
+            messages[-1].data += data[:start]
+        elif start:
+            messages.append(Message(data=data[:start]))
+        if rights:
+            messages.append(_message(data[start:], rights, tables))
+        at += len(data)
+
+
+def _first_byte_with_rights(s: socket.socket, at: int, length: int) -> int:
+    """The offset (from `at`) of the byte that the descriptors travel with."""
+    low, high = 1, length  # a peek of `high` bytes brings them
+    while low < high:
+        middle = (low + high) // 2
+        s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, at)
+        _, control, _, _ = s.recvmsg(middle, _CONTROL_BYTES, _PEEK)
+        rights = _rights(control)
+        _close(rights)
+        low, high = (low, middle) if rights else (middle + 1, high)
+    return low - 1
+
+
+# --- filling ----------------------------------------------------------------------------------------------------------
+
+
+def fill(sender: socket.socket, messages: Sequence[Message], tables: RebuildTables, who: str, to: bytes = b"") -> None:
+    """Send a queue's messages from the other end (or, `to`, to a bound datagram socket); never waits."""
+    size = sum(2 * len(message.data) + _MESSAGE_COST for message in messages)
+    enlarge_send_buffer(sender, size)
+    for message in messages:
+        try:
+            _send(sender, message, [tables.own[index] for index in message.rights], to)
+        except BlockingIOError as error:
+            raise HostUnsupported(
+                f"the queue of the socket at {who} ({size} bytes) does not fit into this host's socket buffers",
+                hint="raise /proc/sys/net/core/wmem_max and /proc/sys/net/unix/max_dgram_qlen", errno=errno.EAGAIN,
+            ) from error  # fmt: skip
+
+
+def _send(sender: socket.socket, message: Message, rights: list[int], to: bytes) -> None:
+    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", rights))] if rights else []
+    flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+    view = memoryview(message.data)
+    while True:
+        sent = sender.sendmsg([view], control, flags, to) if to else sender.sendmsg([view], control, flags)
+        view, control = view[sent:], []
+        if not view:
+            return
