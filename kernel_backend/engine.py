@@ -15,6 +15,7 @@ from kernel_backend import capture as cap
 from kernel_backend import rebuild as reb
 from kernel_backend.errors import EngineError, HostUnsupported, RestoreFailed
 from kernel_backend.host import proc, room
+from kernel_backend.host.features import probe
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import ImageWriter
 from kernel_backend.resources import descriptors
@@ -189,10 +190,11 @@ class Restored:
     pid: int
     pids: dict[int, int]
     warnings: list[str] = field(default_factory=list)
+    init_pid: int = 0  # of the pid namespace made for the tree, which ends as its root ends; 0: none was made
 
     def wait(self) -> int:
         """Wait for the root process (a child of ours); its wait status."""
-        return os.waitpid(self.pid, 0)[1]
+        return os.waitpid(self.init_pid or self.pid, 0)[1]
 
 
 def restore(
@@ -234,7 +236,7 @@ def restore(
 
 def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:
     reb.check_memory(rebuild.inventory)
-    rebuild.set_tids = _choose_tids(rebuild, policy, set())
+    _choose_tids(rebuild, policy, set(), fresh=True)
     _validate_descriptors(rebuild)
     leader: Thread | None = None
     try:
@@ -247,7 +249,9 @@ def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], No
     except BaseException as error:
         reb.abandon(rebuild, leader)
         _raise_as_failure(error, past_no_return=False)
-    return Restored(rebuild.tables.pids[rebuild.inventory.root_pid], dict(rebuild.tables.pids), rebuild.warnings)
+    pids = rebuild.pids_outside()
+    init_pid = rebuild.init.thread.tgid if rebuild.init else 0
+    return Restored(pids[rebuild.inventory.root_pid], pids, rebuild.warnings, init_pid)
 
 
 def _restore_into(
@@ -258,7 +262,7 @@ def _restore_into(
         reb.check_memory(rebuild.inventory, freed=_resident_bytes(target))
         reb.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
         leaving = {tid for member in frozen.processes.values() for tid in member.threads} | set(frozen.zombies)
-        rebuild.set_tids = _choose_tids(rebuild, policy, leaving)
+        _choose_tids(rebuild, policy, leaving, fresh=False)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.same_place = True
         _validate_descriptors(rebuild)
@@ -277,22 +281,29 @@ def _restore_into(
             _raise_as_failure(error, past_no_return=True)
         for member in frozen.processes.values():
             member.threads.clear()  # nothing of the old life is left to let go
-    return Restored(target, dict(rebuild.tables.pids), rebuild.warnings)
+    return Restored(target, rebuild.pids_outside(), rebuild.warnings)
 
 
-def _choose_tids(rebuild: reb.Rebuild, policy: str, leaving: set[int]) -> bool:
-    """Whether to ask for the old pids. Raises HostUnsupported when they are insisted on and cannot be had."""
+def _choose_tids(rebuild: reb.Rebuild, policy: str, leaving: set[int], *, fresh: bool) -> None:
+    """Decide how the tree gets its pids: the old ones, the old ones inside a namespace of its own, or new ones.
+
+    Raises HostUnsupported when the old ones are insisted on and cannot be had.
+    """
     if policy == "any":
-        return False
+        return
     permitted = reb.may_set_tids()
     taken = reb.await_free_tids(rebuild.inventory, leaving) if permitted else []
     if permitted and not taken:
-        return True
+        rebuild.set_tids = True
+        return
     why = f"pid {taken[0]} is in use" if taken else "this user may not choose pids (CAP_CHECKPOINT_RESTORE)"
     if policy == "same":
         raise HostUnsupported(f"the old pids cannot be had: {why}", hint="use --pid auto, or free the pid")
+    if fresh and probe()["user_namespaces"].available:
+        rebuild.set_tids = rebuild.own_namespace = True
+        rebuild.warnings.append(f"the processes keep their pids only inside a pid namespace of their own: {why}")
+        return
     rebuild.warnings.append(f"the processes have new pids: {why}")
-    return False
 
 
 def _validate_descriptors(rebuild: reb.Rebuild) -> None:

@@ -27,7 +27,7 @@ from kernel_backend.resources import (
     threads,
     timers,
 )
-from kernel_backend.tracee import stub
+from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.courier import courier
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.thread import Thread, ThreadGone
@@ -65,6 +65,8 @@ class Rebuild:
     tables: descriptors.RebuildTables
     kinds: Sequence[descriptors.Kind]
     set_tids: bool
+    own_namespace: bool = False
+    init: Workshop | None = None  # the first process of that namespace
     built: dict[int, Building] = field(default_factory=dict)  # by image pid
     shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
     zombies: dict[int, Thread] = field(default_factory=dict)
@@ -73,6 +75,17 @@ class Rebuild:
     def warnings(self) -> list[str]:
         """What the user should know."""
         return self.tables.warnings
+
+    def number_inside(self, image_tid: int, tid: int) -> int:
+        """What a new thread is called in its own pid namespace: there the image's numbers can be had."""
+        return image_tid if self.set_tids else proc.inner_id(tid)
+
+    def pids_outside(self) -> dict[int, int]:
+        """Image pid and tid → what we, outside, call it now."""
+        found = {pid: thread.tgid for pid, thread in self.zombies.items()}
+        for building in self.built.values():
+            found |= {image: thread.tid for image, thread in building.threads.items()}
+        return found
 
     @property
     def root(self) -> ProcessEntry:
@@ -201,6 +214,9 @@ def discard(rebuild: Rebuild) -> None:
 
 def spawn_root(rebuild: Rebuild) -> Thread:
     """A fresh stub for the root process."""
+    if rebuild.own_namespace:
+        rebuild.init = namespace.furnish(namespace.spawn_init())
+        return _fork(rebuild, rebuild.init, rebuild.root).thread
     leader = stub.spawn(rebuild.root.pid if rebuild.set_tids else 0)
     gadget = stub.find_syscall(leader.tgid)
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
@@ -216,7 +232,7 @@ def grow_tree(rebuild: Rebuild, root: Thread) -> None:
 
 def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop) -> None:
     rebuild.built[entry.pid] = Building(entry, shop.thread, shop)
-    rebuild.tables.pids[entry.pid] = shop.thread.tgid
+    rebuild.tables.pids[entry.pid] = rebuild.number_inside(entry.pid, shop.thread.tgid)
     children: list[ProcessEntry | ZombieEntry] = [
         *(p for p in rebuild.inventory.processes if p.ppid == entry.pid and p is not entry),
         *(z for z in rebuild.inventory.zombies if z.ppid == entry.pid),
@@ -255,16 +271,16 @@ def _fork(rebuild: Rebuild, shop: Workshop, child: ProcessEntry | ZombieEntry) -
 
 
 def _join_group(rebuild: Rebuild, building: Building) -> None:
-    wanted = rebuild.tables.pids.get(building.entry.pgid)
-    if wanted is not None and proc.stat(building.pid).pgid != wanted:
-        building.shop.call("setpgid", 0, wanted)
+    group = rebuild.built.get(building.entry.pgid)
+    if group is not None and proc.stat(building.pid).pgid != group.pid:
+        building.shop.call("setpgid", 0, rebuild.tables.pids[group.entry.pid])
 
 
 def end_zombies(rebuild: Rebuild) -> None:
     """Let the stubs of dead children die as they did, unreaped."""
     for entry in rebuild.inventory.zombies:
         thread = rebuild.zombies[entry.pid]
-        rebuild.tables.pids[entry.pid] = thread.tgid
+        rebuild.tables.pids[entry.pid] = rebuild.number_inside(entry.pid, thread.tgid)
         sig = entry.exit_code & 0x7F
         if sig:
             os.kill(thread.tgid, signal.SIGKILL)
@@ -380,7 +396,7 @@ def make_threads(rebuild: Rebuild, building: Building) -> None:
     pairs = [(thread, building.threads[thread.tid]) for thread in entry.threads if not thread.exited]
     _setup_threads(shop, pairs)
     _correct_tids(rebuild, building)
-    timers.create_timers(shop, entry, {image: thread.tid for image, thread in building.threads.items()})
+    timers.create_timers(shop, entry, rebuild.tables.pids)
 
 
 def _clone_thread(rebuild: Rebuild, building: Building, thread: ThreadEntry) -> Thread:
@@ -416,7 +432,7 @@ def _setup_threads(shop: Workshop, pairs: list[tuple[ThreadEntry, Thread]]) -> N
 def _correct_tids(rebuild: Rebuild, building: Building) -> None:
     """Where a tid could not be kept, correct libc's own note of it (the word that set_tid_address(2) named)."""
     for entry in building.entry.threads:
-        new = building.threads[entry.tid].tid
+        new = rebuild.number_inside(entry.tid, building.threads[entry.tid].tid)
         rebuild.tables.pids.setdefault(entry.tid, new)
         if new == entry.tid or not entry.tid_address:
             continue
@@ -448,26 +464,29 @@ def identity(rebuild: Rebuild, building: Building) -> None:
             rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))
     rebuild.warnings.extend(processes.apply_oom_score(building.pid, entry.oom_score_adj))
     rebuild.warnings.extend(processes.apply_limits(building.pid, entry.rlimits))
-    _credentials(building)
+    _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry, entry.threads[0].scheduling.timerslack_ns))
 
 
-def _credentials(building: Building) -> None:
+def _credentials(rebuild: Rebuild, building: Building) -> None:
     entry, shop = building.entry, building.shop
     wanted = entry.credentials
-    present = processes.credentials(proc.status(building.pid), wanted.securebits, wanted.keepcaps)
-    present.no_new_privs = wanted.no_new_privs
-    calls, arguments = processes.credential_calls(present, wanted, shop.data)
-    if calls:
-        shop.put(arguments)
-        for thread in building.threads.values():
+    for image_tid, thread in building.threads.items():
+        present = processes.credentials(proc.status(building.pid, thread.tid), wanted.securebits, wanted.keepcaps)
+        if rebuild.own_namespace and os.geteuid() != 0:
+            present.groups = wanted.groups  # those of our user, which a user namespace does not let us name
+        calls, arguments = processes.credential_calls(present, wanted, shop.data)
+        if calls:
+            shop.put(arguments)
             shop.run(calls, thread=thread)
+        elif image_tid == entry.pid:
+            return  # as is the leader, so are all: they were cloned from it
 
 
 def launch(rebuild: Rebuild) -> None:
     """Queue signals, arm timers, take the workshops away, set the registers, let everything run."""
     for building in rebuild.built.values():
-        _arm(building)
+        _arm(rebuild.tables.pids, building)
     for building in rebuild.built.values():
         _take_workshop_away(building)
         for thread in building.entry.threads:
@@ -475,19 +494,20 @@ def launch(rebuild: Rebuild) -> None:
                 threads.final_state(building.threads[thread.tid], thread)
         if building.entry.stopped_by:
             os.kill(building.pid, signal.SIGSTOP)
+    if rebuild.init is not None:
+        namespace.leave_alone(rebuild.init, rebuild.root.pid)
     for building in rebuild.built.values():
         for made in building.threads.values():
             made.detach()
 
 
-def _arm(building: Building) -> None:
+def _arm(pids: dict[int, int], building: Building) -> None:
     entry, shop = building.entry, building.shop
-    pid = building.pid
+    pid = pids[entry.pid]
     batches = [signals.queue_calls(pid, pid, entry.pending, shop.data, shared=True)]
     for thread in entry.threads:
-        tid = building.threads[thread.tid].tid
         if thread.pending:
-            calls, arguments = signals.queue_calls(pid, tid, thread.pending, shop.data, shared=False)
+            calls, arguments = signals.queue_calls(pid, pids[thread.tid], thread.pending, shop.data, shared=False)
             shop.put(arguments)
             shop.run(calls, thread=building.threads[thread.tid])
     batches += [timers.itimer_calls(entry, shop.data), timers.timer_calls(entry, shop.data)]
@@ -517,3 +537,5 @@ def abandon(rebuild: Rebuild, leader: Thread | None) -> None:
         tids.add(leader.tgid)
     for pid in tids:
         stub.kill_and_collect(pid)
+    if rebuild.init is not None:
+        stub.kill_and_collect(rebuild.init.thread.tgid)

@@ -25,7 +25,7 @@ SYS = {
     "setgroups": 116, "setresuid": 117, "setresgid": 119, "setfsuid": 122, "setfsgid": 123, "capset": 126,
     "rt_sigtimedwait": 128, "rt_sigqueueinfo": 129, "rt_sigsuspend": 130, "sigaltstack": 131, "personality": 135,
     "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "mlock": 149, "prctl": 157,
-    "arch_prctl": 158, "chroot": 161, "gettid": 186, "tkill": 200, "futex": 202, "sched_setaffinity": 203,
+    "arch_prctl": 158, "mount": 165, "chroot": 161, "gettid": 186, "tkill": 200, "futex": 202, "sched_setaffinity": 203,
     "io_getevents": 208, "set_tid_address": 218, "restart_syscall": 219, "semtimedop": 220, "timer_create": 222,
     "timer_settime": 223, "timer_gettime": 224, "timer_getoverrun": 225, "timer_delete": 226,
     "clock_nanosleep": 230, "exit_group": 231, "epoll_wait": 232, "epoll_ctl": 233, "tgkill": 234, "madvise": 28,
@@ -143,6 +143,32 @@ RUN_TABLE = bytes.fromhex(
 )  # fmt: skip
 assert len(RUN_TABLE) == 0x33
 assert RUN_TABLE[0x31] == 256 - 0x32, "the loop jumps back to its first byte"
+
+# The first process of a pid namespace: rbx = pid of the tree's root, r12 = its wait status so far, r13 = a writable word.
+WAIT_LOOP = bytes.fromhex(
+    "b83d000000"      # loop: mov  eax, 61 (wait4)
+    "48c7c7ffffffff"  #       mov  rdi, -1
+    "4c89ee"          #       mov  rsi, r13
+    "ba00000040"      #       mov  edx, __WALL
+    "4d31d2"          #       xor  r10, r10
+    "0f05"            #       syscall
+    "39d8"            #       cmp  eax, ebx
+    "7504"            #       jne  next
+    "458b6500"        #       mov  r12d, [r13]
+    "83f8f6"          # next: cmp  eax, -ECHILD
+    "75da"            #       jne  loop
+    "4489e7"          #       mov  edi, r12d
+    "83e77f"          #       and  edi, 0x7f
+    "7408"            #       jz   plain
+    "81c780000000"    #       add  edi, 128
+    "eb06"            #       jmp  out
+    "4489e7"          # plain: mov edi, r12d
+    "c1ef08"          #       shr  edi, 8
+    "81e7ff000000"    # out:  and  edi, 255
+    "b8e7000000"      #       mov  eax, 231 (exit_group)
+    "0f05"            #       syscall
+)  # fmt: skip
+assert WAIT_LOOP[0x24:0x26] == bytes((0x75, 256 - 0x26)), "the loop jumps back to its first byte"
 TABLE_ROW = struct.Struct("<8Q")
 
 # struct ucontext up to and with uc_sigmask; see build_sigframe in tracee/inject.py

@@ -135,6 +135,11 @@ def comm(pid: int, tid: int) -> str:
     return _read(f"/proc/{pid}/task/{tid}/comm").removesuffix("\n")
 
 
+def inner_id(tid: int) -> int:
+    """The number that a process or thread has in its own pid namespace (pid_namespaces(7))."""
+    return int(status(tid)["NSpid"].split()[-1])
+
+
 def task_ids(pid: int) -> list[int]:
     """The tids of a process, the leader's included, ascending."""
     return sorted(map(int, os.listdir(f"/proc/{pid}/task")))

@@ -16,6 +16,8 @@ from kernel_backend.tracee.inject import Borrowed, Call, Workshop
 RLIMITS = range(16)
 _CAP_VERSION_3 = 0x20080522
 _PF_EXITING = 0x4
+_CAP_SETPCAP = 8
+_SECBIT_NO_SETUID_FIXUP = 1 << 2  # capabilities outlive a change of user until capset says what stays
 
 
 def credentials(status: dict[str, str], securebits: int, keepcaps: bool) -> CredentialsEntry:
@@ -132,29 +134,32 @@ def late_prctl_calls(entry: ProcessEntry, timerslack_ns: int) -> list[Call]:
 def credential_calls(present: CredentialsEntry, wanted: CredentialsEntry, data: int) -> tuple[list[Call], bytes]:
     """Calls of ONE thread that change who it is (credentials belong to threads in the OS kernel).
 
-    Nothing when they are right already, which is always so without privileges: then only the same user's image can be
-    restored, and that is checked before anything is touched.
+    Only what differs is called for, so without privileges, where nothing may differ but capabilities to be dropped,
+    nothing is refused.
     """
-    if present == wanted:
-        return [], b""
     groups = struct.pack(f"<{len(wanted.groups)}I", *wanted.groups)
-    r, e, s, f = wanted.uids
-    gr, ge, gs, gf = wanted.gids
     cap_at = data + len(groups) + (-len(groups) % 8)
-    keep_secure = 1 << 4  # SECBIT_KEEP_CAPS, so that capabilities outlive setresuid until capset
-    calls = [
-        *[Call("prctl", 24, cap, 0, 0, 0) for cap in range(64) if present.bounding & ~wanted.bounding & (1 << cap)],
-        Call("setgroups", len(wanted.groups), data),
-        Call("setresgid", gr, ge, gs),
-        Call("setfsgid", gf),
-        Call("prctl", linux.PR_SET_SECUREBITS, keep_secure, 0, 0, 0),
-        Call("setresuid", r, e, s),
-        Call("setfsuid", f),
-        Call("prctl", linux.PR_SET_SECUREBITS, wanted.securebits, 0, 0, 0),
-        Call("capset", cap_at, cap_at + 8),
-    ]
-    header = struct.pack("<Ii", _CAP_VERSION_3, 0)
+    calls: list[Call] = []
+    dropped = present.bounding & ~wanted.bounding
+    if present.effective & (1 << _CAP_SETPCAP):
+        calls += [Call("prctl", linux.PR_CAPBSET_DROP, cap, 0, 0, 0) for cap in range(64) if dropped >> cap & 1]
+    if present.groups != wanted.groups:
+        calls.append(Call("setgroups", len(wanted.groups), data))
+    if present.gids != wanted.gids:
+        calls += [Call("setresgid", *wanted.gids[:3]), Call("setfsgid", wanted.gids[3])]
+    if present.uids != wanted.uids:
+        calls += [
+            Call("prctl", linux.PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0),
+            Call("setresuid", *wanted.uids[:3]),
+            Call("setfsuid", wanted.uids[3]),
+            Call("prctl", linux.PR_SET_SECUREBITS, wanted.securebits, 0, 0, 0),
+        ]
+    if present.ambient & ~wanted.ambient:
+        calls.append(Call("prctl", linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
     sets = (wanted.effective, wanted.permitted, wanted.inheritable)
+    if (present.effective, present.permitted, present.inheritable) != sets or present.uids != wanted.uids:
+        calls.append(Call("capset", cap_at, cap_at + 8))
+    header = struct.pack("<Ii", _CAP_VERSION_3, 0)
     low, high = [s & 0xFFFFFFFF for s in sets], [s >> 32 for s in sets]
     return calls, groups.ljust(cap_at - data, b"\0") + header + struct.pack("<6I", *low, *high)
 

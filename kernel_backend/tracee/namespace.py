@@ -1,0 +1,108 @@
+"""A pid namespace of one's own: how processes get their old pids back where they could not otherwise.
+
+Without privileges clone3(2) lets nobody choose a pid, except inside a pid namespace that belongs to a user namespace of
+one's own (user_namespaces(7), pid_namespaces(7)); and with privileges a pid may simply be in use. Inside such a
+namespace the restored tree sees exactly the pids of its image; from outside it has others.
+
+The namespace needs a first process, which adopts orphans and ends with the tree. Ours is a few dozen bytes of machine
+code in one page: it waits for children, remembers how the root of the tree ended, and when no child is left exits the
+same way (128 + signal where it was a signal).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from kernel_backend.abi import arch, linux
+from kernel_backend.abi.x86_64 import UserRegs
+from kernel_backend.host import libc
+from kernel_backend.tracee import stub
+from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
+
+_INIT_BYTES = 1 << 16
+_NAME = b"nbcr-init\0"
+_RSEQ_UNREGISTER = 1
+
+
+def spawn_init() -> Thread:
+    """The first process of a fresh pid namespace, stopped. Raises OSError where the OS kernel does not permit it."""
+    flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS
+    if os.geteuid() != 0:
+        flags |= linux.CLONE_NEWUSER
+    pid = libc.clone3(flags, exit_signal=signal.SIGCHLD)
+    if pid == 0:
+        while True:
+            libc.syscall("pause")
+    thread = Thread(pid, pid)
+    try:
+        if flags & linux.CLONE_NEWUSER:
+            _map_ids(pid)
+        thread.seize(stub.STUB_OPTIONS)
+        thread.interrupt()
+        thread.wait()
+        thread.set_sigmask(ALL_BUT_SIGTRAP)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    return thread
+
+
+def _map_ids(pid: int) -> None:
+    """Inside, we are who we are outside."""
+    Path(f"/proc/{pid}/setgroups").write_text("deny")
+    Path(f"/proc/{pid}/uid_map").write_text(f"{os.geteuid()} {os.geteuid()} 1")
+    Path(f"/proc/{pid}/gid_map").write_text(f"{os.getegid()} {os.getegid()} 1")
+
+
+def furnish(init: Thread) -> Workshop:
+    """Close what it inherited, give the namespace a /proc of its own (where permitted), open a workshop in it."""
+    gadget = stub.find_syscall(init.tgid)
+    stub.step_call(init, gadget, "close_range", 0, 0xFFFFFFFF, 0)
+    shop = stub.open_workshop(init, 0, _INIT_BYTES, fixed=False)
+    at = shop.put(b"proc\0\0\0\0/proc\0")
+    try:
+        shop.call("mount", at, at + 8, at, 0, 0)
+    except OSError:
+        pass  # /proc is covered in parts (a container): the tree sees the outer one, which knows other pids
+    shop.call("prctl", linux.PR_SET_NAME, shop.put(_NAME))
+    if os.geteuid() != 0:
+        _keep_capability_over_exec(shop)
+    return shop
+
+
+def _keep_capability_over_exec(shop: Workshop) -> None:
+    """Let the stubs still choose tids after they have run the image's program; the rebuild drops it at the end."""
+    bit = 1 << 40  # CAP_CHECKPOINT_RESTORE
+    low, high = bit & 0xFFFFFFFF, bit >> 32
+    full = 0xFFFFFFFF
+    header = (0x20080522).to_bytes(4, "little") + bytes(4)
+    data = b"".join(word.to_bytes(4, "little") for word in (full, full, low, 0x1FF, 0x1FF, high))
+    at = shop.put(header + data)
+    shop.run(
+        [
+            Call("capset", at, at + 8),
+            Call("prctl", linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_RAISE, 40, 0, 0),
+        ]
+    )
+
+
+def leave_alone(shop: Workshop, root_pid: int) -> None:
+    """Turn the first process into the waiting loop for `root_pid` (its number inside) and let it go."""
+    init = shop.thread
+    page = shop.address
+    rest = linux.TASK_SIZE - page - _INIT_BYTES
+    rseq = init.rseq()
+    if rseq:  # inherited from us by fork; the OS kernel would write to it when the memory is gone
+        shop.call("rseq", rseq[0], rseq[1], _RSEQ_UNREGISTER, rseq[2])
+    # From the page itself: unmapping the rest does not take the code away.
+    shop.run([Call("munmap", 0, page), Call("munmap", page + _INIT_BYTES, rest)])
+    libc.vm_write(init.tgid, page, arch.WAIT_LOOP)
+    regs = UserRegs.from_buffer_copy(init.get_regs())
+    regs.rip, regs.rbx, regs.r12, regs.r13, regs.orig_rax = page, root_pid, 0, page + 4096, 2**64 - 1
+    init.set_regs(regs)
+    init.set_options(0)
+    init.detach()
