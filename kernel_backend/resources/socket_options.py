@@ -136,7 +136,7 @@ def restore(
     usual = defaults(family, kind)
     for name in (SO_REUSEADDR, SO_SNDBUF, SO_PASSCRED):
         key = (socket.SOL_SOCKET, name)
-        if key not in wanted and (name != SO_SNDBUF or family == socket.AF_UNIX):
+        if key not in wanted and key in usual and (name != SO_SNDBUF or family == socket.AF_UNIX):
             wanted[key] = usual[key]
     now = _read_all(s, family, kind)
     for (level, name), value in wanted.items():
