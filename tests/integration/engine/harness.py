@@ -19,8 +19,8 @@ from tests.subjects.build import command
 from tests.subjects.catalogue import Subject
 from tests.support import ProcessTracker, User, describe_process, fail, family_of, needs, wait_for_end
 
-COMMAND_LIMIT_S = 120.0
-SUBJECT_LIMIT_S = 60.0
+COMMAND_LIMIT_S = 60.0
+SUBJECT_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class Life:
     arguments: list[str] = field(default_factory=list)
     pid: int = 0
     popen: subprocess.Popen[bytes] | None = None
+    differences: list[str] = field(default_factory=list)
     _fifos: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -182,8 +183,9 @@ class Life:
         """PASS, or the test ends here."""
         if verdict.startswith("SKIP: "):
             needs(verdict.removeprefix("SKIP: "))
-        if verdict != "PASS":
-            fail(f"{self.subject.name}: {verdict}")
+        if verdict != "PASS" or self.differences:
+            shown = "".join(f"\n  /proc: {line}" for line in self.differences[:20])
+            fail(f"{self.subject.name}: {verdict}{shown}")
 
     def expect_pass(self) -> None:
         self.go()
@@ -199,9 +201,9 @@ class Life:
         return observe(self.pid) if self.subject.steady else None
 
     def expect_like(self, before: Observed | None) -> None:
-        """/proc shows what it showed before."""
-        if before is not None and (found := before.differences(observe(self.pid))):
-            fail(f"{self.subject.name}: /proc shows differences:\n  " + "\n  ".join(found[:20]))
+        """/proc shows what it showed before; told together with the verdict, which often says why."""
+        if before is not None:
+            self.differences += before.differences(observe(self.pid))
 
     def close(self) -> None:
         for fifo in self._fifos.values():
