@@ -166,9 +166,7 @@ def _test_user() -> pwd.struct_passwd:
         pass
     if shutil.which("useradd") is None:
         needs("useradd", why="root needs an ordinary user to test as")
-    made = subprocess.run(
-        ["useradd", "--system", "--no-create-home", TEST_USER], capture_output=True, text=True
-    )
+    made = subprocess.run(["useradd", "--system", "--no-create-home", TEST_USER], capture_output=True, text=True)
     if made.returncode != 0:
         needs("a user made by useradd", why=made.stderr.strip())
     return pwd.getpwnam(TEST_USER)
