@@ -142,9 +142,7 @@ class EngineFailed(NbcrError):
 
     exit_code = 1
 
-    def __init__(
-        self, message: str, *, hint: str = "", kind: str = "EngineError", exit_code: int = 1
-    ) -> None:
+    def __init__(self, message: str, *, hint: str = "", kind: str = "EngineError", exit_code: int = 1) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
         self.exit_code = exit_code

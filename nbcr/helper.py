@@ -1,4 +1,4 @@
-"""The helper: the process that traces. ``python -m nbcr.helper LOG PATH…``, started by session.spawning.
+"""The helper: the process that traces. ``python -m nbcr.helper PATH…``, started by session.spawning.
 
 It is never part of the tree it dumps: its first act is to fork and let its parent end. Over descriptor 3,
 one end of a socket pair, it talks with the process that started it:
@@ -13,8 +13,8 @@ one end of a socket pair, it talks with the process that started it:
     either:     helper → ERROR {type, message, hint, exit_code}: nothing happened, or (after CONTINUE) no
                 entry came of it
 
-Where the request says ``report``, descriptor 4 is a connection to whoever asked from outside; it hears
-CONTINUE, DONE, RESTARTED and ERROR too. ACCEPTED and "go" are two steps because the process must be in a
+Where the request says ``report``, a descriptor follows it: the connection to whoever asked from outside, who
+hears CONTINUE, DONE, RESTARTED and ERROR too. ACCEPTED and "go" are two steps because the process must be in a
 read without a deadline when its image is taken, and because a message in flight would be in no image.
 
 Whoever asked may die or hang up at any time: before "go" nothing has happened, and nothing is left; after
@@ -27,16 +27,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import sys
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import socket
+
     from nbcr.channel import Channel
     from nbcr.crs import Progress
     from nbcr.session.taking import Order
     from nbcr.store import Draft, Entry
 
-CHANNEL_FD, REPORT_FD = 3, 4
+CHANNEL_FD = 3
 _HANG_UP_TIMEOUT_S = 2.0
 _COMMIT_TIMEOUT_S = 2.0
 _ORDER_TIMEOUT_S = 60.0  # handlers of the process run meanwhile
@@ -44,18 +48,19 @@ _ORDER_TIMEOUT_S = 60.0  # handlers of the process run meanwhile
 
 def main() -> None:
     """Detach, serve one order, end."""
-    if len(sys.argv) < 2:
+    if not _is_socket(CHANNEL_FD):
         sys.exit("nbcr.helper: started by nbcr itself, with a channel as descriptor 3; use the `nbcr` command")
-    log, paths = sys.argv[1], sys.argv[2:]
     _detach()
-    sys.path += [p for p in paths if p not in sys.path]
-    with contextlib.suppress(FileNotFoundError):
-        os.chdir("/")
+    sys.path += [p for p in sys.argv[1:] if p not in sys.path]
+    os.chdir("/")
+    _serve()
+
+
+def _is_socket(descriptor: int) -> bool:
     try:
-        _serve()
-    finally:
-        if log:
-            _forget_if_empty(log)
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def _detach() -> None:
@@ -66,17 +71,11 @@ def _detach() -> None:
     os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
-    os.closerange(REPORT_FD + 1, 1 << 20)
-
-
-def _forget_if_empty(log: str) -> None:
-    sys.stderr.flush()
-    with contextlib.suppress(OSError):
-        if os.stat(log).st_size == 0:
-            os.unlink(log)  # noqa: PTH108
+    os.closerange(CHANNEL_FD + 1, 1 << 20)
 
 
 def _serve() -> None:
+    """Wait for the order, warm, for as long as the process lives; then do it."""
     import socket
 
     from nbcr.channel import Channel, ChannelClosed
@@ -84,21 +83,55 @@ def _serve() -> None:
     channel = Channel(socket.socket(fileno=CHANNEL_FD))
     with contextlib.suppress(ChannelClosed):  # a process that declines hangs up early, but its word is there
         channel.send({"state": "READY", "pid": os.getpid()})
+    with contextlib.suppress(Exception):  # what is wrong will be wrong again, and answered, when the order comes
+        _warm_up()
     with contextlib.suppress(ChannelClosed):
-        with contextlib.suppress(Exception):  # what is wrong will be wrong again, and answered, when the order comes
-            _warm_up()
-        request = channel.receive(_ORDER_TIMEOUT_S)
-        report = Channel(socket.socket(fileno=REPORT_FD)) if request.get("report") else None
-        Conversation(channel, report).serve(request)
+        request = channel.receive()
+        report = Channel(_received(channel.sock)) if request.get("report") else None
+        with _log_of(request):
+            Conversation(channel, report).serve(request)
+
+
+def _received(sock: socket.socket) -> socket.socket:
+    """The connection that follows a request for a report."""
+    import socket
+
+    _, descriptors, _, _ = socket.recv_fds(sock, 1, 1)
+    return socket.socket(fileno=descriptors[0])
 
 
 def _warm_up() -> None:
-    """Import while the process runs its handlers what the order will need."""
+    """Import what an order will need, before it comes or while the process runs its handlers."""
     from nbcr import crs
     from nbcr.session import taking  # noqa: F401
     from nbcr.store import manifest  # noqa: F401
 
     crs.select().init()
+
+
+@contextlib.contextmanager
+def _log_of(request: Mapping[str, Any]) -> Iterator[None]:
+    """Our stderr in the store's log folder, where there is one; removed when nothing was said."""
+    from nbcr.errors import NbcrError
+    from nbcr.session.spawning import log_path
+    from nbcr.store import Store
+
+    store = Store(request["store"])
+    try:
+        store.log_folder()
+    except NbcrError:  # a store that can only be read, or not even that: the order will say so
+        yield
+        return
+    path = log_path(store, os.getpid())
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        if os.fstat(2).st_size == 0:
+            path.unlink(missing_ok=True)
 
 
 class Conversation:
@@ -118,8 +151,6 @@ class Conversation:
                 self._checkpoint(request)
             elif request.get("op") == "restart":
                 self._restart(request)
-            elif request.get("op") == "declined":
-                self._say({"state": "ERROR", **request["error"]})
             else:
                 raise UsageProblem(f"the helper does not know the order {request.get('op')!r}")
         except Exception as error:

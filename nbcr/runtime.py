@@ -53,6 +53,11 @@ def runtime_folder() -> Path:
     )
 
 
+def own_pid() -> int:
+    """Our pid as the OS kernel has it: what libraries make of getpid() may be another life's answer."""
+    return int(Path("/proc/self").readlink().name)
+
+
 def start_ticks(pid: int) -> int | None:
     """When process `pid` started, in clock ticks since boot (pids are re-used); None: no such process."""
     try:

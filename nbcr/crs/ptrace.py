@@ -33,6 +33,12 @@ class PtraceComponent(Component):
     version = __version__
     priority = 50
 
+    def init(self) -> None:
+        """Load the engine now, not while a user waits."""
+        import kernel_backend
+
+        _ = kernel_backend.dump, kernel_backend.restore
+
     def availability(self) -> Availability:
         """Ask the engine's probe."""
         import kernel_backend

@@ -96,7 +96,7 @@ class CheckpointThread(Handler):
                 raise TimeoutError("the checkpoint thread is busy with another request")
 
     def _open(self) -> None:
-        path = runtime.socket_path(os.getpid())
+        path = runtime.socket_path(runtime.own_pid())
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(os.fspath(path))

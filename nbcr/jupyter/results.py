@@ -83,8 +83,6 @@ def _restart_facts(result: CheckpointResult) -> list[str]:
         facts.append(f"taken {when_text(created)}")
     facts.append(f"size {size_text(result.size_bytes)}")
     facts.append(f"pid {result.event.pid}" + (" (in place)" if result.event.in_place else " (fresh process)"))
-    if len(result.event.pids) > 1:
-        facts.append(f"{len(result.event.pids)} processes")
     return facts
 
 
@@ -92,10 +90,11 @@ def _notes(result: CheckpointResult) -> list[str]:
     return [f"note: {text}" for text in [*result.warnings, *map(str, result.problems)]]
 
 
-def entries_text(entries: Sequence[Entry]) -> str:
-    """A table of entries, aligned."""
+def entries_text(entries: Sequence[Entry], writing: Sequence[str] = ()) -> str:
+    """A table of entries, aligned, and the names of those being written."""
+    coming = [f"being written: {', '.join(writing)}"] if writing else []
     if not entries:
-        return "no checkpoints"
+        return "\n".join(coming or ["no checkpoints"])
     rows = [list(COLUMNS), *table_rows(entries)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     lines = []
@@ -105,17 +104,19 @@ def entries_text(entries: Sequence[Entry]) -> str:
             for cell, width, column in zip(row, widths, COLUMNS, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, *coming])
 
 
-def entries_bundle(entries: Sequence[Entry]) -> dict[str, str]:
+def entries_bundle(entries: Sequence[Entry], writing: Sequence[str] = ()) -> dict[str, str]:
     """A table of entries as a mime bundle."""
+    text = entries_text(entries, writing)
     if not entries:
-        return {"text/plain": "no checkpoints", "text/html": "<i>no checkpoints</i>"}
+        return {"text/plain": text, "text/html": f"<i>{html.escape(text)}</i>"}
     head = "".join(f"<th>{c}</th>" for c in COLUMNS)
     body = "".join("<tr>" + "".join(_cells(row)) + "</tr>" for row in table_rows(entries))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return {"text/plain": entries_text(entries), "text/html": table}
+    coming = f"<i>being written: {html.escape(', '.join(writing))}</i>" if writing else ""
+    return {"text/plain": text, "text/html": table + coming}
 
 
 def _cells(row: Iterable[str]) -> Iterable[str]:

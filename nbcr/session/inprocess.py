@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nbcr import runtime
 from nbcr.channel import ChannelClosed
 from nbcr.errors import Busy, HelperLost, NbcrError, from_wire
 from nbcr.handlers import Outcome, Passage, Request, RestartEvent, registry
@@ -37,6 +38,8 @@ class _Life:
         self.parent: str | None = None  # entry this life was last checkpointed to, or restarted from
         self.writing: list[CheckpointResult] = []  # not published yet
         self.untold: list[CheckpointResult] = []  # failed in the background, nobody was told yet
+        self.standby: Helper | None = None  # a helper that waits for the next order
+        self.wants_standby = False
 
 
 _life = _Life()
@@ -45,9 +48,10 @@ _life = _Life()
 def _forget_in_child() -> None:
     """A forked child has neither our watcher threads nor our helpers."""
     global _life
-    parent = _life.parent
-    _life = _Life()
-    _life.parent = parent
+    before, _life = _life, _Life()
+    _life.parent = before.parent
+    if before.standby is not None:
+        before.standby.close()  # our copy of the parent's
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
@@ -74,13 +78,11 @@ def checkpoint(wish: Wish) -> CheckpointResult:
     begun = time.monotonic()
     store = wish.store or Store()
     with _alone(wish.deadline_s, patient=wish.patient):
-        helper = spawn(store, interpreter=wish.interpreter, report=wish.report)
-        if wish.report is not None:
-            wish.report.close()  # the helper's now: it must not be in the image
+        helper = _helper(wish.interpreter)
         try:
             passage, request = _go_down(wish)
-        except BaseException as error:
-            _decline(helper, error, report=wish.report is not None)
+        except BaseException:
+            helper.close()
             raise
         result = _through(helper, passage, request, wish, store)
         result.blocked_ms = (time.monotonic() - begun) * 1000
@@ -93,7 +95,10 @@ def restart(name: str, *, store: Store | None = None, deadline_s: float = DEFAUL
 
     Raises NbcrError when that cannot be; then this process goes on as it was.
     """
-    replace_by((store or Store()).find(name), store or Store(), deadline_s=deadline_s)
+    place = store or Store()
+    for earlier in writing():  # it may be the one that is meant
+        _wait_for_writing(earlier, deadline_s, deadline_s)
+    replace_by(place.find(name), place, deadline_s=deadline_s)
 
 
 def replace_by(
@@ -107,13 +112,13 @@ def replace_by(
 ) -> NoReturn:
     """Replace this process by `entry`; see `restart`."""
     with _alone(deadline_s, patient=patient):
-        helper = spawn(store, interpreter=interpreter, report=report)
+        helper = _helper(interpreter)
         passage: Passage | None = None
         try:
             helper.ready()
             present, passage = registry.prepare_restart()
-            order = {"op": "restart", "id": entry.id, "store": str(store.root), "into": os.getpid()}
-            helper.channel.send({**order, "present": present, "report": report is not None})
+            order = {"op": "restart", "id": entry.id, "into": runtime.own_pid(), "present": present}
+            helper.order(order, store, report)
             answer = _until_replaced(helper, passage)
         except BaseException:
             if passage is not None:
@@ -132,6 +137,50 @@ def _until_replaced(helper: Helper, passage: Passage) -> dict[str, Any]:
         if answer.get("state") != "COMMIT":
             return answer
         helper.channel.send({"late": passage.late_requests()})
+
+
+def keep_standby(wanted: bool) -> None:
+    """Whether a helper should be kept waiting, all it needs loaded: starting one takes longer than an image does."""
+    _life.wants_standby = wanted
+    if wanted:
+        _refill_soon()
+    elif _life.standby is not None:
+        _life.standby.close()
+        _life.standby = None
+
+
+def _helper(interpreter: Interpreter | None) -> Helper:
+    """The helper that waits, when it will do, else a new one."""
+    standby, _life.standby = _life.standby, None
+    if standby is not None:
+        if standby.alive and interpreter in (None, Interpreter.ours()):
+            return standby
+        standby.close()
+    return spawn(interpreter)
+
+
+def _refill_soon() -> None:
+    if _life.wants_standby:
+        threading.Thread(target=_refill, name=WATCHER_NAME, daemon=True).start()
+
+
+def _refill() -> None:
+    """Start the next helper, unless a checkpoint is under way: its end will ask again. Never raises.
+
+    Under the lock, because no image may be taken while a child of ours starts it.
+    """
+    life = _life
+    if not life.lock.acquire(blocking=False):
+        return
+    try:
+        if life.wants_standby and life.standby is None and not life.writing:
+            helper = spawn()
+            helper.ready()
+            life.standby = helper
+    except (NbcrError, OSError):
+        pass  # the next order starts one, and says what is wrong
+    finally:
+        life.lock.release()
 
 
 def reports() -> list[CheckpointResult]:
@@ -185,21 +234,14 @@ def _go_down(wish: Wish) -> tuple[Passage, Request]:
     return registry.enter(request), request
 
 
-def _decline(helper: Helper, error: BaseException, *, report: bool) -> None:
-    """The handlers would not have it: let the helper tell whoever waits outside, then end."""
-    from nbcr.errors import to_wire
-
-    with contextlib.suppress(ChannelClosed):
-        helper.channel.send({"op": "declined", "report": report, "error": to_wire(error)})
-    helper.close()
-
-
 def _through(helper: Helper, passage: Passage, request: Request, wish: Wish, store: Store) -> CheckpointResult:
     """From the handlers' way down to their way up, in whichever life."""
     before = _life.parent
     try:
         helper.ready()
-        helper.channel.send(_order(helper, request, wish, store))
+        helper.order(_order(helper, request, wish), store, wish.report)
+        if wish.report is not None:
+            wish.report.close()  # the helper's now: it must not be in the image
         accepted = _expect(helper.answer(wish.deadline_s + 5.0), "ACCEPTED")
         _life.parent = str(accepted["id"])  # what the image remembers
         helper.channel.send({"op": "go"})
@@ -217,12 +259,11 @@ def _through(helper: Helper, passage: Passage, request: Request, wish: Wish, sto
     return _continued(helper, passage, request, accepted, answer, before)
 
 
-def _order(helper: Helper, request: Request, wish: Wish, store: Store) -> dict[str, Any]:
+def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
     return {
         "op": "checkpoint",
-        "pid": os.getpid(),
+        "pid": runtime.own_pid(),
         "channel_fd": helper.channel.fileno(),
-        "store": str(store.root),
         "name": wish.name,
         "replace": wish.replace,
         "leave": wish.leave,
@@ -231,7 +272,6 @@ def _order(helper: Helper, request: Request, wish: Wish, store: Store) -> dict[s
         "deadline_s": wish.deadline_s,
         "facts": request.facts,
         "warnings": request.warnings,
-        "report": wish.report is not None,
     }
 
 
@@ -292,11 +332,12 @@ def _watch(
             life.parent = before
     life.writing.remove(result)
     result.finish(entry, failure)
+    _refill_soon()
 
 
 def _restarted(helper: Helper, passage: Passage, answer: Mapping[str, Any]) -> CheckpointResult:
     """The restored life's way up: handlers, then word to the helper that this life is ready."""
-    event = RestartEvent.from_message(answer, pid=os.getpid(), ppid=os.getppid())
+    event = RestartEvent.from_message(answer, pid=runtime.own_pid(), ppid=os.getppid())
     known = dict(event.entry)
     result = CheckpointResult(Outcome.RESTART, entry_id=str(known.get("id")), name=str(known.get("name")))
     result.event = event
@@ -309,4 +350,5 @@ def _restarted(helper: Helper, passage: Passage, answer: Mapping[str, Any]) -> C
     with contextlib.suppress(ChannelClosed):
         helper.channel.send({"state": "RESTARTED", "warnings": [str(p) for p in result.problems]})
     helper.close()
+    _refill_soon()
     return result

@@ -92,15 +92,17 @@ class CheckpointResult:
 class EntryList(list[Entry]):
     """A list of entries that shows itself as a table."""
 
+    writing: tuple[str, ...] = ()  # names of checkpoints of this process that are not published yet
+
     def __repr__(self) -> str:
         from nbcr.jupyter.results import entries_text
 
-        return entries_text(self)
+        return entries_text(self, self.writing)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         from nbcr.jupyter.results import entries_bundle
 
-        return entries_bundle(self)
+        return entries_bundle(self, self.writing)
 
 
 @dataclass(frozen=True)

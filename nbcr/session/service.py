@@ -9,11 +9,10 @@ the queue of a socket that was closed for a checkpoint: its request is made agai
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from typing import Any
 
-from nbcr import __version__
+from nbcr import __version__, runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, NbcrError, UsageProblem, to_wire
 from nbcr.handlers import registry
@@ -37,12 +36,14 @@ def start() -> CheckpointThread:
         _thread = CheckpointThread(serve)
         _thread.start()
         registry.register(_thread)
+        inprocess.keep_standby(True)
     return _thread
 
 
 def stop() -> None:
     """End the checkpoint thread and take its socket away; harmless when there is none."""
     global _thread
+    inprocess.keep_standby(False)
     if _thread is not None:
         registry.remove(_thread)
         _thread.stop()
@@ -71,7 +72,7 @@ def _answer(channel: Channel, message: dict[str, Any]) -> None:
 def _do(channel: Channel, request: dict[str, Any]) -> None:
     operation = request.get("op")
     if operation == "ping":
-        channel.send({"state": "READY", "pid": os.getpid(), "version": __version__})
+        channel.send({"state": "READY", "pid": runtime.own_pid(), "version": __version__})
         return
     store = Store(request.get("store"))
     interpreter = Interpreter.from_document(request["helper"]) if "helper" in request else None

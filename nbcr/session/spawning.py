@@ -10,19 +10,17 @@ import contextlib
 import os
 import socket
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nbcr.channel import Channel, ChannelClosed
-from nbcr.errors import HelperLost, NbcrError, NotPossible
+from nbcr.errors import HelperLost, NotPossible, from_wire
 from nbcr.store import Store
 
 START_TIMEOUT_S = 20.0
 CHANNEL_FD = 3  # in the helper
-REPORT_FD = 4  # in the helper, when somebody outside wants to hear how it ends
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,13 @@ class Interpreter:
         """As it goes over a channel."""
         return {"executable": self.executable, "root": self.root, "paths": list(self.paths)}
 
-    def command(self, log: Path | None) -> list[str]:
+    def command(self) -> list[str]:
         """Command line of the helper.
 
         Without the user's own folders on the path: a ``select.py`` beside a notebook must not break the
         helper. Without site, because that costs time while the user waits.
         """
-        return [self.executable, "-S", "-P", "-m", "nbcr.helper", str(log or ""), *self.paths]
+        return [self.executable, "-S", "-P", "-m", "nbcr.helper", *self.paths]
 
     def environ(self) -> dict[str, str]:
         """Our environment without what would change how Python starts."""
@@ -69,16 +67,31 @@ class Interpreter:
 class Helper:
     """A running helper and the channel to it."""
 
-    def __init__(self, channel: Channel, log: Path | None) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.log = log
         self.pid = 0  # once it is ready
+        self._store: Store | None = None  # of its order
 
     def ready(self) -> None:
-        """Wait until it listens. Raises HelperLost."""
-        answer = self.answer(START_TIMEOUT_S)
-        self.pid = int(answer.get("pid", 0))
-        _allow_tracing_by(self.pid)
+        """Wait until it listens; done before, nothing happens. Raises HelperLost."""
+        if not self.pid:
+            answer = self.answer(START_TIMEOUT_S)
+            if answer.get("state") == "ERROR":
+                raise from_wire(answer)
+            self.pid = int(answer.get("pid", 0))
+            _allow_tracing_by(self.pid)
+
+    @property
+    def alive(self) -> bool:
+        """Whether a helper that has no order yet still waits for one: it says nothing, its channel is open."""
+        return not self.channel.readable(0)
+
+    def order(self, message: Mapping[str, Any], store: Store, report: socket.socket | None = None) -> None:
+        """Send its order; `report` is a connection it answers on too. Raises ChannelClosed."""
+        self._store = store
+        self.channel.send({**message, "store": str(store.root), "report": report is not None})
+        if report is not None:
+            socket.send_fds(self.channel.sock, [b"\0"], [report.fileno()])
 
     def answer(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Next message from the helper; raises HelperLost when it ended or gave none in time."""
@@ -90,33 +103,37 @@ class Helper:
     def lost(self, cause: BaseException) -> HelperLost:
         """The error for a helper that is gone."""
         what = "gave no answer in time" if isinstance(cause, TimeoutError) else "ended without an answer"
-        log = self._log_if_any()
+        log = None if self._store is None else log_path(self._store, self.pid)
+        said_something = log is not None and log.exists() and log.stat().st_size
         return HelperLost(
             f"the helper {what}; this process goes on, nothing was checkpointed or restarted",
-            hint=f"its last words are in {log}" if log else "it was killed, or ran out of memory: try again",
+            hint=f"its last words are in {log}" if said_something else "it was killed, or ran out of memory: try again",
         )
-
-    def _log_if_any(self) -> Path | None:
-        with contextlib.suppress(OSError):
-            if self.log is not None and self.log.stat().st_size:
-                return self.log
-            if self.log is not None:
-                self.log.unlink()
-        return None
 
     def close(self) -> None:
         """Close the channel; a helper that still waits for orders then ends."""
         self.channel.close()
 
 
-def spawn(store: Store, *, interpreter: Interpreter | None = None, report: socket.socket | None = None) -> Helper:
-    """Start a helper; `report` is a connection it answers on too. Raises HelperLost, NotPossible."""
+def log_path(store: Store, helper_pid: int) -> Path:
+    """Where a helper's stderr goes once it has an order; removed by it when it said nothing."""
+    return store.root / "log" / f"helper-{helper_pid}.log"
+
+
+def spawn(interpreter: Interpreter | None = None) -> Helper:
+    """Start a helper. Raises HelperLost, NotPossible."""
     python = interpreter or Interpreter.ours()
-    log = _log_path(store)
     channel, theirs = Channel.pair()
-    actions = _descriptors(theirs, report, log)
+    spare = 1 + max(CHANNEL_FD, theirs.fileno())
+    actions = [  # out of the way first, so that nothing overwrites it
+        (os.POSIX_SPAWN_DUP2, theirs.fileno(), spare),
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_DUP2, spare, CHANNEL_FD),
+    ]
     try:
-        child = os.posix_spawn(python.executable, python.command(log), python.environ(), file_actions=actions)
+        child = os.posix_spawn(python.executable, python.command(), python.environ(), file_actions=actions)
     except OSError as error:
         channel.close()
         raise HelperLost(f"the helper cannot be started: {error}", hint="is the interpreter still there?") from error
@@ -124,37 +141,7 @@ def spawn(store: Store, *, interpreter: Interpreter | None = None, report: socke
         theirs.close()
     with contextlib.suppress(ChildProcessError):  # the program ignores SIGCHLD, or another thread of it was faster
         os.waitpid(child, 0)
-    return Helper(channel, log)
-
-
-def _descriptors(theirs: socket.socket, report: socket.socket | None, log: Path | None) -> list[Any]:
-    """File actions that leave the helper with 0-3, and 4 when there is a report (it closes whatever else it
-    got).
-
-    Out of the way first, then down: a dup2 must not overwrite a descriptor that a later one still needs.
-    """
-    sink = os.devnull if log is None else str(log)
-    high = 1 + max(REPORT_FD, theirs.fileno(), -1 if report is None else report.fileno())
-    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), high)]
-    if report is not None:
-        actions.append((os.POSIX_SPAWN_DUP2, report.fileno(), high + 1))
-    actions += [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 2, sink, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-        (os.POSIX_SPAWN_DUP2, high, CHANNEL_FD),
-    ]
-    if report is not None:
-        actions.append((os.POSIX_SPAWN_DUP2, high + 1, REPORT_FD))
-    return actions
-
-
-def _log_path(store: Store) -> Path | None:
-    """Where the helper's stderr goes: under the store, or nowhere when that can only be read."""
-    try:
-        return store.log_folder() / f"helper-{os.getpid()}-{time.monotonic_ns()}.log"
-    except NbcrError:
-        return None
+    return Helper(channel)
 
 
 def _allow_tracing_by(pid: int) -> None:

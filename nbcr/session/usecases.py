@@ -55,7 +55,9 @@ def restart(name: str, *, store: StoreLike = None, deadline_s: float = DEFAULT_D
 
 def checkpoints(store: StoreLike = None) -> EntryList:
     """All entries of the store, oldest first."""
-    return EntryList(_store(store).entries())
+    found = EntryList(_store(store).entries())
+    found.writing = tuple(result.name for result in inprocess.writing())
+    return found
 
 
 def checkpoint_other(

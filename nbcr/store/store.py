@@ -132,7 +132,7 @@ class Store:
                     id=entry_id,
                     name=name if name is not None else entry_id,
                     created=moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                    path=self._entries / f".tmp-{entry_id}.{os.getpid()}",
+                    path=self._entries / f".tmp-{entry_id}.{runtime.own_pid()}",
                     replace=replace,
                 )
                 draft.path.mkdir(mode=0o700)
@@ -239,8 +239,8 @@ class Store:
 
 def _owner(name: str) -> dict[str, Any]:
     return {
-        "pid": os.getpid(),
-        "start_ticks": runtime.start_ticks(os.getpid()),
+        "pid": runtime.own_pid(),
+        "start_ticks": runtime.start_ticks(runtime.own_pid()),
         "boot_id": runtime.boot_id(),
         "host": socket.gethostname(),
         "name": name,
