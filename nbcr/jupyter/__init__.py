@@ -8,7 +8,8 @@ Jupyter kernels.
     gates          what it sends            requests, sieve  what it is asked
     running        whose turn it is         subscribers  who listens
     rekey          where it serves          identity     who it is
-    pid_alias      what libraries believe   history, widgets
+    pid_alias      what libraries believe   ticking      when the image was taken
+    history, widgets
     finding      targets that a user names  wires, servers, listening  whom it asks
     attach       loading nbcr from outside  attached         its part inside
 """

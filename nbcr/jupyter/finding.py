@@ -1,9 +1,9 @@
 """Finding what a user names: a pid, a connection file, a Jupyter kernel's id or its beginning, a notebook.
 
-Connection files tell how to reach a Jupyter kernel, not whether it lives, nor which process it is. Asking over
-the control channel (usage_request, answered in about 5 ms even while a cell runs) tells both. Where the answer
-cannot be trusted (another pid namespace), or none comes (the interpreter's lock is held by a long call), the
-process is found by its listening sockets.
+Connection files tell how to reach a Jupyter kernel, not whether it lives, nor which process it is. Asking
+over the control channel (usage_request, answered in about 5 ms even while a cell runs) tells both. Where
+the answer cannot be trusted (another pid namespace), or none comes (the interpreter's lock is held by a
+long call), the process is found by its listening sockets.
 """
 
 from __future__ import annotations

@@ -7,6 +7,10 @@ So the gates are closed *in the image*: nothing of a restored life can slip out 
 and clients have subscribed again. In the life that goes on they open after some tens of milliseconds, and
 everything leaves in order.
 
+What was held when the image was taken has been sent by the life that went on: a restored life drops it
+(clients refuse a message that they have seen). It knows the image's last moment by a clock that ticks while
+the gates are closed.
+
 A gate replaces the one method through which its socket sends. It is closed, opened and passed on the thread
 that owns the socket, so it needs no lock.
 """
@@ -41,7 +45,7 @@ class Gate:
     def __init__(self, owner: Any, method: str) -> None:
         self._owner = owner
         self._method = method
-        self._held: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self._held: list[tuple[float, tuple[Any, ...], dict[str, Any]]] = []
         self.closed = False
 
     def close(self) -> None:
@@ -54,7 +58,7 @@ class Gate:
         if _in_child:  # forked while the gate was closed: nobody will ever open this copy of it
             getattr(type(self._owner), self._method)(self._owner, *args, **kwargs)
         else:
-            self._held.append((args, kwargs))
+            self._held.append((time.time(), args, kwargs))
 
     def open(self) -> None:
         """Send what was held, in order, and hold nothing any more."""
@@ -64,12 +68,16 @@ class Gate:
         delattr(self._owner, self._method)
         send = getattr(self._owner, self._method)
         held, self._held = self._held, []
-        for args, kwargs in held:
+        for _, args, kwargs in held:
             send(*args, **kwargs)
+
+    def drop(self, until: float) -> None:
+        """Forget what was held up to that moment."""
+        self._held = [held for held in self._held if held[0] > until]
 
     def resign(self, session: Any) -> None:
         """Sign the held messages anew: the key has changed since they were built."""
-        for args, _ in self._held:
+        for _, args, _ in self._held:
             _resign(session, args[0])
 
 
@@ -113,7 +121,7 @@ class RouterGate(Gate):
         if not self._retrying or socket is None:
             return
         while self._held:
-            (message, *_), _ = self._held[0]
+            _, (message, *_), _ = self._held[0]
             try:
                 socket.send_multipart(message)
             except zmq.ZMQError as error:
@@ -165,6 +173,11 @@ class Outgoing:
         """Send everything now: this life goes on."""
         for run, gate in self._each():
             run(gate.open)
+
+    def drop(self, until: float) -> None:
+        """Forget what was held up to that moment."""
+        for run, gate in self._each():
+            run(lambda gate=gate: gate.drop(until))  # type: ignore[misc]
 
     def resign(self) -> None:
         """Sign what is held with the session's new key."""

@@ -33,6 +33,7 @@ from nbcr.jupyter.rekey import Connection, rekey
 from nbcr.jupyter.requests import Drained, Inbox, decode, encode
 from nbcr.jupyter.running import running_here, running_in_main, take_over
 from nbcr.jupyter.subscribers import NOBODY_S, REQUESTER_S, Return
+from nbcr.jupyter.ticking import Clock
 from nbcr.states import Layer
 
 
@@ -45,6 +46,7 @@ class JupyterHandler(Handler):
         self._here = here
         self._outgoing = Outgoing(here)
         self._inbox = Inbox(here)
+        self._clock = Clock(here.iopub)
         self._history = History(here.kernel.shell)
         self._parent = identity.Parent(here.app)
         self._image_pid = os.getpid()
@@ -66,10 +68,12 @@ class JupyterHandler(Handler):
         self._parent.disarm()
         self._inbox.park()
         self._outgoing.close()
+        self._clock.start()
 
     def continue_(self) -> None:
         """The life that goes on: everything held leaves, everything parked is served."""
         with uninterrupted():
+            self._clock.stop()
             self._outgoing.open()
             self._inbox.resume()
             self._parent.rearm()
@@ -79,6 +83,7 @@ class JupyterHandler(Handler):
         """No image, or no restart, after all: as if nothing had been asked."""
         drained, self._drained = self._drained, None
         with uninterrupted():
+            self._clock.stop()
             self._outgoing.open()
             if drained is not None:
                 self._inbox.put_back(drained.taken)
@@ -124,6 +129,8 @@ class JupyterHandler(Handler):
         here, steps = self._here, Steps()
         self._drained = None
         self._reached.clear()
+        image_ends = self._clock.stop()
+        steps.do(lambda: self._outgoing.drop(image_ends))
         steps.do(lambda: identity.renew_pid(here, self._image_pid))
         steps.do(lambda: self._parent.adopt(event.ppid if event.in_place else None))
         if event.environ is not None:
@@ -135,11 +142,14 @@ class JupyterHandler(Handler):
         if event.cell is not None:
             cell = event.cell
             steps.do(lambda: take_over(here, cell))
-        steps.do(lambda: self._inbox.renew(decode(event.handed), answer=not event.in_place))
+        steps.do(lambda: self._renew_requests(event, image_ends))
         steps.do(widgets.send_states)
         steps.do(self._tell_state)
         steps.do(lambda: self._await_clients(REQUESTER_S if event.cell is not None else NOBODY_S))
         steps.finish()
+
+    def _renew_requests(self, event: RestartEvent, image_ends: float) -> None:
+        self._inbox.renew(decode(event.handed), image_ends=image_ends, answer=not event.in_place)
 
     def _rekey(self, event: RestartEvent) -> None:
         if event.connection is not None and rekey(self._here, Connection.read(event.connection)):

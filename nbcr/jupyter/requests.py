@@ -27,18 +27,12 @@ from nbcr.jupyter.sieve import Sieve, header_of
 
 T = TypeVar("T")
 
-TICK_S = 0.01
-"""How finely the image knows its own last moment."""
-MARGIN_S = 0.02
-
 
 @dataclass
 class Parked:
     """What arrived while the door was shut. Used on the shell thread only."""
 
     frames: list[tuple[float, list[Any]]] = field(default_factory=list)
-    alive_at: float = field(default_factory=time.time)
-    shut: bool = True
     listener: Callable[[list[bytes]], None] | None = None
 
 
@@ -83,12 +77,13 @@ class Inbox:
         """What `drain` took goes back to the front of the queue, and all goes on as usual."""
         self._run(self._go_on(taken))
 
-    def renew(self, handed: Sequence[Sequence[bytes]], *, answer: bool) -> None:
+    def renew(self, handed: Sequence[Sequence[bytes]], *, image_ends: float, answer: bool) -> None:
         """In a restored life: sieve out what the image had queued, then go on with `handed` and what is new.
 
-        `answer`: tell those who sent the image's requests that these were aborted.
+        Old is what arrived, or says that it was sent, before `image_ends`. `answer`: tell those who sent
+        the image's requests that these were aborted.
         """
-        self._run(self._renew(handed, answer))
+        self._run(self._renew(handed, image_ends, answer))
 
     # On the shell thread.
 
@@ -99,7 +94,6 @@ class Inbox:
         self._usual = (stream._recv_callback, stream._recv_copy)
         self._parked = Parked()
         stream.on_recv(self._arrived, copy=False)
-        self._tick(self._parked)
         # Requests read before this moment are forwarded by tasks that queue for this lock, in order.
         thread = self._living.kernel.shell_channel_thread
         if thread is not None:
@@ -119,11 +113,6 @@ class Inbox:
             if parked.listener is not None:
                 parked.listener(_plain(frames))
 
-    def _tick(self, parked: Parked) -> None:
-        if parked.shut:
-            parked.alive_at = time.time()
-            self._living.shell_loop.call_later(TICK_S, lambda: self._tick(parked))
-
     async def _take_parked(self) -> list[list[bytes]]:
         self._read_socket()
         assert self._parked is not None
@@ -136,8 +125,8 @@ class Inbox:
         parked = self._open_door()
         await self._forward([*map(_frames, first), *(frames for _, frames in parked.frames)])
 
-    async def _renew(self, handed: Sequence[Sequence[bytes]], answer: bool) -> None:
-        old, new = self._old_and_new()
+    async def _renew(self, handed: Sequence[Sequence[bytes]], image_ends: float, answer: bool) -> None:
+        old, new = self._old_and_new(image_ends)
         kernel, manager = self._living.kernel, self._living.manager
         subshells: list[str | None] = [None, *manager.list_subshell()]
         Sieve(kernel, subshells, answer=answer).install()
@@ -149,13 +138,12 @@ class Inbox:
             kernel._post_dummy_stop_aborting_message(subshell)
         await self._forward([*map(_frames, handed), *new])
 
-    def _old_and_new(self) -> tuple[list[list[Any]], list[list[Any]]]:
+    def _old_and_new(self, image_ends: float) -> tuple[list[list[Any]], list[list[Any]]]:
         """What the image had parked, and what came after the restore."""
         if self._parked is None:
             return [], []
         self._read_socket()
         parked = self._open_door()
-        image_ends = parked.alive_at + MARGIN_S
         old: list[list[Any]] = []
         new: list[list[Any]] = []
         for arrived, frames in parked.frames:
@@ -168,7 +156,6 @@ class Inbox:
         assert self._parked is not None
         assert self._usual is not None
         parked, self._parked = self._parked, None
-        parked.shut = False
         callback, copy = self._usual
         self._living.shell_stream.on_recv(callback, copy=copy)
         return parked

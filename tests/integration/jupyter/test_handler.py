@@ -123,10 +123,10 @@ def test_a_cell_running_in_the_main_thread_goes_on_when_another_thread_restores(
     client = arrive(jupyter)
     client.run(
         "def from_outside():\n"
-        "    time.sleep(.3); handler.checkpoint(Request()); time.sleep(.3); restored(in_place=False)\n"
-        "t = threading.Thread(target=from_outside)"
+        "    time.sleep(.3); handler.checkpoint(Request()); time.sleep(.3); restored(in_place=False); on.set()\n"
+        "t, on = threading.Thread(target=from_outside), threading.Event()"
     )
-    cell = client.send("t.start()\nfor i in range(10): print(i); time.sleep(.1)\n'end'")
+    cell = client.send("t.start(); on.wait()\nfor i in range(10): print(i); time.sleep(.02)\n'end'")
     (done,) = client.wait(cell)
     assert done.text == "".join(f"{i}\n" for i in range(10))
     assert (done.replies, done.idles) == (1, 1)
