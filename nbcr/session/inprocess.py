@@ -85,7 +85,9 @@ def checkpoint(wish: Wish) -> CheckpointResult:
             helper.close()
             raise
         result = _through(helper, passage, request, wish, store)
-        result.blocked_ms = (time.monotonic() - begun) * 1000
+        if result.outcome is Outcome.CONTINUE:  # in a restored life `begun` is another life's time
+            result.blocked_ms = (time.monotonic() - begun) * 1000
+    _refill_soon()
     return result
 
 
@@ -160,7 +162,7 @@ def _helper(interpreter: Interpreter | None) -> Helper:
 
 
 def _refill_soon() -> None:
-    if _life.wants_standby:
+    if _life.wants_standby and _life.standby is None and not _life.writing:
         threading.Thread(target=_refill, name=WATCHER_NAME, daemon=True).start()
 
 
@@ -350,5 +352,4 @@ def _restarted(helper: Helper, passage: Passage, answer: Mapping[str, Any]) -> C
     with contextlib.suppress(ChannelClosed):
         helper.channel.send({"state": "RESTARTED", "warnings": [str(p) for p in result.problems]})
     helper.close()
-    _refill_soon()
     return result
