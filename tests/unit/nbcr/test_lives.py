@@ -18,7 +18,7 @@ import pytest
 
 from nbcr.crs import components
 from nbcr.store import Store
-from tests.support import needs
+from tests.support import CHECKOUT, User, needs
 
 WAIT_S = 30.0
 CLI = [sys.executable, "-m", "nbcr.cli"]
@@ -242,6 +242,26 @@ def test_from_the_shell_while_it_runs(folder: Path, store: Store) -> None:
         assert json.loads(done.stdout)["parent"] == entry["id"]
     finally:
         program.end()
+
+
+def test_an_ordinary_user_needs_nothing_more(as_user: User) -> None:
+    code = """
+import os, nbcr
+state = 0
+result = nbcr.checkpoint("mine")
+print(result.outcome.value, state, flush=True)
+if result.outcome is nbcr.Outcome.CONTINUE:
+    result.wait(30)
+    state = 1
+    nbcr.restart("mine")
+"""
+    command = as_user.command([sys.executable, "-c", code], as_user.home)
+    environ = as_user.environ({"PYTHONPATH": str(CHECKOUT)})
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.returncode) == ("CONTINUE 0\nRESTART 0\n", 0), done.stderr
+    listing = as_user.command([*CLI, "list", "--json"], as_user.home)
+    done = subprocess.run(listing, env=environ, capture_output=True, text=True, check=True, timeout=60)
+    assert [e["name"] for e in json.loads(done.stdout)] == ["mine"]
 
 
 def test_a_helper_killed_at_any_moment_leaves_the_program_running(folder: Path, store: Store) -> None:
