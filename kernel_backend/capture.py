@@ -6,6 +6,7 @@ import datetime
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,10 @@ from kernel_backend.resources import (
 )
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.tree import FrozenTree
+from kernel_backend.tracee.twin import Twin
+
+
+NO_FILE = FileIdentity(path="", size=0, mtime_ns=0, device=0, inode=0)
 
 
 @dataclass
@@ -100,14 +105,23 @@ def refuse_early(tree: FrozenTree) -> None:
 
 
 def capture_processes(capture: Capture) -> None:
-    """Everything of every process but descriptors and memory contents."""
+    """Everything of every process but descriptors and memory."""
     for pid, process in capture.tree.processes.items():
-        layout = memory.capture(pid, process.mappings, capture.vma_flags.get(pid, {}))
-        capture.layouts[pid] = layout
-        capture.processes[pid] = _process(process, layout)
+        capture.processes[pid] = _process(process)
+        _ = process.mappings  # read now, sorted out later: that may take longer than a pause should
 
 
-def _process(process: Process, layout: memory.Layout) -> ProcessEntry:
+def layout(capture: Capture, pid: int) -> memory.Layout:
+    """A process's mappings as entries; made on first use, which need not be in the pause."""
+    if pid not in capture.layouts:
+        process, entry = capture.tree.processes[pid], capture.processes[pid]
+        made = memory.capture(pid, process.mappings, capture.vma_flags.get(pid, {}))
+        capture.layouts[pid] = made
+        entry.files, entry.vmas, entry.exe = made.files, made.vmas, _exe(pid)
+    return capture.layouts[pid]
+
+
+def _process(process: Process) -> ProcessEntry:
     pid = process.pid
     status, place = proc.status(pid), proc.stat(pid)
     thread_entries = threads.capture(process)
@@ -121,8 +135,8 @@ def _process(process: Process, layout: memory.Layout) -> ProcessEntry:
     thread_entries[0].pdeathsig = settings["pdeathsig"]
     thread_entries[0].scheduling.timerslack_ns = settings["timerslack"]
     return ProcessEntry(
-        pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=_exe(pid), argv=_argv(pid), mm=mm,
-        files=layout.files, vmas=layout.vmas, pagemap=[], threads=thread_entries, sigactions=actions,
+        pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=_argv(pid), mm=mm,
+        files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions=actions,
         pending=pending, itimers=itimers, timers=posix_timers, descriptors=[],
         cwd=_cwd(pid), root="/", umask=int(status["Umask"], 8), rlimits=processes.capture_limits(pid),
         credentials=processes.credentials(status, settings["securebits"], bool(settings["keepcaps"])),
@@ -156,43 +170,48 @@ def _cwd(pid: int) -> str:
     return os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")
 
 
-def capture_descriptors(capture: Capture) -> None:
+def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:
     """Descriptor tables and open file descriptions of the whole tree."""
-    descriptors.capture(capture.tables, descriptors.all_kinds())
+    descriptors.capture(capture.tables, kinds)
     for pid, entry in capture.processes.items():
         entry.descriptors = capture.tables.tables[pid]
 
 
 def capture_shared_memory(capture: Capture) -> None:
     """Objects that a fork would not copy; read while everything is stopped."""
+    sharing = [pid for pid, process in capture.tree.processes.items() if any(map(_in_memory, process.mappings))]
+    layouts = {pid: layout(capture, pid) for pid in sharing}
+    keys = {key for found in layouts.values() for key in found.shared}
     fds = {
         shared_memory.key_of_stat(look.stat): look.own
         for look in capture.tables.looks
-        if stat.S_ISREG(look.stat.st_mode) and any(
-            shared_memory.key_of_stat(look.stat) in layout.shared for layout in capture.layouts.values()
-        )
-    }  # fmt: skip
-    capture.shared = shared_memory.capture(capture.layouts, capture.tree.processes, fds, capture.writer)
+        if stat.S_ISREG(look.stat.st_mode) and shared_memory.key_of_stat(look.stat) in keys
+    }
+    capture.shared = shared_memory.capture(layouts, capture.tree.processes, fds, capture.writer)
+
+
+def _in_memory(mapping: proc.Mapping) -> bool:
+    """Whether it shows an object whose bytes must go into the image."""
+    return mapping.shared and (mapping.path.startswith(("/dev/", "/memfd:", "/SYSV")) or "(deleted)" in mapping.path)
 
 
 def plan_pages(capture: Capture, pid: int, source: int) -> tuple[list[PageRun], set[int]]:
     """Which pages of process `pid` to save, scanned in `source` (itself or its twin); which of them from outside."""
-    layout = capture.layouts[pid]
-    runs = pages.place(pages.scan(source, layout))
+    found = layout(capture, pid)
+    runs = pages.place(pages.scan(source, found))
     capture.processes[pid].pagemap = runs
-    return runs, pages.unreadable_runs(layout, runs)
+    return runs, pages.unreadable_runs(found, runs)
 
 
-def write_pages(capture: Capture, pid: int, source: int, twin: object) -> int:
-    """Write one process's private memory; bytes written."""
-    from kernel_backend.tracee.twin import Twin
-
+def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:
+    """Write one process's private memory, from its twin or from itself; bytes written."""
+    source = twin.pid if twin else pid
     runs, unreadable = plan_pages(capture, pid, source)
     size = pages.total_bytes(runs)
     capture.writer.check_room(size)
     fd = capture.writer.create(pages.pages_name(pid))
     try:
-        if isinstance(twin, Twin):
+        if twin:
             digest = pages.write_from_twin(twin, runs, unreadable, fd)
         else:
             digest = pages.write_from_outside(source, runs, fd)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,11 +74,13 @@ def dump(
         raise ValueError(f"leave must be one of {', '.join(LEAVE)}")
     begun = time.perf_counter()
     with ImageWriter(Path(image_dir)) as writer:
+        kinds = descriptors.all_kinds()
         flags = cap.vma_flags_of(cap.tree_pids(pid, descend=tree))
         with ExitStack() as twins_stack:
+            twins_stack.enter_context(_no_garbage_collection())
             with frozen_tree(pid, descend=tree) as frozen:
                 stopped_at = time.perf_counter()
-                capture = _capture(frozen, writer, flags, channel_fd)
+                capture = _capture(frozen, writer, flags, kinds, channel_fd)
                 twins = _make_twins(frozen, capture, twins_stack) if leave == "running" else {}
                 if not twins:
                     size = _write_memory(capture, {})
@@ -94,15 +97,31 @@ def dump(
     return DumpReport(pid, list(capture.processes), capture.pause_ms, duration_ms, size, capture.warnings)
 
 
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection in the pause would lengthen it by milliseconds."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _capture(
-    frozen: FrozenTree, writer: ImageWriter, flags: dict[int, dict[int, frozenset[str]]], channel_fd: int | None
+    frozen: FrozenTree,
+    writer: ImageWriter,
+    flags: dict[int, dict[int, frozenset[str]]],
+    kinds: list[descriptors.Kind],
+    channel_fd: int | None,
 ) -> cap.Capture:
     channel = None if channel_fd is None else (frozen.root, channel_fd)
     tables = descriptors.CaptureTables(writer.folder, frozen.processes, channel=channel)
     capture = cap.Capture(writer, frozen, flags, tables)
     cap.refuse_early(frozen)
     cap.capture_processes(capture)
-    cap.capture_descriptors(capture)
+    cap.capture_descriptors(capture, kinds)
     cap.capture_shared_memory(capture)
     return capture
 
@@ -146,7 +165,7 @@ def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
     size = 0
     for pid in capture.processes:
         twin = twins.get(pid)
-        size += cap.write_pages(capture, pid, twin.pid if twin else pid, twin)
+        size += cap.write_pages(capture, pid, twin)
         if twin:
             twin.end()
     return size
@@ -323,8 +342,6 @@ def _empty(frozen: FrozenTree, process: Process) -> None:
     leader.set_sigmask(ALL_BUT_SIGTRAP)
     reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
-
-
 
 
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:

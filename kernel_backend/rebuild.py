@@ -177,16 +177,18 @@ def await_free_tids(inventory: Inventory, leaving: set[int]) -> list[int]:
     deadline = time.monotonic() + _INIT_REAPS_WITHIN_S
     while True:
         taken = taken_tids(inventory, leaving)
-        if not taken or time.monotonic() > deadline or not all(map(_is_dead, taken)):
+        if not taken or time.monotonic() > deadline or not all(map(_waits_for_init, taken)):
             return taken
         time.sleep(0.01)  # no event tells that somebody else's zombie was reaped
 
 
-def _is_dead(tid: int) -> bool:
+def _waits_for_init(tid: int) -> bool:
+    """Whether it is dead and only init has to reap it; another parent may never do so."""
     try:
-        return proc.stat(tid).state in "ZX"
+        stat = proc.stat(tid)
     except OSError:
         return True
+    return stat.state in "ZX" and stat.ppid == 1
 
 
 # --- preparation in our own process -----------------------------------------------------------------------------------

@@ -153,15 +153,6 @@ class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=Tru
     description: int
 
 
-class LockEntry(Entry):
-    """A POSIX record lock, which belongs to a process (fcntl(2))."""
-
-    fd: FdNumber
-    exclusive: bool
-    start: int
-    length: int  # 0: to the end of the file
-
-
 class ProcessEntry(Entry):
     """Everything that belongs to one process and not to a shared open file description."""
 
@@ -193,7 +184,6 @@ class ProcessEntry(Entry):
     oom_score_adj: int = 0
     stopped_by: int = 0  # job-control signal, 0 when running
     exit_signal: int = 17
-    locks: list[LockEntry] = []
 
 
 class ZombieEntry(Entry):
