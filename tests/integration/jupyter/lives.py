@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -162,6 +165,20 @@ def nbcr(stage: Stage, *words: str | int, timeout_s: float = 60.0) -> Any:
 def kill(stage: Stage, jupyter: Jupyter) -> None:
     """As the out-of-memory killer does it."""
     jupyter.kill(stage.processes)
+    reap_group(jupyter.pid)
+
+
+def kill_again(pid: int) -> None:
+    """The same for a restored one, which is our child as well (the tests are the subreaper)."""
+    os.kill(pid, signal.SIGKILL)
+    reap_group(pid)
+
+
+def reap_group(pid: int) -> None:
+    """Reap what is left of a dead process's group: an unreaped member keeps the number in use."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-pid, 0)
 
 
 def revive(stage: Stage, name: str) -> int:

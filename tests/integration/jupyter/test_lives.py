@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import nbformat
 import pytest
@@ -13,6 +12,7 @@ from tests.integration.jupyter.lives import (
     assert_usable,
     assert_whole,
     kill,
+    kill_again,
     nbcr,
     revive,
     set_up,
@@ -215,8 +215,7 @@ def test_generations_of_deaths(any_stage: Stage, moment: str) -> None:
     for generation in range(3):
         cell = client.send("for i in range(150): time.sleep(.01)\nprint('done', i)") if moment == "cell" else None
         nbcr(any_stage, "checkpoint", connection, "--name", f"d{generation}")
-        os.kill(pid, signal.SIGKILL)
-        any_stage.processes.reap(pid)
+        kill_again(pid)
         pid = revive(any_stage, f"d{generation}")
         if cell is not None:
             assert client.wait(cell)[0].text == "done 149\n"
