@@ -80,10 +80,11 @@ def dump(
             twins_stack.enter_context(_no_garbage_collection())
             with frozen_tree(pid, descend=tree) as frozen:
                 stopped_at = time.perf_counter()
-                capture = _capture(frozen, writer, flags, kinds, channel_fd)
+                capture = _capture(frozen, writer, flags, kinds, channel_fd, ending=leave == "killed")
                 twins = _make_twins(frozen, capture, twins_stack) if leave == "running" else {}
                 if not twins:
                     size = _write_memory(capture, {})
+                    descriptors.read_last(capture.tables, kinds)
                     _publish(capture, channel_fd, stopped_at, durable)
                     _leave(frozen, leave)
             if twins:
@@ -115,9 +116,11 @@ def _capture(
     flags: dict[int, dict[int, frozenset[str]]],
     kinds: list[descriptors.Kind],
     channel_fd: int | None,
+    *,
+    ending: bool,
 ) -> cap.Capture:
     channel = None if channel_fd is None else (frozen.root, channel_fd)
-    tables = descriptors.CaptureTables(writer.folder, frozen.processes, channel=channel)
+    tables = descriptors.CaptureTables(writer.folder, frozen.processes, channel=channel, ending=ending)
     capture = cap.Capture(writer, frozen, flags, tables)
     cap.refuse_early(frozen)
     cap.capture_processes(capture)

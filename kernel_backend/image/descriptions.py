@@ -72,6 +72,7 @@ class RegularFile(_Base, tag="file"):
     inode: int = 0
     mode: int = 0
     deleted: bool = False
+    unlinked: str = ""  # pack_path: the name it was opened by and has lost, while `path` is another one
     content: str = ""  # file name in the image folder
     shared: str = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
     flock: int = 0  # LOCK_SH or LOCK_EX; 0: none
@@ -228,6 +229,7 @@ class UnixSocket(_Base, tag="unix"):
     other: str = OTHER_CLOSED
     shutdown: int = 0  # 1: no more receiving, 2: no more sending
     queue: list[Message] = []
+    early: list[Message] = []  # sent on a connection that was not accepted yet
     options: list[SocketOption] = []
 
 
@@ -246,6 +248,7 @@ class TcpSocket(_Base, tag="tcp"):
     listener: int = -1  # description in whose backlog the other end still is
     other: str = OTHER_CLOSED
     queue: bytes = b""
+    early: bytes = b""  # sent on a connection that was not accepted yet
     options: list[SocketOption] = []
 
 
@@ -284,8 +287,9 @@ class PtyMaster(_Base, tag="ptmx"):
     packet: bool = False
     hung_up: bool = False  # the other side was open once and is closed
     termios: Termios | None = None
-    session: int = 0  # whose controlling terminal it is; 0: nobody's
-    foreground: int = 0  # its foreground process group
+    typed: bytes = b""  # for the program to read; in line mode: finished lines
+    typing: bytes = b""  # a line that is not finished
+    printed: bytes = b""  # by the program, for us to read
 
 
 class Terminal(_Base, tag="terminal"):
@@ -298,8 +302,8 @@ class Terminal(_Base, tag="terminal"):
     ctime_ns: int = 0
     termios: Termios | None = None
     exclusive: bool = False
-    session: int = 0
-    foreground: int = 0
+    session: int = 0  # whose controlling terminal it is; 0: nobody's
+    foreground: int = 0  # its foreground process group
 
 
 class ControllingTerminal(_Base, tag="tty"):

@@ -30,8 +30,9 @@ from kernel_backend.tracee.process import Process
 
 O_CLOEXEC = os.O_CLOEXEC
 O_ASYNC = 0o20000
-# Flags of open(2) that are acted on when opening (the bare O_TMPFILE bit among them), or set from inside (O_ASYNC)
-_NOT_LASTING = linux.OPEN_ONLY_FLAGS | (linux.O_TMPFILE & ~os.O_DIRECTORY) | O_CLOEXEC
+# Flags of open(2) that are acted on when opening
+_NOT_LASTING = linux.OPEN_ONLY_FLAGS | O_CLOEXEC
+_O_TMPFILE_BIT = linux.O_TMPFILE & ~os.O_DIRECTORY
 _F_OWNER_PGRP = 2
 
 
@@ -91,6 +92,8 @@ class CaptureTables:
     warnings: list[str] = field(default_factory=list)
     channel: tuple[int, int] | None = None  # (pid, fd) of the requester's channel
     later: list[Callable[[], None]] = field(default_factory=list)  # work that may be done when the tree runs again
+    ending: bool = False  # the tree is killed when the image is written, without running again
+    last: list[Callable[[], None]] = field(default_factory=list)  # when `ending`: reading that takes things away
     in_flight: list[tuple[Message, int, int]] = field(default_factory=list)  # message, position in its rights, our fd
     cache: dict[str, Any] = field(default_factory=dict)  # what a room asked the OS kernel once for all
     _groups: dict[tuple[object, ...], list[int]] = field(default_factory=dict)  # candidates for sharing, by kcmp order
@@ -226,7 +229,23 @@ def restore_owner(entry: Any, tables: RebuildTables, workshop: Workshop, fd: int
 
 def open_flags(flags: int) -> int:
     """The image's flags for open(2): nothing that creates, truncates or would be acted on only once."""
-    return flags & ~_NOT_LASTING & ~O_ASYNC
+    return flags & ~_NOT_LASTING & ~O_ASYNC & ~_O_TMPFILE_BIT
+
+
+def open_path(path: str, flags: int, *, keep: int = 0) -> int:
+    """Open what stands at a path, with the image's flags, but never through a symbolic link put there since.
+
+    O_NOFOLLOW would stay visible in the description's flags; so we go by an O_PATH descriptor. `keep`: of the flags
+    that usually are set from inside, those that belong to opening here.
+    """
+    flags = open_flags(flags) | (flags & keep) | os.O_CLOEXEC | os.O_NOCTTY
+    if flags & os.O_NOFOLLOW:
+        return os.open(path, flags)
+    place = os.open(path, linux.O_PATH | os.O_NOFOLLOW | O_CLOEXEC)
+    try:
+        return os.open(f"/proc/self/fd/{place}", flags)
+    finally:
+        os.close(place)
 
 
 def set_status_flags(fd: int, flags: int) -> None:
@@ -281,6 +300,16 @@ def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
         by_entry = {kind.entry: kind for kind in kinds}
         for index, (look, entry) in enumerate(zip(tables.looks, tables.descriptions, strict=True)):
             by_entry[type(entry)].capture_links(index, look, entry, tables)
+    finally:
+        tables.close()
+
+
+def read_last(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
+    """Just before the tree is killed: what can be read only by taking it away (`CaptureTables.last`)."""
+    try:
+        for work in tables.last:
+            work()
+        _capture_in_flight(tables, kinds)
     finally:
         tables.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kernel_backend.errors import HostUnsupported
 from kernel_backend.image.descriptions import Description, DeviceFile, pack_path, unpack_path
-from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, set_status_flags
+from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, open_path, set_status_flags
 
 _HARMLESS = {(1, 3): "null", (1, 5): "zero", (1, 7): "full", (1, 8): "random", (1, 9): "urandom"}
 
@@ -40,7 +40,7 @@ class DeviceKind(Kind):
 
     def rebuild(self, index: int, entry: DeviceFile, tables: RebuildTables) -> None:
         path = unpack_path(entry.path)
-        fd = tables.own[index] = os.open(path, (entry.flags & ~0o20000) | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW)
+        fd = tables.own[index] = open_path(path, entry.flags)
         if number(os.fstat(fd)) not in _HARMLESS:
             raise HostUnsupported(f"{path} is not the device it was", path=path)
         set_status_flags(fd, entry.flags)

@@ -11,6 +11,8 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -19,11 +21,13 @@ from kernel_backend.host import fds
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
 from kernel_backend.resources import contents, locks
 from kernel_backend.resources.descriptors import (
+    O_ASYNC,
     CaptureTables,
     Kind,
     Look,
     RebuildTables,
     open_flags,
+    open_path,
     restore_owner,
 )
 from kernel_backend.resources.pidfd import replace_everywhere
@@ -47,6 +51,7 @@ class FileKind(Kind):
         path = _present_path(look)
         entry = RegularFile(
             path=pack_path(path or look.link.removesuffix(_DELETED)),
+            unlinked=pack_path(look.link.removesuffix(_DELETED)) if path not in ("", look.link) else "",
             pos=look.info.pos,
             size=look.stat.st_size,
             mtime_ns=look.stat.st_mtime_ns,
@@ -62,7 +67,7 @@ class FileKind(Kind):
         return entry
 
     def validate(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
-        if entry.deleted or entry.shared in tables.shared or _live_one(entry, tables) >= 0:
+        if entry.deleted or entry.shared or _live_one(entry, tables) >= 0:
             return
         path = unpack_path(entry.path)
         try:
@@ -79,9 +84,8 @@ class FileKind(Kind):
             )
 
     def rebuild(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
-        if entry.shared in tables.shared or (entry.deleted and not stat.S_ISDIR(entry.mode)):
-            made = contents.made_object(entry, tables, lambda: _make_nameless(entry))
-            fd = contents.reopen(made, entry.flags)
+        if entry.deleted and not stat.S_ISDIR(entry.mode):
+            fd = _open_nameless(entry, tables)
         elif entry.deleted:
             fd = _nameless_folder(entry)
         else:
@@ -162,11 +166,10 @@ def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None
 
 def _open_again(index: int, entry: RegularFile, tables: RebuildTables) -> int:
     path = unpack_path(entry.path)
-    flags = open_flags(entry.flags) | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW
-    if not stat.S_ISDIR(entry.mode):
-        flags &= ~os.O_DIRECTORY  # left from O_TMPFILE
+    unfit = 0 if stat.S_ISDIR(entry.mode) else os.O_DIRECTORY  # left from O_TMPFILE
     try:
-        fd = os.open(path, flags)
+        with _name_again(path, unpack_path(entry.unlinked)) as present:
+            fd = open_path(present, entry.flags & ~unfit, keep=O_ASYNC)  # a file takes O_ASYNC when opened only
     except OSError as error:
         live = _live_one(entry, tables)
         if live < 0:
@@ -178,6 +181,21 @@ def _open_again(index: int, entry: RegularFile, tables: RebuildTables) -> int:
         os.close(fd)
         raise FileChanged(f"{path}, which {tables.who(index)} had open, is a thing of another kind now", path=path)
     return fd
+
+
+@contextmanager
+def _name_again(path: str, unlinked: str) -> Iterator[str]:
+    """For a file that was opened by a name which it lost, while it kept another: that name, for the moment."""
+    try:
+        if unlinked:
+            os.link(path, unlinked, follow_symlinks=False)
+    except OSError:
+        unlinked = ""  # somebody else has the name, or no permission: the other one does
+    try:
+        yield unlinked or path
+    finally:
+        if unlinked:
+            Path(unlinked).unlink()
 
 
 def _not_opened(path: str, index: int, tables: RebuildTables, error: OSError) -> FileChanged:
@@ -197,11 +215,28 @@ def _live_one(entry: RegularFile, tables: RebuildTables) -> int:
     return -1
 
 
+def _open_nameless(entry: RegularFile, tables: RebuildTables) -> int:
+    """A description of a file without a name; the first of a new file made with O_TMPFILE is that very one."""
+    fresh: list[int] = []
+
+    def make() -> int:
+        fresh.append(_make_nameless(entry))
+        return fresh[0]
+
+    made = contents.made_object(entry, tables, make)
+    if fresh and entry.flags & linux.O_TMPFILE == linux.O_TMPFILE and entry.flags & os.O_ACCMODE == os.O_RDWR:
+        return os.dup(made)
+    return contents.reopen(made, entry.flags)
+
+
 def _make_nameless(entry: RegularFile) -> int:
     """A file without a name, on the file system where it was if possible."""
+    flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+    if entry.flags & linux.O_TMPFILE == linux.O_TMPFILE:
+        flags |= open_flags(entry.flags) & ~os.O_ACCMODE
     for folder in (str(Path(unpack_path(entry.path)).parent), tempfile.gettempdir()):
         try:
-            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, stat.S_IMODE(entry.mode) | 0o600)
+            return os.open(folder, flags, stat.S_IMODE(entry.mode) | 0o600)
         except OSError:
             continue
     return os.memfd_create(Path(unpack_path(entry.path)).name[:200], os.MFD_CLOEXEC)

@@ -18,7 +18,7 @@ from kernel_backend.resources.descriptors import Look, RebuildTables
 from kernel_backend.tracee.inject import Workshop
 
 _F_OFD_SETLK = 37
-_FLOCK = struct.Struct("<hhqqi4x")  # struct flock: type, whence, start, length, pid
+_FLOCK = struct.Struct("<hh4xqqi4x")  # struct flock: type, whence, start, length, pid
 
 
 def _lock_lines(look: Look) -> list[list[str]]:

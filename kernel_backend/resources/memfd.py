@@ -65,7 +65,7 @@ class MemoryFileKind(Kind):
 
 
 def _make(entry: MemoryFile) -> int:
-    flags = os.MFD_CLOEXEC | (0 if entry.seals & _F_SEAL_SEAL else _MFD_ALLOW_SEALING)
+    flags = os.MFD_CLOEXEC | (0 if entry.seals == _F_SEAL_SEAL else _MFD_ALLOW_SEALING)
     if entry.huge_page_size:
         flags |= _MFD_HUGETLB | (entry.huge_page_size.bit_length() - 1) << 26
     elif entry.seals & _F_SEAL_EXEC:

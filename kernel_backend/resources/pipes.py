@@ -37,6 +37,7 @@ from kernel_backend.resources.descriptors import (
     Look,
     RebuildTables,
     open_flags,
+    open_path,
     restore_owner,
     set_status_flags,
 )
@@ -307,7 +308,7 @@ def _open_fifo(entry: Pipe) -> int:
     try:
         if not stat.S_ISFIFO(os.fstat(both).st_mode):
             raise FileChanged(f"{path} is no FIFO any more", path=path)
-        fd = os.open(path, _mode(entry.flags) | flags)
+        fd = open_path(path, entry.flags | os.O_NONBLOCK)
     finally:
         os.close(both)
     set_status_flags(fd, entry.flags)

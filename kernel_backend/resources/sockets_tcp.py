@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from kernel_backend.abi import linux
 from kernel_backend.image.descriptions import OTHER_CLOSED, OTHER_INSIDE, OTHER_OUTSIDE, Description, TcpSocket
-from kernel_backend.resources import inet, live_sockets, socket_options
+from kernel_backend.resources import inet, live_sockets, socket_options, waiting
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -150,12 +150,11 @@ def _note_waiting(listener: int, look: Look, entry: TcpSocket, tables: CaptureTa
         return
     with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
         sent = _Info.of(s).sent
-    if sent:
-        tables.warnings.append(
-            f"{look.holder} has sent {sent} bytes on a connection that was not accepted yet; they cannot be read, so "
-            f"a restored process finds the connection reset"
-        )
+    if sent and not tables.ending:
+        tables.warnings.append(waiting.UNREADABLE.format(who=look.holder, what="reset"))
         return
+    if sent:
+        tables.last.append(lambda: waiting.take_tcp(tables.looks[listener], tables))
     entry.listener, entry.other = listener, OTHER_INSIDE
 
 
@@ -273,6 +272,7 @@ def _connect_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> Non
         s.settimeout(inet.CONNECT_TIMEOUT_S)
         s.connect((entry.peer_host, port))
         s.setblocking(True)
+        inet.send_all(s, entry.early)
 
 
 def _finish_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:

@@ -15,9 +15,10 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import sockdiag
 from kernel_backend.image.descriptions import (
     OTHER_CLOSED,
@@ -28,7 +29,7 @@ from kernel_backend.image.descriptions import (
     pack_path,
     unpack_path,
 )
-from kernel_backend.resources import live_sockets, socket_options, unix_queues
+from kernel_backend.resources import live_sockets, socket_options, unix_queues, waiting
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -70,7 +71,7 @@ class UnixSocketKind(Kind):
         facts = _facts(look, tables)
         if entry.listening:
             clients = [tables.with_inode(look.stat.st_dev, inode) for inode in facts.waiting]
-            entry.pending = [found[0] for found in clients if found]
+            entry.pending = [found[0] for found in clients if found and _can_wait(found[0], tables)]
         elif facts.peer:
             found = tables.with_inode(look.stat.st_dev, facts.peer)
             entry.peer = found[0] if found else -1
@@ -150,6 +151,12 @@ def _note_name(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket) -> None
     entry.mode = stat.S_IMODE(found.st_mode)
 
 
+def _can_wait(index: int, tables: CaptureTables) -> bool:
+    """Whether a client of ours can be made to wait again: not, when what it sent cannot be read."""
+    client = tables.looks[index]
+    return tables.ending or not _facts(client, tables).unread
+
+
 def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: CaptureTables) -> None:
     """A connection whose other end was not accepted yet: by whom is in the listener's list."""
     for inode, listener in _all(tables).items():
@@ -157,13 +164,12 @@ def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tabl
             continue
         found = tables.with_inode(look.stat.st_dev, inode)
         entry.other = OTHER_INSIDE if found else OTHER_OUTSIDE
-        if found and facts.unread:
-            raise ResourceUnsupported(
-                f"{look.holder} has sent data on a connection that process {tables.looks[found[0]].process.pid} has "
-                f"not accepted yet; the data cannot be read",
-                hint="checkpoint again in a moment, when the connection is accepted",
-                pid=look.process.pid, fd=look.fd,
-            )  # fmt: skip
+        if found and facts.unread and not tables.ending:
+            entry.other = OTHER_CLOSED
+            tables.warnings.append(waiting.UNREADABLE.format(who=look.holder, what="closed"))
+        elif found and facts.unread:
+            door, turn = tables.looks[found[0]], listener.waiting.index(facts.inode)
+            tables.last.append(partial(waiting.take_unix, door, entry, turn, tables))
         return
 
 
@@ -444,6 +450,7 @@ def _connect_waiting(entry: UnixSocket, tables: RebuildTables) -> None:
             if client.name:
                 bind(s, client)
             s.connect(entry.name)
+            unix_queues.fill(s, client.early, tables, tables.who(index))
             if client.shutdown:
                 s.shutdown(_SHUT[client.shutdown])
 

@@ -1,8 +1,11 @@
 """Pseudo-terminals with both sides inside, terminals whose other side is a real one outside, and /dev/tty.
 
 A new pseudo-terminal gets the lowest free number; the old one is had by taking further ones until its turn comes,
-where it is free. What a terminal has not delivered yet (typed and not read, printed and not fetched) cannot be read
-without taking it away, so it is not captured; a warning says how much that was.
+where it is free.
+
+What a terminal has not delivered yet (typed and not read, printed and not fetched) cannot be read without taking it
+away. So it is captured only when the tree is killed afterwards, as the last thing; otherwise a warning says how much
+was not (tty_queues.py).
 """
 
 from __future__ import annotations
@@ -28,12 +31,14 @@ from kernel_backend.image.descriptions import (
     pack_path,
     unpack_path,
 )
+from kernel_backend.resources import tty_queues
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
     Look,
     RebuildTables,
     open_flags,
+    open_path,
     restore_owner,
     set_status_flags,
 )
@@ -43,7 +48,7 @@ from kernel_backend.tracee.inject import Workshop
 # asm-generic/ioctls.h
 _TCGETS2, _TCSETS2, _TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
 _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045439, 0x80045438
-_TIOCPKT, _TIOCGPTPEER, _TIOCGEXCL, _TIOCEXCL = 0x5420, 0x5441, 0x80045440, 0x540C
+_TIOCPKT, _TIOCGEXCL, _TIOCEXCL, _TIOCSCTTY, _TIOCSPGRP = 0x5420, 0x80045440, 0x540C, 0x540E, 0x5410
 _MAX_TRIES = 256
 
 _PTMX = (5, 2)
@@ -56,13 +61,6 @@ def _device(look: Look) -> tuple[int, int]:
     if not stat.S_ISCHR(look.stat.st_mode):
         return 0, 0
     return os.major(look.stat.st_rdev), os.minor(look.stat.st_rdev)
-
-
-def _word(fd: int, request: int) -> int:
-    try:
-        return int(struct.unpack("<i", fcntl.ioctl(fd, request, bytes(4)))[0])
-    except OSError:
-        return 0
 
 
 def _read_termios(fd: int) -> Termios | None:
@@ -95,12 +93,6 @@ def _session_of(device: int, tables: CaptureTables) -> tuple[int, int]:
     return known.get(device, (0, 0))
 
 
-def _warn_of_queue(look: Look, tables: CaptureTables) -> None:
-    waiting = _word(look.own, termios.FIONREAD)
-    if waiting:
-        tables.warnings.append(f"{waiting} bytes that wait to be read at {look.holder}, a terminal, are not captured")
-
-
 class PtyMasterKind(Kind):
     """The side that stands for the terminal itself."""
 
@@ -111,19 +103,19 @@ class PtyMasterKind(Kind):
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         fd = look.own
-        index = _word(fd, _TIOCGPTN)
-        _warn_of_queue(look, tables)
-        session, foreground = _session_of(os.makedev(136 + (index >> 8), index & 0xFF), tables)
+        index = tty_queues.word(fd, _TIOCGPTN)
         return PtyMaster(
             index=index,
             path=pack_path(look.link),
-            locked=bool(_word(fd, _TIOCGPTLCK)),
-            packet=bool(_word(fd, _TIOCGPKT)),
+            locked=bool(tty_queues.word(fd, _TIOCGPTLCK)),
+            packet=bool(tty_queues.word(fd, _TIOCGPKT)),
             hung_up=_hung_up(fd),
             termios=_read_termios(fd),
-            session=session,
-            foreground=foreground,
         )
+
+    def capture_links(self, index: int, look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
+        if not entry.locked and not entry.hung_up:
+            tty_queues.capture(look, entry, tables)
 
     def rebuild(self, index: int, entry: PtyMaster, tables: RebuildTables) -> None:
         masters: dict[int, int] = tables.cache.setdefault("pty masters", {})
@@ -131,13 +123,14 @@ class PtyMasterKind(Kind):
         fd = _new_master(path if path in ("/dev/ptmx", "/dev/pts/ptmx") else "/dev/ptmx", entry.index)
         tables.own[index] = fd
         masters.setdefault(entry.index, fd)
-        number = _word(fd, _TIOCGPTN)
+        number = tty_queues.word(fd, _TIOCGPTN)
         if number != entry.index:
             who = tables.who(index)
             tables.warn(f"/dev/pts/{entry.index} is in use; the terminal at {who} is /dev/pts/{number} now")
         _set_up(fd, entry)
 
     def settle(self, index: int, entry: PtyMaster, tables: RebuildTables) -> None:
+        tty_queues.fill(tables.own[index], entry)
         set_status_flags(tables.own[index], entry.flags)
         if entry.locked:
             fcntl.ioctl(tables.own[index], _TIOCSPTLCK, struct.pack("<i", 1))
@@ -155,7 +148,7 @@ def _new_master(path: str, wanted: int) -> int:
     try:
         while True:
             fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-            number = _word(fd, _TIOCGPTN)
+            number = tty_queues.word(fd, _TIOCGPTN)
             if number == wanted:
                 return fd
             spare.append(fd)
@@ -172,17 +165,14 @@ def _set_up(fd: int, entry: PtyMaster) -> None:
     if entry.packet:
         fcntl.ioctl(fd, _TIOCPKT, struct.pack("<i", 1))
     if entry.hung_up:
-        os.close(_open_slave(fd, os.O_RDWR))
-
-
-def _open_slave(master: int, flags: int) -> int:
-    return fcntl.ioctl(master, _TIOCGPTPEER, flags | os.O_NOCTTY | os.O_CLOEXEC)
+        os.close(tty_queues.open_slave(fd, os.O_RDWR))
 
 
 class TerminalKind(Kind):
     """The side a program has: of a pseudo-terminal, a console, a serial line."""
 
     entry = Terminal
+    every_process = True  # one of them may be the leader of the session that it controls
 
     def matches(self, look: Look) -> bool:
         major, minor = _device(look)
@@ -203,7 +193,7 @@ class TerminalKind(Kind):
             index=(major - 136) * 256 + minor if major in _SLAVE_MAJORS else -1,
             ctime_ns=look.stat.st_ctime_ns,
             termios=_read_termios(look.own),
-            exclusive=bool(_word(look.own, _TIOCGEXCL)),
+            exclusive=bool(tty_queues.word(look.own, _TIOCGEXCL)),
             session=session,
             foreground=foreground,
         )
@@ -212,7 +202,6 @@ class TerminalKind(Kind):
         masters = (i.index for i in tables.descriptions if isinstance(i, PtyMaster))
         if entry.index >= 0 and entry.index in masters:
             entry.other = OTHER_INSIDE
-            _warn_of_queue(look, tables)
 
     def rebuild(self, index: int, entry: Terminal, tables: RebuildTables) -> None:
         if entry.other == OTHER_OUTSIDE:
@@ -221,6 +210,8 @@ class TerminalKind(Kind):
             _inside(index, entry, tables)
 
     def finish(self, index: int, entry: Terminal, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
+        if pid == entry.session:
+            _make_controlling(entry, tables, workshop, fd)
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -231,10 +222,21 @@ def _inside(index: int, entry: Terminal, tables: RebuildTables) -> None:
         every = enumerate(tables.descriptions)
         at, master = next((i, m) for i, m in every if isinstance(m, PtyMaster) and m.index == entry.index)
         PtyMasterKind().rebuild(at, master, tables)
-    fd = tables.own[index] = _open_slave(masters[entry.index], open_flags(entry.flags))
+    fd = tables.own[index] = tty_queues.open_slave(masters[entry.index], open_flags(entry.flags))
     set_status_flags(fd, entry.flags)
     if entry.exclusive:
         fcntl.ioctl(fd, _TIOCEXCL)
+
+
+def _make_controlling(entry: Terminal, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
+    """From inside the session's leader: its controlling terminal and the foreground process group."""
+    group = tables.pids.get(entry.foreground, entry.foreground)
+    try:
+        workshop.call("ioctl", fd, _TIOCSCTTY, 0)
+        workshop.call("ioctl", fd, _TIOCSPGRP, workshop.put(struct.pack("<i", group)))
+    except OSError as error:
+        path = unpack_path(entry.path)
+        tables.warn(f"{path} cannot control session {entry.session} again: {error.strerror}")
 
 
 def _outside(index: int, entry: Terminal, tables: RebuildTables) -> int:
@@ -262,7 +264,7 @@ def _same_terminal(entry: Terminal, tables: RebuildTables) -> int:
         same = stat.S_ISCHR(found.st_mode) and found.st_rdev == entry.device
         if not same or (entry.index >= 0 and not (tables.boot_id_same and found.st_uid == os.geteuid())):
             return -1
-        fd = os.open(path, open_flags(entry.flags) | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = open_path(path, entry.flags | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EACCES, errno.EIO, errno.ENXIO, errno.ENODEV, errno.EPERM):
             return -1
