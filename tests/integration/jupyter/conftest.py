@@ -26,9 +26,15 @@ def jupyter(stage: Stage) -> Jupyter:
 
 
 @pytest.fixture(params=["ourselves", "as_user"])
-def any_stage(request: pytest.FixtureRequest, processes: ProcessTracker, tmp_path: Path) -> Iterator[Stage]:
+def any_stage(
+    request: pytest.FixtureRequest,
+    ourselves: User,
+    as_user: User,  # asked for before `processes`, which ends at the test's end what was started after it
+    processes: ProcessTracker,
+    tmp_path: Path,
+) -> Iterator[Stage]:
     """A stage of our own, then one of an ordinary user without any capability."""
-    user: User = request.getfixturevalue(request.param)
+    user = ourselves if request.param == "ourselves" else as_user
     folder = tmp_path if user.is_ourselves else request.getfixturevalue("user_dir")
     stage = Stage(user, folder, processes)
     yield stage

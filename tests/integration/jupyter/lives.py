@@ -124,7 +124,8 @@ def spoil(client: Client) -> None:
 
 
 def assert_whole(client: Client) -> None:
-    assert client.value("check()") == WANTED
+    found = client.value("check()")
+    assert found == WANTED, {key: value for key, value in found.items() if value != WANTED.get(key)}
 
 
 def assert_usable(client: Client) -> None:

@@ -190,13 +190,17 @@ class Stage:
         file = file or self.connection_file()
         words = [sys.executable, "-m", "ipykernel_launcher", "-f", file, *arguments]
         log = (self.folder / f"{file.stem}.log").open("wb")
+        self.user.give(Path(log.name))
         with log:
             process = self.processes.start(
                 self.user.command(words, cwd=self.folder / "work"), env=self.environ, stdout=log, stderr=log
             )
         jupyter = Jupyter(process.pid, file, Client(file), self.user, self.environ)
         self.started.append(jupyter)
-        jupyter.client.ready()
+        try:
+            jupyter.client.ready()
+        except RuntimeError as error:
+            raise AssertionError(f"the Jupyter kernel does not answer: {Path(log.name).read_text()}") from error
         return jupyter
 
     def close(self) -> None:
