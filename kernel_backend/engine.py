@@ -191,7 +191,7 @@ def _leave(frozen: FrozenTree, leave: str) -> None:
         for pid, process in reversed(frozen.processes.items()):
             with process.borrow() as borrowed:  # its children are dead: free their pids, init may be slow to do it
                 reap_all(borrowed.call)
-            stub.kill_and_collect(pid)
+            stub.kill_and_collect(pid, process.threads)
             process.threads.clear()
 
 
@@ -339,7 +339,7 @@ def _empty(frozen: FrozenTree, process: Process) -> None:
     leader.set_options(stub.STUB_OPTIONS)
     for pid in reversed(list(frozen.processes)):
         if pid != process.pid:
-            stub.kill_and_collect(pid)
+            stub.kill_and_collect(pid, frozen.processes[pid].threads)
             frozen.processes[pid].threads.clear()
     stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
     leader.set_sigmask(ALL_BUT_SIGTRAP)

@@ -534,10 +534,11 @@ def _find_call(pid: int, start: int, end: int) -> int:
 
 def abandon(rebuild: Rebuild, leader: Thread | None) -> None:
     """End everything that was half made; no junk process stays."""
-    tids = {building.pid for building in rebuild.built.values()} | {t.tgid for t in rebuild.zombies.values()}
-    if leader is not None:
-        tids.add(leader.tgid)
-    for pid in tids:
-        stub.kill_and_collect(pid)
+    for building in reversed(rebuild.built.values()):
+        stub.kill_and_collect(building.pid, [thread.tid for thread in building.threads.values()])
+    for thread in rebuild.zombies.values():
+        stub.kill_and_collect(thread.tgid)
+    if leader is not None and not rebuild.built:
+        stub.kill_and_collect(leader.tgid)
     if rebuild.init is not None:
         stub.kill_and_collect(rebuild.init.thread.tgid)

@@ -102,12 +102,18 @@ def end_threads(threads: Iterable[Thread], gadget: int) -> None:
             continue
 
 
-def kill_and_collect(pid: int) -> None:
-    """End a process that we trace and take its remains, as its tracer."""
+def kill_and_collect(pid: int, tids: Iterable[int] = ()) -> None:
+    """End a process that we trace and take its remains, as its tracer.
+
+    `tids` are its traced threads: each must be waited for before the leader, whose end is announced only then.
+    """
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+    for tid in tids:
+        if tid != pid:
+            collect(tid)
     collect(pid)
 
 
