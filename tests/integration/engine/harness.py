@@ -63,10 +63,13 @@ class Engine:
         out_path = self.folder / "command.out"
         # files, not pipes: a restored tree may hold our end of a pipe open for as long as it lives
         with out_path.open("w+") as out, (self.folder / "command.err").open("w+") as err:
-            done = subprocess.run(
-                self.argv(*words), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                env=self.environ(), timeout=COMMAND_LIMIT_S,
-            )  # fmt: skip
+            try:
+                done = subprocess.run(
+                    self.argv(*words), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                    env=self.environ(), timeout=COMMAND_LIMIT_S,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                fail(f"{words[0]} does not end within {COMMAND_LIMIT_S:.0f} s")
             out.seek(0)
             err.seek(0)
             return Finished(done.returncode, out.read(), err.read())

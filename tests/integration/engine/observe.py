@@ -14,6 +14,8 @@ STATUS = (
 ).split()
 THREAD_STATUS = "Name SigPnd SigBlk Cpus_allowed".split()
 
+OPENED_WITH = os.O_NOFOLLOW | 0o100000  # said to open(2), of no effect afterwards; the second is O_LARGEFILE
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -58,9 +60,7 @@ def _status(process: Path, keys: list[str]) -> dict[str, str]:
 
 
 def _path_of(name: str) -> str:
-    if name.endswith("(deleted)"):
-        return "(deleted)"  # what replaces it may have another name
-    return name
+    return "" if name.endswith("(deleted)") else name  # what replaces a deleted file may have another name
 
 
 def _maps(process: Path) -> list[str]:
@@ -87,5 +87,6 @@ def _descriptors(process: Path) -> dict[int, str]:
         fields = dict(re.findall(r"^(pos|flags):\s+(\d+)$", info, re.M))
         if re.fullmatch(r"/dev/pts/\d+", target):
             target = "/dev/pts"  # another number is another terminal's chance
-        found[int(link.name)] = f"{target} at {fields.get('pos')} with flags {fields.get('flags')}"
+        flags = int(fields.get("flags", "0"), 8) & ~OPENED_WITH
+        found[int(link.name)] = f"{target} at {fields.get('pos')} with flags {flags:#o}"
     return found

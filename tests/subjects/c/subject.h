@@ -13,6 +13,7 @@
 #ifndef SUBJECT_H
 #define SUBJECT_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -125,6 +126,26 @@ UNUSED static void subject_tick(void)
 {
     struct timespec tick = {.tv_nsec = 2000000};
     nanosleep(&tick, NULL);
+}
+
+/* Wait until all other threads of this process, `count` of them, sleep in a system call. */
+UNUSED static void subject_all_asleep(int count)
+{
+    for (int asleep = 0; asleep != count; subject_tick()) {
+        asleep = 0;
+        DIR *tasks = opendir("/proc/self/task");
+        for (struct dirent *task; tasks && (task = readdir(tasks));) {
+            char path[300], line[512] = "", *end;
+            snprintf(path, sizeof path, "/proc/self/task/%s/stat", task->d_name);
+            FILE *stat = atoi(task->d_name) ? fopen(path, "r") : NULL;
+            if (!stat)
+                continue;
+            if (fgets(line, sizeof line, stat) && (end = strrchr(line, ')')) && end[2] == 'S')
+                asleep++;
+            fclose(stat);
+        }
+        closedir(tasks);
+    }
 }
 
 /* Be ready, and wait to go on. `spoil` breaks the state under test; NULL where there is no way to. */

@@ -1,19 +1,29 @@
-/* A layout with neighbours, holes and odd pieces: /proc/self/maps shows the same ranges and rights. */
+/* A layout with neighbours, holes and odd pieces: /proc/self/maps shows the same ranges and rights. Neighbours with the
+   same rights count as one: whether the OS kernel merges them depends on its bookkeeping of shared pages. */
 #include "../subject.h"
 #include <sys/mman.h>
 
 static char *take(void)
 {
-    size_t room = 1 << 18, used = 0;
+    size_t room = 1 << 18, used = 0, line_at = 0;
+    unsigned long first = 0, last = 0;
+    char last_rights[5] = "";
     char *text = calloc(1, room), line[4400];
     FILE *maps = fopen("/proc/self/maps", "r");
     while (fgets(line, sizeof line, maps)) {
-        unsigned long low, high, offset;
+        unsigned long low, high;
         char rights[5];
-        sscanf(line, "%lx-%lx %4s %lx", &low, &high, rights, &offset);
+        sscanf(line, "%lx-%lx %4s", &low, &high, rights);
         if (strstr(line, "[stack]") || strstr(line, "[heap]") || strstr(line, "[vsyscall]"))
             continue; /* may grow meanwhile */
-        used += (size_t)snprintf(text + used, room - used, "%lx-%lx %s\n", low, high, rights);
+        if (low == last && strcmp(rights, last_rights) == 0)
+            used = line_at; /* write the line again, longer */
+        else
+            first = low;
+        line_at = used;
+        used += (size_t)snprintf(text + used, room - used, "%lx-%lx %s\n", first, high, rights);
+        last = high;
+        memcpy(last_rights, rights, sizeof rights);
     }
     fclose(maps);
     return text;

@@ -36,6 +36,7 @@ int main(int argc, char **argv)
     MUST0(pthread_create(&threads[1], NULL, writer, NULL));
     while (!reading || !writing)
         subject_tick();
+    subject_all_asleep(2);
     subject_wait(NULL);
     EXPECT(!was_read && !was_written, "a call ended by itself");
     MUST(write(empty[1], "hello", 5));

@@ -36,6 +36,7 @@ int main(int argc, char **argv)
     pthread_t threads[2];
     MUST0(pthread_create(&threads[0], NULL, in_epoll, NULL));
     MUST0(pthread_create(&threads[1], NULL, in_pause, NULL));
+    subject_all_asleep(2);
     subject_wait(NULL);
     MUST(write(ends[1], "x", 1));
     MUST0(pthread_kill(threads[1], SIGUSR1));

@@ -34,6 +34,7 @@ int main(int argc, char **argv)
     started = subject_now(CLOCK_MONOTONIC);
     MUST0(pthread_create(&threads[0], NULL, unlimited, NULL));
     MUST0(pthread_create(&threads[1], NULL, limited, NULL));
+    subject_all_asleep(2);
     subject_wait(NULL);
     word = 1;
     syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);

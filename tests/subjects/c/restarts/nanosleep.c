@@ -37,6 +37,7 @@ int main(int argc, char **argv)
     started = subject_now(CLOCK_MONOTONIC);
     MUST0(pthread_create(&threads[0], NULL, relative, NULL));
     MUST0(pthread_create(&threads[1], NULL, until, NULL));
+    subject_all_asleep(2);
     subject_wait(NULL);
     for (int i = 0; i < 2; i++)
         MUST0(pthread_join(threads[i], NULL));

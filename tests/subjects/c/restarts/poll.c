@@ -56,6 +56,7 @@ int main(int argc, char **argv)
         MUST(pipe(ends[i]));
         MUST0(pthread_create(&threads[i], NULL, run, (void *)i));
     }
+    subject_all_asleep(COUNT);
     subject_wait(NULL);
     written = true;
     for (int i = 0; i < COUNT; i++) {

@@ -42,6 +42,7 @@ int main(int argc, char **argv)
     for (long i = 0; i < 3; i++)
         MUST0(pthread_create(&threads[i], NULL, run, (void *)i));
     pthread_barrier_wait(&set);
+    subject_all_asleep(3);
     subject_wait(NULL);
     pthread_barrier_wait(&checked);
     for (int i = 0; i < 3; i++)

@@ -35,6 +35,7 @@ int main(int argc, char **argv)
     MUST0(pthread_create(&thread, NULL, run, NULL));
     while (!suspended)
         subject_tick();
+    subject_all_asleep(1);
     subject_wait(NULL);
     EXPECT(!seen, "sigsuspend ended without its signal");
     MUST0(pthread_kill(thread, SIGUSR1));

@@ -26,6 +26,7 @@ int main(int argc, char **argv)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     pthread_t thread;
     MUST0(pthread_create(&thread, NULL, run, NULL));
+    subject_all_asleep(1);
     subject_wait(NULL);
     EXPECT(!got, "the wait ended without a signal");
     MUST(sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = 31}));

@@ -31,6 +31,7 @@ int main(int argc, char **argv)
     for (long i = 0; i < COUNT; i++)
         MUST0(pthread_create(&threads[i], NULL, run, (void *)i));
     pthread_barrier_wait(&set);
+    subject_all_asleep(COUNT);
     subject_wait(NULL);
     pthread_barrier_wait(&checked);
     for (int i = 0; i < COUNT; i++)

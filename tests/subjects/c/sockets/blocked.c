@@ -32,6 +32,7 @@ int main(int argc, char **argv)
     pthread_t threads[2];
     MUST0(pthread_create(&threads[0], NULL, accepting, NULL));
     MUST0(pthread_create(&threads[1], NULL, receiving, NULL));
+    subject_all_asleep(2);
     subject_wait(NULL);
     EXPECT(!accepted && !received, "a call ended by itself");
     send_filled(connected_to(&at), 10, 1);

@@ -35,6 +35,7 @@ int main(int argc, char **argv)
         seen = waiting;
         pthread_mutex_unlock(&mutex);
     }
+    subject_all_asleep(COUNT);
     subject_wait(NULL);
     MUST0(pthread_mutex_lock(&mutex));
     EXPECT(woken == 0, "%d threads woke by themselves", woken);

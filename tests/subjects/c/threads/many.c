@@ -28,6 +28,7 @@ int main(int argc, char **argv)
         MUST0(pthread_create(&threads[i], &small, run, (void *)i));
     pthread_barrier_wait(&set);
     long before = atol(subject_proc("status", "Threads:"));
+    subject_all_asleep((int)count);
     subject_wait(NULL);
     EXPECT(atol(subject_proc("status", "Threads:")) == before, "the number of threads changed");
     pthread_barrier_wait(&checked);

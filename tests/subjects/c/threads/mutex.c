@@ -46,6 +46,7 @@ int main(int argc, char **argv)
         MUST0(pthread_create(&threads[i], NULL, run, NULL));
     while (waiting < COUNT)
         subject_tick();
+    subject_all_asleep(COUNT);
     subject_wait(NULL);
     EXPECT(passed == 0, "%d threads got a mutex that was held", passed);
     MUST0(pthread_create(&other, NULL, try_all, NULL));

@@ -31,6 +31,7 @@ int main(int argc, char **argv)
         MUST0(pthread_create(&threads[i], NULL, run, (void *)i));
     pthread_barrier_wait(&set);
     MUST0(pthread_setname_np(pthread_self(), "the main one"));
+    subject_all_asleep(COUNT);
     subject_wait(spoil);
     char now[16];
     MUST0(pthread_getname_np(pthread_self(), now, sizeof now));

@@ -45,6 +45,7 @@ int main(int argc, char **argv)
     MUST0(pthread_create(&threads[1], NULL, waiter, NULL));
     while (!held || !waiting)
         subject_tick();
+    subject_all_asleep(2);
     subject_wait(NULL);
     MUST(syscall(SYS_get_robust_list, 0, &head_after, &length));
     EXPECT(head_before == head_after, "the robust list is at %p", head_after);

@@ -40,6 +40,7 @@ int main(int argc, char **argv)
     for (long i = 0; i < COUNT; i++)
         MUST0(pthread_create(&threads[i], NULL, run, (void *)i));
     pthread_barrier_wait(&set);
+    subject_all_asleep(COUNT);
     subject_wait(NULL);
     EXPECT(sched_getscheduler(0) == SCHED_OTHER, "the main thread's policy changed");
     pthread_barrier_wait(&checked);

@@ -45,6 +45,7 @@ int main(int argc, char **argv)
     MUST0(pthread_create(&threads[0], NULL, wait_sem, NULL));
     MUST0(pthread_create(&threads[1], NULL, wait_barrier, NULL));
     MUST0(pthread_create(&threads[2], NULL, wait_lock, NULL));
+    subject_all_asleep(3);
     subject_wait(NULL);
     int value = -1;
     sem_getvalue(&full, &value);

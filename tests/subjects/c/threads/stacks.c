@@ -49,6 +49,7 @@ int main(int argc, char **argv)
     pthread_t thread;
     MUST0(pthread_create(&thread, NULL, run, (void *)9L));
     pthread_barrier_wait(&set);
+    subject_all_asleep(1);
     subject_wait(NULL);
     pthread_barrier_wait(&checked);
     MUST0(pthread_join(thread, NULL));

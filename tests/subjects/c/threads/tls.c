@@ -32,6 +32,7 @@ int main(int argc, char **argv)
         MUST0(pthread_create(&threads[i], NULL, run, (void *)i));
     pthread_barrier_wait(&set);
     value = 78;
+    subject_all_asleep(COUNT);
     subject_wait(NULL);
     EXPECT(value == 78, "the main thread's variable is %lu", (unsigned long)value);
     pthread_barrier_wait(&checked);
