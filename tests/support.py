@@ -82,6 +82,10 @@ def blocked_folders(paths: Sequence[Path]) -> list[Path]:
     return sorted(blocked)
 
 
+# Processes that serve more than one test: no stray of the test that happened to start them.
+SERVANTS: set[int] = set()
+
+
 # A root's checkout or interpreter often lies below a folder that only root may pass (/root, a mktemp -d). Opening
 # that folder to everybody would change the machine, copying a gigabyte of packages would take longer than the tests:
 # so the ordinary user gets a mount namespace in which the closed folders hold nothing but what the tests need.
@@ -119,6 +123,7 @@ def open_view(needed: Sequence[Path]) -> Iterator[tuple[str, ...]]:
         ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", _OPEN_VIEW],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ, text=True,
     )  # fmt: skip
+    SERVANTS.add(keeper.pid)
     assert keeper.stdin is not None
     assert keeper.stdout is not None
     assert keeper.stderr is not None
@@ -129,6 +134,7 @@ def open_view(needed: Sequence[Path]) -> Iterator[tuple[str, ...]]:
     finally:
         keeper.stdin.close()
         keeper.wait()
+        SERVANTS.discard(keeper.pid)
         keeper.stdout.close()
         keeper.stderr.close()
 
@@ -202,7 +208,7 @@ class ProcessTracker:
 
     def strays(self) -> list[int]:
         """Children that the test neither started nor adopted, zombies included."""
-        known = self.before | self.restored | {popen.pid for popen in self.popens}
+        known = SERVANTS | self.before | self.restored | {popen.pid for popen in self.popens}
         return sorted(children_of(os.getpid()) - known)
 
     def reap(self, pid: int, timeout_s: float = 10.0) -> int | None:

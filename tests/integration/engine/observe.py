@@ -21,6 +21,7 @@ OPENED_WITH = os.O_NOFOLLOW | 0o100000  # said to open(2), of no effect afterwar
 class Observed:
     """One process as /proc shows it."""
 
+    user_namespace: str
     status: dict[str, str]
     threads: list[dict[str, str]]
     maps: list[str]
@@ -28,10 +29,12 @@ class Observed:
 
     def differences(self, other: Observed) -> list[str]:
         """What `other` (afterwards) shows differently, one line each."""
+        same_namespace = self.user_namespace == other.user_namespace
         found = [
             f"status {key}: {value!r} became {other.status.get(key)!r}"
             for key, value in self.status.items()
-            if other.status.get(key) != value
+            # a user namespace of one's own has a bounding set of its own
+            if other.status.get(key) != value and (same_namespace or key != "CapBnd")
         ]
         if self.threads != other.threads:
             found.append(f"threads: {self.threads} became {other.threads}")
@@ -48,7 +51,8 @@ def observe(pid: int) -> Observed:
     """Read everything about `pid`."""
     process = Path(f"/proc/{pid}")
     threads = [_status(task, THREAD_STATUS) for task in sorted(process.glob("task/*"), key=lambda t: int(t.name))]
-    return Observed(_status(process, STATUS), threads, _maps(process), _descriptors(process))
+    user_namespace = os.readlink(process / "ns/user")
+    return Observed(user_namespace, _status(process, STATUS), threads, _maps(process), _descriptors(process))
 
 
 def _status(process: Path, keys: list[str]) -> dict[str, str]:
