@@ -34,6 +34,9 @@ _TCP = {1: _INT, 3: _INT, 4: _INT, 5: _INT, 6: _INT, 7: _INT, 8: _INT, 9: _INT, 
 _UDP = {1: _INT, 100: _INT, 103: _INT, 104: _INT}
 _BEFORE_BINDING = {(1, SO_REUSEADDR), (1, SO_REUSEPORT), (1, 25), (0, 15), (0, 19), (0, 24), (41, 26)}
 
+# A stream can be asked for these, and may answer anything (an accepted socket does), but not told.
+_MULTICAST = {(0, 32), (0, 33), (0, 34), (0, 49), (41, 17), (41, 18), (41, 19), (41, 29)}
+
 _defaults: dict[tuple[int, int], dict[tuple[int, int], bytes]] = {}
 
 
@@ -58,7 +61,8 @@ def _candidates(family: int, kind: int) -> Iterator[tuple[int, int, int]]:
         tables[socket.IPPROTO_IPV6] = _IPV6
     for level, names in tables.items():
         for name, size in names.items():
-            yield level, name, size
+            if kind != socket.SOCK_STREAM or (level, name) not in _MULTICAST:
+                yield level, name, size
 
 
 def _read_all(s: socket.socket, family: int, kind: int) -> dict[tuple[int, int], bytes]:
