@@ -106,13 +106,12 @@ class JupyterHandler(Handler):
             "environ": dict(os.environ),
         }
 
-    def pass_on(self, send: Callable[[dict[str, Any]], None]) -> None:
-        """From `prepare_restart` until this process is replaced: call `send` with every request that arrives.
-
-        It is called on another thread, with ``{"handed": [request]}``, to be handed over behind what was
-        prepared.
-        """
-        self._inbox.pass_on(lambda frames: send({"handed": encode([frames])}))
+    def late_requests(self) -> list[list[str]]:
+        """What arrived since `prepare_restart` or the last call: to be handed over behind the rest."""
+        late = self._inbox.take_late()
+        if self._drained is not None:
+            self._drained.taken.extend(late)
+        return encode(late)
 
     def restart_failed(self, prepared: dict[str, Any]) -> None:
         """The restart that was prepared does not take place: the present goes on, requests in order."""

@@ -17,7 +17,7 @@ import base64
 import inspect
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -33,7 +33,6 @@ class Parked:
     """What arrived while the door was shut. Used on the shell thread only."""
 
     frames: list[tuple[float, list[Any]]] = field(default_factory=list)
-    listener: Callable[[list[bytes]], None] | None = None
 
 
 @dataclass
@@ -69,9 +68,9 @@ class Inbox:
         taken = [_plain(frames) for frames in self._take_from_main()]
         return Drained(held, taken + self._run(self._take_parked()))
 
-    def pass_on(self, send: Callable[[list[bytes]], None]) -> None:
-        """After `drain`: pass on, from the shell thread, what arrives. It stays parked here all the same."""
-        self._run(self._pass_on(send))
+    def take_late(self) -> list[list[bytes]]:
+        """What arrived since the last `drain` or `take_late`."""
+        return self._run(self._take_parked()) if self._parked is not None else []
 
     def put_back(self, taken: Sequence[Sequence[bytes]]) -> None:
         """What `drain` took goes back to the front of the queue, and all goes on as usual."""
@@ -100,18 +99,9 @@ class Inbox:
             async with thread.asyncio_lock:
                 pass
 
-    async def _pass_on(self, send: Callable[[list[bytes]], None]) -> None:
-        if self._parked is not None:
-            for _, frames in self._parked.frames:
-                send(_plain(frames))
-            self._parked.listener = send
-
     def _arrived(self, frames: list[Any]) -> None:
-        parked = self._parked
-        if parked is not None:
-            parked.frames.append((time.time(), frames))
-            if parked.listener is not None:
-                parked.listener(_plain(frames))
+        if self._parked is not None:
+            self._parked.frames.append((time.time(), frames))
 
     async def _take_parked(self) -> list[list[bytes]]:
         self._read_socket()

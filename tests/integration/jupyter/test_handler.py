@@ -79,7 +79,7 @@ def test_requests_of_an_async_cell_are_aborted_too(jupyter: Jupyter) -> None:
 def test_a_restart_that_fails_gives_the_queue_back_in_order(jupyter: Jupyter) -> None:
     client = arrive(jupyter)
     first = client.send(
-        "time.sleep(.3); p = handler.prepare_restart(); late = []; handler.pass_on(late.append); time.sleep(.3); "
+        "time.sleep(.3); p = handler.prepare_restart(); time.sleep(.3); late = handler.late_requests(); "
         "handler.restart_failed(p); print(len(p['handed']), len(late)); raise RuntimeError('no image')",
         stop_on_error=False,
     )

@@ -254,3 +254,64 @@ def test_a_new_client_finds_the_restored_one_by_its_connection_file(any_stage: S
         assert {**found, "random": True} == WANTED
     finally:
         other.close()
+
+
+def test_a_rewind_into_the_middle_of_a_cell_ends_the_cell_that_asked(any_stage: Stage) -> None:
+    """The image was taken from outside while a cell ran; its rest now runs as the %restart cell."""
+    client = with_extension(any_stage).client
+    client.run("import time; base = 1")
+    cell = client.send("for i in range(100):\n    print(i); time.sleep(.02)\nprint('base', base)")
+    assert client.listen(lambda: "\n20\n" in client.cells[cell].text, 20)
+    nbcr(any_stage, "checkpoint", any_stage.started[0].pid, "--name", "middle")
+    client.wait(cell)
+    client.run("base = 2")
+    asked = client.send("%restart middle")
+    follower = client.send("print('after', base)")
+    done, after = client.wait(asked, follower, timeout_s=60)
+    lines = done.text.splitlines()
+    assert lines[-2:] == ["99", "base 1"]
+    assert lines[0].isdecimal()
+    assert [int(line) for line in lines[:-1]] == list(range(int(lines[0]), 100))
+    assert after.text == "after 1\n"
+    assert (done.replies, done.idles, after.replies, after.idles) == (1, 1, 1, 1)
+
+
+def test_a_rewind_to_an_idle_moment_ends_the_cell_that_asked(any_stage: Stage) -> None:
+    client = with_extension(any_stage).client
+    client.run("x = 1")
+    nbcr(any_stage, "checkpoint", any_stage.started[0].pid, "--name", "idle")
+    client.run("x = 2")
+    asked = client.send("%restart idle")
+    follower = client.send("print(x)")
+    done, after = client.wait(asked, follower, timeout_s=60)
+    assert (done.status, done.replies, done.idles) == ("ok", 1, 1)
+    assert after.text == "1\n"
+
+
+def test_requests_sent_while_a_restart_is_under_way_are_answered(any_stage: Stage) -> None:
+    client = with_extension(any_stage).client
+    client.run("import time, numpy; ballast = numpy.random.rand(1 << 24)")
+    client.run("result = get_ipython().run_line_magic('checkpoint', 'c'); time.sleep(.1)")
+    sent = [client.send("%restart c")]
+    for number in range(20):
+        client.listen(lambda: False, 0.02)
+        sent.append(client.send(f"print({number})"))
+    asked, *rest = client.wait(*sent, timeout_s=60)
+    assert asked.status == "ok"
+    assert [c.text for c in rest] == [f"{n}\n" for n in range(20)]
+
+
+def test_text_that_was_printed_before_the_image_is_not_printed_again(any_stage: Stage) -> None:
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    cell = client.send("import time\nfor i in range(300):\n    print(i, flush=i % 3 == 0); time.sleep(.01)")
+    assert client.listen(lambda: "\n50\n" in client.cells[cell].text, 20)
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "printing")
+    kill(any_stage, jupyter)
+    client.quiet()
+    before = client.cells[cell].text.splitlines()
+    revive(any_stage, "printing")
+    (done,) = client.wait(cell)
+    after = [int(line) for line in done.text.splitlines()[len(before) :] if line]
+    assert after == list(range(after[0], 300)), "the restored life goes on where the image was taken"
+    assert after[0] > 50
