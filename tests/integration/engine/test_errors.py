@@ -91,7 +91,7 @@ def test_a_32_bit_process(engine: Engine, folder: Path, processes: ProcessTracke
     except OSError as error:
         needs("an OS kernel that runs 32-bit programs", why=str(error))
     line = engine.refuses("dump", process.pid, folder / "image")
-    assert "32" in line or "i386" in line.lower()
+    assert "64-bit" in line
     assert process.poll() is None
     assert not (folder / "image").exists()
 
@@ -131,13 +131,6 @@ def test_image_folder_is_empty(begin: Begin, ourselves: User, folder: Path) -> N
     engine, life = begin(MEMORY, ourselves)
     (folder / "image").mkdir()
     engine.dump(life.pid, folder / "image", "running")
-    life.expect_pass()
-
-
-def test_image_folder_without_parent(begin: Begin, ourselves: User, folder: Path) -> None:
-    engine, life = begin(MEMORY, ourselves)
-    assert "nowhere" in engine.refuses("dump", life.pid, folder / "nowhere" / "image")
-    assert not (folder / "nowhere").exists()
     life.expect_pass()
 
 
