@@ -230,6 +230,8 @@ class UnixSocket(_Base, tag="unix"):
     shutdown: int = 0  # 1: no more receiving, 2: no more sending
     queue: list[Message] = []
     early: list[Message] = []  # sent on a connection that was not accepted yet
+    unread: int = 0  # of such a connection: what the OS kernel counts for it
+    lost: bool = False  # and it could not be read
     options: list[SocketOption] = []
 
 
@@ -249,6 +251,8 @@ class TcpSocket(_Base, tag="tcp"):
     other: str = OTHER_CLOSED
     queue: bytes = b""
     early: bytes = b""  # sent on a connection that was not accepted yet
+    sent: int = 0  # on such a connection, bytes
+    lost: bool = False  # and they could not be read
     options: list[SocketOption] = []
 
 

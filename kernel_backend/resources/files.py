@@ -286,7 +286,8 @@ class ProcFileKind(Kind):
         ours = self._pid(entry, tables)
         if ours < 0:
             return
-        path = re.sub(r"^/proc/\d+", f"/proc/{tables.pids[ours]}", unpack_path(entry.path))
+        new = "self" if ours == pid else str(tables.pids[ours])  # other numbers may be those of a pid namespace
+        path = re.sub(r"^/proc/\d+", f"/proc/{new}", unpack_path(entry.path))
         address = workshop.put(os.fsencode(path) + b"\0")
         try:
             made = workshop.call("open", address, open_flags(entry.flags))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported
-from kernel_backend.host import proc
+from kernel_backend.host import proc, sockdiag
 from kernel_backend.image.descriptions import TcpSocket, UdpSocket
 from kernel_backend.resources import live_sockets, socket_options
 from kernel_backend.resources.descriptors import RebuildTables
@@ -63,6 +63,16 @@ def remote(entry: TcpSocket | UdpSocket) -> Address:
     return plain(entry.peer_host), entry.peer_port
 
 
+def bind(s: socket.socket, entry: TcpSocket | UdpSocket) -> None:
+    """Bind to the image's address, also when connections which are over still keep it."""
+    try:
+        s.bind(sockaddr(entry))
+    except OSError:
+        if not isinstance(entry, TcpSocket) or not sockdiag.end_time_wait(entry.port):
+            raise
+        s.bind(sockaddr(entry))
+
+
 def is_foreign(host: str) -> bool:
     """Whether an address is none of this host's: then nothing can be bound to it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -100,8 +110,13 @@ def connected_pair(one: TcpSocket, other: TcpSocket) -> tuple[int, int]:
     try:
         return _connect(one.family, sockaddr(one), other.family, sockaddr(other))
     except OSError:
-        near, far = loopback_pair(one.family, other.family)
-        return near, far
+        freed = [sockdiag.end_time_wait(entry.port) for entry in (one, other)]
+    if any(freed):
+        try:
+            return _connect(one.family, sockaddr(one), other.family, sockaddr(other))
+        except OSError:
+            pass
+    return loopback_pair(one.family, other.family)
 
 
 def loopback_pair(family: int, other_family: int = 0) -> tuple[int, int]:
@@ -183,7 +198,7 @@ def check_free(index: int, entry: TcpSocket | UdpSocket, kind: int, tables: Rebu
             socket_options.set_before_binding(probe, entry.options)
             if kind == _STREAM:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(sockaddr(entry))
+            bind(probe, entry)
             if kind == _STREAM:
                 probe.listen(1)
         except OSError as error:
@@ -193,7 +208,7 @@ def check_free(index: int, entry: TcpSocket | UdpSocket, kind: int, tables: Rebu
 def bind_or_elsewhere(s: socket.socket, index: int, entry: TcpSocket | UdpSocket, tables: RebuildTables) -> None:
     """Bind to the image's address, or to another port where that is allowed."""
     try:
-        s.bind(sockaddr(entry))
+        bind(s, entry)
     except OSError as error:
         if not _may_move(tables):
             raise _not_bound(index, entry, tables, error) from error
@@ -215,9 +230,15 @@ def _not_bound(
     why = f"in use by {holder}" if holder else (error.strerror or str(error))
     return HostUnsupported(
         f"{_shown(entry)}, where {tables.who(index)} listened, cannot be had: {why}",
-        hint="end that process (it may be the one the checkpoint was taken of), or restore into it",
+        hint=_hint(holder),
         host=entry.host, port=entry.port,
     )  # fmt: skip
+
+
+def _hint(holder: str) -> str:
+    if holder.startswith("connections"):
+        return "try again in a minute"
+    return "end that process (it may be the one the checkpoint was taken of), or restore into it"
 
 
 def _holder(entry: TcpSocket | UdpSocket) -> str:
@@ -233,7 +254,10 @@ def _holder(entry: TcpSocket | UdpSocket) -> str:
         if folder.name.isdecimal() and inodes & _links(folder):
             pid = int(folder.name)
             return f"process {pid} ({proc.stat(pid).comm})"
-    return "another user's process" if inodes else "somebody"
+    if inodes:
+        return "another user's process"
+    waiting = any(tcp.state == sockdiag.TIME_WAIT and tcp.local[1] == entry.port for tcp in sockdiag.tcp_entries())
+    return "connections that ended less than a minute ago" if waiting else "somebody"
 
 
 def _links(folder: Path) -> set[str]:

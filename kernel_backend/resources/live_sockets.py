@@ -6,16 +6,30 @@ description: nothing about it is changed before `adopt`, which runs when the pre
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
+import select
 import socket
 import stat
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from kernel_backend.errors import EngineError
+from kernel_backend.host import sockdiag
 from kernel_backend.image.descriptions import TcpSocket, UdpSocket, UnixSocket
 from kernel_backend.resources import socket_options
 from kernel_backend.resources.descriptors import O_ASYNC, RebuildTables
 from kernel_backend.tracee.inject import Workshop
 
 _F_SETFL = 4
+_ESTABLISHED = 1
+_SIOCOUTQNSD = 0x894B
+_DRAIN_BYTES = 1 << 20
+_CONTROL_BYTES = socket.CMSG_SPACE(4 * 253)
+_ON_THE_WAY_S = 1.0
 
 
 def family_of(fd: int) -> int:
@@ -77,6 +91,75 @@ def find_inode(inode: int, tables: RebuildTables) -> int:
     return next((fd for fd, facts in _present(tables).items() if facts[4] == inode), -1)
 
 
+def _by_inode(inode: int, tables: RebuildTables) -> int:
+    fd = find_inode(inode, tables)
+    return fd if fd >= 0 and _free(fd, tables) else -1
+
+
+def take_unix_pair(index: int, entry: UnixSocket, peer: UnixSocket, tables: RebuildTables) -> bool:
+    """Let both ends be the present's, when it has this very pair and neither end was shut down since."""
+    one, other = _by_inode(entry.inode, tables), _by_inode(peer.inode, tables)
+    if one < 0 or other < 0:
+        return False
+    now = sockdiag.unix_sockets()
+    ends = [now.get(entry.inode), now.get(peer.inode)]
+    for end, wanted in zip(ends, (entry, peer), strict=True):
+        if end is None or end.shutdown or end.name.rstrip(b"\0") != wanted.name.rstrip(b"\0"):
+            return False
+    assert ends[0] is not None
+    if ends[0].peer != peer.inode:
+        return False
+    _take_both((index, one), (entry.peer, other), tables)
+    return True
+
+
+def take_waiting_unix(index: int, entry: UnixSocket, tables: RebuildTables) -> bool:
+    """The same for a connection that waits to be accepted, and on which nothing was sent since."""
+    fd = _by_inode(entry.inode, tables)
+    now = sockdiag.unix_sockets().get(entry.inode) if fd >= 0 else None
+    if now is None or now.peer != 0 or now.shutdown or now.unread != entry.unread:
+        return False
+    take(index, fd, tables)
+    return True
+
+
+def find_connection(entry: TcpSocket, tables: RebuildTables) -> int:
+    """The present's end of the very same TCP connection, still whole, or -1."""
+    for fd, (family, kind, listening, address, _) in _present(tables).items():
+        if (family, kind) != (entry.family, socket.SOCK_STREAM) or listening or not isinstance(address, tuple):
+            continue
+        if address[:2] == (entry.host, entry.port) and _free(fd, tables):
+            with socket_options.borrowed(fd, family, kind) as s:
+                whole = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
+                if whole and s.getpeername()[:2] == (entry.peer_host, entry.peer_port):
+                    return fd
+    return -1
+
+
+def take_tcp_pair(index: int, entry: TcpSocket, peer: TcpSocket, tables: RebuildTables) -> bool:
+    """Let both ends of a connection be the present's."""
+    one, other = find_connection(entry, tables), find_connection(peer, tables)
+    if one < 0 or other < 0:
+        return False
+    _take_both((index, one), (entry.peer, other), tables)
+    return True
+
+
+def _take_both(one: tuple[int, int], other: tuple[int, int], tables: RebuildTables) -> None:
+    pairs: dict[int, int] = tables.cache.setdefault("pairs taken from the present", {})
+    for (index, fd), (second, _) in ((one, other), (other, one)):
+        take(index, fd, tables)
+        pairs[index] = second
+
+
+def pair_to_refill(index: int, tables: RebuildTables) -> int:
+    """The other end of a taken pair whose queues are still the present's; once. -1: nothing to do."""
+    pairs: dict[int, int] = tables.cache.get("pairs taken from the present", {})
+    other = pairs.pop(index, -1)
+    pairs.pop(other, None)
+    return other
+
+
 def take(index: int, fd: int, tables: RebuildTables) -> None:
     """Let a description be the present's."""
     tables.own[index] = os.dup(fd)
@@ -93,10 +176,41 @@ def adopt(index: int, flags: int, tables: RebuildTables, workshop: Workshop, fd:
     workshop.call("fcntl", fd, _F_SETFL, flags & ~os.O_ACCMODE & ~O_ASYNC)
 
 
-def drain(s: socket.socket) -> None:
-    """Throw away what waits in a datagram socket."""
+@contextmanager
+def no_way_back(index: int, tables: RebuildTables) -> Iterator[None]:
+    """The present is gone: a queue that cannot be put back is no reason to lose the rest."""
+    try:
+        yield
+    except (OSError, EngineError) as error:
+        tables.warn(f"the queue of the socket at {tables.who(index)} is not what it was: {error}")
+
+
+def drain(s: socket.socket) -> int:
+    """Throw away what waits to be received, descriptors in flight too; how many pieces that was."""
+    pieces = 0
     while True:
         try:
-            s.recvmsg(0, 0, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
+            data, control, _, _ = s.recvmsg(_DRAIN_BYTES, _CONTROL_BYTES, socket.MSG_DONTWAIT)
         except OSError:
-            return
+            return pieces
+        for level, kind, fds in control:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                for fd in array.array("i", fds[: len(fds) & ~3]):
+                    os.close(fd)
+        if not data and s.type != socket.SOCK_DGRAM:
+            return pieces
+        pieces += 1
+
+
+def drain_tcp_pair(one: socket.socket, other: socket.socket) -> None:
+    """Throw away what is in both queues and on the way between them."""
+    deadline = time.monotonic() + _ON_THE_WAY_S
+    while time.monotonic() < deadline:
+        drain(one)
+        drain(other)
+        unsent = [struct.unpack("<i", fcntl.ioctl(s.fileno(), _SIOCOUTQNSD, bytes(4)))[0] for s in (one, other)]
+        if not any(unsent):
+            break
+        select.select([one, other], [], [], 0.01)
+    drain(one)
+    drain(other)

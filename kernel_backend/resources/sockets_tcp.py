@@ -118,6 +118,10 @@ class TcpKind(Kind):
     ) -> None:
         if live_sockets.was_taken(index, tables):
             live_sockets.adopt(index, entry.flags, tables, workshop, fd)
+            other = live_sockets.pair_to_refill(index, tables)
+            if other >= 0:
+                with live_sockets.no_way_back(index, tables):
+                    _refill_pair(index, other, tables)
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -150,12 +154,12 @@ def _note_waiting(listener: int, look: Look, entry: TcpSocket, tables: CaptureTa
         return
     with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
         sent = _Info.of(s).sent
+    entry.listener, entry.other, entry.sent = listener, OTHER_INSIDE, sent
     if sent and not tables.ending:
+        entry.lost = True
         tables.warnings.append(waiting.UNREADABLE.format(who=look.holder, what="reset"))
-        return
-    if sent:
+    elif sent:
         tables.last.append(lambda: waiting.take_tcp(tables.looks[listener], tables))
-    entry.listener, entry.other = listener, OTHER_INSIDE
 
 
 def _unseen_bytes(look: Look, entry: TcpSocket, peer: Look, peer_entry: TcpSocket) -> int:
@@ -206,11 +210,28 @@ def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
     if entry.other == OTHER_INSIDE and entry.listener < 0:
         peer = tables.descriptions[entry.peer]
         assert isinstance(peer, TcpSocket)
-        tables.own[index], tables.own[entry.peer] = inet.connected_pair(entry, peer)
-    elif entry.other == OTHER_OUTSIDE:
+        if not live_sockets.take_tcp_pair(index, entry, peer, tables):
+            tables.own[index], tables.own[entry.peer] = inet.connected_pair(entry, peer)
+    elif entry.listener >= 0 and _take_waiting(index, entry, tables):
+        return
+    elif entry.other == OTHER_OUTSIDE or entry.lost:
         tables.own[index] = _ended(entry)
     else:
         tables.own[index] = _unconnected(index, entry, tables)
+
+
+def _take_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> bool:
+    """In place: the present's connection, when it waits still and nothing was sent on it since."""
+    fd = live_sockets.find_connection(entry, tables)
+    if fd < 0 or _sent(fd, entry.family) != entry.sent:
+        return False
+    live_sockets.take(index, fd, tables)
+    return True
+
+
+def _sent(fd: int, family: int) -> int:
+    with socket_options.borrowed(fd, family, _STREAM) as s:
+        return _Info.of(s).sent
 
 
 def _ended(entry: TcpSocket) -> int:
@@ -225,14 +246,27 @@ def _ended(entry: TcpSocket) -> int:
 
 
 def _unconnected(index: int, entry: TcpSocket, tables: RebuildTables) -> int:
+    live = live_sockets.find_inet(entry, _STREAM, tables, listening=False) if entry.port else -1
+    if live >= 0 and entry.state == CLOSE and _state(live, entry.family) == CLOSE:
+        return _taken(index, live, tables)
     with socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s:
         socket_options.set_before_binding(s, entry.options)
         if entry.port:
             try:
-                s.bind(inet.sockaddr(entry))
+                inet.bind(s, entry)
             except OSError as error:
                 tables.warn(f"port {entry.port} of {tables.who(index)} cannot be bound again: {error.strerror}")
         return s.detach()
+
+
+def _state(fd: int, family: int) -> int:
+    with socket_options.borrowed(fd, family, _STREAM) as s:
+        return _Info.of(s).state
+
+
+def _taken(index: int, fd: int, tables: RebuildTables) -> int:
+    live_sockets.take(index, fd, tables)
+    return tables.own[index]
 
 
 def _listening(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
@@ -252,7 +286,9 @@ def _settle_all(tables: RebuildTables) -> None:
     """All TCP sockets, stage by stage: queues, ends of streams, options."""
     every = [(i, entry) for i, entry in enumerate(tables.descriptions) if isinstance(entry, TcpSocket)]
     for index, entry in every:
-        if entry.listener >= 0:
+        if live_sockets.was_taken(index, tables):
+            continue
+        if entry.listener >= 0 and not entry.lost:
             _connect_waiting(index, entry, tables)
         elif entry.queue and entry.other == OTHER_INSIDE:
             with socket_options.borrowed(tables.own[entry.peer], entry.family, _STREAM) as sender:
@@ -282,6 +318,25 @@ def _finish_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
             s.shutdown(socket.SHUT_WR)
         socket_options.restore(s, entry.family, _STREAM, entry.options, tables, tables.who(index))
     set_status_flags(fd, entry.flags)
+
+
+def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
+    """A connection taken from the present, which is gone now: both queues become the image's."""
+    ends = [(at, tables.descriptions[at]) for at in (index, other)]
+    one, two = (entry for _, entry in ends)
+    assert isinstance(one, TcpSocket)
+    assert isinstance(two, TcpSocket)
+    with (
+        socket_options.borrowed(tables.own[index], one.family, _STREAM) as near,
+        socket_options.borrowed(tables.own[other], two.family, _STREAM) as far,
+    ):
+        live_sockets.drain_tcp_pair(near, far)
+        inet.send_all(far, one.queue)
+        inet.send_all(near, two.queue)
+        for s, at, entry in ((near, index, one), (far, other, two)):
+            socket_options.restore(s, entry.family, _STREAM, entry.options, tables, tables.who(at))
+            if entry.state in _FIN_SENT:
+                s.shutdown(socket.SHUT_WR)
 
 
 KINDS: list[Kind] = [TcpKind()]

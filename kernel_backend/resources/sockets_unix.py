@@ -71,7 +71,7 @@ class UnixSocketKind(Kind):
         facts = _facts(look, tables)
         if entry.listening:
             clients = [tables.with_inode(look.stat.st_dev, inode) for inode in facts.waiting]
-            entry.pending = [found[0] for found in clients if found and _can_wait(found[0], tables)]
+            entry.pending = [found[0] for found in clients if found]
         elif facts.peer:
             found = tables.with_inode(look.stat.st_dev, facts.peer)
             entry.peer = found[0] if found else -1
@@ -85,14 +85,14 @@ class UnixSocketKind(Kind):
             _check_name(index, entry, tables)
 
     def rebuild(self, index: int, entry: UnixSocket, tables: RebuildTables) -> None:
-        if entry.listening or not entry.connected or _one_way(index, entry, tables) or _waits(index, tables):
+        if _waits(index, tables) and (live_sockets.take_waiting_unix(index, entry, tables) or entry.lost):
+            _rebuild_lost(index, entry, tables)
+        elif entry.listening or not entry.connected or _one_way(index, entry, tables) or _waits(index, tables):
             _rebuild_single(index, entry, tables)
         elif entry.other == OTHER_INSIDE:
             _rebuild_pair(index, entry, tables)
         elif entry.other == OTHER_CLOSED or not _from_outside(index, entry, tables):
-            tables.own[index], far = _pair(entry.type)
-            _far_ends(tables)[index] = far
-            _bind_again(index, entry, tables)
+            _rebuild_lonely(index, entry, tables)
 
     def settle(self, index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         if "unix sockets settled" not in tables.cache:
@@ -104,8 +104,12 @@ class UnixSocketKind(Kind):
     ) -> None:
         if live_sockets.was_taken(index, tables):
             live_sockets.adopt(index, entry.flags, tables, workshop, fd)
-            if entry.type == socket.SOCK_DGRAM:
-                _refill(index, entry, tables)
+            other = live_sockets.pair_to_refill(index, tables)
+            with live_sockets.no_way_back(index, tables):
+                if other >= 0:
+                    _refill_pair(index, other, tables)
+                elif entry.type == socket.SOCK_DGRAM and not entry.connected:
+                    _refill(index, entry, tables)
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -151,12 +155,6 @@ def _note_name(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket) -> None
     entry.mode = stat.S_IMODE(found.st_mode)
 
 
-def _can_wait(index: int, tables: CaptureTables) -> bool:
-    """Whether a client of ours can be made to wait again: not, when what it sent cannot be read."""
-    client = tables.looks[index]
-    return tables.ending or not _facts(client, tables).unread
-
-
 def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: CaptureTables) -> None:
     """A connection whose other end was not accepted yet: by whom is in the listener's list."""
     for inode, listener in _all(tables).items():
@@ -164,8 +162,9 @@ def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tabl
             continue
         found = tables.with_inode(look.stat.st_dev, inode)
         entry.other = OTHER_INSIDE if found else OTHER_OUTSIDE
+        entry.unread = facts.unread
         if found and facts.unread and not tables.ending:
-            entry.other = OTHER_CLOSED
+            entry.lost = True
             tables.warnings.append(waiting.UNREADABLE.format(who=look.holder, what="closed"))
         elif found and facts.unread:
             door, turn = tables.looks[found[0]], listener.waiting.index(facts.inode)
@@ -307,9 +306,24 @@ def _bind_again(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
             tables.warn(f"the name of the socket at {tables.who(index)} is in use; it goes on without a name")
 
 
+def _rebuild_lonely(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    """An end whose other end nobody has."""
+    tables.own[index], far = _pair(entry.type)
+    _far_ends(tables)[index] = far
+    _bind_again(index, entry, tables)
+
+
+def _rebuild_lost(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    """A waiting connection that cannot be made again: the present's, or one that is ended."""
+    if not live_sockets.was_taken(index, tables):
+        _rebuild_lonely(index, entry, tables)
+
+
 def _rebuild_pair(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     peer = _unix(tables, entry.peer)
     assert peer is not None
+    if live_sockets.take_unix_pair(index, entry, peer, tables):
+        return
     for server, client in ((index, entry.peer), (entry.peer, index)):
         if _connect_to_listener(server, client, tables):
             return
@@ -444,7 +458,7 @@ def _connect_waiting(entry: UnixSocket, tables: RebuildTables) -> None:
     """Connections that wait to be accepted, in their order."""
     for index in entry.pending:
         client = _unix(tables, index)
-        if client is None:
+        if client is None or client.lost or live_sockets.was_taken(index, tables):
             continue
         with socket_options.borrowed(tables.own[index], _UNIX, client.type) as s, _inside_folder(entry):
             if client.name:
@@ -461,6 +475,26 @@ def _refill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         live_sockets.drain(s)
     if entry.queue:
         _fill_by_name(index, entry, tables)
+
+
+def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
+    """A pair taken from the present, which is gone now: both queues become the image's."""
+    for at, far in ((index, other), (other, index)):
+        entry = _unix(tables, at)
+        assert entry is not None
+        with (
+            socket_options.borrowed(tables.own[at], _UNIX, entry.type) as near,
+            socket_options.borrowed(tables.own[far], _UNIX, entry.type) as sender,
+        ):
+            live_sockets.drain(near)
+            unix_queues.fill(sender, entry.queue, tables, tables.who(at))
+    for at in (index, other):
+        entry = _unix(tables, at)
+        assert entry is not None
+        with socket_options.borrowed(tables.own[at], _UNIX, entry.type) as s:
+            socket_options.restore(s, _UNIX, entry.type, entry.options, tables, tables.who(at))
+            if entry.shutdown:
+                s.shutdown(_SHUT[entry.shutdown])
 
 
 KINDS: list[Kind] = [UnixSocketKind()]

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import select
+import signal
 import stat
 import struct
 import termios
@@ -43,12 +44,12 @@ from kernel_backend.resources.descriptors import (
     set_status_flags,
 )
 from kernel_backend.resources.pidfd import replace_everywhere
-from kernel_backend.tracee.inject import Workshop
+from kernel_backend.tracee.inject import Call, Workshop
 
 # asm-generic/ioctls.h
 _TCGETS2, _TCSETS2, _TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
 _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045439, 0x80045438
-_TIOCPKT, _TIOCGEXCL, _TIOCEXCL, _TIOCSCTTY, _TIOCSPGRP = 0x5420, 0x80045440, 0x540C, 0x540E, 0x5410
+_TIOCPKT, _TIOCGEXCL, _TIOCEXCL, _TIOCSCTTY, _TIOCSPGRP, _TIOCNOTTY = 0x5420, 0x80045440, 0x540C, 0x540E, 0x5410, 0x5422
 _MAX_TRIES = 256
 
 _PTMX = (5, 2)
@@ -232,11 +233,28 @@ def _make_controlling(entry: Terminal, tables: RebuildTables, workshop: Workshop
     """From inside the session's leader: its controlling terminal and the foreground process group."""
     group = tables.pids.get(entry.foreground, entry.foreground)
     try:
-        workshop.call("ioctl", fd, _TIOCSCTTY, 0)
+        try:
+            workshop.call("ioctl", fd, _TIOCSCTTY, 0)
+        except PermissionError:  # in place: it has another one still
+            _give_up_controlling(workshop)
+            workshop.call("ioctl", fd, _TIOCSCTTY, 0)
         workshop.call("ioctl", fd, _TIOCSPGRP, workshop.put(struct.pack("<i", group)))
     except OSError as error:
         path = unpack_path(entry.path)
         tables.warn(f"{path} cannot control session {entry.session} again: {error.strerror}")
+
+
+def _give_up_controlling(workshop: Workshop) -> None:
+    """Let go of the present's controlling terminal, and of the signals that this brings."""
+    old = workshop.call("open", workshop.put(b"/dev/tty\0"), os.O_RDWR | os.O_CLOEXEC)
+    workshop.run([Call("ioctl", old, _TIOCNOTTY), Call("close", old)])
+    mask = struct.pack("<QQQ", 1 << (signal.SIGHUP - 1) | 1 << (signal.SIGCONT - 1), 0, 0)
+    address = workshop.put(mask)
+    for _ in range(2):
+        try:
+            workshop.call("rt_sigtimedwait", address, 0, address + 8, 8)
+        except BlockingIOError:
+            return
 
 
 def _outside(index: int, entry: Terminal, tables: RebuildTables) -> int:
