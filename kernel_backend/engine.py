@@ -75,6 +75,7 @@ def dump(
     begun = time.perf_counter()
     with ImageWriter(Path(image_dir)) as writer:
         kinds = descriptors.all_kinds()
+        clean_stale_twins(pid)
         flags = cap.vma_flags_of(cap.tree_pids(pid, descend=tree))
         with ExitStack() as twins_stack:
             twins_stack.enter_context(_no_garbage_collection())
@@ -197,7 +198,10 @@ def _leave(frozen: FrozenTree, leave: str) -> None:
 
 def clean_stale_twins(pid: int) -> None:
     """Reap what a killed helper left in a process."""
-    stale = stale_twins(pid)
+    try:
+        stale = stale_twins(pid)
+    except OSError:
+        return  # no such process: the freeze will say so
     if stale:
         reap(pid, stale)
 

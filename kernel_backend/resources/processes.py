@@ -124,8 +124,7 @@ def late_prctl_calls(entry: ProcessEntry, timerslack_ns: int) -> list[Call]:
     if timerslack_ns:
         calls.append(Call("prctl", linux.PR_SET_TIMERSLACK, timerslack_ns, 0, 0, 0))
     leader = entry.threads[0]
-    if leader.pdeathsig:
-        calls.append(Call("prctl", linux.PR_SET_PDEATHSIG, leader.pdeathsig, 0, 0, 0))
+    calls.append(Call("prctl", linux.PR_SET_PDEATHSIG, leader.pdeathsig, 0, 0, 0))  # a stub has one of its own
     if entry.credentials.no_new_privs:
         calls.append(Call("prctl", linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     return calls

@@ -181,21 +181,29 @@ class Borrowed:
         return check(self.raw(arch.SYS[name], args), name)
 
     def raw(self, number: int, args: Sequence[int]) -> int:
-        """Make one system call; its raw result."""
-        work, at = self._work, self.gadgets.syscall
+        """Make one system call; its raw result.
+
+        The thread is led from the call's entry to its exit (PTRACE_SYSCALL). Single steps would do with half the
+        stops, but rest in signal-delivery stops, and when we die there the OS kernel delivers the SIGTRAP.
+        """
+        work = self._work
         a = [*args, 0, 0, 0, 0, 0, 0]
-        work.rip, work.rax, work.rsp = at, number, self._stack
+        work.rip, work.rax, work.rsp = self.gadgets.syscall, number, self._stack
         work.rdi, work.rsi, work.rdx, work.r10, work.r8, work.r9 = a[:6]
+        self.thread.set_regs(work)
+        self._to_syscall_stop()  # its entry
+        self._to_syscall_stop()  # its exit
+        return self.thread.get_regs().rax
+
+    def _to_syscall_stop(self) -> None:
         thread = self.thread
-        thread.set_regs(work)
-        after = UserRegs()
         while True:
-            thread.resume(linux.PTRACE_SINGLESTEP)
+            thread.resume(linux.PTRACE_SYSCALL)
             stop = thread.wait()
+            if stop.is_syscall:
+                return
             if stop.event in (linux.PTRACE_EVENT_CLONE, linux.PTRACE_EVENT_FORK, linux.PTRACE_EVENT_VFORK):
                 self.new_tids.append(thread.event_message())
-            elif stop.is_step and thread.get_regs(after).rip == at + len(arch.SYSCALL_INSTRUCTION):
-                return after.rax
 
     def put(self, data: bytes) -> int:
         """Place argument bytes (up to SCRATCH_DATA_BYTES) and give their address."""
@@ -207,9 +215,22 @@ class Borrowed:
         """Result bytes from the same place."""
         return libc.vm_read(self.thread.tid, self.data, size)
 
+    def end_frame(self) -> int:
+        """The address of a second frame, from which a copy of the thread that is left alone just exits."""
+        regs = UserRegs.from_buffer_copy(self._work)
+        regs.rip, regs.rax, regs.rdi = self.gadgets.syscall, arch.SYS["exit_group"], 0
+        return self.put(build_sigframe(self.data, 0, regs, self._mask, self.gadgets.sigreturn))
+
     def _give_back(self) -> None:
-        self.thread.set_sigmask(self._mask)
-        self.thread.set_regs(self._saved)
+        """Its own mask and registers, and the sort of stop that it was in, where the OS kernel restarts calls."""
+        thread = self.thread
+        thread.set_sigmask(self._mask)
+        thread.set_regs(self._saved)
+        if thread.stop is not None and thread.stop.is_syscall:
+            thread.interrupt()
+            thread.resume(linux.PTRACE_CONT)
+            while thread.wait().event != linux.PTRACE_EVENT_STOP:
+                thread.resume(linux.PTRACE_CONT)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

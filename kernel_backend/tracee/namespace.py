@@ -34,8 +34,7 @@ def spawn_init() -> Thread:
         flags |= linux.CLONE_NEWUSER
     pid = libc.clone3(flags, exit_signal=signal.SIGCHLD)
     if pid == 0:
-        while True:
-            libc.syscall("pause")
+        stub.wait_for_ever()
     thread = Thread(pid, pid)
     try:
         if flags & linux.CLONE_NEWUSER:
@@ -98,6 +97,7 @@ def leave_alone(shop: Workshop, root_pid: int) -> None:
     rseq = init.rseq()
     if rseq:  # inherited from us by fork; the OS kernel would write to it when the memory is gone
         shop.call("rseq", rseq[0], rseq[1], _RSEQ_UNREGISTER, rseq[2])
+    shop.call("prctl", linux.PR_SET_PDEATHSIG, 0)
     # From the page itself: unmapping the rest does not take the code away.
     shop.run([Call("munmap", 0, page), Call("munmap", page + _INIT_BYTES, rest)])
     libc.vm_write(init.tgid, page, arch.WAIT_LOOP)

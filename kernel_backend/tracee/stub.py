@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable
+from typing import NoReturn
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
@@ -40,14 +41,20 @@ def spawn(set_tid: int = 0) -> Thread:
     """A child of ours that only waits, seized and stopped; with a chosen pid where that is permitted."""
     pid = libc.clone3(0, exit_signal=signal.SIGCHLD, set_tid=[set_tid] if set_tid else ())
     if pid == 0:
-        while True:
-            libc.syscall("pause")
+        wait_for_ever()
     thread = Thread(pid, pid)
     thread.seize(STUB_OPTIONS)
     thread.interrupt()
     thread.wait()
     thread.set_sigmask(ALL_BUT_SIGTRAP)
     return thread
+
+
+def wait_for_ever() -> NoReturn:
+    """What a child of ours does until we seize it; it dies with us."""
+    libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    while True:
+        libc.syscall("pause")
 
 
 def find_syscall(pid: int) -> int:

@@ -17,6 +17,7 @@ from kernel_backend.host import libc, proc
 
 SIGTRAP = int(signal.SIGTRAP)
 ALL_BUT_SIGTRAP = ~(1 << (SIGTRAP - 1)) & 0xFFFFFFFFFFFFFFFF
+GENTLE = linux.PTRACE_O_TRACESYSGOOD  # the options under which an original is traced
 FOLLOW_NEW = linux.PTRACE_O_TRACECLONE | linux.PTRACE_O_TRACEFORK | linux.PTRACE_O_TRACEVFORK
 STOP_TIMEOUT_S = 10.0
 SIGINFO_BYTES = 128
@@ -37,9 +38,14 @@ class Stop:
         return self.signal == SIGTRAP and self.event == 0
 
     @property
+    def is_syscall(self) -> bool:
+        """At the entry or the exit of a system call (PTRACE_SYSCALL)."""
+        return self.signal == SIGTRAP | linux.SYSCALL_STOP
+
+    @property
     def is_delivery(self) -> bool:
         """A signal on its way to the thread, which waits for our word."""
-        return self.event == 0 and not self.is_step
+        return self.event == 0 and not self.is_step and not self.is_syscall
 
 
 class ThreadGone(TargetNotFound):
@@ -59,7 +65,7 @@ class Thread:
         self.regs = UserRegs()
 
     # --- coming and going ---------------------------------------------------------------------------------------
-    def seize(self, options: int = 0) -> None:
+    def seize(self, options: int = GENTLE) -> None:
         """Become its tracer; it runs on. Raises TargetBusy, TargetDenied, ThreadGone."""
         try:
             libc.ptrace(linux.PTRACE_SEIZE, self.tid, 0, options)

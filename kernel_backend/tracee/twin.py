@@ -3,8 +3,9 @@
 The twin is made by an injected clone(2) in one stopped thread. It has exit signal 0: such a child is not announced by
 SIGCHLD and is invisible to wait(2) without __WALL, so the program never learns of it. It inherits every descriptor,
 which would keep pipes and sockets open behind the program's back: closing them is the first thing it is made to do.
-It never runs a single instruction of the program. It dies with us (PTRACE_O_EXITKILL); a dead twin is reaped by an
-injected wait4, a stop of one thread for some 0.1 ms.
+It never runs a single instruction of the program: it dies with us (PTRACE_O_EXITKILL), and should we die before that is
+said, it returns into a frame that makes it exit. A dead twin is reaped by an injected wait4, a stop of one thread for
+some 0.1 ms; one that a killed helper left is reaped by the next dump.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from kernel_backend.host import proc
 from kernel_backend.tracee.inject import WORD, Workshop
 from kernel_backend.tracee.process import Process, frozen_thread
 from kernel_backend.tracee.stub import open_workshop, step_call
-from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, ThreadGone
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, GENTLE, Thread, ThreadGone
 
 WORKSHOP_BYTES = 1 << 18
 
@@ -62,13 +63,13 @@ class Twin:
 def make_twin(process: Process) -> Twin:
     """Fork the frozen process. Raises OSError when the OS kernel will not (memory, process limits)."""
     thread = process.main
-    thread.set_options(FOLLOW_NEW)
+    thread.set_options(GENTLE | FOLLOW_NEW)
     try:
         with process.borrow(thread) as borrowed:
-            borrowed.call("clone", 0, 0, 0, 0, 0)
+            borrowed.call("clone", 0, borrowed.end_frame(), 0, 0, 0)
             return Twin(process, borrowed.new_tids[0], process.mappings)
     finally:
-        thread.set_options(0)
+        thread.set_options(GENTLE)
 
 
 def reap(pid: int, twins: Iterable[int]) -> None:
