@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, ResourceUnsupported
-from kernel_backend.host import fds
+from kernel_backend.host import fds, proc
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
 from kernel_backend.resources import contents, locks
 from kernel_backend.resources.descriptors import (
@@ -267,7 +267,13 @@ class ProcFileKind(Kind):
         return bool(by_path) and look.link.startswith("/proc/")
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
-        return ProcFile(path=pack_path(look.link.removesuffix(_DELETED)), pos=look.info.pos)
+        path = look.link.removesuffix(_DELETED)
+        found = _PROC_PID.match(path)
+        if found and look.stat.st_dev != os.stat("/proc").st_dev:  # of a pid namespace, with its own numbers
+            inside = {proc.inner_id(pid): pid for pid in tables.processes}
+            number = int(found.group(1))
+            path = f"/proc/{inside.get(number, number)}{found.group(2) or ''}"
+        return ProcFile(path=pack_path(path), pos=look.info.pos)
 
     def validate(self, index: int, entry: ProcFile, tables: RebuildTables) -> None:
         path = unpack_path(entry.path)
