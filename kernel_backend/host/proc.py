@@ -223,8 +223,8 @@ def posix_timers(pid: int) -> list[PosixTimer]:
     except OSError:
         return []
     timers = []
-    for block in text.split("ID: ")[1:]:
-        fields = dict(line.split(": ", 1) for line in ("ID: " + block).splitlines() if ": " in line)
+    for block in re.split(r"^(?=ID: )", text, flags=re.MULTILINE)[1:]:
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
         signo, value = fields["signal"].split("/")
         how, target = fields["notify"].split("/")
         kind, _, tid = target.partition(".")

@@ -15,11 +15,16 @@ SIGEV_BYTES = 64
 
 
 def capture_itimers(borrowed: Borrowed) -> list[bytes]:
-    """struct itimerval of each interval timer."""
+    """struct itimerval of each interval timer.
+
+    One that has just expired, its signal still queued, shows no remainder and would be disarmed when set so: the OS
+    kernel starts the next period as the signal is delivered. A whole period then remains.
+    """
     values = []
     for which in ITIMERS:
         borrowed.call("getitimer", which, borrowed.data)
-        values.append(borrowed.get(ITIMERVAL_BYTES))
+        interval, remaining = struct.unpack("<16s16s", borrowed.get(ITIMERVAL_BYTES))
+        values.append(interval + (remaining if any(remaining) else interval))
     return values
 
 
