@@ -58,11 +58,11 @@ def _capture_one(process: Process, thread: Thread) -> ThreadEntry:
 def _scheduling(tid: int) -> SchedulingEntry:
     attr = ctypes.create_string_buffer(56)
     libc.syscall("sched_getattr", tid, attr, 56, 0)
-    _, policy, flags, nice, priority = struct.unpack_from("<IIQiI", attr.raw)
+    _, policy, flags, _, priority = struct.unpack_from("<IIQiI", attr.raw)
     return SchedulingEntry(
         policy=policy,
         priority=priority,
-        nice=nice,
+        nice=os.getpriority(os.PRIO_PROCESS, tid),  # also under policies that do not heed it
         reset_on_fork=bool(flags & _SCHED_RESET_ON_FORK),
         affinity=sorted(os.sched_getaffinity(tid)),
         ioprio=libc.syscall("ioprio_get", _IOPRIO_WHO_PROCESS, tid),
@@ -104,6 +104,8 @@ def apply_scheduling(tid: int, entry: SchedulingEntry) -> list[str]:
         attr = struct.pack("<IIQiIQQQII", 56, entry.policy, flags, entry.nice, entry.priority, 0, 0, 0, 0, 0)
         try:
             libc.syscall("sched_setattr", tid, attr, 0)
+            if os.getpriority(os.PRIO_PROCESS, tid) != entry.nice:
+                os.setpriority(os.PRIO_PROCESS, tid, entry.nice)
         except OSError as error:
             warnings.append(f"scheduling of thread {tid} was not restored: {error.strerror}")
     if entry.ioprio != present.ioprio:
