@@ -39,7 +39,6 @@ from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.tree import FrozenTree
 from kernel_backend.tracee.twin import Twin
 
-
 NO_FILE = FileIdentity(path="", size=0, mtime_ns=0, device=0, inode=0)
 
 
@@ -129,14 +128,13 @@ def _process(process: Process) -> ProcessEntry:
     with process.borrow() as borrowed:
         settings = processes.capture_prctl(borrowed)
         mm = processes.capture_mm(borrowed, pid)
-        actions = signals.capture_actions(borrowed, status)
         itimers = timers.capture_itimers(borrowed)
         posix_timers = timers.capture_timers(borrowed, pid)
     thread_entries[0].pdeathsig = settings["pdeathsig"]
     thread_entries[0].scheduling.timerslack_ns = settings["timerslack"]
     return ProcessEntry(
         pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=_argv(pid), mm=mm,
-        files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions=actions,
+        files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
         pending=pending, itimers=itimers, timers=posix_timers, descriptors=[],
         cwd=_cwd(pid), root="/", umask=int(status["Umask"], 8), rlimits=processes.capture_limits(pid),
         credentials=processes.credentials(status, settings["securebits"], bool(settings["keepcaps"])),
@@ -203,9 +201,19 @@ def plan_pages(capture: Capture, pid: int, source: int) -> tuple[list[PageRun], 
     return runs, pages.unreadable_runs(found, runs)
 
 
+def _capture_actions(capture: Capture, pid: int, twin: Twin | None) -> None:
+    """Signal actions: a fork copies them, so they too can wait until the pause is over."""
+    if twin:
+        capture.processes[pid].sigactions = signals.capture_actions(twin.workshop)
+        return
+    with capture.tree.processes[pid].borrow() as borrowed:
+        capture.processes[pid].sigactions = signals.capture_actions(borrowed)
+
+
 def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:
-    """Write one process's private memory, from its twin or from itself; bytes written."""
+    """Write what a fork copies (private memory, signal actions), from the twin or the process itself; page bytes."""
     source = twin.pid if twin else pid
+    _capture_actions(capture, pid, twin)
     runs, unreadable = plan_pages(capture, pid, source)
     size = pages.total_bytes(runs)
     capture.writer.check_room(size)
