@@ -123,6 +123,7 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
 def _process(process: Process) -> ProcessEntry:
     pid = process.pid
     status, place = proc.status(pid), proc.stat(pid)
+    cwd, cwd_deleted = _cwd(pid)
     thread_entries = threads.capture(process)
     pending = process.main.pending_signals(shared=True)
     with process.borrow() as borrowed:
@@ -136,7 +137,8 @@ def _process(process: Process) -> ProcessEntry:
         pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=_argv(pid), mm=mm,
         files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
         pending=pending, itimers=itimers, timers=posix_timers, descriptors=[],
-        cwd=_cwd(pid), root="/", umask=int(status["Umask"], 8), rlimits=processes.capture_limits(pid),
+        cwd=cwd, cwd_deleted=cwd_deleted, root="/", umask=int(status["Umask"], 8),
+        rlimits=processes.capture_limits(pid),
         credentials=processes.credentials(status, settings["securebits"], bool(settings["keepcaps"])),
         dumpable=settings["dumpable"], personality=int(Path(f"/proc/{pid}/personality").read_text(), 16),
         subreaper=bool(settings["subreaper"]), thp_disable=bool(settings["thp_disable"]),
@@ -164,8 +166,11 @@ def _argv(pid: int) -> list[str]:
     return [os.fsdecode(part) for part in raw.rstrip(b"\0").split(b"\0")]
 
 
-def _cwd(pid: int) -> str:
-    return os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")
+def _cwd(pid: int) -> tuple[str, bool]:
+    """The working folder, and whether it has been removed."""
+    link = f"/proc/{pid}/cwd"
+    path, deleted = os.readlink(link), os.stat(link).st_nlink == 0
+    return (path.removesuffix(" (deleted)"), True) if deleted else (path, False)
 
 
 def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:

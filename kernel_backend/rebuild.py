@@ -379,14 +379,18 @@ def place_descriptors(building: Building) -> None:
 def settle(rebuild: Rebuild, building: Building) -> None:
     """Folders, dispositions, prctl settings, POSIX timers."""
     entry, shop = building.entry, building.shop
-    for calls, arguments in (
-        processes.folder_calls(entry, shop.data),
-        signals.flush_calls(shop.data),
-        signals.action_calls(entry, shop.data),
-    ):
-        shop.put(arguments)
-        shop.run(calls)
+    with processes.working_folder(entry) as path:
+        _run_with(shop, processes.folder_calls(entry, path, shop.data))
+    _run_with(shop, signals.flush_calls(shop.data))
+    _run_with(shop, signals.action_calls(entry, shop.data))
     shop.run(processes.prctl_calls(entry))
+
+
+def _run_with(shop: Workshop, prepared: tuple[list[Call], bytes]) -> None:
+    """Run calls whose arguments stand in the data room."""
+    calls, arguments = prepared
+    shop.put(arguments)
+    shop.run(calls)
 
 
 def make_threads(rebuild: Rebuild, building: Building) -> None:
@@ -467,14 +471,15 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     rebuild.warnings.extend(processes.apply_oom_score(building.pid, entry.oom_score_adj))
     rebuild.warnings.extend(processes.apply_limits(building.pid, entry.rlimits))
     _credentials(rebuild, building)
-    building.shop.run(processes.late_prctl_calls(entry, entry.threads[0].scheduling.timerslack_ns))
+    building.shop.run(processes.late_prctl_calls(entry))
 
 
 def _credentials(rebuild: Rebuild, building: Building) -> None:
     entry, shop = building.entry, building.shop
     wanted = entry.credentials
     for image_tid, thread in building.threads.items():
-        present = processes.credentials(proc.status(building.pid, thread.tid), wanted.securebits, wanted.keepcaps)
+        bits = shop.run([Call("prctl", linux.PR_GET_SECUREBITS)], thread=thread)[0]
+        present = processes.credentials(proc.status(building.pid, thread.tid), bits, wanted.keepcaps)
         if rebuild.own_namespace and os.geteuid() != 0:
             present.groups = wanted.groups  # those of our user, which a user namespace does not let us name
         calls, arguments = processes.credential_calls(present, wanted, shop.data)

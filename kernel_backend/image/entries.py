@@ -184,6 +184,7 @@ class ProcessEntry(Entry):
     oom_score_adj: int = 0
     stopped_by: int = 0  # job-control signal, 0 when running
     exit_signal: int = 17
+    cwd_deleted: bool = False  # the folder had been removed; `cwd` is where it stood
 
 
 class ZombieEntry(Entry):

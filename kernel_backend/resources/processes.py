@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -13,10 +16,10 @@ from kernel_backend.host import proc
 from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop
 
-RLIMITS = range(16)
 _CAP_VERSION_3 = 0x20080522
 _PF_EXITING = 0x4
 _CAP_SETPCAP = 8
+_SECBIT_KEEP_CAPS = 1 << 4
 _SECBIT_NO_SETUID_FIXUP = 1 << 2  # capabilities outlive a change of user until capset says what stays
 
 
@@ -48,13 +51,15 @@ def capture_mm(borrowed: Borrowed, pid: int) -> MmEntry:
 
 
 def capture_limits(pid: int) -> list[tuple[int, int]]:
-    """(soft, hard) of every resource limit; infinity as 2**64-1."""
-    infinity = 2**64 - 1
-    found = []
-    for which in RLIMITS:
-        soft, hard = resource.prlimit(pid, which)
-        found.append((soft if soft >= 0 else infinity, hard if hard >= 0 else infinity))
-    return found
+    """(soft, hard) of every resource limit; infinity as 2**64-1. From /proc, which asks for no privilege."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+    names = 26  # the width of the first column; lines are in the order of the limits' numbers
+    pairs = [line[names:].split()[:2] for line in lines]
+    return [(_limit(soft), _limit(hard)) for soft, hard in pairs]
+
+
+def _limit(text: str) -> int:
+    return 2**64 - 1 if text == "unlimited" else int(text)
 
 
 def capture_prctl(borrowed: Borrowed) -> dict[str, int]:
@@ -104,63 +109,115 @@ def set_mm(workshop: Workshop, entry: MmEntry) -> None:
     workshop.call("prctl", linux.PR_SET_MM, linux.PR_SET_MM_MAP, at, len(fields), 0)
 
 
-def folder_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
+@contextmanager
+def working_folder(entry: ProcessEntry) -> Iterator[str]:
+    """A path to change to. For a folder that was removed: a fresh one, removed as soon as the process is in it.
+
+    It stands where the old one stood if it can, so that `..` leads to the same place.
+    """
+    if not entry.cwd_deleted:
+        yield entry.cwd
+        return
+    folder = Path(entry.cwd)
+    try:
+        folder.mkdir(0o700)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="nbcr-removed-"))
+    try:
+        yield str(folder)
+    finally:
+        folder.rmdir()
+
+
+def folder_calls(entry: ProcessEntry, path: str, data: int) -> tuple[list[Call], bytes]:
     """Working directory and umask."""
-    path = os.fsencode(entry.cwd) + b"\0"
-    return [Call("chdir", data), Call("umask", entry.umask)], path
+    return [Call("chdir", data), Call("umask", entry.umask)], os.fsencode(path) + b"\0"
 
 
 def prctl_calls(entry: ProcessEntry) -> list[Call]:
-    """Settings that survive nothing and need nothing."""
-    return [
+    """Settings that need nothing and that new threads inherit."""
+    calls = [
         Call("prctl", linux.PR_SET_CHILD_SUBREAPER, int(entry.subreaper), 0, 0, 0),
         Call("prctl", linux.PR_SET_THP_DISABLE, int(entry.thp_disable), 0, 0, 0),
+        Call("personality", entry.personality),
     ]
-
-
-def late_prctl_calls(entry: ProcessEntry, timerslack_ns: int) -> list[Call]:
-    """Settings that a change of credentials resets, so they come after it."""
-    calls = [Call("prctl", linux.PR_SET_DUMPABLE, 1 if entry.dumpable == 1 else 0, 0, 0, 0)]
-    if timerslack_ns:
-        calls.append(Call("prctl", linux.PR_SET_TIMERSLACK, timerslack_ns, 0, 0, 0))
-    leader = entry.threads[0]
-    calls.append(Call("prctl", linux.PR_SET_PDEATHSIG, leader.pdeathsig, 0, 0, 0))  # a stub has one of its own
+    slack = entry.threads[0].scheduling.timerslack_ns
+    if slack:
+        calls.append(Call("prctl", linux.PR_SET_TIMERSLACK, slack, 0, 0, 0))
     if entry.credentials.no_new_privs:
         calls.append(Call("prctl", linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     return calls
+
+
+def late_prctl_calls(entry: ProcessEntry) -> list[Call]:
+    """Settings that a change of credentials resets, so they come after it."""
+    return [
+        Call("prctl", linux.PR_SET_DUMPABLE, 1 if entry.dumpable == 1 else 0, 0, 0, 0),
+        Call("prctl", linux.PR_SET_PDEATHSIG, entry.threads[0].pdeathsig, 0, 0, 0),  # a stub has one of its own
+    ]
 
 
 def credential_calls(present: CredentialsEntry, wanted: CredentialsEntry, data: int) -> tuple[list[Call], bytes]:
     """Calls of ONE thread that change who it is (credentials belong to threads in the OS kernel).
 
     Only what differs is called for, so without privileges, where nothing may differ but capabilities to be dropped,
-    nothing is refused.
+    nothing is refused. The order is that of what each call still needs: ambient capabilities must be inheritable and
+    permitted first, the bounding set and the securebits need CAP_SETPCAP, which the last call may drop.
     """
     groups = struct.pack(f"<{len(wanted.groups)}I", *wanted.groups)
     cap_at = data + len(groups) + (-len(groups) % 8)
-    calls: list[Call] = []
+    calls = _identity_calls(present, wanted, data)
+    if present.ambient & ~wanted.ambient:
+        calls.append(Call("prctl", linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
+        present.ambient = 0
+    inherit = (present.effective, present.permitted, wanted.inheritable)
+    if present.ambient != wanted.ambient:
+        calls.append(Call("capset", cap_at, cap_at + 8))
+        calls += [_raise_ambient(cap) for cap in range(64) if wanted.ambient >> cap & 1]
     dropped = present.bounding & ~wanted.bounding
     if present.effective & (1 << _CAP_SETPCAP):
         calls += [Call("prctl", linux.PR_CAPBSET_DROP, cap, 0, 0, 0) for cap in range(64) if dropped >> cap & 1]
+    calls += _securebits_calls(present, wanted)
+    sets = (wanted.effective, wanted.permitted, wanted.inheritable)
+    if (present.effective, present.permitted, present.inheritable) != sets or present.uids != wanted.uids:
+        calls.append(Call("capset", cap_at, cap_at + 32))
+    header = struct.pack("<Ii", _CAP_VERSION_3, 0)
+    return calls, groups.ljust(cap_at - data, b"\0") + header + _cap_data(inherit) + _cap_data(sets)
+
+
+def _identity_calls(present: CredentialsEntry, wanted: CredentialsEntry, data: int) -> list[Call]:
+    """Groups and users; with capabilities kept over the change, until capset says what stays."""
+    calls: list[Call] = []
     if present.groups != wanted.groups:
         calls.append(Call("setgroups", len(wanted.groups), data))
     if present.gids != wanted.gids:
         calls += [Call("setresgid", *wanted.gids[:3]), Call("setfsgid", wanted.gids[3])]
     if present.uids != wanted.uids:
+        present.securebits |= _SECBIT_NO_SETUID_FIXUP
         calls += [
-            Call("prctl", linux.PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0),
+            Call("prctl", linux.PR_SET_SECUREBITS, present.securebits, 0, 0, 0),
             Call("setresuid", *wanted.uids[:3]),
             Call("setfsuid", wanted.uids[3]),
-            Call("prctl", linux.PR_SET_SECUREBITS, wanted.securebits, 0, 0, 0),
         ]
-    if present.ambient & ~wanted.ambient:
-        calls.append(Call("prctl", linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
-    sets = (wanted.effective, wanted.permitted, wanted.inheritable)
-    if (present.effective, present.permitted, present.inheritable) != sets or present.uids != wanted.uids:
-        calls.append(Call("capset", cap_at, cap_at + 8))
-    header = struct.pack("<Ii", _CAP_VERSION_3, 0)
+    return calls
+
+
+def _raise_ambient(cap: int) -> Call:
+    return Call("prctl", linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_RAISE, cap, 0, 0)
+
+
+def _securebits_calls(present: CredentialsEntry, wanted: CredentialsEntry) -> list[Call]:
+    """PR_SET_KEEPCAPS, which is one of these bits (execve clears it), needs no privilege; the others do."""
+    differ = present.securebits ^ wanted.securebits
+    if differ == _SECBIT_KEEP_CAPS:
+        return [Call("prctl", linux.PR_SET_KEEPCAPS, int(wanted.keepcaps), 0, 0, 0)]
+    return [Call("prctl", linux.PR_SET_SECUREBITS, wanted.securebits, 0, 0, 0)] if differ else []
+
+
+def _cap_data(sets: tuple[int, int, int]) -> bytes:
+    """struct __user_cap_data_struct[2]: effective, permitted, inheritable."""
     low, high = [s & 0xFFFFFFFF for s in sets], [s >> 32 for s in sets]
-    return calls, groups.ljust(cap_at - data, b"\0") + header + struct.pack("<6I", *low, *high)
+    return struct.pack("<6I", *low, *high)
 
 
 def apply_limits(pid: int, limits: list[tuple[int, int]]) -> list[str]:
