@@ -32,6 +32,7 @@ int main(int argc, char **argv)
     pthread_t threads[COUNT], self = pthread_self();
     for (long i = 0; i < COUNT; i++)
         MUST0(pthread_create(&threads[i], NULL, run, (void *)i));
+    subject_all_asleep(COUNT);
     subject_wait(NULL);
     EXPECT(pthread_equal(self, pthread_self()), "the main thread is another one");
     EXPECT(getpid() == syscall(SYS_gettid), "the main thread is not the leader");

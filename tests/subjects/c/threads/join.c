@@ -29,6 +29,7 @@ int main(int argc, char **argv)
     MUST0(pthread_create(&cancelled, NULL, late, NULL));
     MUST0(pthread_create(&detached, NULL, late, NULL));
     MUST0(pthread_detach(detached));
+    subject_all_asleep(3);
     subject_wait(NULL);
     MUST0(pthread_cancel(cancelled));
     MUST0(pthread_join(cancelled, &result));
