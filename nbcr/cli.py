@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from nbcr.session import RestartResult
     from nbcr.store import Entry
 
 EXIT_CODES = """Exit status: 0 done · 1 unexpected · 2 wrong usage · 3-16 the engine could not (no such
@@ -86,15 +87,18 @@ def checkpoint(
     """Checkpoint a living process, also in the middle of a cell."""
     with _errors():
         from nbcr import session
+        from nbcr.jupyter.attach import ensure_loaded
+        from nbcr.jupyter.finding import find_target
 
         entry = session.checkpoint_other(
-            target,
+            find_target(target),
             name,
             store=store,
             force=force,
             leave=leave,
             note=note,
             deadline_s=deadline,
+            load=ensure_loaded,
             on_warning=_warn,
         )
         if as_json:
@@ -172,7 +176,7 @@ def restart(
         from nbcr import session
 
         if into is not None:
-            result = session.restart_into(name, into, store=store, deadline_s=deadline, on_warning=_warn)
+            result = _restart_into(name, into, store, deadline)
         else:
             # A detached process that held our streams would keep whoever reads them waiting.
             stdio = (-1, -1, -1) if detach else (0, 2, 2) if as_json else (0, 1, 2)
@@ -205,6 +209,15 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
             typer.echo("\nthis host can take and restart checkpoints" if diagnosis.ok else "\nnbcr cannot work here")
     if not diagnosis.ok:
         raise typer.Exit(1)
+
+
+def _restart_into(name: str, target: str, store: str | None, deadline_s: float) -> RestartResult:
+    from nbcr import session
+    from nbcr.jupyter.attach import ensure_loaded
+    from nbcr.jupyter.finding import find_target
+
+    living = find_target(target)
+    return session.restart_into(name, living, store=store, deadline_s=deadline_s, load=ensure_loaded, on_warning=_warn)
 
 
 def _end_like(status: int) -> None:
@@ -249,7 +262,7 @@ def _print_json(document: Any) -> None:
 
 
 def _print_taken(entry: Entry) -> None:
-    from nbcr.jupyter.results import size_text, time_text
+    from nbcr.rendering import size_text, time_text
 
     typer.echo(
         f"CONTINUE  {entry.name}  id {entry.id}, size {size_text(entry.size_bytes)}, "
@@ -260,7 +273,7 @@ def _print_taken(entry: Entry) -> None:
 
 
 def _print_table(entries: list[Entry]) -> None:
-    from nbcr.jupyter.results import COLUMNS, entries_text, table_rows
+    from nbcr.rendering import COLUMNS, entries_text, table_rows
 
     if not sys.stdout.isatty():
         typer.echo(entries_text(entries))

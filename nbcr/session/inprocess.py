@@ -146,9 +146,14 @@ def keep_standby(wanted: bool) -> None:
     _life.wants_standby = wanted
     if wanted:
         _refill_soon()
-    elif _life.standby is not None:
-        _life.standby.close()
-        _life.standby = None
+    else:
+        _dismiss(_life)
+
+
+def _dismiss(life: _Life) -> None:
+    standby, life.standby = life.standby, None
+    if standby is not None:
+        standby.close()
 
 
 def _helper(interpreter: Interpreter | None) -> Helper:
@@ -179,6 +184,8 @@ def _refill() -> None:
             helper = spawn()
             helper.ready()
             life.standby = helper
+            if not life.wants_standby:  # stopped meanwhile
+                _dismiss(life)
     except (NbcrError, OSError):
         pass  # the next order starts one, and says what is wrong
     finally:

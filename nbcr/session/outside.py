@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
@@ -20,20 +20,28 @@ from nbcr.session.spawning import Interpreter
 from nbcr.session.taking import Order, check_leave, take
 from nbcr.store import Entry, Store
 
-if TYPE_CHECKING:
-    from nbcr.jupyter.finding import Target
-
 _LOAD_TIMEOUT_S = 10.0
 _RETRY_S = 0.05
 
 
+class Target(Protocol):
+    """A process that somebody named; nbcr.jupyter.finding finds it."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def connection_file(self) -> Path | None: ...
+    @property
+    def notebook(self) -> str | None: ...
+
+
 @dataclass(frozen=True)
 class Errand:
-    """How to talk to other processes: where entries are, how long to wait, whom to tell what happens
-    meanwhile."""
+    """How to talk to other processes: where entries are, how long to wait, who loads nbcr, whom to tell."""
 
     store: Store
     deadline_s: float = 30.0
+    load: Callable[[Any, float], bool] = lambda target, timeout_s: False  # nbcr.jupyter.attach.ensure_loaded
     on_warning: Callable[[str], None] = lambda text: None
 
 
@@ -147,10 +155,8 @@ def _load(target: Target, errand: Errand) -> bool:
     """Load nbcr into a Jupyter kernel that lacks it; whether it now has a checkpoint thread."""
     if target.connection_file is None:
         return False
-    from nbcr.jupyter import attach
-
     try:
-        if attach.ensure_loaded(target, _LOAD_TIMEOUT_S):
+        if errand.load(target, _LOAD_TIMEOUT_S):
             return True
         reason = "it did not answer"
     except (OSError, NbcrError, TimeoutError) as error:

@@ -1,5 +1,4 @@
-"""What the use cases return. Standard library only; how results look in a notebook is in
-nbcr.jupyter.results."""
+"""What the use cases return. Standard library only; how it looks is in nbcr.rendering."""
 
 from __future__ import annotations
 
@@ -79,12 +78,12 @@ class CheckpointResult:
             callback(self)
 
     def __repr__(self) -> str:
-        from nbcr.jupyter.results import checkpoint_text
+        from nbcr.rendering import checkpoint_text
 
         return checkpoint_text(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        from nbcr.jupyter.results import checkpoint_bundle
+        from nbcr.rendering import checkpoint_bundle
 
         return checkpoint_bundle(self)
 
@@ -95,12 +94,12 @@ class EntryList(list[Entry]):
     writing: tuple[str, ...] = ()  # names of checkpoints of this process that are not published yet
 
     def __repr__(self) -> str:
-        from nbcr.jupyter.results import entries_text
+        from nbcr.rendering import entries_text
 
         return entries_text(self, self.writing)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        from nbcr.jupyter.results import entries_bundle
+        from nbcr.rendering import entries_bundle
 
         return entries_bundle(self, self.writing)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nbcr.crs import SnapshotSummary
+    from nbcr.session.outside import Target
 
 StoreLike = Store | str | os.PathLike[str] | None
 
@@ -61,7 +62,7 @@ def checkpoints(store: StoreLike = None) -> EntryList:
 
 
 def checkpoint_other(
-    target: str | int,
+    target: Target,
     name: str | None = None,
     *,
     store: StoreLike = None,
@@ -69,13 +70,14 @@ def checkpoint_other(
     leave: str = "running",
     note: str = "",
     deadline_s: float = DEFAULT_DEADLINE_S,
+    load: Callable[[Any, float], bool] = lambda target, timeout_s: False,
     on_warning: Callable[[str], None] = lambda text: None,
 ) -> Entry:
-    """Checkpoint another process (pid, connection file, Jupyter kernel id) and wait for the entry."""
+    """Checkpoint another process and wait for the entry. `load` gives a Jupyter kernel a checkpoint thread."""
     from nbcr.session import outside
 
-    errand = outside.Errand(_store(store), deadline_s, on_warning)
-    return outside.checkpoint(_find(target), errand, name=name, replace=force, leave=leave, note=note)
+    errand = outside.Errand(_store(store), deadline_s, load, on_warning)
+    return outside.checkpoint(target, errand, name=name, replace=force, leave=leave, note=note)
 
 
 def restart_fresh(name: str, *, store: StoreLike = None, stdio: tuple[int, int, int] = (-1, -1, -1)) -> RestartResult:
@@ -90,17 +92,18 @@ def restart_fresh(name: str, *, store: StoreLike = None, stdio: tuple[int, int, 
 
 def restart_into(
     name: str,
-    target: str | int,
+    target: Target,
     *,
     store: StoreLike = None,
     deadline_s: float = DEFAULT_DEADLINE_S,
+    load: Callable[[Any, float], bool] = lambda target, timeout_s: False,
     on_warning: Callable[[str], None] = lambda text: None,
 ) -> RestartResult:
     """Replace the living process `target` by checkpoint `name`; its pid, ports and key stay."""
     from nbcr.session import outside
 
     entry = _store(store).find(name)
-    return outside.restart_into(entry, _find(target), outside.Errand(_store(store), deadline_s, on_warning))
+    return outside.restart_into(entry, target, outside.Errand(_store(store), deadline_s, load, on_warning))
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,3 @@ def remove(name: str, *, store: StoreLike = None) -> Entry:
 
 def _store(store: StoreLike) -> Store:
     return store if isinstance(store, Store) else Store(store)
-
-
-def _find(target: str | int) -> Any:
-    from nbcr.jupyter.finding import find_target
-
-    return find_target(str(target))

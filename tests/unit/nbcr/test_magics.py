@@ -14,7 +14,8 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import nbcr
-from nbcr.jupyter import magics, results
+from nbcr import rendering
+from nbcr.jupyter import magics
 from nbcr.session import CheckpointResult, EntryList
 from nbcr.store import Store
 
@@ -183,9 +184,9 @@ def test_a_table_shows_all_columns(store: Store) -> None:
     [(0, "0 B"), (512, "512 B"), (4096, "4 KiB"), (53_687_091, "51.2 MiB"), (1127428915, "1.05 GiB")],
 )
 def test_sizes(size: int, text: str) -> None:
-    assert results.size_text(size) == text
+    assert rendering.size_text(size) == text
 
 
 @pytest.mark.parametrize(("ms", "text"), [(0.25, "0.2 ms"), (38.26, "38.3 ms"), (712, "712 ms"), (12_345, "12.3 s")])
 def test_times(ms: float, text: str) -> None:
-    assert results.time_text(ms) == text
+    assert rendering.time_text(ms) == text

@@ -1,0 +1,96 @@
+"""The helper in waiting: there when it is wanted, used once, gone with the thread that wanted it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import nbcr
+from nbcr import session
+from nbcr.session import inprocess
+from nbcr.session.spawning import Helper
+from nbcr.store import Store
+
+WAIT_S = 20.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def waiting() -> Helper:
+    until(lambda: inprocess._life.standby)
+    helper = inprocess._life.standby
+    assert helper is not None
+    return helper
+
+
+@pytest.fixture(autouse=True)
+def _thread(trees: pytest.MonkeyPatch) -> Iterator[None]:
+    session.start_checkpoint_thread()
+    yield
+    session.stop_checkpoint_thread()
+
+
+def test_it_serves_one_checkpoint_and_is_replaced(store: Store) -> None:
+    first = waiting()
+    nbcr.checkpoint("a").wait(WAIT_S)
+    until(lambda: gone(first.pid))
+    second = waiting()
+    assert second.pid != first.pid
+    nbcr.checkpoint("b").wait(WAIT_S)
+    assert [e.name for e in store.entries()] == ["a", "b"]
+
+
+def test_one_that_died_is_not_missed(store: Store) -> None:
+    helper = waiting()
+    os.kill(helper.pid, signal.SIGKILL)
+    until(lambda: gone(helper.pid))
+    nbcr.checkpoint("a").wait(WAIT_S)
+
+
+def test_it_serves_a_restart_too() -> None:
+    nbcr.checkpoint("a").wait(WAIT_S)
+    helper = waiting()
+    with pytest.raises(nbcr.NbcrError, match="cannot replace"):
+        nbcr.restart("a")
+    until(lambda: gone(helper.pid))
+
+
+def test_it_goes_with_the_thread() -> None:
+    helper = waiting()
+    session.stop_checkpoint_thread()
+    until(lambda: gone(helper.pid))
+    assert inprocess._life.standby is None
+
+
+def test_it_goes_with_the_process() -> None:
+    """Its channel ends; a forked child that lives on does not keep it."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            session.start_checkpoint_thread()
+            os.write(writing, f"{waiting().pid}\n".encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        helper = int(said.readline())
+    until(lambda: gone(helper))
