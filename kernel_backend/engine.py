@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_backend import capture as cap
+from kernel_backend import family
 from kernel_backend import rebuild as reb
 from kernel_backend.errors import EngineError, HostUnsupported, RestoreFailed
 from kernel_backend.host import proc, room
@@ -231,20 +232,23 @@ def restore(
     lazy: bool = False,
     channel: socket.socket | None = None,
     stdio: tuple[int, int, int] = (0, 1, 2),
+    on_ready: Callable[[], None] | None = None,
     on_commit: Callable[[], None] | None = None,
 ) -> Restored:
     """Bring an image back: as a fresh tree, or `into` a living process, which keeps its pid.
 
     `pid` says what to do about pids: "same" insists on the old ones, "any" takes new ones, "auto" keeps them where
     the OS kernel permits. `channel` is put where the image's channel was. `stdio` are our descriptors for standard
-    streams whose other end was outside the image (-1: /dev/null). `on_commit` is called just before the point of no
-    return.
+    streams whose other end was outside the image (-1: /dev/null). `on_ready` is called when the image has been
+    validated and the present still runs, `on_commit` when it is stopped, just before the point of no return.
 
     Raises EngineError subclasses; RestoreFailed has `past_no_return`. On failure nothing half-made stays behind.
     """
     folder = Path(image_dir)
     inventory = read_inventory(folder)
     reb.check_all(folder, inventory, lazy=lazy)
+    if on_ready is not None:
+        on_ready()
     tables = descriptors.RebuildTables(
         folder, inventory.descriptions, root_pid=inventory.root_pid, stdio=stdio,
         boot_id_same=inventory.host.boot_id == cap.boot_id(), channel_fd=channel.fileno() if channel else -1,
@@ -252,7 +256,7 @@ def restore(
     for entry in inventory.processes:
         for row in entry.descriptors:
             tables.holders.setdefault(row.description, []).append((entry.pid, row.fd))
-    rebuild = reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False)
+    rebuild = reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy)
     with ExitStack() as stack:
         stack.callback(reb.discard, rebuild)
         if into is None:
@@ -353,14 +357,14 @@ def _empty(frozen: FrozenTree, process: Process) -> None:
 
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     """The common course: a tree of stubs becomes the image's tree and runs."""
-    reb.grow_tree(rebuild, leader)
+    family.grow_tree(rebuild, leader)
     for building in rebuild.built.values():
         reb.become(rebuild, building)
         reb.fill(rebuild, building)
         reb.place_descriptors(building)
         reb.settle(rebuild, building)
         reb.make_threads(rebuild, building)
-    reb.end_zombies(rebuild)
+    family.end_zombies(rebuild)
     reb.finish_descriptors(rebuild)
     for building in rebuild.built.values():
         reb.identity(rebuild, building)

@@ -11,14 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel_backend import capture
+from kernel_backend import capture, family
 from kernel_backend.abi import arch, linux
 from kernel_backend.errors import HostUnsupported, NoRoom, TargetDenied
 from kernel_backend.host import libc, proc, room
 from kernel_backend.image import reader
-from kernel_backend.image.entries import Inventory, ProcessEntry, ThreadEntry, ZombieEntry
+from kernel_backend.image.entries import Inventory, ProcessEntry, ThreadEntry
 from kernel_backend.resources import (
     descriptors,
+    lazy_pages,
     memory,
     pages,
     processes,
@@ -30,9 +31,8 @@ from kernel_backend.resources import (
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.courier import courier
 from kernel_backend.tracee.inject import Call, Workshop
-from kernel_backend.tracee.thread import Thread, ThreadGone
+from kernel_backend.tracee.thread import Thread
 
-WORKSHOP_BYTES = 1 << 20
 _CAP_SYS_ADMIN, _CAP_CHECKPOINT_RESTORE = 21, 40
 _THREAD_FLAGS = (
     linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
@@ -66,6 +66,7 @@ class Rebuild:
     kinds: Sequence[descriptors.Kind]
     set_tids: bool
     own_namespace: bool = False
+    lazy: bool = False
     init: Workshop | None = None  # the first process of that namespace
     built: dict[int, Building] = field(default_factory=dict)  # by image pid
     shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
@@ -76,16 +77,19 @@ class Rebuild:
         """What the user should know."""
         return self.tables.warnings
 
+    def adopt(self, entry: ProcessEntry, shop: Workshop) -> None:
+        """Take a fresh stub in as the process of an entry."""
+        self.built[entry.pid] = Building(entry, shop.thread, shop)
+        self.tables.pids[entry.pid] = self.number_inside(entry.pid, shop.thread.tgid)
+
     def number_inside(self, image_tid: int, tid: int) -> int:
         """What a new thread is called in its own pid namespace: there the image's numbers can be had."""
         return image_tid if self.set_tids else proc.inner_id(tid)
 
     def pids_outside(self) -> dict[int, int]:
-        """Image pid and tid → what we, outside, call it now."""
-        found = {pid: thread.tgid for pid, thread in self.zombies.items()}
-        for building in self.built.values():
-            found |= {image: thread.tid for image, thread in building.threads.items()}
-        return found
+        """Image pid → what we, outside, call that process now."""
+        found = {pid: building.pid for pid, building in self.built.items()}
+        return found | {pid: thread.tgid for pid, thread in self.zombies.items()}
 
     @property
     def root(self) -> ProcessEntry:
@@ -156,6 +160,7 @@ def all_tids(inventory: Inventory) -> Iterator[int]:
             yield thread.tid
     for zombie in inventory.zombies:
         yield zombie.pid
+    yield from family.leaderless_groups(inventory)
 
 
 def may_set_tids() -> bool:
@@ -165,8 +170,23 @@ def may_set_tids() -> bool:
 
 
 def taken_tids(inventory: Inventory, leaving: set[int]) -> list[int]:
-    """Pids and tids of the image that somebody else has now; `leaving` are those of the tree that will be replaced."""
-    return [tid for tid in all_tids(inventory) if tid not in leaving and Path(f"/proc/{tid}").exists()]
+    """Pids and tids of the image that somebody else has now; `leaving` are those of the tree that will be replaced.
+
+    A number is taken, too, as long as anybody is in the group or the session that it names.
+    """
+    named = {number for pid, stat in _all_stats() if pid not in leaving for number in (stat.pgid, stat.sid)}
+    return [
+        tid for tid in all_tids(inventory) if tid not in leaving and (tid in named or Path(f"/proc/{tid}").exists())
+    ]
+
+
+def _all_stats() -> Iterator[tuple[int, proc.Stat]]:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                yield int(name), proc.stat(int(name))
+            except OSError:
+                continue
 
 
 _INIT_REAPS_WITHIN_S = 3.0
@@ -182,13 +202,10 @@ def await_free_tids(inventory: Inventory, leaving: set[int]) -> list[int]:
         time.sleep(0.01)  # no event tells that somebody else's zombie was reaped
 
 
-def _waits_for_init(tid: int) -> bool:
-    """Whether it is dead and only init has to reap it; another parent may never do so."""
-    try:
-        stat = proc.stat(tid)
-    except OSError:
-        return True
-    return stat.state in "ZX" and stat.ppid == 1
+def _waits_for_init(number: int) -> bool:
+    """Whether only the dead have it, and only init has to reap them; another parent may never do so."""
+    holders = [stat for pid, stat in _all_stats() if number in (pid, stat.pgid, stat.sid)]
+    return all(stat.state in "ZX" and stat.ppid == 1 for stat in holders)
 
 
 # --- preparation in our own process -----------------------------------------------------------------------------------
@@ -218,81 +235,11 @@ def spawn_root(rebuild: Rebuild) -> Thread:
     """A fresh stub for the root process."""
     if rebuild.own_namespace:
         rebuild.init = namespace.furnish(namespace.spawn_init())
-        return _fork(rebuild, rebuild.init, rebuild.root).thread
+        return family.fork(rebuild, rebuild.init, rebuild.root.pid, rebuild.root.exit_signal).thread
     leader = stub.spawn(rebuild.root.pid if rebuild.set_tids else 0)
     gadget = stub.find_syscall(leader.tgid)
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
     return leader
-
-
-def grow_tree(rebuild: Rebuild, root: Thread) -> None:
-    """Fork the stubs of all descendants, each from its parent, in the sessions and groups they were in."""
-    _grow(rebuild, rebuild.root, stub.open_workshop(root, 0, WORKSHOP_BYTES, fixed=False))
-    for building in rebuild.built.values():
-        _join_group(rebuild, building)
-
-
-def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop) -> None:
-    rebuild.built[entry.pid] = Building(entry, shop.thread, shop)
-    rebuild.tables.pids[entry.pid] = rebuild.number_inside(entry.pid, shop.thread.tgid)
-    children: list[ProcessEntry | ZombieEntry] = [
-        *(p for p in rebuild.inventory.processes if p.ppid == entry.pid and p is not entry),
-        *(z for z in rebuild.inventory.zombies if z.ppid == entry.pid),
-    ]
-    leads_session = entry.sid == entry.pid
-    early = [child for child in children if leads_session and child.sid not in (entry.pid, child.pid)]
-    born = [(child, _fork(rebuild, shop, child)) for child in early]
-    _lead(shop, entry)
-    born += [(child, _fork(rebuild, shop, child)) for child in children if child not in early]
-    for child, child_shop in born:
-        if isinstance(child, ProcessEntry):
-            _grow(rebuild, child, child_shop)
-        else:
-            _lead(child_shop, child)
-            rebuild.zombies[child.pid] = child_shop.thread
-
-
-def _lead(shop: Workshop, entry: ProcessEntry | ZombieEntry) -> None:
-    """Become leader of a session or group of one's own, unless one is already."""
-    now = proc.stat(shop.thread.tgid)
-    if entry.sid == entry.pid and now.sid != now.pid:
-        shop.call("setsid")
-    elif entry.pgid == entry.pid and now.pgid != now.pid:
-        shop.call("setpgid", 0, 0)
-
-
-def _fork(rebuild: Rebuild, shop: Workshop, child: ProcessEntry | ZombieEntry) -> Workshop:
-    tid_at = shop.put(struct.pack("<i", child.pid), 128)
-    count = 1 if rebuild.set_tids else 0
-    args = arch.CLONE_ARGS.pack(0, 0, 0, 0, child.exit_signal, 0, 0, 0, tid_at if count else 0, count, 0)
-    shop.call("clone3", shop.put(args), len(args))
-    new = shop.new_tids.pop()
-    thread = Thread(new, new)
-    thread.wait()
-    return Workshop(thread, shop.address, shop.size)
-
-
-def _join_group(rebuild: Rebuild, building: Building) -> None:
-    group = rebuild.built.get(building.entry.pgid)
-    if group is not None and proc.stat(building.pid).pgid != group.pid:
-        building.shop.call("setpgid", 0, rebuild.tables.pids[group.entry.pid])
-
-
-def end_zombies(rebuild: Rebuild) -> None:
-    """Let the stubs of dead children die as they did, unreaped."""
-    for entry in rebuild.inventory.zombies:
-        thread = rebuild.zombies[entry.pid]
-        rebuild.tables.pids[entry.pid] = rebuild.number_inside(entry.pid, thread.tgid)
-        sig = entry.exit_code & 0x7F
-        if sig:
-            os.kill(thread.tgid, signal.SIGKILL)
-        else:
-            gadget = stub.find_syscall(thread.tgid)
-            try:
-                stub.step_call(thread, gadget, "exit_group", entry.exit_code >> 8 & 0xFF)
-            except ThreadGone:
-                continue
-        stub.collect(thread.tgid)
 
 
 # --- one process ------------------------------------------------------------------------------------------------------
@@ -303,8 +250,8 @@ def become(rebuild: Rebuild, building: Building) -> None:
     entry, leader = building.entry, building.leader
     stub.execute(building.shop, entry.exe.path)
     occupied = [(vma.start, vma.end) for vma in entry.vmas] + [(m.start, m.end) for m in proc.maps(building.pid)]
-    address = memory.find_hole(WORKSHOP_BYTES, occupied)
-    building.shop = stub.open_workshop(leader, address, WORKSHOP_BYTES, fixed=True)
+    address = memory.find_hole(family.WORKSHOP_BYTES, occupied)
+    building.shop = stub.open_workshop(leader, address, family.WORKSHOP_BYTES, fixed=True)
     building.shop.run([Call("close_range", 0, 0xFFFFFFFF, 0), *memory.clear_calls(building.shop)])
     building.shop.run(memory.map_vdso_calls(entry))
 
@@ -321,6 +268,7 @@ def fill(rebuild: Rebuild, building: Building) -> None:
         wanted = [own[row.description] for row in entry.descriptors]
         ours = [*wanted, *mapped, *(rebuild.shared[key] for key in shared_keys), source]
         moved = _hand_over(building, ours)
+        lazily, at_once = lazy_pages.split(entry, source) if rebuild.lazy else ([], entry.pagemap)
     finally:
         for fd in (*mapped, source):
             os.close(fd)
@@ -329,7 +277,8 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     shared = dict(zip(shared_keys, moved[len(wanted) + len(mapped) : -1], strict=True))
     shop.run(memory.map_calls(entry, memory.Sources(files, shared, {})))
     shop.run(memory.advise_calls(entry))
-    pages.fill(shop, entry, moved[-1], set())
+    shop.run(lazy_pages.map_calls(lazily, moved[-1]))
+    pages.fill(shop, at_once, moved[-1])
     shop.run(memory.protect_calls(entry))
     calls, arguments = memory.name_calls(entry, shop.data)
     shop.put(arguments)

@@ -36,6 +36,7 @@ class Layout:
     files: list[FileIdentity] = field(default_factory=list)
     live: list[proc.Mapping] = field(default_factory=list)  # same index as vmas
     whole: set[int] = field(default_factory=set)  # indices of vmas all of whose pages must be saved
+    fragile: set[int] = field(default_factory=set)  # those among them where a page may not be readable
     shared: dict[str, proc.Mapping] = field(default_factory=dict)  # shared object key → a mapping that shows it
 
 
@@ -116,8 +117,10 @@ def _private_file_entry(
     if usable:
         vma.kind, vma.offset = "file", mapping.offset
         vma.file = _file_index(mapping, layout, by_path)
-    else:
-        layout.whole.add(len(layout.vmas))
+        return
+    layout.whole.add(len(layout.vmas))
+    if not PAGES_FILE.search(mapping.path):  # an image's own file, from a lazy restore, is there to its last page
+        layout.fragile.add(len(layout.vmas))
 
 
 def _file_index(mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]) -> int:

@@ -19,7 +19,7 @@ from blake3 import blake3
 from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError, NoRoom
 from kernel_backend.host import libc
-from kernel_backend.image.entries import PageRun, ProcessEntry
+from kernel_backend.image.entries import PageRun
 from kernel_backend.image.writer import no_room
 from kernel_backend.resources.memory import Layout
 from kernel_backend.tracee.courier import courier
@@ -242,7 +242,9 @@ def write_from_outside(pid: int, runs: list[PageRun], fd: int) -> str:
 def unreadable_runs(layout: Layout, runs: list[PageRun]) -> set[int]:
     """Start addresses of runs that the process itself may not read (PROT_NONE with contents) or that may fault."""
     spans = [
-        (vma.start, vma.end) for i, vma in enumerate(layout.vmas) if not vma.prot & linux.PROT_READ or i in layout.whole
+        (vma.start, vma.end)
+        for i, vma in enumerate(layout.vmas)
+        if not vma.prot & linux.PROT_READ or i in layout.fragile
     ]
     return {run.address for run in runs if any(low <= run.address < high for low, high in spans)}
 
@@ -250,9 +252,8 @@ def unreadable_runs(layout: Layout, runs: list[PageRun]) -> set[int]:
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
-def fill(shop: Workshop, entry: ProcessEntry, remote: int, skip: set[int]) -> None:
-    """Make the new process read its pages from descriptor `remote` of its own. `skip`: runs mapped lazily."""
-    runs = [run for run in entry.pagemap if run.address not in skip]
+def fill(shop: Workshop, runs: list[PageRun], remote: int) -> None:
+    """Make the new process read its pages from descriptor `remote` of its own."""
     vector_room = IOV_MAX * IOV_BYTES
     calls: list[Call] = []
     expected: list[int] = []

@@ -85,8 +85,6 @@ class PtraceComponent(Component):
         """Restore the image; the engine validates it first."""
         import kernel_backend
 
-        if options.on_ready is not None:
-            options.on_ready()
         restored = kernel_backend.restore(
             snapshot.local,
             into=options.into,
@@ -94,6 +92,7 @@ class PtraceComponent(Component):
             lazy=options.lazy,
             channel=options.channel,
             stdio=options.stdio,
+            on_ready=options.on_ready,
             on_commit=options.on_commit,
         )
 
