@@ -1,0 +1,1 @@
+"""What nbcr costs, beside dd, cloudpickle, dill and (where it is installed) CRIU, on the same state in the same run."""

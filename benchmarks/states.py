@@ -1,0 +1,65 @@
+"""The states that are saved: cells which build them in a Jupyter kernel, and what it takes to hold them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB, GIB = 2**20, 2**30
+
+_ARRAY = """
+import mmap, os
+import numpy as np
+def _make(size, advice):
+    room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    room.madvise(advice)
+    made = np.frombuffer(room, dtype=np.float64)
+    np.random.default_rng(7).random(out=made)
+    return made
+data = _make({size}, mmap.{advice})
+"""
+_OBJECTS = """
+import numpy as np
+objects = [(i, f"name {{i}}") for i in range({rows})]
+"""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a Jupyter kernel holds while it is measured."""
+
+    name: str
+    build: str  # a cell
+    check: str  # an expression whose value shows whether the state came back
+    spoil: str  # a cell that loses it
+    needs_bytes: int  # about how large it is
+    memory_bytes: int = 0  # the least memory that must be available
+    repetitions: int = 0  # 0: as many as the run asks for
+    gib_bound: str = ""  # which of the bounds on a pause is its own
+
+
+def array(size: int, *, huge: bool, repetitions: int = 0) -> State:
+    """One numpy array of random numbers, in pages of 4 KiB or in huge ones."""
+    advice = "MADV_HUGEPAGE" if huge else "MADV_NOHUGEPAGE"
+    shown = f"{size / GIB:g} GiB" if size >= GIB else f"{size / MIB:g} MiB"
+    return State(
+        name=f"{shown} array, {'huge' if huge else '4 KiB'} pages",
+        build=_ARRAY.format(size=size, advice=advice),
+        check="float(data[0] + data[len(data) // 2] + data[-1])",
+        spoil="data = None",
+        needs_bytes=size,
+        memory_bytes=10 * GIB if size > GIB else 3 * size,
+        repetitions=repetitions,
+        gib_bound={(GIB, False): "4k", (GIB, True): "huge", (4 * GIB, False): "4gib"}.get((size, huge), ""),
+    )
+
+
+def small_objects(count: int) -> State:
+    """Many small Python objects: a list of tuples of an int and a str."""
+    return State(
+        name=f"{count:,} small objects".replace(",", " "),
+        build=_OBJECTS.format(rows=count // 3),
+        check="(len(objects), objects[-1])",
+        spoil="objects = None",
+        needs_bytes=count * 80,
+        memory_bytes=count * 1000,
+    )
