@@ -15,7 +15,6 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from kernel_backend.errors import HostUnsupported
@@ -168,7 +167,7 @@ def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tabl
             tables.warnings.append(waiting.UNREADABLE.format(who=look.holder, what="closed"))
         elif found and facts.unread:
             door, turn = tables.looks[found[0]], listener.waiting.index(facts.inode)
-            tables.last.append(partial(waiting.take_unix, door, entry, turn, tables))
+            waiting.note_unix(door, entry, turn, tables)
         return
 
 

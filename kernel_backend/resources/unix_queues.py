@@ -1,19 +1,22 @@
 """Receive queues of Unix sockets: peeked at when captured, filled by the other end when rebuilt.
 
-Peeking takes nothing away. SO_PEEK_OFF lets a peek begin behind what was seen already; it is put back. A peek that
-finds descriptors in flight gives us duplicates of them, and says only that they belong to some byte of what it
-returned: where exactly is found by bisection, because a program may read up to that byte with a plain read(2).
+Peeking takes nothing away. SO_PEEK_OFF lets a peek begin behind what was seen already; it is put back. A peek in a
+stream ends behind the message that descriptors in flight belong to, and gives us duplicates of them; where that message
+began it does not tell. So they travel with its last byte: whoever receives the message whole gets them, and whoever
+reads what was sent before with a plain read(2) does not lose them.
 """
 
 from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import os
 import socket
 import struct
 from collections.abc import Sequence
 
+from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported
 from kernel_backend.image.descriptions import Message
 from kernel_backend.resources.descriptors import CaptureTables, RebuildTables
@@ -79,37 +82,25 @@ def _message(data: bytes, rights: list[int], tables: CaptureTables, address: byt
 
 def _peek_stream(s: socket.socket, tables: CaptureTables) -> list[Message]:
     messages: list[Message] = []
+    size = struct.unpack("<i", fcntl.ioctl(s.fileno(), linux.FIONREAD, bytes(4)))[0]
     at = 0
     while True:
         s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, at)
         try:
-            data, control, _, _ = s.recvmsg(_BUFFER_BYTES, _CONTROL_BYTES, _PEEK)
+            data, control, _, _ = s.recvmsg(size + 1, _CONTROL_BYTES, _PEEK)
         except BlockingIOError:
             return messages
         if not data:
             return messages
         rights = _rights(control)
-        start = _first_byte_with_rights(s, at, len(data)) if rights else len(data)
-        if start and messages and not messages[-1].rights:
-            messages[-1].data += data[:start]
-        elif start:
-            messages.append(Message(data=data[:start]))
+        plain = data[:-1] if rights else data
+        if plain and messages and not messages[-1].rights:
+            messages[-1].data += plain
+        elif plain:
+            messages.append(Message(data=plain))
         if rights:
-            messages.append(_message(data[start:], rights, tables))
+            messages.append(_message(data[-1:], rights, tables))
         at += len(data)
-
-
-def _first_byte_with_rights(s: socket.socket, at: int, length: int) -> int:
-    """The offset (from `at`) of the byte that the descriptors travel with."""
-    low, high = 1, length  # a peek of `high` bytes brings them
-    while low < high:
-        middle = (low + high) // 2
-        s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, at)
-        _, control, _, _ = s.recvmsg(middle, _CONTROL_BYTES, _PEEK)
-        rights = _rights(control)
-        _close(rights)
-        low, high = (low, middle) if rights else (middle + 1, high)
-    return low - 1
 
 
 # --- filling ----------------------------------------------------------------------------------------------------------

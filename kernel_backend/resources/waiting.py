@@ -30,14 +30,20 @@ def _accept_all(door: Look, family: int) -> list[socket.socket]:
     return found
 
 
-def take_unix(door: Look, client: UnixSocket, turn: int, tables: CaptureTables) -> None:
-    """Read what the client in the `turn`-th place of a listener's queue has sent."""
-    queues: dict[int, list[socket.socket]] = tables.cache.setdefault("accepted unix connections", {})
-    key = id(door)
-    if key not in queues:
-        queues[key] = _accept_all(door, socket.AF_UNIX)
-    if turn < len(queues[key]):
-        client.early = unix_queues.peek(queues[key][turn], tables, ended=False)
+def note_unix(door: Look, client: UnixSocket, turn: int, tables: CaptureTables) -> None:
+    """Let what the client in the `turn`-th place of a listener's queue has sent be read at the end."""
+    doors: dict[int, dict[int, UnixSocket]] = tables.cache.setdefault("unix clients by turn", {})
+    if id(door) not in doors:
+        doors[id(door)] = {}
+        tables.last.append(lambda: _take_unix(door, doors[id(door)], tables))
+    doors[id(door)][turn] = client
+
+
+def _take_unix(door: Look, clients: dict[int, UnixSocket], tables: CaptureTables) -> None:
+    for turn, server in enumerate(_accept_all(door, socket.AF_UNIX)):
+        with server:
+            if turn in clients:
+                clients[turn].early = unix_queues.peek(server, tables, ended=False)
 
 
 def take_tcp(door: Look, tables: CaptureTables) -> None:
