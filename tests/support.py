@@ -216,7 +216,7 @@ class ProcessTracker:
         if not wait_for_end(pid, timeout_s):
             return None
         for popen in self.popens:
-            if popen.pid == pid:
+            if popen.pid == pid and popen.returncode is None:  # a restored process may bear the pid again
                 return popen.wait()
         try:
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
