@@ -1,0 +1,62 @@
+"""The tour's notebooks, executed cell by cell in real Jupyter kernels."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from nbcr.store import Store
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
+
+
+@pytest.fixture
+def private_folders(tmp_path: Path) -> dict[str, str]:
+    """An environment in which nothing of the user's own is read or written."""
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for variable in ("NBCR_STORE", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
+        folder = tmp_path / variable.lower()
+        folder.mkdir(mode=0o700)
+        environ[variable] = str(folder)
+    return environ
+
+
+def outputs(notebook: nbformat.NotebookNode, source: str) -> str:
+    """What the one cell that contains `source` printed and returned."""
+    (cell,) = [c for c in notebook.cells if c.cell_type == "code" and source in c.source]
+    said = ""
+    for output in cell.outputs:
+        said += output.text if output.output_type == "stream" else output.data["text/plain"]
+    return said
+
+
+def execute(path: Path, environ: dict[str, str], work: Path) -> nbformat.NotebookNode:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    runner = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(work)}})
+    runner.execute(env=environ)
+    return notebook
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_committed_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.outputs for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_save_and_rewind(private_folders: dict[str, str], tmp_path: Path) -> None:
+    notebook = execute(FOLDER / "01_save_and_rewind.ipynb", private_folders, tmp_path)
+    assert outputs(notebook, "%checkpoint tour").startswith("CONTINUE  tour  id ")
+    assert outputs(notebook, "%restart tour").startswith("RESTART  tour  id ")
+    assert "as it was" in outputs(notebook, "assert thread.is_alive()")
+    assert outputs(notebook, "nbcr.checkpoint(").strip() == "CONTINUE 1"
+    assert outputs(notebook, "nbcr.restart(").strip() == "RESTART 2"
+    assert "tour-api" in outputs(notebook, "%checkpoints")
+    assert "removed tour-api" in outputs(notebook, "!nbcr remove")
+    assert not Store(private_folders["NBCR_STORE"]).entries()
