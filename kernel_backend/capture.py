@@ -25,6 +25,7 @@ from kernel_backend.image.entries import (
     ZombieEntry,
 )
 from kernel_backend.image.writer import ImageWriter
+from kernel_backend.renumber import inner_numbers, renumber
 from kernel_backend.resources import (
     descriptors,
     memory,
@@ -54,6 +55,7 @@ class Capture:
     processes: dict[int, ProcessEntry] = field(default_factory=dict)
     shared: list[SharedMemoryEntry] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
+    numbers: dict[int, int] = field(default_factory=dict)  # see renumber.py
     pause_ms: float = 0.0
 
     @property
@@ -67,7 +69,7 @@ def vma_flags_of(pids: list[int]) -> dict[int, dict[int, frozenset[str]]]:
     found = {}
     for pid in pids:
         try:
-            found[pid] = proc.smaps_flags(pid)
+            found[pid] = proc.smaps_flags(proc.view(pid))
         except OSError:
             found[pid] = {}
     return found
@@ -88,14 +90,11 @@ def tree_pids(pid: int, *, descend: bool) -> list[int]:
 def refuse_early(tree: FrozenTree) -> None:
     """What cannot be captured at all is named before anything is read."""
     for pid, process in tree.processes.items():
-        status = proc.status(pid)
-        processes.check_seccomp(pid, status)
-        if processes.is_exiting(proc.stat(pid)):
+        processes.check_seccomp(pid, proc.status(process.view))
+        if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
-        if process.zombie_leader:
-            continue
     for process in tree.processes.values():
-        root = os.readlink(f"/proc/{process.pid}/root")
+        root = os.readlink(f"/proc/{process.view}/root")
         if root != "/":
             raise ResourceUnsupported(
                 f"process {process.pid} lives in another root folder ({root})",
@@ -105,6 +104,7 @@ def refuse_early(tree: FrozenTree) -> None:
 
 def capture_processes(capture: Capture) -> None:
     """Everything of every process but descriptors and memory."""
+    capture.numbers = inner_numbers(capture.tree)
     for pid, process in capture.tree.processes.items():
         capture.processes[pid] = _process(process)
         _ = process.mappings  # read now, sorted out later: that may take longer than a pause should
@@ -116,41 +116,42 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
         process, entry = capture.tree.processes[pid], capture.processes[pid]
         made = memory.capture(pid, process.mappings, capture.vma_flags.get(pid, {}))
         capture.layouts[pid] = made
-        entry.files, entry.vmas, entry.exe = made.files, made.vmas, _exe(pid)
+        entry.files, entry.vmas, entry.exe = made.files, made.vmas, _exe(process)
     return capture.layouts[pid]
 
 
 def _process(process: Process) -> ProcessEntry:
-    pid = process.pid
-    status, place = proc.status(pid), proc.stat(pid)
-    cwd, cwd_deleted = _cwd(pid)
+    pid, view = process.pid, process.view
+    status, place = proc.status(view), proc.stat(pid)
+    cwd, cwd_deleted = _cwd(view)
     thread_entries = threads.capture(process)
     pending = process.main.pending_signals(shared=True)
     with process.borrow() as borrowed:
         settings = processes.capture_prctl(borrowed)
-        mm = processes.capture_mm(borrowed, pid)
+        mm = processes.capture_mm(borrowed, view)
         itimers = timers.capture_itimers(borrowed)
         posix_timers = timers.capture_timers(borrowed, pid)
     thread_entries[0].pdeathsig = settings["pdeathsig"]
     thread_entries[0].scheduling.timerslack_ns = settings["timerslack"]
     return ProcessEntry(
-        pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=_argv(pid), mm=mm,
+        pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=_argv(view), mm=mm,
         files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
         pending=pending, itimers=itimers, timers=posix_timers, descriptors=[],
         cwd=cwd, cwd_deleted=cwd_deleted, root="/", umask=int(status["Umask"], 8),
         rlimits=processes.capture_limits(pid),
         credentials=processes.credentials(status, settings["securebits"], bool(settings["keepcaps"])),
-        dumpable=settings["dumpable"], personality=int(Path(f"/proc/{pid}/personality").read_text(), 16),
+        dumpable=settings["dumpable"], personality=int(Path(f"/proc/{view}/personality").read_text(), 16),
         subreaper=bool(settings["subreaper"]), thp_disable=bool(settings["thp_disable"]),
         oom_score_adj=int(Path(f"/proc/{pid}/oom_score_adj").read_text()),
         stopped_by=process.main.group_stop, exit_signal=place.exit_signal,
     )  # fmt: skip
 
 
-def _exe(pid: int) -> FileIdentity:
-    path = os.readlink(f"/proc/{pid}/exe")
+def _exe(process: Process) -> FileIdentity:
+    pid, link = process.pid, f"/proc/{process.view}/exe"
+    path = os.readlink(link)
     try:
-        same = os.stat(path).st_ino == os.stat(f"/proc/{pid}/exe").st_ino
+        same = os.stat(path).st_ino == os.stat(link).st_ino
     except OSError:
         same = False
     if not same:
@@ -217,12 +218,13 @@ def _capture_actions(capture: Capture, pid: int, twin: Twin | None) -> None:
 
 def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:
     """Write what a fork copies (private memory, signal actions), from the twin or the process itself; page bytes."""
-    source = twin.pid if twin else pid
+    source = twin.pid if twin else capture.tree.processes[pid].view
     _capture_actions(capture, pid, twin)
     runs, unreadable = plan_pages(capture, pid, source)
     size = pages.total_bytes(runs)
     capture.writer.check_room(size)
-    fd = capture.writer.create(pages.pages_name(pid))
+    name = pages.pages_name(capture.numbers.get(pid, pid))
+    fd = capture.writer.create(name)
     try:
         if twin:
             digest = pages.write_from_twin(twin, runs, unreadable, fd)
@@ -230,17 +232,17 @@ def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:
             digest = pages.write_from_outside(source, runs, fd)
     finally:
         os.close(fd)
-    capture.digests[pages.pages_name(pid)] = digest
+    capture.digests[name] = digest
     return size
 
 
 def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
     """The root record."""
     root = capture.processes[capture.tree.root]
-    return Inventory(
+    made = Inventory(
         format=FORMAT_VERSION,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        host=host_entry(len(root.threads[0].xstate)),
+        host=host_entry(len(next(t for t in root.threads if not t.exited).xstate)),
         root_pid=capture.tree.root,
         channel_fd=channel_fd,
         processes=list(capture.processes.values()),
@@ -257,6 +259,8 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         warnings=capture.warnings,
         pause_ms=capture.pause_ms,
     )  # fmt: skip
+    renumber(made, capture.numbers)
+    return made
 
 
 def boot_id() -> str:

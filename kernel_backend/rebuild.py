@@ -80,7 +80,7 @@ class Rebuild:
     def adopt(self, entry: ProcessEntry, shop: Workshop) -> None:
         """Take a fresh stub in as the process of an entry."""
         self.built[entry.pid] = Building(entry, shop.thread, shop)
-        self.tables.pids[entry.pid] = self.number_inside(entry.pid, shop.thread.tgid)
+        self.tables.pids[entry.pid] = proc.inner_id(shop.thread.tgid)  # the root may keep a pid of its own
 
     def number_inside(self, image_tid: int, tid: int) -> int:
         """What a new thread is called in its own pid namespace: there the image's numbers can be had."""
@@ -387,8 +387,9 @@ def _setup_threads(shop: Workshop, pairs: list[tuple[ThreadEntry, Thread]]) -> N
 def _correct_tids(rebuild: Rebuild, building: Building) -> None:
     """Where a tid could not be kept, correct libc's own note of it (the word that set_tid_address(2) named)."""
     for entry in building.entry.threads:
-        new = rebuild.number_inside(entry.tid, building.threads[entry.tid].tid)
-        rebuild.tables.pids.setdefault(entry.tid, new)
+        if entry.tid not in rebuild.tables.pids:
+            rebuild.tables.pids[entry.tid] = rebuild.number_inside(entry.tid, building.threads[entry.tid].tid)
+        new = rebuild.tables.pids[entry.tid]
         if new == entry.tid or not entry.tid_address:
             continue
         try:
@@ -444,9 +445,11 @@ def launch(rebuild: Rebuild) -> None:
     for building in rebuild.built.values():
         _arm(rebuild.tables.pids, building)
     for building in rebuild.built.values():
-        _take_workshop_away(building)
+        gadget = _take_workshop_away(building)
         for thread in building.entry.threads:
-            if not thread.exited:
+            if thread.exited:
+                threads.exit_alone(building.threads[thread.tid], gadget)
+            else:
                 threads.final_state(building.threads[thread.tid], thread)
         if building.entry.stopped_by:
             os.kill(building.pid, signal.SIGSTOP)
@@ -473,12 +476,14 @@ def _arm(pids: dict[int, int], building: Building) -> None:
             shop.run(calls)
 
 
-def _take_workshop_away(building: Building) -> None:
+def _take_workshop_away(building: Building) -> int:
+    """The address of a `syscall` instruction that is left."""
     shop = building.shop
     gadget = next((_find_call(building.pid, v.start, v.end) for v in building.entry.vmas if v.kind == "vdso"), 0)
     if not gadget:
-        return  # no vdso in the image: the page stays
+        return shop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)  # no vdso in the image: the page stays
     stub.step_call(building.leader, gadget, "munmap", shop.address, shop.size)
+    return gadget
 
 
 def _find_call(pid: int, start: int, end: int) -> int:

@@ -96,9 +96,12 @@ def vm_write(pid: int, address: int, data: bytes) -> None:
         done += count
 
 
-def pidfd_open(pid: int) -> int:
-    """A pidfd, close-on-exec (pidfd_open(2))."""
-    return syscall("pidfd_open", pid, 0)
+_PIDFD_THREAD = os.O_EXCL  # since OS kernel 6.9
+
+
+def pidfd_open(pid: int, *, thread: bool = False) -> int:
+    """A pidfd, close-on-exec (pidfd_open(2)); of a single thread where asked for."""
+    return syscall("pidfd_open", pid, _PIDFD_THREAD if thread else 0)
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:

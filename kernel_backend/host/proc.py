@@ -140,6 +140,22 @@ def inner_id(tid: int) -> int:
     return int(status(tid)["NSpid"].split()[-1])
 
 
+def view(pid: int) -> int:
+    """The number under which /proc shows the memory and the descriptors of a process.
+
+    That is its pid, unless the leading thread has ended before the others: then it is another thread's tid.
+    """
+    if stat(pid).state not in "ZX":
+        return pid
+    for tid in task_ids(pid):
+        try:
+            if stat(pid, tid).state not in "ZX":
+                return tid
+        except OSError:
+            continue
+    return pid
+
+
 def task_ids(pid: int) -> list[int]:
     """The tids of a process, the leader's included, ascending."""
     return sorted(map(int, os.listdir(f"/proc/{pid}/task")))

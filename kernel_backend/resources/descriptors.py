@@ -111,7 +111,7 @@ class CaptureTables:
         while low < high:
             middle = (low + high) // 2
             other = self.looks[group[middle]]
-            order = libc.kcmp(look.process.pid, other.process.pid, linux.KCMP_FILE, look.fd, other.fd)
+            order = libc.kcmp(look.process.view, other.process.view, linux.KCMP_FILE, look.fd, other.fd)
             if order == 0:
                 return group[middle], group, middle
             low, high = (low, middle) if order == 1 else (middle + 1, high)
@@ -284,8 +284,8 @@ class ChannelKind(Kind):
 
 def look_at(process: Process, fd: int) -> Look:
     """Gather what /proc tells of one descriptor."""
-    path = f"/proc/{process.pid}/fd/{fd}"
-    return Look(process, fd, os.readlink(path), proc.fdinfo(process.pid, fd), os.stat(path))
+    path = f"/proc/{process.view}/fd/{fd}"
+    return Look(process, fd, os.readlink(path), proc.fdinfo(process.view, fd), os.stat(path))
 
 
 def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
@@ -294,7 +294,7 @@ def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
     try:
         for pid, process in tables.processes.items():
             tables.tables[pid] = []
-            for fd in proc.fd_numbers(pid):
+            for fd in proc.fd_numbers(process.view):
                 _capture_one(look_at(process, fd), tables, kinds)
         _capture_in_flight(tables, kinds)
         by_entry = {kind.entry: kind for kind in kinds}

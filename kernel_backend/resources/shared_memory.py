@@ -146,9 +146,9 @@ def _save_mappings(found: _Object, out: int) -> list[PageRun]:
 
 def _read_page(process: Process, address: int) -> bytes:
     try:
-        return libc.vm_read(process.pid, address, linux.PAGE_SIZE)
+        return libc.vm_read(process.view, address, linux.PAGE_SIZE)
     except OSError:
-        with Path(f"/proc/{process.pid}/mem").open("rb", buffering=0) as memory:
+        with Path(f"/proc/{process.view}/mem").open("rb", buffering=0) as memory:
             memory.seek(address)
             return memory.read(linux.PAGE_SIZE)
 

@@ -10,9 +10,9 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import RseqEntry, SchedulingEntry, ThreadEntry
-from kernel_backend.tracee.inject import Call, as_interrupted
+from kernel_backend.tracee.inject import WORD, Call, as_interrupted
 from kernel_backend.tracee.process import Process
-from kernel_backend.tracee.thread import Thread
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 
 ALTSTACK_BYTES = 24
 _SCHED_RESET_ON_FORK = 1
@@ -25,7 +25,8 @@ def capture(process: Process) -> list[ThreadEntry]:
     tids = sorted(process.threads, key=lambda tid: (tid != process.pid, tid))
     entries = [_capture_one(process, process.threads[tid]) for tid in tids]
     if process.pid not in process.threads:
-        entries.insert(0, ThreadEntry(tid=process.pid, name="", regs=b"", xstate=b"", sigmask=0, exited=True))
+        name = proc.comm(process.pid, process.pid)
+        entries.insert(0, ThreadEntry(tid=process.pid, name=name, regs=b"", xstate=b"", sigmask=0, exited=True))
     return entries
 
 
@@ -121,6 +122,14 @@ def final_state(thread: Thread, entry: ThreadEntry) -> None:
     thread.set_xstate(entry.xstate)
     thread.set_sigmask(entry.sigmask)
     thread.set_regs(UserRegs.from_buffer_copy(entry.regs))
+
+
+def exit_alone(thread: Thread, syscall_address: int) -> None:
+    """Let the leader of a process end as it did before the checkpoint: as soon as it runs, the others living on."""
+    regs = thread.get_regs()
+    regs.rip, regs.rax, regs.rdi, regs.orig_rax = syscall_address, arch.SYS["exit"], 0, WORD
+    thread.set_sigmask(ALL_BUT_SIGTRAP)
+    thread.set_regs(regs)
 
 
 def inside_rseq_section(process: Process, entry: ThreadEntry) -> bool:

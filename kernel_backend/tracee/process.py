@@ -90,9 +90,10 @@ class Process:
     def return_signals(self) -> None:
         """Queue again the signals that our stop caught on their way (as the thread itself: only it may do so)."""
         for thread, info in self._requeue:
+            pid, tid = proc.inner_id(self.pid), proc.inner_id(thread.tid)
             with self.borrow(thread) as borrowed:
                 number = int.from_bytes(info[:4], "little")
-                borrowed.call("rt_tgsigqueueinfo", self.pid, thread.tid, number, borrowed.put(info))
+                borrowed.call("rt_tgsigqueueinfo", pid, tid, number, borrowed.put(info))
             thread.stop = Stop(5, 128)
         self._requeue.clear()
 
@@ -107,6 +108,11 @@ class Process:
 
     # --- looking and borrowing ----------------------------------------------------------------------------------
     @property
+    def view(self) -> int:
+        """The number under which /proc shows its memory and descriptors: its pid while the leader lives."""
+        return self.main.tid if self.threads else self.pid
+
+    @property
     def main(self) -> Thread:
         """The thread that makes system calls for the whole process: the leader while it lives."""
         return self.threads.get(self.pid) or next(iter(self.threads.values()))
@@ -114,7 +120,7 @@ class Process:
     @cached_property
     def mappings(self) -> list[proc.Mapping]:
         """The address space at the freeze."""
-        return proc.maps(self.pid)
+        return proc.maps(self.view)
 
     @cached_property
     def gadgets(self) -> Gadgets:
@@ -123,7 +129,7 @@ class Process:
         for mapping in sorted(self.mappings, key=_gadget_likelihood):
             if "x" not in mapping.perms or mapping.path == "[vsyscall]":
                 continue
-            found_call, found_return = _find_gadgets(self.pid, mapping)
+            found_call, found_return = _find_gadgets(self.view, mapping)
             syscall = syscall or found_call
             sigreturn = sigreturn or found_return
             if syscall and sigreturn:
@@ -138,12 +144,12 @@ class Process:
 
     def read(self, address: int, size: int) -> bytes:
         """Memory of the process."""
-        return libc.vm_read(self.pid, address, size)
+        return libc.vm_read(self.view, address, size)
 
     def take_fd(self, fd: int) -> int:
         """Our own duplicate of one of its descriptors (the caller closes it)."""
         if self._pidfd < 0:
-            self._pidfd = libc.pidfd_open(self.pid)
+            self._pidfd = libc.pidfd_open(self.view, thread=self.view != self.pid)
         return libc.pidfd_getfd(self._pidfd, fd)
 
     def fix_interrupted(self) -> None:
@@ -181,7 +187,7 @@ def _find_gadgets(pid: int, mapping: proc.Mapping) -> tuple[int, int]:
 def check_target(pid: int) -> None:
     """Refuse early what cannot be traced: no such process, somebody else's, not 64-bit x86."""
     try:
-        exe = Path(f"/proc/{pid}/exe")
+        exe = Path(f"/proc/{proc.view(pid)}/exe")
         with exe.open("rb") as file:
             head = file.read(20)
     except PermissionError as error:

@@ -74,8 +74,8 @@ def make_twin(process: Process) -> Twin:
 
 def reap(pid: int, twins: Iterable[int]) -> None:
     """Take dead twins out of the process's children, by a wait4 in one of its threads."""
-    wanted = set(twins)
     try:
+        wanted = [proc.inner_id(twin) for twin in twins]
         with frozen_thread(pid) as process, process.borrow() as borrowed:
             for twin in wanted:
                 try:

@@ -1,0 +1,81 @@
+"""The numbers that an image records: those that the processes themselves know.
+
+A tree may live in a pid namespace that is not ours (our own restores make one where pids cannot be had otherwise,
+tracee/namespace.py). From outside its processes have other numbers than from inside, and the inner ones are those that
+stand in their memory. They are read while everything is stopped, and put in place of the outer ones as the inventory
+is written; until then everything is called what we call it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.host import proc
+from kernel_backend.image.descriptions import Description, MemoryFile, PidFd, ProcFile, RegularFile, Terminal
+from kernel_backend.image.entries import Inventory, ProcessEntry, ZombieEntry
+from kernel_backend.tracee.tree import FrozenTree
+
+_PROC_NUMBER = re.compile(r"^/proc/(\d+)")
+
+
+def inner_numbers(tree: FrozenTree) -> dict[int, int]:
+    """Our number → the inner one, of every process, thread, group and session of the tree; empty where they agree.
+
+    Raises ResourceUnsupported when the tree spans several pid namespaces.
+    """
+    namespaces = {pid: os.readlink(f"/proc/{process.view}/ns/pid") for pid, process in tree.processes.items()}
+    for pid, namespace in namespaces.items():
+        if namespace != namespaces[tree.root]:
+            raise ResourceUnsupported(
+                f"process {pid} lives in a pid namespace of its own below process {tree.root}",
+                hint="checkpoint the processes inside and outside of the sandbox separately", pid=pid,
+            )  # fmt: skip
+    if namespaces[tree.root] == os.readlink("/proc/self/ns/pid"):
+        return {}
+    found: dict[int, int] = {}
+    for pid, process in tree.processes.items():
+        for tid in {pid, *process.threads}:
+            _note(proc.status(pid, tid), found)
+    for pid in tree.zombies:
+        _note(proc.status(pid), found)
+    return found
+
+
+def _note(status: dict[str, str], found: dict[int, int]) -> None:
+    """A group or a session whose leader is outside has the inner number 0."""
+    for name in ("NSpid", "NSpgid", "NSsid"):
+        numbers = status[name].split()
+        found[int(numbers[0])] = int(numbers[-1])
+
+
+def renumber(inventory: Inventory, numbers: dict[int, int]) -> None:
+    """Replace our numbers by the inner ones; what is not inside the namespace becomes 0, as it is seen from there."""
+    if not numbers:
+        return
+    inventory.root_pid = numbers[inventory.root_pid]
+    entries: list[ProcessEntry | ZombieEntry] = [*inventory.processes, *inventory.zombies]
+    for entry in entries:
+        entry.pid, entry.ppid = numbers[entry.pid], numbers.get(entry.ppid, 0)
+        entry.pgid, entry.sid = numbers.get(entry.pgid, 0), numbers.get(entry.sid, 0)
+    for process in inventory.processes:
+        for thread in process.threads:
+            thread.tid = numbers[thread.tid]
+        for timer in process.timers:
+            timer.target_tid = numbers.get(timer.target_tid, 0)
+    for description in inventory.descriptions:
+        _renumber_description(description, numbers)
+
+
+def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
+    entry.owner = numbers.get(entry.owner, 0)
+    if isinstance(entry, PidFd):
+        entry.pid = numbers.get(entry.pid, -1)
+    elif isinstance(entry, RegularFile | MemoryFile):
+        for lock in entry.record_locks:
+            lock.pid = numbers[lock.pid]
+    elif isinstance(entry, Terminal):
+        entry.session, entry.foreground = numbers.get(entry.session, 0), numbers.get(entry.foreground, 0)
+    elif isinstance(entry, ProcFile):
+        entry.path = _PROC_NUMBER.sub(lambda m: f"/proc/{numbers.get(int(m[1]), int(m[1]))}", entry.path)
