@@ -56,8 +56,10 @@ def observe(pid: int) -> Observed:
 
 
 def _status(process: Path, keys: list[str]) -> dict[str, str]:
-    pairs = (line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    pairs = [line.split(":", 1) for line in (process / "status").read_text().splitlines()]
     found = {key: value.strip() for key, value in pairs if key in keys}
+    if dict(pairs)["State"].split()[0] == "Z":
+        found.pop("SigBlk", None)  # of no effect any more
     if found.get("State", "")[:1] in ("S", "R", "D"):
         found["State"] = "alive"  # waiting or just awake: either will do
     return found
