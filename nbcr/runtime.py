@@ -10,17 +10,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import stat
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from nbcr.errors import Busy, NotPossible
 
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _LOCK_POLL_S = 0.02
+_MARK = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_FIRST_NAMESPACE = 0xEFFFFFFC  # who is in the host's own pid namespace sees every process
+_UNTOLD_AFTER_S = 3600.0
 
 
 def candidate_folders() -> list[Path]:
@@ -68,6 +73,85 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def pid_namespace(pid: int | str = "self") -> int:
+    """Number of the pid namespace of `pid`, the same wherever it is looked at from; 0 when it is not told."""
+    try:
+        return int(os.readlink(f"/proc/{pid}/ns/pid")[len("pid:[") : -1])
+    except (OSError, ValueError):
+        return 0
+
+
+def number_inside(pid: int) -> int:
+    """What process `pid` calls itself: its number in its innermost pid namespace.
+
+    A process brought back where pids cannot be chosen keeps its old one inside a pid namespace of its own.
+    """
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return pid
+    numbers = [line.split() for line in text.splitlines() if line.startswith("NSpid:")]
+    return int(numbers[0][-1]) if numbers and len(numbers[0]) > 1 else pid
+
+
+def numbers_here(of: int) -> dict[int, int]:
+    """For every process in the pid namespace of `of`: number inside it -> number as we see it."""
+    namespace = pid_namespace(of)
+    if namespace in (0, pid_namespace()):
+        return {}
+    return {number_inside(pid): pid for pid in _visible() if pid_namespace(pid) == namespace}
+
+
+def seen_as(number: int) -> int | None:
+    """Our pid of the one process of ours that calls itself `number` in a pid namespace of its own."""
+    here, uid = pid_namespace(), os.geteuid()
+    found = []
+    for pid in _visible():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}").stat().st_uid == uid and number_inside(pid) == number != pid:
+                found.append(pid)
+    living = [pid for pid in found if start_ticks(pid) is not None and pid_namespace(pid) not in (0, here)]
+    return living[0] if len(living) == 1 else None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A process for good: not another one that got its pid later, and from whichever pid namespace one looks."""
+
+    pid: int  # as it calls itself
+    start_ticks: int
+    namespace: int = 0
+
+    @classmethod
+    def of(cls, pid: int) -> Mark:
+        """The mark of process `pid`, as we call it."""
+        return cls(number_inside(pid), start_ticks(pid) or 0, pid_namespace(pid))
+
+    @classmethod
+    def read(cls, text: str) -> Mark | None:
+        """The mark that `str` made."""
+        match = _MARK.fullmatch(text)
+        return cls(*(int(number) for number in match.groups(default="0"))) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.pid}.{self.start_ticks}.{self.namespace}"
+
+    @property
+    def lives(self) -> bool | None:
+        """Whether it is there; None when it cannot be told from here."""
+        here = pid_namespace()
+        if self.namespace in (0, here):
+            return start_ticks(self.pid) == self.start_ticks
+        inside = [pid for pid in _visible() if pid_namespace(pid) == self.namespace]
+        if any((number_inside(pid), start_ticks(pid)) == (self.pid, self.start_ticks) for pid in inside):
+            return True
+        return False if inside or here == _FIRST_NAMESPACE else None
+
+
+def _visible() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
 def is_stopped(pid: int) -> bool:
     """Whether `pid` stands still, stopped by a signal or by its tracer (or is not there)."""
     try:
@@ -97,7 +181,7 @@ def socket_path(pid: int) -> Path:
 
 
 def _socket_name(pid: int) -> str:
-    return f"{pid}.{start_ticks(pid) or 0}.sock"
+    return f"{Mark.of(pid)}.sock"
 
 
 class ThreadAway(ConnectionRefusedError):
@@ -107,9 +191,31 @@ class ThreadAway(ConnectionRefusedError):
 def sweep() -> None:
     """Unlink sockets and locks that dead processes left in our runtime folder."""
     for path in runtime_folder().iterdir():
-        pid = path.name.partition(".")[0]
-        if path.suffix in (".sock", ".lock") and pid.isdecimal() and start_ticks(int(pid)) is None:
+        mark = Mark.read(path.stem)
+        if mark is not None and _is_left_over(path, mark):
             path.unlink(missing_ok=True)
+
+
+def _is_left_over(path: Path, mark: Mark) -> bool:
+    if path.suffix not in (".sock", ".lock"):
+        return False
+    lives = mark.lives
+    if lives is None:
+        return path.suffix == ".sock" and _nobody_listens(path)
+    return not lives
+
+
+def _nobody_listens(path: Path) -> bool:
+    """Whether a socket refuses, and has for so long that no checkpoint can be the cause."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                return time.time() - path.stat().st_mtime > _UNTOLD_AFTER_S
+        except OSError:
+            pass
+    return False
 
 
 def connect_to_thread(pid: int) -> socket.socket | None:
@@ -144,7 +250,7 @@ def target_lock(pid: int, timeout_s: float) -> Iterator[None]:
 
     Raises Busy after `timeout_s` seconds. The lock goes with its holder, also when that is killed.
     """
-    path = runtime_folder() / f"{pid}.{start_ticks(pid) or 0}.lock"
+    path = runtime_folder() / f"{Mark.of(pid)}.lock"
     deadline = time.monotonic() + timeout_s
     descriptor = _locked(path)
     while descriptor is None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nbcr import runtime
 from nbcr.errors import TargetUnknown
 from nbcr.jupyter.listening import process_serving, serves
 from nbcr.jupyter.rekey import Connection, kernel_id
@@ -49,8 +50,10 @@ class Target:
 def find_target(text: str) -> Target:
     """The process that `text` names. Raises TargetUnknown, with names that come near."""
     text = text.strip()
-    if text.isdecimal() and _alive(int(text)):
-        return _by_pid(int(text))
+    if text.isdecimal():
+        pid = int(text) if _alive(int(text)) else runtime.seen_as(int(text))
+        if pid is not None:
+            return _by_pid(pid)
     path = Path(text).expanduser()
     if path.suffix == ".json" or (os.sep in text and path.is_file()):
         return _by_file(path)

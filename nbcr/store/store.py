@@ -238,9 +238,11 @@ class Store:
 
 
 def _owner(name: str) -> dict[str, Any]:
+    mark = runtime.Mark.of(runtime.own_pid())
     return {
-        "pid": runtime.own_pid(),
-        "start_ticks": runtime.start_ticks(runtime.own_pid()),
+        "pid": mark.pid,
+        "start_ticks": mark.start_ticks,
+        "namespace": mark.namespace,
         "boot_id": runtime.boot_id(),
         "host": socket.gethostname(),
         "name": name,
@@ -260,7 +262,12 @@ def _is_abandoned(draft: Path) -> bool:
     if owner is not None and owner.get("host") == socket.gethostname():
         if owner.get("boot_id") != runtime.boot_id():
             return True
-        return runtime.start_ticks(int(owner.get("pid", 0))) != owner.get("start_ticks")
+        mark = runtime.Mark(
+            int(owner.get("pid", 0)), int(owner.get("start_ticks") or 0), int(owner.get("namespace", 0))
+        )
+        lives = mark.lives
+        if lives is not None:
+            return not lives
     bound_s = _OWNERLESS_AFTER_S if owner is None else _ABANDONED_AFTER_S
     try:
         return time.time() - draft.stat().st_mtime > bound_s
