@@ -333,7 +333,10 @@ def _choose_tids(rebuild: reb.Rebuild, policy: str, leaving: set[int], *, fresh:
         rebuild.set_tids = rebuild.own_namespace = True
         rebuild.warnings.append(f"the processes keep their pids only inside a pid namespace of their own: {why}")
         return
-    rebuild.warnings.append(f"the processes have new pids: {why}")
+    if fresh:
+        rebuild.warnings.append(f"the processes have new pids: {why}")
+    elif len(rebuild.inventory.processes) > 1:  # the root has the target's; thread ids are known to libc alone
+        rebuild.warnings.append(f"child processes have new pids: {why}")
 
 
 def _validate_descriptors(rebuild: reb.Rebuild) -> None:
