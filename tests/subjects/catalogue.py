@@ -27,6 +27,8 @@ class Subject:
     keeps_pids: bool = False  # its check needs the pids of before
     steady: bool = True  # threads, descriptors and maps stay as they are while it waits
     into: bool = True  # may be restored in place of itself
+    outside: bool = False  # when it ends it has changed what no image holds: folders, System V objects
+    running_loses: str = ""  # words of the warning about what a dump that leaves it running cannot hold
     long: bool = False  # only among the long sweeps
     representative: bool = False  # runs in every variant by default
 
@@ -95,13 +97,13 @@ CATALOGUE: list[Subject] = [
     *_rows("regular files", "files/many files/readonly"),
     *_rows("deleted files", "files/deleted"),
     *_rows("deleted files", "files/tmpfile files/replaced files/hard_link", issue=4),
-    *_rows("folders, O_PATH", "files/opath files/folder", issue=4),
+    *_rows("folders, O_PATH", "files/opath files/folder", issue=4, outside=True),
     *_rows("devices: null, zero, full, urandom", "files/devices"),
     *_rows("own files in /proc", "files/proc_self", issue=4),
     *_rows("file locks", "files/flock files/posix_lock files/ofd_lock", issue=4),
     Subject("files/lease", "file leases", issue=4, refused=("lease",)),
     *_rows("descriptor owner and signal", "files/owner", issue=4),
-    *_rows("inotify", "files/inotify", issue=4),
+    *_rows("inotify", "files/inotify", issue=4, outside=True),
     Subject("files/fanotify", "fanotify", issue=4, refused=("fanotify",), privilege="CAP_SYS_ADMIN"),
     *_rows("named FIFOs", "files/fifo", issue=4),
     *_rows("pipes", "pipes/content", representative=True),
@@ -111,10 +113,12 @@ CATALOGUE: list[Subject] = [
     *_rows("socketpairs", "sockets/pair_datagram sockets/pair_closed"),
     *_rows("socket options", "sockets/options"),
     *_rows("descriptors in flight", "sockets/in_flight", issue=4),
-    *_rows("named and abstract Unix sockets", "sockets/unix_named sockets/unix_abstract", issue=4),
+    *_rows("named and abstract Unix sockets", "sockets/unix_abstract", issue=4),
+    Subject("sockets/unix_named", "named and abstract Unix sockets", issue=4, running_loses="not accepted yet"),
     *_rows("TCP inside", "sockets/tcp_inside", representative=True),
     *_rows("TCP inside", "sockets/tcp_inside:6 sockets/blocked"),
-    *_rows("TCP inside", "sockets/tcp_half_closed sockets/tcp_backlog sockets/tcp_fresh", issue=4),
+    *_rows("TCP inside", "sockets/tcp_half_closed sockets/tcp_fresh", issue=4),
+    Subject("sockets/tcp_backlog", "TCP inside", issue=4, running_loses="not accepted yet"),
     *_rows("listening TCP", "sockets/tcp_listening"),
     Subject("sockets/tcp_outside", "TCP to outside (reset)", host="a listener"),
     *_rows("UDP", "sockets/udp sockets/udp:6", issue=4),
@@ -126,7 +130,7 @@ CATALOGUE: list[Subject] = [
     *_rows("pidfd", "events/pidfd", issue=4),
     Subject("events/io_uring", "io_uring", issue=4, refused=("io_uring",)),
     *_rows("interrupted system calls", "restarts/nanosleep restarts/poll restarts/epoll_eintr restarts/futex"),
-    *_rows("pseudo-terminals", "terminals/pty terminals/line"),
+    *_rows("pseudo-terminals", "terminals/pty terminals/line", running_loses="wait in the terminal"),
     *_rows("controlling terminals", "terminals/controlling", issue=4),
     *_rows("working folder, umask", "identity/folder"),
     *_rows("working folder, umask", "identity/deleted_folder", issue=4),
@@ -154,7 +158,7 @@ CATALOGUE: list[Subject] = [
     *_rows("signals between processes", "trees/death_signal trees/signals_between", issue=4, keeps_pids=True),
     *_rows("pidfd", "trees/pidfds", issue=4, keeps_pids=True),
     Subject("trees/vfork", "vfork", issue=4, refused=("vfork",)),
-    *_rows("System V IPC", "ipc/sysv_shm ipc/sysv_sem ipc/sysv_msg", issue=4),
+    *_rows("System V IPC", "ipc/sysv_shm ipc/sysv_sem ipc/sysv_msg", issue=4, outside=True),
     *_rows("POSIX shared memory", "ipc/posix_shm", issue=4),
     Subject("ipc/posix_mq", "POSIX message queues", issue=4, refused=("message queue",)),
     *_rows("CPython", "py/objects py/threads", representative=True),
