@@ -34,7 +34,7 @@ _HEADER = struct.Struct("<QQ")
 
 def split(entry: ProcessEntry, pages_fd: int) -> tuple[list[PageRun], list[PageRun]]:
     """(runs to map, runs to read) of a process; `pages_fd` is our descriptor of its pages file."""
-    blocks = [block for vma in entry.vmas if _eligible(vma) for block in _malloc_blocks(vma, entry.pagemap, pages_fd)]
+    blocks = sorted(set(_all_blocks(entry, pages_fd)))
     mapped: list[PageRun] = []
     read: list[PageRun] = []
     for run in entry.pagemap:
@@ -42,15 +42,33 @@ def split(entry: ProcessEntry, pages_fd: int) -> tuple[list[PageRun], list[PageR
     return mapped, read
 
 
-def _eligible(vma: VmaEntry) -> bool:
+def _all_blocks(entry: ProcessEntry, pages_fd: int) -> Iterator[tuple[int, int]]:
+    """The large blocks of a process: looked for where a mapping starts, and one page before.
+
+    numpy advises huge pages for all of a block but its first page, so the OS kernel splits the mapping behind that.
+    """
+    span_end: dict[int, int] = {}  # start of a mapping → end of the run of eligible mappings it belongs to
+    for vma in reversed(entry.vmas):
+        if _usable(vma):
+            span_end[vma.start] = span_end.get(vma.end, vma.end)
+    ends = {vma.end for vma in entry.vmas if _usable(vma)}
+    for vma in entry.vmas:
+        if not _usable(vma) or vma.end - vma.start < LEAST_BYTES:
+            continue
+        blocks = list(_malloc_blocks(vma.start, span_end[vma.start], entry.pagemap, pages_fd))
+        if not blocks and vma.start in ends:
+            blocks = list(_malloc_blocks(vma.start - linux.PAGE_SIZE, span_end[vma.start], entry.pagemap, pages_fd))
+        yield from blocks
+
+
+def _usable(vma: VmaEntry) -> bool:
     ordinary = vma.kind == "anon" and vma.private and not (vma.growsdown or vma.hugetlb or vma.locked)
-    return ordinary and vma.prot == linux.PROT_READ | linux.PROT_WRITE and vma.end - vma.start >= LEAST_BYTES
+    return ordinary and vma.prot == linux.PROT_READ | linux.PROT_WRITE
 
 
-def _malloc_blocks(vma: VmaEntry, runs: list[PageRun], pages_fd: int) -> Iterator[tuple[int, int]]:
-    """[start, end) of the large blocks that tile a mapping from its start, without each one's last page."""
-    at = vma.start
-    while at < vma.end:
+def _malloc_blocks(at: int, limit: int, runs: list[PageRun], pages_fd: int) -> Iterator[tuple[int, int]]:
+    """[start, end) of the large blocks that follow each other from `at`, without each one's last page."""
+    while at < limit:
         where = next((run for run in runs if run.address <= at < run.address + run.length), None)
         if where is None:
             return
@@ -58,7 +76,7 @@ def _malloc_blocks(vma: VmaEntry, runs: list[PageRun], pages_fd: int) -> Iterato
         length = size & ~_FLAG_BITS
         if previous or size & _FLAG_BITS != _IS_MMAPPED or length % linux.PAGE_SIZE or not length:
             return
-        if at + length > vma.end:
+        if at + length > limit:
             return
         if length >= LEAST_BYTES:
             yield at, at + length - linux.PAGE_SIZE
@@ -73,7 +91,7 @@ def _split_run(run: PageRun, blocks: list[tuple[int, int]], mapped: list[PageRun
 
     for low, high in blocks:
         low, high = max(low, at), min(high, end)
-        if high - low < LEAST_BYTES:
+        if high - low < linux.PAGE_SIZE:
             continue
         if at < low:
             read.append(piece(at, low))
