@@ -25,6 +25,7 @@ from kernel_backend.resources import (
     processes,
     shared_memory,
     signals,
+    sysv,
     threads,
     timers,
 )
@@ -70,7 +71,11 @@ class Rebuild:
     init: Workshop | None = None  # the first process of that namespace
     built: dict[int, Building] = field(default_factory=dict)  # by image pid
     shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
+    sysv: sysv.Segments = field(init=False)
     zombies: dict[int, Thread] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings)
 
     @property
     def warnings(self) -> list[str]:
@@ -213,7 +218,11 @@ def _waits_for_init(number: int) -> bool:
 
 def prepare(rebuild: Rebuild) -> None:
     """Make every shared object and every open file description, here; the present is still untouched."""
+    huge = {v.shared for entry in rebuild.inventory.processes for v in entry.vmas if v.hugetlb}
     for entry in rebuild.inventory.shared_memory:
+        if entry.kind == "sysv":
+            rebuild.sysv.bring_back(entry, rebuild.folder, huge=entry.key in huge)
+            continue
         rebuild.shared[entry.key] = shared_memory.rebuild(entry, rebuild.folder)
     rebuild.tables.shared = rebuild.shared
     descriptors.rebuild(rebuild.tables, rebuild.kinds)
@@ -222,6 +231,7 @@ def prepare(rebuild: Rebuild) -> None:
 def discard(rebuild: Rebuild) -> None:
     """Close everything of ours."""
     rebuild.tables.close()
+    rebuild.sysv.discard()
     for fd in {*rebuild.shared.values(), *rebuild.tables.live.values()}:
         os.close(fd)
     rebuild.shared.clear()
@@ -275,7 +285,8 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     building.moved = moved[: len(wanted)]
     files = dict(enumerate(moved[len(wanted) : len(wanted) + len(mapped)]))
     shared = dict(zip(shared_keys, moved[len(wanted) + len(mapped) : -1], strict=True))
-    shop.run(memory.map_calls(entry, memory.Sources(files, shared, {})))
+    shop.run(sysv.attach_calls(entry, rebuild.sysv))
+    shop.run(memory.map_calls(entry, memory.Sources(files, shared)))
     shop.run(memory.advise_calls(entry))
     shop.run(lazy_pages.map_calls(lazily, moved[-1]))
     pages.fill(shop, at_once, moved[-1])
@@ -442,6 +453,7 @@ def _credentials(rebuild: Rebuild, building: Building) -> None:
 
 def launch(rebuild: Rebuild) -> None:
     """Queue signals, arm timers, take the workshops away, set the registers, let everything run."""
+    rebuild.sysv.attached()
     for building in rebuild.built.values():
         _arm(rebuild.tables.pids, building)
     for building in rebuild.built.values():

@@ -69,6 +69,12 @@ MAP_STACK = 0x20000
 MAP_HUGETLB = 0x40000
 MAP_FIXED_NOREPLACE = 0x100000
 
+
+def huge_page_flag(size: int) -> int:
+    """The bits that say which size of huge pages, of mmap(2) and memfd_create(2)."""
+    return (size.bit_length() - 1) << 26 if size else 0
+
+
 MADV_NORMAL = 0
 MADV_RANDOM = 1
 MADV_SEQUENTIAL = 2

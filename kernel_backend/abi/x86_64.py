@@ -16,8 +16,8 @@ ELF_MACHINE = 62
 SYS = {
     "read": 0, "write": 1, "open": 2, "close": 3, "fstat": 5, "poll": 7, "lseek": 8, "mmap": 9, "mprotect": 10,
     "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "ioctl": 16,
-    "pwrite64": 18, "select": 23, "mremap": 25, "mincore": 27, "shmget": 29, "shmat": 30, "shmdt": 67, "dup2": 33,
-    "pause": 34, "nanosleep": 35,
+    "pwrite64": 18, "select": 23, "mremap": 25, "mincore": 27, "shmget": 29, "shmat": 30, "shmctl": 31, "shmdt": 67,
+    "dup2": 33, "pause": 34, "nanosleep": 35,
     "getitimer": 36, "setitimer": 38, "getpid": 39, "socket": 41, "connect": 42, "accept": 43, "recvfrom": 45,
     "recvmsg": 47, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "wait4": 61, "kill": 62,
     "semop": 65, "fcntl": 72, "flock": 73, "ftruncate": 77, "chdir": 80, "fchdir": 81, "umask": 95,
@@ -144,7 +144,8 @@ RUN_TABLE = bytes.fromhex(
 assert len(RUN_TABLE) == 0x33
 assert RUN_TABLE[0x31] == 256 - 0x32, "the loop jumps back to its first byte"
 
-# The first process of a pid namespace: rbx = pid of the tree's root, r12 = its wait status so far, r13 = a writable word.
+# The first process of a pid namespace: rbx = pid of the tree's root, r12 = its wait status so far, r13 = a
+# writable word.
 WAIT_LOOP = bytes.fromhex(
     "b83d000000"      # loop: mov  eax, 61 (wait4)
     "48c7c7ffffffff"  #       mov  rdi, -1

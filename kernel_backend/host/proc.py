@@ -73,6 +73,19 @@ def smaps_flags(pid: int) -> dict[int, frozenset[str]]:
     return flags
 
 
+def page_bytes(pid: int, start: int) -> int:
+    """The page size of the mapping that begins at `start`; 0 when there is none."""
+    head = f"{start:x}-"
+    with Path(f"/proc/{pid}/smaps").open(errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            if line.startswith(head):
+                break
+        for line in lines:
+            if line.startswith("KernelPageSize:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
 def status(pid: int, tid: int | None = None) -> dict[str, str]:
     """/proc/PID/status (or a thread's) as name → text."""
     path = f"/proc/{pid}/status" if tid is None else f"/proc/{pid}/task/{tid}/status"

@@ -47,6 +47,7 @@ class VmaEntry(Entry):
     growsdown: bool = False
     noreserve: bool = False
     hugetlb: bool = False
+    huge_page_bytes: int = 0  # with hugetlb
     locked: bool = False
     advice: list[int] = []  # MADV_ values in force
     name: str = ""  # PR_SET_VMA_ANON_NAME
@@ -212,6 +213,9 @@ class SharedMemoryEntry(Entry):
     sysv_key: int = 0
     sysv_mode: int = 0
     sysv_id: int = 0
+    sysv_uid: int = 0
+    sysv_gid: int = 0
+    huge_page_bytes: int = 0  # 0: ordinary pages
 
 
 class ImageFile(Entry):

@@ -60,6 +60,8 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
         hugetlb="ht" in mapping.flags, locked="lo" in mapping.flags,
         advice=[value for flag, value in _ADVICE.items() if flag in mapping.flags],
     )  # fmt: skip
+    if vma.hugetlb:
+        vma.huge_page_bytes = proc.page_bytes(pid, mapping.start)
     if mapping.path in KERNEL_AREAS:
         vma.kind = "vdso" if mapping.path == "[vdso]" else "vvar"
     elif mapping.shared:
@@ -203,18 +205,14 @@ class Sources:
 
     files: dict[int, int]  # index into ProcessEntry.files
     shared: dict[str, int]  # shared object key
-    sysv: dict[str, int]  # key → new SysV identifier
 
 
 def map_calls(entry: ProcessEntry, sources: Sources) -> list[Call]:
-    """One mmap (or shmat) per mapping, writable where contents will be filled in."""
-    return [_map_call(vma, sources) for vma in entry.vmas if vma.kind not in ("vdso", "vvar")]
+    """One mmap per mapping (System V ones are attached, see sysv.py), writable where contents will be filled in."""
+    return [_map_call(vma, sources) for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv")]
 
 
 def _map_call(vma: VmaEntry, sources: Sources) -> Call:
-    if vma.kind == "sysv":
-        read_only = 0 if vma.prot & linux.PROT_WRITE else 0o10000  # SHM_RDONLY
-        return Call("shmat", sources.sysv[vma.shared], vma.start, read_only)
     flags = linux.MAP_FIXED_NOREPLACE | (linux.MAP_PRIVATE if vma.private else linux.MAP_SHARED)
     prot, fd = vma.prot, -1
     if vma.private:
@@ -227,7 +225,8 @@ def _map_call(vma: VmaEntry, sources: Sources) -> Call:
     else:
         fd = sources.shared[vma.shared]
     flags |= linux.MAP_NORESERVE if vma.noreserve else 0
-    flags |= linux.MAP_HUGETLB if vma.hugetlb and vma.kind == "anon" else 0
+    if vma.hugetlb and vma.kind == "anon":
+        flags |= linux.MAP_HUGETLB | linux.huge_page_flag(vma.huge_page_bytes)
     return Call("mmap", vma.start, vma.end - vma.start, prot, flags, fd, vma.offset)
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from kernel_backend.abi import linux
 from kernel_backend.host import libc
 from kernel_backend.image.entries import PageRun, SharedMemoryEntry
 from kernel_backend.image.writer import ImageWriter, no_room
+from kernel_backend.resources import sysv
 from kernel_backend.resources.memory import Layout
 from kernel_backend.tracee.inject import SCRATCH_DATA_BYTES
 from kernel_backend.tracee.process import Process
@@ -31,6 +34,7 @@ class _Object:
     key: str
     path: str
     spans: list[tuple[int, int, int, Process]]  # offset in the object, address, size, process
+    huge_page_bytes: int = 0
 
     @property
     def extent(self) -> int:
@@ -45,8 +49,9 @@ def capture(
     objects: dict[str, _Object] = {}
     for pid, layout in layouts.items():
         for vma, live in zip(layout.vmas, layout.live, strict=True):
-            if vma.kind == "shared":
+            if vma.kind in ("shared", "sysv"):
                 found = objects.setdefault(vma.shared, _Object(vma.shared, live.path, []))
+                found.huge_page_bytes = vma.huge_page_bytes
                 found.spans.append((vma.offset, vma.start, vma.end - vma.start, processes[pid]))
     return [_save(i, found, fds.get(found.key, -1), writer) for i, found in enumerate(objects.values())]
 
@@ -68,6 +73,9 @@ def _save(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMem
     entry = SharedMemoryEntry(
         key=found.key, kind=_kind(found.path), size=size, name=_name(found.path), runs=runs, pages=name
     )
+    entry.huge_page_bytes = found.huge_page_bytes
+    if entry.kind == "sysv":
+        sysv.describe(entry, found.spans[0][3].view)
     if fd >= 0 and entry.kind == "memfd":
         entry.seals = _seals(fd)
     return entry
@@ -76,6 +84,8 @@ def _save(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMem
 def _kind(path: str) -> str:
     if path.startswith("/memfd:"):
         return "memfd"
+    if path.startswith("/SYSV"):
+        return "sysv"
     if path.startswith("/dev/zero") or path.endswith(_DELETED):
         return "anon"
     return "file"
@@ -184,7 +194,10 @@ def rebuild(entry: SharedMemoryEntry, folder: Path) -> int:
 
 def _memfd(entry: SharedMemoryEntry) -> int:
     name = entry.name if entry.kind == "memfd" else "nbcr-shared"
-    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    if entry.huge_page_bytes:
+        flags |= os.MFD_HUGETLB | linux.huge_page_flag(entry.huge_page_bytes)
+    return os.memfd_create(name, flags)
 
 
 def _reopen(entry: SharedMemoryEntry) -> int:
@@ -192,7 +205,15 @@ def _reopen(entry: SharedMemoryEntry) -> int:
 
 
 def fill(fd: int, entry: SharedMemoryEntry, folder: Path) -> None:
-    """Write the saved parts to their places."""
+    """Write the saved parts to their places; huge pages take no write(2)."""
+    if entry.huge_page_bytes:
+        with mmap.mmap(fd, entry.size) as whole:
+            _fill(entry, folder, lambda data, at: whole.__setitem__(slice(at, at + len(data)), data))
+    else:
+        _fill(entry, folder, lambda data, at: os.pwrite(fd, data, at))
+
+
+def _fill(entry: SharedMemoryEntry, folder: Path, write: Callable[[bytes, int], object]) -> None:
     with (folder / entry.pages).open("rb", buffering=0) as source:
         for run in entry.runs:
             done = 0
@@ -200,7 +221,7 @@ def fill(fd: int, entry: SharedMemoryEntry, folder: Path) -> None:
                 data = os.pread(source.fileno(), min(_COPY_BYTES, run.length - done), run.offset + done)
                 if not data:
                     raise EOFError(f"{entry.pages} ends too early")
-                os.pwrite(fd, data[: max(0, entry.size - run.address - done)], run.address + done)
+                write(data[: max(0, entry.size - run.address - done)], run.address + done)
                 done += len(data)
 
 

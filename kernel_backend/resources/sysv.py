@@ -1,0 +1,193 @@
+"""System V shared memory that the tree has attached (shmget(2), shmop(2)).
+
+A segment is no process's own: it stays when its users end, unless it was marked for removal. So a restore looks for
+it first. One that is still there (same key, same size) gets the image's contents and the processes attach it again; as
+with a file in /dev/shm, others who use it see that. One that is gone is made again, with its old identifier where we
+may choose it (/proc/sys/kernel/shm_next_id, CAP_CHECKPOINT_RESTORE).
+
+Semaphore sets and message queues leave no trace in the processes that use them, so the OS kernel does not say whose
+they are. They stay as they are: an image neither holds nor changes them. What SEM_UNDO promises is kept when a
+process ends, also when a dump ends it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernel_backend.abi import linux
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.host import libc
+from kernel_backend.image.entries import ProcessEntry, SharedMemoryEntry, VmaEntry
+from kernel_backend.tracee.inject import Call
+
+_NEXT_ID = Path("/proc/sys/kernel/shm_next_id")
+_IPC_CREAT, _IPC_EXCL = 0o1000, 0o2000
+_IPC_RMID, _IPC_SET = 0, 1
+_SHM_RDONLY, _SHM_EXEC = 0o10000, 0o100000
+_SHM_HUGETLB = 0o4000
+_SHM_DEST = 0o1000  # in the mode: marked for removal
+_MADV_REMOVE = 9
+_SHMID_DS_BYTES = 112
+
+
+@dataclass
+class Segment:
+    """One line of /proc/sysvipc/shm."""
+
+    key: int
+    id: int
+    mode: int
+    size: int
+    uid: int
+    gid: int
+
+
+def segments() -> dict[int, Segment]:
+    """All segments of our IPC namespace, by identifier."""
+    found = {}
+    for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
+        f = line.split()
+        found[int(f[1])] = Segment(int(f[0]), int(f[1]), int(f[2], 8), int(f[3]), int(f[7]), int(f[8]))
+    return found
+
+
+def describe(entry: SharedMemoryEntry, pid: int) -> None:
+    """Complete the entry of a segment that process `pid` has attached: /proc/PID/maps shows its id as the inode."""
+    number = int(entry.key.rsplit(":", 1)[1])
+    found = segments().get(number)
+    if found is None or Path(f"/proc/{pid}/ns/ipc").readlink() != Path("/proc/self/ns/ipc").readlink():
+        raise ResourceUnsupported(
+            f"process {pid} has System V shared memory {number} of another IPC namespace attached",
+            hint="run nbcr inside the same container", pid=pid, id=number,
+        )  # fmt: skip
+    entry.size = found.size
+    entry.sysv_id, entry.sysv_key, entry.sysv_mode = number, found.key, found.mode
+    entry.sysv_uid, entry.sysv_gid = found.uid, found.gid
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Segments:
+    """The segments of a restore under way: made or found, held by us until the processes have them."""
+
+    boot_id_same: bool
+    warnings: list[str]
+    ids: dict[str, int] = field(default_factory=dict)  # by key of the shared memory entry
+    sizes: dict[str, int] = field(default_factory=dict)
+    _created: list[int] = field(default_factory=list)
+    _passing: list[int] = field(default_factory=list)  # to be marked for removal again
+    _attached: list[int] = field(default_factory=list)  # our addresses
+
+    def bring_back(self, entry: SharedMemoryEntry, folder: Path, *, huge: bool) -> None:
+        """Find or make the segment and give it the image's contents."""
+        number = self._find(entry)
+        made = number < 0
+        if made:
+            number = _create(entry, huge)
+            self._created.append(number)
+            if number != entry.sysv_id and not entry.sysv_mode & _SHM_DEST:
+                self.warnings.append(f"System V shared memory {entry.sysv_id} has the new identifier {number}")
+        address = libc.syscall("shmat", number, 0, 0)
+        self._attached.append(address)
+        if not made:
+            libc.syscall("madvise", address, _rounded(entry.size), _MADV_REMOVE)
+        _fill(address, entry, folder)
+        self.ids[entry.key], self.sizes[entry.key] = number, _rounded(entry.size)
+        if entry.sysv_mode & _SHM_DEST:
+            self._passing.append(number)
+
+    def _find(self, entry: SharedMemoryEntry) -> int:
+        """The identifier of the segment if it lives; keyless ones are recognised within one boot only."""
+        for found in segments().values():
+            same = found.id == entry.sysv_id and self.boot_id_same if not entry.sysv_key else True
+            if same and (found.key, found.size) == (entry.sysv_key, entry.size):
+                return found.id
+        return -1
+
+    def attached(self) -> None:
+        """The processes have them: let go, and let those pass that were to go with their last user."""
+        self._let_go()
+        for number in self._passing:
+            libc.syscall("shmctl", number, _IPC_RMID, 0)
+        self._created.clear()
+        self._passing.clear()
+
+    def discard(self) -> None:
+        """Nothing of ours stays when a restore failed."""
+        self._let_go()
+        for number in self._created:
+            libc.syscall("shmctl", number, _IPC_RMID, 0)
+        self._created.clear()
+
+    def _let_go(self) -> None:
+        for address in self._attached:
+            libc.syscall("shmdt", address)
+        self._attached.clear()
+
+
+def _rounded(size: int) -> int:
+    return -(-size // linux.PAGE_SIZE) * linux.PAGE_SIZE
+
+
+def _create(entry: SharedMemoryEntry, huge: bool) -> int:
+    try:
+        _NEXT_ID.write_text(str(entry.sysv_id))
+    except OSError:
+        pass  # not permitted: any identifier
+    flags = _IPC_CREAT | _IPC_EXCL | entry.sysv_mode & 0o777 | (_SHM_HUGETLB if huge else 0)
+    try:
+        number = libc.syscall("shmget", entry.sysv_key, entry.size, flags)
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        raise HostUnsupported(
+            f"the key {entry.sysv_key:#x} of System V shared memory is in use for a segment of another size",
+            hint=f"remove that one: ipcrm -M {entry.sysv_key:#x}",
+        ) from error
+    if (entry.sysv_uid, entry.sysv_gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
+        owner = struct.pack("<iIIIII", 0, entry.sysv_uid, entry.sysv_gid, 0, 0, entry.sysv_mode & 0o777)
+        libc.syscall("shmctl", number, _IPC_SET, owner.ljust(_SHMID_DS_BYTES, b"\0"))
+    return number
+
+
+def _fill(address: int, entry: SharedMemoryEntry, folder: Path) -> None:
+    room = memoryview((ctypes.c_char * _rounded(entry.size)).from_address(address)).cast("B")
+    with (folder / entry.pages).open("rb", buffering=0) as source:
+        for run in entry.runs:
+            source.seek(run.offset)
+            part = room[run.address : run.address + run.length]
+            while part:
+                count = source.readinto(part)
+                if not count:
+                    raise EOFError(f"{entry.pages} ends too early")
+                part = part[count:]
+
+
+def attach_calls(entry: ProcessEntry, segments: Segments) -> list[Call]:
+    """Attach what a process had attached; partly unmapped or protected, it shows as several areas of one attachment."""
+    areas: dict[tuple[str, int], list[VmaEntry]] = {}
+    for vma in entry.vmas:
+        if vma.kind == "sysv":
+            areas.setdefault((vma.shared, vma.start - vma.offset), []).append(vma)
+    calls: list[Call] = []
+    for (key, base), parts in areas.items():
+        union = 0
+        for part in parts:
+            union |= part.prot
+        flags = (0 if union & linux.PROT_WRITE else _SHM_RDONLY) | (_SHM_EXEC if union & linux.PROT_EXEC else 0)
+        calls.append(Call("shmat", segments.ids[key], base, flags))
+        at = base
+        for part in parts:
+            calls += [Call("munmap", at, part.start - at)] if part.start > at else []
+            calls.append(Call("mprotect", part.start, part.end - part.start, part.prot))
+            at = part.end
+        end = base + segments.sizes[key]
+        calls += [Call("munmap", at, end - at)] if end > at else []
+    return calls
