@@ -72,7 +72,8 @@ def verify_files(folder: Path, inventory: Inventory, *, trust_untouched: bool = 
     """Every file is there with its size and digest.
 
     With `trust_untouched`, a file that the file system says nobody has changed since we wrote it (same inode, same
-    ctime, which no user can set back) is not read again: that is what makes a lazy restore instant.
+    ctime, which no user can set back) is not read again. A restore asks for that when the image was written since the
+    host booted, or when it is to be lazy; after a reboot, from a copy, or after any write to it all is read and proved.
     """
     for name, recorded in inventory.files.items():
         path = folder / name
