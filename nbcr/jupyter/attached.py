@@ -13,12 +13,13 @@ from nbcr.jupyter.running import running_in_main
 
 def arrive() -> None:
     """Start the checkpoint thread and the handler, and leave everything else as it was."""
-    from nbcr.jupyter import start_service
-
     here = living()
     if here is None:
         return
+    _give_back_parent(here)  # at once: what background threads print meanwhile is the running cell's
     try:
+        from nbcr.jupyter import start_service
+
         start_service()
     finally:
         _give_back_parent(here)

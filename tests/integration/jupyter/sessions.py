@@ -121,8 +121,15 @@ class Client:
             if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
                 return dict(reply["content"])
 
-    def ready(self, timeout_s: float = 30.0) -> None:
-        self.client.wait_for_ready(timeout=timeout_s)
+    def ready(self, timeout_s: float = 60.0) -> None:
+        """Until it answers. On a busy machine one heartbeat may be late, which jupyter_client takes for death."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.client.wait_for_ready(timeout=max(1.0, deadline - time.monotonic()))
+            except RuntimeError:
+                if time.monotonic() >= deadline:
+                    raise
 
 
 def _note(cell: Cell, message: Mapping[str, Any]) -> None:
