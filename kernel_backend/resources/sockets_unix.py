@@ -13,11 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import sockdiag
 from kernel_backend.image.descriptions import (
     OTHER_CLOSED,
@@ -25,10 +21,8 @@ from kernel_backend.image.descriptions import (
     OTHER_OUTSIDE,
     Description,
     UnixSocket,
-    pack_path,
-    unpack_path,
 )
-from kernel_backend.resources import live_sockets, socket_options, unix_queues, waiting
+from kernel_backend.resources import live_sockets, socket_options, unix_names, unix_queues, waiting
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -56,7 +50,7 @@ class UnixSocketKind(Kind):
         facts = _facts(look, tables)
         entry = UnixSocket(type=facts.type, inode=facts.inode, shutdown=facts.shutdown)
         entry.connected = facts.peer is not None
-        _note_name(look, facts, entry)
+        unix_names.note(look, facts, entry)
         with socket_options.borrowed(look.own, _UNIX, facts.type) as s:
             entry.options = socket_options.capture(s, _UNIX, facts.type)
             if facts.state == sockdiag.LISTEN:
@@ -75,13 +69,13 @@ class UnixSocketKind(Kind):
             found = tables.with_inode(look.stat.st_dev, facts.peer)
             entry.peer = found[0] if found else -1
             entry.other = OTHER_INSIDE if found else OTHER_OUTSIDE
-            entry.peer_name = b"" if found else _name(_all(tables).get(facts.peer))
+            entry.peer_name = b"" if found else unix_names.name_of(_all(tables).get(facts.peer))
         elif entry.connected and facts.shutdown != 3:
             _note_waiting(look, facts, entry, tables)
 
     def validate(self, index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         if entry.name and not entry.unlinked and not _accepted(entry, tables):
-            _check_name(index, entry, tables)
+            unix_names.check(index, entry, tables)
 
     def rebuild(self, index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         if _waits(index, tables) and (live_sockets.take_waiting_unix(index, entry, tables) or entry.lost):
@@ -131,29 +125,6 @@ def _facts(look: Look, tables: CaptureTables) -> sockdiag.UnixFacts:
     return sockdiag.UnixFacts(look.stat.st_ino, kind, 7)
 
 
-def _name(facts: sockdiag.UnixFacts | None) -> bytes:
-    """The bound name; sock_diag shows paths with their final NUL."""
-    if facts is None:
-        return b""
-    return facts.name if facts.name.startswith(b"\0") else facts.name.rstrip(b"\0")
-
-
-def _note_name(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket) -> None:
-    entry.name = _name(facts)
-    if not entry.name or entry.name.startswith(b"\0"):
-        return
-    path = os.fsdecode(entry.name)
-    if not path.startswith("/") and not look.in_flight:
-        entry.folder = pack_path(os.readlink(f"/proc/{look.process.pid}/cwd"))
-    try:
-        found = (Path(unpack_path(entry.folder)) / path).lstat()
-    except OSError:
-        entry.unlinked = True
-        return
-    entry.unlinked = found.st_ino & 0xFFFFFFFF != facts.file_inode
-    entry.mode = stat.S_IMODE(found.st_mode)
-
-
 def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: CaptureTables) -> None:
     """A connection whose other end was not accepted yet: by whom is in the listener's list."""
     for inode, listener in _all(tables).items():
@@ -169,67 +140,6 @@ def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tabl
             door, turn = tables.looks[found[0]], listener.waiting.index(facts.inode)
             waiting.note_unix(door, entry, turn, tables)
         return
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
-def _check_name(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
-    """Raise when somebody else has the name."""
-    if live_sockets.find_unix(entry, tables) >= 0 or tables.live:
-        return
-    shown = repr(entry.name)[2:-1]
-    with _inside_folder(entry), socket.socket(_UNIX, entry.type) as probe:
-        try:
-            probe.connect(entry.name)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return
-        except OSError as error:
-            if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
-                raise _name_taken(shown, index, tables) from error
-            raise HostUnsupported(
-                f"{shown}, the name of the socket at {tables.who(index)}, is something else now",
-                hint="move it out of the way", name=shown,
-            ) from error  # fmt: skip
-    raise _name_taken(shown, index, tables)
-
-
-def _name_taken(shown: str, index: int, tables: RebuildTables) -> HostUnsupported:
-    return HostUnsupported(
-        f"{shown}, the name of the socket at {tables.who(index)}, is in use by another process",
-        hint="end that process (it may be the one the checkpoint was taken of)", name=shown,
-    )  # fmt: skip
-
-
-@contextmanager
-def _inside_folder(entry: UnixSocket) -> Iterator[None]:
-    """A relative name is bound as it stands: we go where it was relative to."""
-    if not entry.folder:
-        yield
-        return
-    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.chdir(unpack_path(entry.folder))
-        yield
-    finally:
-        os.fchdir(before)
-        os.close(before)
-
-
-def bind(s: socket.socket, entry: UnixSocket) -> None:
-    """Bind to the image's name; a socket file that nobody listens on any more makes room."""
-    with _inside_folder(entry):
-        if entry.name.startswith(b"\0"):
-            s.bind(entry.name)
-            return
-        path = Path(os.fsdecode(entry.name))
-        if path.is_socket():
-            path.unlink()
-        s.bind(entry.name)
-        if entry.unlinked:
-            path.unlink()
-        else:
-            path.chmod(entry.mode)
 
 
 # --- rebuild: one by one ----------------------------------------------------------------------------------------------
@@ -288,7 +198,7 @@ def _rebuild_single(index: int, entry: UnixSocket, tables: RebuildTables) -> Non
     with socket.socket(_UNIX, entry.type | socket.SOCK_CLOEXEC) as s:
         socket_options.set_before_binding(s, entry.options)
         if entry.name and not _waits(index, tables):
-            bind(s, entry)
+            unix_names.bind(s, entry)
         if entry.listening:
             s.listen(entry.backlog)
         tables.own[index] = s.detach()
@@ -300,7 +210,7 @@ def _bind_again(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         return
     with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s:
         try:
-            bind(s, entry)
+            unix_names.bind(s, entry)
         except OSError:
             tables.warn(f"the name of the socket at {tables.who(index)} is in use; it goes on without a name")
 
@@ -345,9 +255,9 @@ def _connect_to_listener(server: int, client: int, tables: RebuildTables) -> boo
         _rebuild_single(listener, heard, tables)
     if live_sockets.was_taken(listener, tables) or heard.unlinked:
         return False  # strangers may be waiting there, or nobody finds it
-    with socket.socket(_UNIX, accepted.type | socket.SOCK_CLOEXEC) as s, _inside_folder(heard):
+    with socket.socket(_UNIX, accepted.type | socket.SOCK_CLOEXEC) as s, unix_names.inside_folder(heard):
         if connecting.name:
-            bind(s, connecting)
+            unix_names.bind(s, connecting)
         s.connect(heard.name)
         with socket_options.borrowed(tables.own[listener], _UNIX, accepted.type) as door:
             tables.own[server] = door.accept()[0].detach()
@@ -424,7 +334,7 @@ def _fill_by_name(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         for i, other in enumerate(tables.descriptions)
         if isinstance(other, UnixSocket) and other.type == socket.SOCK_DGRAM and other.name and i != index
     }
-    with socket.socket(_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as stranger, _inside_folder(entry):
+    with socket.socket(_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as stranger, unix_names.inside_folder(entry):
         for message in entry.queue:
             own = tables.own.get(senders.get(message.address, -1), stranger.fileno())
             with socket_options.borrowed(own, _UNIX, socket.SOCK_DGRAM) as s:
@@ -437,7 +347,7 @@ def _connect(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         return
     peer = _unix(tables, entry.peer)
     name = peer.name if peer is not None else entry.peer_name
-    with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s, _inside_folder(peer or entry):
+    with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s, unix_names.inside_folder(peer or entry):
         try:
             s.connect(name)
         except OSError as error:
@@ -459,9 +369,9 @@ def _connect_waiting(entry: UnixSocket, tables: RebuildTables) -> None:
         client = _unix(tables, index)
         if client is None or client.lost or live_sockets.was_taken(index, tables):
             continue
-        with socket_options.borrowed(tables.own[index], _UNIX, client.type) as s, _inside_folder(entry):
+        with socket_options.borrowed(tables.own[index], _UNIX, client.type) as s, unix_names.inside_folder(entry):
             if client.name:
-                bind(s, client)
+                unix_names.bind(s, client)
             s.connect(entry.name)
             unix_queues.fill(s, client.early, tables, tables.who(index))
             if client.shutdown:

@@ -1,0 +1,100 @@
+"""Names of Unix sockets: paths and abstract ones, read, checked and bound again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kernel_backend.errors import HostUnsupported
+from kernel_backend.host import sockdiag
+from kernel_backend.image.descriptions import UnixSocket, pack_path, unpack_path
+from kernel_backend.resources import live_sockets
+from kernel_backend.resources.descriptors import Look, RebuildTables
+
+_UNIX = socket.AF_UNIX
+
+
+def name_of(facts: sockdiag.UnixFacts | None) -> bytes:
+    """The bound name; sock_diag shows paths with their final NUL."""
+    if facts is None:
+        return b""
+    return facts.name if facts.name.startswith(b"\0") else facts.name.rstrip(b"\0")
+
+
+def note(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket) -> None:
+    """Record the name, where a relative one was bound, and whether its file is still there."""
+    entry.name = name_of(facts)
+    if not entry.name or entry.name.startswith(b"\0"):
+        return
+    path = os.fsdecode(entry.name)
+    if not path.startswith("/") and not look.in_flight:
+        entry.folder = pack_path(os.readlink(f"/proc/{look.process.pid}/cwd"))
+    try:
+        found = (Path(unpack_path(entry.folder)) / path).lstat()
+    except OSError:
+        entry.unlinked = True
+        return
+    entry.unlinked = found.st_ino & 0xFFFFFFFF != facts.file_inode
+    entry.mode = stat.S_IMODE(found.st_mode)
+
+
+def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    """Raise when somebody else has the name."""
+    if live_sockets.find_unix(entry, tables) >= 0 or tables.live:
+        return
+    shown = repr(entry.name)[2:-1]
+    with inside_folder(entry), socket.socket(_UNIX, entry.type) as probe:
+        try:
+            probe.connect(entry.name)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as error:
+            if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
+                raise _name_taken(shown, index, tables) from error
+            raise HostUnsupported(
+                f"{shown}, the name of the socket at {tables.who(index)}, is something else now",
+                hint="move it out of the way", name=shown,
+            ) from error  # fmt: skip
+    raise _name_taken(shown, index, tables)
+
+
+def _name_taken(shown: str, index: int, tables: RebuildTables) -> HostUnsupported:
+    return HostUnsupported(
+        f"{shown}, the name of the socket at {tables.who(index)}, is in use by another process",
+        hint="end that process (it may be the one the checkpoint was taken of)", name=shown,
+    )  # fmt: skip
+
+
+@contextmanager
+def inside_folder(entry: UnixSocket) -> Iterator[None]:
+    """A relative name is bound as it stands: we go where it was relative to."""
+    if not entry.folder:
+        yield
+        return
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir(unpack_path(entry.folder))
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def bind(s: socket.socket, entry: UnixSocket) -> None:
+    """Bind to the image's name; a socket file that nobody listens on any more makes room."""
+    with inside_folder(entry):
+        if entry.name.startswith(b"\0"):
+            s.bind(entry.name)
+            return
+        path = Path(os.fsdecode(entry.name))
+        if path.is_socket():
+            path.unlink()
+        s.bind(entry.name)
+        if entry.unlinked:
+            path.unlink()
+        else:
+            path.chmod(entry.mode)
