@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 from pathlib import Path
 
@@ -35,7 +34,7 @@ class ImageWriter:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ImageExists(f"{folder} exists and is not empty", path=str(folder))
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self.folder = folder.parent / f".{folder.name}.{secrets.token_hex(6)}.tmp"
+        self.folder = folder.parent / f".{folder.name}.{os.urandom(6).hex()}.tmp"
         self.folder.mkdir(mode=0o700)
         self._published = False
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import os
-import secrets
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -57,7 +56,7 @@ class Courier:
 @contextmanager
 def courier(workshop: Workshop) -> Iterator[Courier]:
     """Open the connection; our end and the tracee's are closed afterwards."""
-    name = b"\0nbcr-" + secrets.token_hex(12).encode()
+    name = b"\0nbcr-" + os.urandom(12).hex().encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(name)
         listener.listen(1)
