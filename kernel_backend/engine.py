@@ -294,7 +294,7 @@ def _restore_into(
         leaving = {tid for member in frozen.processes.values() for tid in member.threads} | set(frozen.zombies)
         _choose_tids(rebuild, policy, leaving, fresh=False)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
-        rebuild.tables.same_place = True
+        rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
         _validate_descriptors(rebuild)
         try:
             reb.prepare(rebuild)
