@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_backend import capture as cap
-from kernel_backend import family
+from kernel_backend import family, old_pids
 from kernel_backend import rebuild as reb
 from kernel_backend.errors import EngineError, HostUnsupported, RestoreFailed
 from kernel_backend.host import proc, room
@@ -266,7 +266,7 @@ def restore(
 
 def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:
     reb.check_memory(rebuild.inventory)
-    _choose_tids(rebuild, policy, set(), fresh=True)
+    _choose_tids(rebuild, policy, set(), None)
     _validate_descriptors(rebuild)
     leader: Thread | None = None
     try:
@@ -292,7 +292,7 @@ def _restore_into(
         reb.check_memory(rebuild.inventory, freed=_resident_bytes(target))
         reb.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
         leaving = {tid for member in frozen.processes.values() for tid in member.threads} | set(frozen.zombies)
-        _choose_tids(rebuild, policy, leaving, fresh=False)
+        _choose_tids(rebuild, policy, leaving, process)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
         _validate_descriptors(rebuild)
@@ -314,15 +314,19 @@ def _restore_into(
     return Restored(target, rebuild.pids_outside(), rebuild.warnings)
 
 
-def _choose_tids(rebuild: reb.Rebuild, policy: str, leaving: set[int], *, fresh: bool) -> None:
+def _choose_tids(rebuild: reb.Rebuild, policy: str, leaving: set[int], present: Process | None) -> None:
     """Decide how the tree gets its pids: the old ones, the old ones inside a namespace of its own, or new ones.
+
+    `present` is the process that is taken over, if one is; its numbers and those below it are `leaving`.
 
     Raises HostUnsupported when the old ones are insisted on and cannot be had.
     """
     if policy == "any":
         return
-    permitted = reb.may_set_tids()
-    taken = reb.await_free_tids(rebuild.inventory, leaving) if permitted else []
+    fresh = present is None
+    permitted = old_pids.we_may_choose() if present is None else old_pids.it_may_choose(present)
+    inside = os.getpid() if present is None else present.pid
+    taken = old_pids.await_free(rebuild.inventory, leaving, inside) if permitted else []
     if permitted and not taken:
         rebuild.set_tids = True
         return

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import struct
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +32,6 @@ from kernel_backend.tracee.courier import courier
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.thread import Thread
 
-_CAP_SYS_ADMIN, _CAP_CHECKPOINT_RESTORE = 21, 40
 _THREAD_FLAGS = (
     linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
 )
@@ -159,61 +156,6 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool) -> None:
         memory.check_files(entry)
 
 
-def all_tids(inventory: Inventory) -> Iterator[int]:
-    """Every pid and tid that the image's memory may know."""
-    for entry in inventory.processes:
-        for thread in entry.threads:
-            yield thread.tid
-    for zombie in inventory.zombies:
-        yield zombie.pid
-    yield from family.leaderless_groups(inventory)
-
-
-def may_set_tids() -> bool:
-    """Whether clone3(2) lets us choose pids: CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN."""
-    effective = int(proc.status(os.getpid())["CapEff"], 16)
-    return bool(effective & (1 << _CAP_SYS_ADMIN | 1 << _CAP_CHECKPOINT_RESTORE))
-
-
-def taken_tids(inventory: Inventory, leaving: set[int]) -> list[int]:
-    """Pids and tids of the image that somebody else has now; `leaving` are those of the tree that will be replaced.
-
-    A number is taken, too, as long as anybody is in the group or the session that it names.
-    """
-    named = {number for pid, stat in _all_stats() if pid not in leaving for number in (stat.pgid, stat.sid)}
-    return [
-        tid for tid in all_tids(inventory) if tid not in leaving and (tid in named or Path(f"/proc/{tid}").exists())
-    ]
-
-
-def _all_stats() -> Iterator[tuple[int, proc.Stat]]:
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                yield int(name), proc.stat(int(name))
-            except OSError:
-                continue
-
-
-_INIT_REAPS_WITHIN_S = 3.0
-
-
-def await_free_tids(inventory: Inventory, leaving: set[int]) -> list[int]:
-    """taken_tids, after giving init a moment to reap those that are dead already (some are slow at it)."""
-    deadline = time.monotonic() + _INIT_REAPS_WITHIN_S
-    while True:
-        taken = taken_tids(inventory, leaving)
-        if not taken or time.monotonic() > deadline or not all(map(_waits_for_init, taken)):
-            return taken
-        time.sleep(0.01)  # no event tells that somebody else's zombie was reaped
-
-
-def _waits_for_init(number: int) -> bool:
-    """Whether only the dead have it, and only init has to reap them; another parent may never do so."""
-    holders = [stat for pid, stat in _all_stats() if number in (pid, stat.pgid, stat.sid)]
-    return all(stat.state in "ZX" and stat.ppid == 1 for stat in holders)
-
-
 # --- preparation in our own process -----------------------------------------------------------------------------------
 
 
@@ -270,7 +212,7 @@ def become(rebuild: Rebuild, building: Building) -> None:
 def fill(rebuild: Rebuild, building: Building) -> None:
     """Descriptors in, mappings made, contents read."""
     entry, shop = building.entry, building.shop
-    resource.prlimit(building.pid, resource.RLIMIT_NOFILE, _enough_descriptors(building.pid))
+    processes.raise_descriptor_limit(shop, building.pid)
     own = rebuild.tables.own
     mapped = [_open_mapped(entry, i) for i in range(len(entry.files))]
     shared_keys = sorted({vma.shared for vma in entry.vmas if vma.kind == "shared"})
@@ -296,11 +238,6 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     shop.put(arguments)
     _run_harmless(shop, calls)
     processes.set_mm(shop, entry.mm)
-
-
-def _enough_descriptors(pid: int) -> tuple[int, int]:
-    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    return hard, hard
 
 
 def _open_mapped(entry: ProcessEntry, index: int) -> int:
@@ -431,7 +368,7 @@ def identity(rebuild: Rebuild, building: Building) -> None:
         if not thread.exited:
             rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))
     rebuild.warnings.extend(processes.apply_oom_score(building.pid, entry.oom_score_adj))
-    rebuild.warnings.extend(processes.apply_limits(building.pid, entry.rlimits))
+    rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid))
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))
 

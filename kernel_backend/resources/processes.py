@@ -220,18 +220,23 @@ def _cap_data(sets: tuple[int, int, int]) -> bytes:
     return struct.pack("<6I", *low, *high)
 
 
-def apply_limits(pid: int, limits: list[tuple[int, int]]) -> list[str]:
-    """Resource limits, from outside."""
-    warnings = []
-    for which, (soft, hard) in enumerate(limits):
-        wanted = (soft if soft < 2**63 else -1, hard if hard < 2**63 else -1)
-        if resource.prlimit(pid, which) == wanted:
+def apply_limits(workshop: Workshop, limits: list[tuple[int, int]], pid: int) -> list[str]:
+    """Resource limits, from inside: one may always lower one's own, whoever one is."""
+    present, warnings = capture_limits(pid), []
+    for which, wanted in enumerate(limits):
+        if present[which] == wanted:
             continue
         try:
-            resource.prlimit(pid, which, wanted)
-        except (OSError, ValueError) as error:
-            warnings.append(f"resource limit {which} of process {pid} was not restored: {error}")
+            workshop.call("prlimit64", 0, which, workshop.put(struct.pack("<QQ", *wanted)), 0)
+        except OSError as error:
+            warnings.append(f"resource limit {which} of process {pid} was not restored: {error.strerror}")
     return warnings
+
+
+def raise_descriptor_limit(workshop: Workshop, pid: int) -> None:
+    """Let a process hold as many descriptors as it ever may, until its own limits are restored."""
+    _, hard = capture_limits(pid)[resource.RLIMIT_NOFILE]
+    workshop.call("prlimit64", 0, resource.RLIMIT_NOFILE, workshop.put(struct.pack("<QQ", hard, hard)), 0)
 
 
 def apply_oom_score(pid: int, value: int) -> list[str]:

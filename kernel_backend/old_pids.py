@@ -1,0 +1,115 @@
+"""Whether the processes of an image can have their old numbers again. Asked before the point of no return."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernel_backend import family
+from kernel_backend.abi import linux
+from kernel_backend.host import proc
+from kernel_backend.image.entries import Inventory
+from kernel_backend.tracee.process import Process
+
+_CHOOSING = 1 << 21 | 1 << 40  # CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE: either lets clone3(2) choose pids
+_SECBIT_NOROOT = 1
+_INIT_REAPS_WITHIN_S = 3.0
+
+
+def all_tids(inventory: Inventory) -> Iterator[int]:
+    """Every pid and tid that the image's memory may know."""
+    for entry in inventory.processes:
+        for thread in entry.threads:
+            yield thread.tid
+    for zombie in inventory.zombies:
+        yield zombie.pid
+    yield from family.leaderless_groups(inventory)
+
+
+def we_may_choose() -> bool:
+    """Whether stubs of ours may choose pids."""
+    return bool(int(proc.status(os.getpid())["CapEff"], 16) & _CHOOSING)
+
+
+def it_may_choose(process: Process) -> bool:
+    """Whether a process that is taken over may choose pids, both before and after it runs the image's program.
+
+    It is asked with its own rights, not with ours, and execve(2) leaves ambient capabilities and those of root only.
+    """
+    status = proc.status(process.view)
+    effective, bounding, ambient = (int(status[name], 16) for name in ("CapEff", "CapBnd", "CapAmb"))
+    if not effective & _CHOOSING:
+        return False
+    if ambient & _CHOOSING:
+        return True
+    if status["Uid"].split()[1] != "0" or not bounding & effective & _CHOOSING:
+        return False
+    with process.borrow() as borrowed:
+        return not borrowed.call("prctl", linux.PR_GET_SECUREBITS) & _SECBIT_NOROOT
+
+
+def await_free(inventory: Inventory, leaving: set[int], inside: int) -> list[int]:
+    """Numbers of the image that somebody else has in the pid namespace of process `inside`.
+
+    `leaving` are our numbers of the tree that will be replaced. Where only init has to reap somebody, it is given a
+    moment (some are slow at it).
+    """
+    deadline = time.monotonic() + _INIT_REAPS_WITHIN_S
+    wanted = list(all_tids(inventory))
+    ours = _namespace(inside) == _namespace(os.getpid())
+    while True:
+        holders = _holders(wanted, leaving) if ours else _holders_inside(leaving, _namespace(inside))
+        taken = [tid for tid in wanted if tid in holders]
+        waits = all(_waits_for_init(holder) for tid in taken for holder in holders[tid])
+        if not taken or time.monotonic() > deadline or not waits:
+            return taken
+        time.sleep(0.01)  # no event tells that somebody else's zombie was reaped
+
+
+def _namespace(pid: int) -> Path:
+    return Path(f"/proc/{pid}/ns/pid").readlink()
+
+
+def _holders(wanted: list[int], leaving: set[int]) -> dict[int, list[int]]:
+    """Number → pids of those who have it, or are in the group or the session that it names, in our own namespace."""
+    found = {tid: [tid] for tid in wanted if tid not in leaving and Path(f"/proc/{tid}").exists()}
+    for pid in _others(leaving):
+        try:
+            stat = proc.stat(pid)
+        except OSError:
+            continue
+        for number in (stat.pgid, stat.sid):
+            found.setdefault(number, []).append(pid)
+    return found
+
+
+def _holders_inside(leaving: set[int], namespace: Path) -> dict[int, list[int]]:
+    """The same in another pid namespace: inner number → our numbers."""
+    found: dict[int, list[int]] = {}
+    for pid in _others(leaving):
+        try:
+            if _namespace(pid) != namespace:
+                continue
+            status = proc.status(pid)
+            numbers = {int(status[name].split()[-1]) for name in ("NSpgid", "NSsid")}
+            numbers |= {proc.inner_id(tid) for tid in proc.task_ids(pid)}
+        except OSError:
+            continue
+        for number in numbers:
+            found.setdefault(number, []).append(pid)
+    return found
+
+
+def _others(leaving: set[int]) -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in leaving]
+
+
+def _waits_for_init(pid: int) -> bool:
+    """Whether it is dead and only init has to reap it; another parent may never do so."""
+    try:
+        stat = proc.stat(pid)
+    except OSError:
+        return True
+    return stat.state in "ZX" and stat.ppid == 1
