@@ -6,6 +6,7 @@ import os
 import pwd
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = os.environ.get("NBCR_SEED")
     config.stash[_SEED] = int(seed) if seed else random.SystemRandom().randrange(2**31)
     config.stash[_LEFT_OUT] = []
+    signal.signal(signal.SIGTERM, _terminated)  # a run that is cut short ends what it started all the same
+
+
+def _terminated(number: int, _frame: object) -> None:
+    pytest.exit(f"ended by signal {number}", returncode=128 + number)
 
 
 _SEED = pytest.StashKey[int]()
