@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 
-@dataclass(slots=True)
-class Mapping:
+
+class Mapping(msgspec.Struct, gc=False):
     """One line of /proc/PID/maps."""
 
     start: int
@@ -36,7 +36,15 @@ class Mapping:
 
 
 def _read(path: str) -> str:
-    return Path(path).read_text(errors="surrogateescape")
+    """The text of a file in /proc. Several times as fast as Path.read_text, and read in the pause of every dump."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts).decode(errors="surrogateescape")
 
 
 def _parse_map_line(line: str) -> Mapping:
@@ -92,8 +100,7 @@ def status(pid: int, tid: int | None = None) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in _read(path).splitlines() if ":\t" in line)
 
 
-@dataclass(slots=True)
-class Stat:
+class Stat(msgspec.Struct, gc=False):
     """The fields of /proc/PID/stat that we use; addresses are 0 where we may not see them."""
 
     pid: int
@@ -190,14 +197,13 @@ def fd_numbers(pid: int) -> list[int]:
     return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
 
 
-@dataclass(slots=True)
-class FdInfo:
+class FdInfo(msgspec.Struct):
     """/proc/PID/fdinfo/N: the common head and the lines of its kind."""
 
     pos: int
     flags: int
     mnt_id: int
-    lines: list[str] = field(default_factory=list)
+    lines: list[str] = []
 
     def value(self, name: str) -> str | None:
         """The text behind `name:` of the first such line."""
@@ -233,8 +239,7 @@ def auxv(pid: int) -> bytes:
     return Path(f"/proc/{pid}/auxv").read_bytes()
 
 
-@dataclass(slots=True)
-class PosixTimer:
+class PosixTimer(msgspec.Struct, gc=False):
     """One entry of /proc/PID/timers."""
 
     timer_id: int

@@ -4,8 +4,6 @@ A description is what dup(2) and fork(2) share: offset, flags, queues. Descripto
 description refers to another (the other end of a connection, what an epoll watches) by index too, -1 for none.
 """
 
-from __future__ import annotations
-
 import os
 
 import msgspec

@@ -3,8 +3,6 @@
 Every structure is closed (unknown fields are an error) and bounded, because an image may come from anywhere.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

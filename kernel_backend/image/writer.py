@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -43,6 +42,8 @@ class ImageWriter:
 
     def __exit__(self, *_: object) -> None:
         if not self._published:
+            import shutil  # here: most images are published, and loading it takes as long as writing a small one
+
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def create(self, name: str) -> int:

@@ -2,7 +2,7 @@
 
 Two ways out. A twin writes its own memory with injected pwritev(2): one copy, at the page cache's speed. Where there
 is no twin (the process stays stopped while we write, or may not fork) we read it from outside. On the way in the new
-process reads its pages itself (preadv), or maps them from the image file (lazy).
+process reads its pages itself (preadv; large runs: placing.py), or maps them from the image file (lazy).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from kernel_backend.host import libc
 from kernel_backend.image.entries import PageRun
 from kernel_backend.image.writer import no_room
 from kernel_backend.resources.memory import Layout
+from kernel_backend.resources.placing import place_large
 from kernel_backend.tracee.courier import courier
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.twin import Twin
@@ -254,6 +255,8 @@ def unreadable_runs(layout: Layout, runs: list[PageRun]) -> set[int]:
 
 def fill(shop: Workshop, runs: list[PageRun], remote: int) -> None:
     """Make the new process read its pages from descriptor `remote` of its own."""
+    placed = place_large(shop, runs, remote)
+    runs = [run for run in runs if run.address not in placed]
     vector_room = IOV_MAX * IOV_BYTES
     calls: list[Call] = []
     expected: list[int] = []

@@ -8,7 +8,8 @@ import os
 import signal
 import struct
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.abi.x86_64 import XSTATE_MAX_BYTES, UserRegs
@@ -25,8 +26,7 @@ SIGINFO_BYTES = 128
 _iov_regs = libc.Iovec()
 
 
-@dataclass(slots=True, frozen=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True, gc=False):
     """Why a tracee stopped: its wait status taken apart."""
 
     signal: int

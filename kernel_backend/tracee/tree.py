@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 
+import msgspec
+
+from kernel_backend.errors import EngineError
 from kernel_backend.host import proc
 from kernel_backend.tracee.process import Process, check_target
-from kernel_backend.tracee.thread import ThreadGone
 
 
-@dataclass
-class FrozenTree:
+class FrozenTree(msgspec.Struct):
     """Stopped processes by pid, parents before children, and children that ended but were not waited for."""
 
     root: int
-    processes: dict[int, Process] = field(default_factory=dict)
-    zombies: dict[int, proc.Stat] = field(default_factory=dict)
+    processes: dict[int, Process] = {}
+    zombies: dict[int, proc.Stat] = {}
 
     @property
     def thread_count(self) -> int:
@@ -68,6 +68,15 @@ def _freeze_children(tree: FrozenTree, stack: ExitStack) -> bool:
                 continue
             try:
                 _freeze_one(tree, pid, stack)
-            except ThreadGone:
-                continue  # it ended; the next round sees a zombie, or nothing
+            except EngineError:
+                if not _has_ended(pid):
+                    raise
+                tree.processes.pop(pid, None)  # the next round sees a zombie, or nothing
     return found
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return proc.stat(proc.view(pid)).state in "ZX"
+    except OSError:
+        return True
