@@ -284,7 +284,8 @@ class Session:
         return document
 
     def close(self) -> None:
-        """End every process of ours."""
+        """End every process of ours, also one whose pid we were not told because something failed."""
+        self.pids.update(self._processes())
         for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -293,8 +294,16 @@ class Session:
         if hasattr(self, "process"):
             self.process.wait()
         self.manager.cleanup_resources()
-        for pid in self.pids:  # init reaps the one that was brought back
+        for pid in self.pids:  # init reaps those that were brought back
             _wait_until(lambda pid=pid: not _alive(pid), f"process {pid} did not end")  # type: ignore[misc]
+
+    def _processes(self) -> Iterator[int]:
+        """Those that live with our folder in their environment."""
+        mark = f"NBCR_STORE={self.environ['NBCR_STORE']}\0".encode()
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if int(place.name) != os.getpid() and mark in (place / "environ").read_bytes():
+                    yield int(place.name)
 
 
 def _note(message: dict[str, Any], said: list[str]) -> None:
@@ -451,6 +460,8 @@ def main() -> int:
         demo.run()
     except Failed as error:
         failure = error
+    except KeyboardInterrupt:
+        failure = Failed("interrupted")
     finally:
         try:
             session.close()
