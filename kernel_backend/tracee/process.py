@@ -23,6 +23,7 @@ class Process:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.threads: dict[int, Thread] = {}
+        self.view = pid  # under which /proc shows memory and descriptors; another tid when the leader has ended
         self.zombie_leader = False
         self._requeue: list[tuple[Thread, bytes]] = []
         self._pidfd = -1
@@ -45,6 +46,7 @@ class Process:
                 self._settle(waiting.pop(0))
         if not self.threads:
             raise TargetNotFound(f"process {self.pid} ended", pid=self.pid)
+        self.view = self.main.tid
 
     def seize_one(self) -> None:
         """Seize and stop the first thread that lets us."""
@@ -54,6 +56,7 @@ class Process:
             if waiting:
                 self._settle(waiting.pop())
             if self.threads:
+                self.view = self.main.tid
                 self.return_signals()
                 return
         raise ThreadGone(f"process {self.pid} ended", pid=self.pid)
@@ -107,11 +110,6 @@ class Process:
             self._pidfd = -1
 
     # --- looking and borrowing ----------------------------------------------------------------------------------
-    @property
-    def view(self) -> int:
-        """The number under which /proc shows its memory and descriptors: its pid while the leader lives."""
-        return self.main.tid if self.threads else self.pid
-
     @property
     def main(self) -> Thread:
         """The thread that makes system calls for the whole process: the leader while it lives."""
