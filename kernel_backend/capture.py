@@ -54,8 +54,10 @@ class Capture:
     layouts: dict[int, memory.Layout] = field(default_factory=dict)
     processes: dict[int, ProcessEntry] = field(default_factory=dict)
     shared: list[SharedMemoryEntry] = field(default_factory=list)
+    held: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # pid → pages read in the pause
     digests: dict[str, str] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)  # see renumber.py
+    programs: dict[int, tuple[str, int]] = field(default_factory=dict)  # path and inode of /proc/PID/exe
     pause_ms: float = 0.0
 
     @property
@@ -107,7 +109,11 @@ def capture_processes(capture: Capture) -> None:
     capture.numbers = inner_numbers(capture.tree)
     for pid, process in capture.tree.processes.items():
         capture.processes[pid] = _process(process)
+        link = f"/proc/{process.view}/exe"
+        capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
         _ = process.mappings  # read now, sorted out later: that may take longer than a pause should
+        if not capture.vma_flags.get(pid):  # born since they were read
+            capture.vma_flags[pid] = proc.smaps_flags(process.view)
 
 
 def layout(capture: Capture, pid: int) -> memory.Layout:
@@ -116,7 +122,7 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
         process, entry = capture.tree.processes[pid], capture.processes[pid]
         made = memory.capture(pid, process.mappings, capture.vma_flags.get(pid, {}))
         capture.layouts[pid] = made
-        entry.files, entry.vmas, entry.exe = made.files, made.vmas, _exe(process)
+        entry.files, entry.vmas, entry.exe = made.files, made.vmas, _exe(pid, *capture.programs[pid])
     return capture.layouts[pid]
 
 
@@ -147,11 +153,9 @@ def _process(process: Process) -> ProcessEntry:
     )  # fmt: skip
 
 
-def _exe(process: Process) -> FileIdentity:
-    pid, link = process.pid, f"/proc/{process.view}/exe"
-    path = os.readlink(link)
+def _exe(pid: int, path: str, inode: int) -> FileIdentity:
     try:
-        same = os.stat(path).st_ino == os.stat(link).st_ino
+        same = os.stat(path).st_ino == inode
     except OSError:
         same = False
     if not same:
@@ -199,12 +203,23 @@ def _in_memory(mapping: proc.Mapping) -> bool:
     return mapping.shared and (mapping.path.startswith(("/dev/", "/memfd:", "/SYSV")) or "(deleted)" in mapping.path)
 
 
-def plan_pages(capture: Capture, pid: int, source: int) -> tuple[list[PageRun], set[int]]:
-    """Which pages of process `pid` to save, scanned in `source` (itself or its twin); which of them from outside."""
+def capture_not_forked(capture: Capture) -> None:
+    """Memory that the twins will not have: read while everything is stopped."""
+    for pid, process in capture.tree.processes.items():
+        flags = capture.vma_flags.get(pid, {}).values()
+        if any("dc" in found or "wf" in found for found in flags):
+            capture.held[pid] = pages.read_not_forked(process.view, layout(capture, pid))
+
+
+def plan_pages(capture: Capture, pid: int, source: int, *, forked: bool) -> tuple[list[PageRun], list[PageRun]]:
+    """Which pages of `pid` to save: scanned in `source` (itself or its twin), and those held since the pause."""
     found = layout(capture, pid)
-    runs = pages.place(pages.scan(source, found))
-    capture.processes[pid].pagemap = runs
-    return runs, pages.unreadable_runs(found, runs)
+    held = capture.held.get(pid, []) if forked else []
+    only = set(range(len(found.vmas))) - pages.not_forked(found) if held else None
+    runs = pages.place(pages.scan(source, found, only))
+    behind = pages.place([(at, at + len(content)) for at, content in held], pages.total_bytes(runs))
+    capture.processes[pid].pagemap = runs + behind
+    return runs, behind
 
 
 def _capture_actions(capture: Capture, pid: int, twin: Twin | None) -> None:
@@ -220,16 +235,19 @@ def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:
     """Write what a fork copies (private memory, signal actions), from the twin or the process itself; page bytes."""
     source = twin.pid if twin else capture.tree.processes[pid].view
     _capture_actions(capture, pid, twin)
-    runs, unreadable = plan_pages(capture, pid, source)
-    size = pages.total_bytes(runs)
+    runs, behind = plan_pages(capture, pid, source, forked=twin is not None)
+    size = pages.total_bytes(runs + behind)
     capture.writer.check_room(size)
     name = pages.pages_name(capture.numbers.get(pid, pid))
     fd = capture.writer.create(name)
     try:
+        os.ftruncate(fd, size)
+        pages.write_held(capture.held.pop(pid, []) if behind else [], behind, fd)
         if twin:
-            digest = pages.write_from_twin(twin, runs, unreadable, fd)
+            unreadable = pages.unreadable_runs(layout(capture, pid), runs)
+            digest = pages.write_from_twin(twin, runs, unreadable, fd, size)
         else:
-            digest = pages.write_from_outside(source, runs, fd)
+            digest = pages.write_from_outside(source, runs, fd, size)
     finally:
         os.close(fd)
     capture.digests[name] = digest

@@ -83,6 +83,8 @@ def dump(
             with frozen_tree(pid, descend=tree) as frozen:
                 stopped_at = time.perf_counter()
                 capture = _capture(frozen, writer, flags, kinds, channel_fd, ending=leave == "killed")
+                if leave == "running":
+                    cap.capture_not_forked(capture)
                 twins = _make_twins(frozen, capture, twins_stack) if leave == "running" else {}
                 if not twins:
                     size = _write_memory(capture, {})

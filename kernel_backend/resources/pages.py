@@ -13,6 +13,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 from blake3 import blake3
 
@@ -40,8 +41,11 @@ def pages_name(pid: int) -> str:
 # --- which pages ------------------------------------------------------------------------------------------------------
 
 
-def scan(pid: int, layout: Layout) -> list[tuple[int, int]]:
-    """Runs [start, end) of private pages that must be saved, by address; `pid` may be the process or its twin."""
+def scan(pid: int, layout: Layout, only: set[int] | None = None) -> list[tuple[int, int]]:
+    """Runs [start, end) of private pages that must be saved, by address; `pid` may be the process or its twin.
+
+    `only`: indices of the mappings to look at, all unless given.
+    """
     fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         populated = _populated(fd, layout)
@@ -50,7 +54,7 @@ def scan(pid: int, layout: Layout) -> list[tuple[int, int]]:
     runs: list[tuple[int, int]] = []
     starts = [start for start, _ in populated]
     for index, vma in enumerate(layout.vmas):
-        if not vma.private or vma.kind in ("vdso", "vvar"):
+        if not vma.private or vma.kind in ("vdso", "vvar") or (only is not None and index not in only):
             continue
         if index in layout.whole:
             runs.append((vma.start, vma.end))
@@ -93,9 +97,36 @@ def _populated_by_words(fd: int, layout: Layout) -> Iterator[tuple[int, int]]:
             yield start, vma.end
 
 
-def place(runs: list[tuple[int, int]]) -> list[PageRun]:
-    """Give each run its offset in the pages file, one behind the other."""
-    placed, offset = [], 0
+_NOT_FORKED = {linux.MADV_DONTFORK, linux.MADV_WIPEONFORK}
+
+
+def not_forked(layout: Layout) -> set[int]:
+    """Indices of the mappings that a twin does not have, or has empty (madvise(2))."""
+    return {i for i, vma in enumerate(layout.vmas) if vma.private and not _NOT_FORKED.isdisjoint(vma.advice)}
+
+
+def read_not_forked(pid: int, layout: Layout) -> list[tuple[int, bytes]]:
+    """(address, content) of what only the original can show; read while it is stopped."""
+    runs = scan(pid, layout, not_forked(layout))
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        return [(start, os.pread(memory.fileno(), end - start, start)) for start, end in runs]
+
+
+def write_held(held: list[tuple[int, bytes]], runs: list[PageRun], fd: int) -> None:
+    """Write contents that were read in the pause to the places that `runs` give them."""
+    for (_, content), run in zip(held, runs, strict=True):
+        try:
+            view, at = memoryview(content), run.offset
+            while view:
+                count = os.pwrite(fd, view, at)
+                view, at = view[count:], at + count
+        except OSError as error:
+            raise no_room(error) from error
+
+
+def place(runs: list[tuple[int, int]], offset: int = 0) -> list[PageRun]:
+    """Give each run its offset in the pages file, one behind the other, from `offset` on."""
+    placed = []
     for start, end in runs:
         placed.append(PageRun(start, end - start, offset))
         offset += end - start
@@ -152,10 +183,8 @@ class Digester:
         return self._hash.hexdigest()
 
 
-def write_from_twin(twin: Twin, runs: list[PageRun], unreadable: set[int], fd: int) -> str:
-    """Make the twin write `runs` into our descriptor `fd`; the file's digest. Raises NoRoom."""
-    size = total_bytes(runs)
-    os.ftruncate(fd, size)
+def write_from_twin(twin: Twin, runs: list[PageRun], unreadable: set[int], fd: int, size: int) -> str:
+    """Make the twin write `runs` into our descriptor `fd`; the digest of the file of `size` bytes. Raises NoRoom."""
     shop = twin.workshop
     digester = Digester(fd, size)
     with courier(shop) as line:
@@ -230,10 +259,8 @@ def _page_or_zeros(source: int, address: int) -> bytes:
         return bytes(linux.PAGE_SIZE)
 
 
-def write_from_outside(pid: int, runs: list[PageRun], fd: int) -> str:
-    """Copy `runs` of a stopped process into `fd`; the file's digest."""
-    size = total_bytes(runs)
-    os.ftruncate(fd, size)
+def write_from_outside(pid: int, runs: list[PageRun], fd: int, size: int) -> str:
+    """Copy `runs` of a stopped process into `fd`; the digest of the file of `size` bytes."""
     _copy_out(pid, runs, fd)
     digester = Digester(fd, size)
     digester.advance(size)
