@@ -63,6 +63,7 @@ class Rebuild:
     tables: descriptors.RebuildTables
     kinds: Sequence[descriptors.Kind]
     set_tids: bool
+    lost_tids: set[int] = field(default_factory=set)  # tids that somebody took while we worked
     own_namespace: bool = False
     lazy: bool = False
     init: Workshop | None = None  # the first process of that namespace
@@ -86,7 +87,8 @@ class Rebuild:
 
     def number_inside(self, image_tid: int, tid: int) -> int:
         """What a new thread is called in its own pid namespace: there the image's numbers can be had."""
-        return image_tid if self.set_tids else proc.inner_id(tid)
+        kept = self.set_tids and image_tid not in self.lost_tids
+        return image_tid if kept else proc.inner_id(tid)
 
     def pids_outside(self) -> dict[int, int]:
         """Image pid → what we, outside, call that process now."""
@@ -305,13 +307,21 @@ def make_threads(rebuild: Rebuild, building: Building) -> None:
 
 def _clone_thread(rebuild: Rebuild, building: Building, thread: ThreadEntry) -> Thread:
     shop = building.shop
-    use = rebuild.set_tids
-    tid_at = shop.put(struct.pack("<i", thread.tid), 128)
-    args = arch.CLONE_ARGS.pack(_THREAD_FLAGS, 0, 0, 0, 0, 0, 0, 0, tid_at if use else 0, int(use), 0)
-    shop.call("clone3", shop.put(args), len(args))
+    try:
+        _clone(shop, [thread.tid] if rebuild.set_tids else [])
+    except FileExistsError:  # somebody took the number after we looked; too late to give up for that
+        rebuild.lost_tids.add(thread.tid)
+        rebuild.warnings.append(f"thread {thread.tid} has a new number: its old one was taken meanwhile")
+        _clone(shop, [])
     made = Thread(shop.new_tids.pop(), building.pid)
     made.wait()
     return made
+
+
+def _clone(shop: Workshop, set_tid: list[int]) -> None:
+    tid_at = shop.put(struct.pack("<i", *set_tid), 128) if set_tid else 0
+    args = arch.CLONE_ARGS.pack(_THREAD_FLAGS, 0, 0, 0, 0, 0, 0, 0, tid_at, len(set_tid), 0)
+    shop.call("clone3", shop.put(args), len(args))
 
 
 _PER_THREAD_BYTES = 8 * 64 + threads.SETUP_DATA_BYTES

@@ -76,8 +76,8 @@ def _set_tid() -> tuple[bool, str]:
     if effective_capabilities() & {"CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"}:
         return True, "restored processes get their old pids wherever these are free"
     return False, (
-        "this user may not choose pids (CAP_CHECKPOINT_RESTORE): a fresh process tree gets new pids; a restart in "
-        "place keeps the pid of the process"
+        "this user may not choose pids (CAP_CHECKPOINT_RESTORE): a fresh process tree keeps its own only inside a pid "
+        "namespace (see user_namespaces), and otherwise gets new ones; a restart in place keeps the pid of the process"
     )
 
 
