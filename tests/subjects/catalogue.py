@@ -81,6 +81,7 @@ CATALOGUE: list[Subject] = [
     *_rows("private memory", "memory/anonymous memory/heap", representative=True),
     *_rows("private memory", "memory/layout memory/protections memory/code"),
     *_rows("large blocks of malloc, heaps of threads", "memory/big_blocks"),
+    *_rows("memory that forks do not copy", "memory/not_forked", representative=True),
     *_rows("stacks", "memory/stack memory/grows_down"),
     *_rows("shared memory", "memory/shared_anonymous"),
     *_rows("mapped files", "memory/file_private memory/file_shared"),
