@@ -1,0 +1,184 @@
+"""JupyterLab on a server of its own, and a real browser that shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from tests.support import ProcessTracker, User
+
+TOKEN = "nbcr-test"
+START_S = 60.0
+STEP_S = 60.0
+
+
+def chromium() -> str | None:
+    """The system's Chromium: playwright brings none of its own."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def write_notebook(path: Path, sources: Sequence[str]) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A Jupyter server whose files are in `folder`."""
+
+    port: int
+    folder: Path
+    user: User
+    environ: dict[str, str]
+    process: subprocess.Popen[Any]
+
+    def ask(self, path: str) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/{path}", headers={"Authorization": f"token {TOKEN}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def kernel(self) -> dict[str, Any]:
+        """What the server knows of its one Jupyter kernel."""
+        (found,) = self.ask("api/kernels")
+        return dict(found)
+
+
+@contextmanager
+def jupyter_lab(user: User, folder: Path, processes: ProcessTracker) -> Iterator[Server]:
+    """A running JupyterLab server of this user's."""
+    work = folder / "work"
+    environ = user.environ({"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    places = {
+        "JUPYTER_RUNTIME_DIR": folder / "runtime",
+        "JUPYTER_CONFIG_DIR": folder / "config",
+        "JUPYTER_DATA_DIR": folder / "data",
+        "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
+        "JUPYTERLAB_SETTINGS_DIR": folder / "settings",
+        "IPYTHONDIR": folder / "ipython",
+        "NBCR_STORE": folder / "store",
+    }
+    for place in (work, *places.values()):
+        place.mkdir(mode=0o700, exist_ok=True)
+        user.give(place)
+    environ.update({name: str(place) for name, place in places.items()})
+    port = free_port()
+    argv = [
+        sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
+        "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={work}",
+        "--expose-app-in-browser", "--LabApp.news_url=", "--LabApp.check_for_updates_class="
+        "jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    with (folder / "server.log").open("wb") as log:
+        process = processes.start(user.command(argv, cwd=work), env=environ, stdout=log, stderr=log)
+    server = Server(port, work, user, environ, process)
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            server.ask("api/status")
+            break
+        except (urllib.error.URLError, ConnectionError):
+            assert process.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline, (folder / "server.log").read_text()
+            time.sleep(0.1)
+    yield server
+
+
+class Notebook:
+    """An open notebook in the browser, worked as a user's clicks would."""
+
+    def __init__(self, page: Any, server: Server, name: str) -> None:
+        self._page = page
+        page.set_default_timeout(STEP_S * 1000)
+        page.goto(f"http://127.0.0.1:{server.port}/lab/workspaces/test/tree/{name}?token={TOKEN}&reset")
+        self.wait_for("window.jupyterapp && jupyterapp.shell.currentWidget && jupyterapp.shell.currentWidget.content")
+        self.wait_for(f"{_KERNEL} && {_KERNEL}.status === 'idle'")
+        self.wait_until_idle()
+
+    def wait_for(self, condition: str, timeout_s: float = STEP_S) -> None:
+        self._page.wait_for_function(condition, timeout=timeout_s * 1000)
+
+    def wait_until_idle(self, timeout_s: float = STEP_S) -> None:
+        """What the toolbar shows: no cell runs, none waits."""
+        indicator = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
+        self._page.wait_for_selector(indicator, state="attached", timeout=timeout_s * 1000)
+        self.wait_for(f"{_CELLS}.every(c => c.promptNode.textContent.trim() !== '[*]:')", timeout_s)
+
+    def run(self, index: int) -> dict[str, Any]:
+        """Run one cell and wait until it has ended; how it then looks."""
+        self._page.evaluate("i => { jupyterapp.shell.currentWidget.content.activeCellIndex = i; }", index)
+        self._command("notebook:run-cell")
+        return self.cell(index)
+
+    def run_all(self) -> None:
+        self._command("notebook:run-all-cells")
+
+    def _command(self, name: str) -> None:
+        """Until the command has ended, which is when its cells have, and nothing is shown as running."""
+        start = "n => { window.ended = null; jupyterapp.commands.execute(n).then(() => { window.ended = n; }); }"
+        self._page.evaluate(start, name)
+        self.wait_for(f"window.ended === '{name}'")
+        self.wait_until_idle()
+
+    def cell(self, index: int) -> dict[str, Any]:
+        """Prompt, text of the outputs and whether one of them is an error, as they are on the screen."""
+        return dict(
+            self._page.evaluate(
+                f"i => {{ const c = {_CELLS}[i]; return {{"
+                " prompt: c.promptNode.textContent.trim(), count: c.model.executionCount,"
+                " text: c.outputArea.node.innerText, html: c.outputArea.node.innerHTML,"
+                " error: c.outputArea.model.toJSON().some(o => o.output_type === 'error') }; }",
+                index,
+            )
+        )
+
+    def status(self) -> str:
+        """What Lab believes of its Jupyter kernel."""
+        return str(self._page.evaluate(f"{_KERNEL}.status"))
+
+    def dialogs(self) -> int:
+        return int(self._page.evaluate("document.querySelectorAll('.jp-Dialog').length"))
+
+    def screenshot(self, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        self._page.screenshot(path=str(path))
+
+
+_KERNEL = "jupyterapp.shell.currentWidget.sessionContext?.session?.kernel"
+_CELLS = "jupyterapp.shell.currentWidget.content.widgets"
+
+
+@contextmanager
+def browser_page(executable: str) -> Iterator[Any]:
+    """A page of a headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        try:
+            yield browser.new_page(viewport={"width": 1200, "height": 900})
+        finally:
+            browser.close()

@@ -1,0 +1,90 @@
+"""Checkpoint and restart as a user of JupyterLab sees them, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.lab.browser import Notebook, Server, browser_page, chromium, jupyter_lab, write_notebook
+from tests.support import CHECKOUT, ProcessTracker, User, needs
+
+ARTIFACTS = CHECKOUT / "artifacts"
+
+
+@pytest.fixture(params=["ourselves", "as_user"])
+def lab(
+    request: pytest.FixtureRequest, ourselves: User, as_user: User, processes: ProcessTracker, tmp_path: Path
+) -> Iterator[Server]:
+    """A JupyterLab server of our own, then one of an ordinary user without any capability."""
+    user = ourselves if request.param == "ourselves" else as_user
+    folder = tmp_path if user.is_ourselves else request.getfixturevalue("user_dir")
+    with jupyter_lab(user, folder, processes) as server:
+        yield server
+
+
+@pytest.fixture
+def executable() -> str:
+    found = chromium()
+    if found is None:
+        needs("chromium")
+    return found
+
+
+def test_a_rewind_ends_cleanly(lab: Server, executable: str) -> None:
+    write_notebook(
+        lab.folder / "t.ipynb", ["%load_ext nbcr", "x = 1", "%checkpoint one", "x = 2", "%restart one", "print(x)"]
+    )
+    lab.user.give(lab.folder / "t.ipynb")
+    with browser_page(executable) as page:
+        notebook = Notebook(page, lab, "t.ipynb")
+        for index in range(3):
+            assert not notebook.run(index)["error"]
+        assert "CONTINUE" in notebook.cell(2)["text"]
+        before = lab.kernel()
+        notebook.run(3)
+        asked = notebook.run(4)
+        notebook.screenshot(ARTIFACTS / f"lab-rewind-{lab.user.name}.png")
+        assert not asked["error"]
+        assert "RESTART" in asked["text"]
+        assert asked["prompt"] == f"[{asked['count']}]:", "the prompt shows a number, not a star"
+        assert notebook.status() == "idle"
+        assert notebook.dialogs() == 0
+        printed = notebook.run(5)
+        notebook.screenshot(ARTIFACTS / f"lab-after-{lab.user.name}.png")
+        assert printed["text"].strip() == "1"
+        assert notebook.status() == "idle"
+        after = lab.kernel()
+        assert (after["id"], after["execution_state"]) == (before["id"], "idle")
+        for _ in range(2):
+            notebook.run(3)
+            assert "RESTART" in notebook.run(4)["text"]
+            assert notebook.run(5)["text"].strip() == "1"
+
+
+def test_run_all_runs_no_cell_twice_and_loses_none(lab: Server, executable: str) -> None:
+    cells = [
+        "%load_ext nbcr\nimport os",
+        "def note(what):\n    with open('ran.txt', 'a') as f: f.write(what + '\\n')\n    print(what)",
+        "note('a')",
+        "%checkpoint all",
+        "note('b')",
+        "if not os.path.exists('once'):\n    open('once', 'w').close()\n    %restart all",
+        "note('c')",
+        "note('d')",
+    ]
+    write_notebook(lab.folder / "t.ipynb", cells)
+    lab.user.give(lab.folder / "t.ipynb")
+    with browser_page(executable) as page:
+        notebook = Notebook(page, lab, "t.ipynb")
+        notebook.run_all()
+        notebook.screenshot(ARTIFACTS / f"lab-run-all-{lab.user.name}.png")
+        assert (lab.folder / "ran.txt").read_text().split() == ["a", "b", "c", "d"]
+        looks = [notebook.cell(index) for index in range(len(cells))]
+        assert not any(look["error"] for look in looks)
+        assert all(look["prompt"] == f"[{look['count']}]:" for look in looks), looks
+        assert [looks[i]["text"].strip() for i in (2, 4, 6, 7)] == ["a", "b", "c", "d"]
+        assert "CONTINUE" in looks[3]["text"]
+        assert "RESTART" in looks[5]["text"]
+        assert notebook.status() == "idle"
