@@ -66,6 +66,7 @@ class Brought:
     pid: int
     pids: Mapping[int, int]
     warnings: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()  # worth knowing, but nothing to worry about
     wait: Callable[[], int] | None = None
 
 

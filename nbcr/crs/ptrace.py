@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import kernel_backend
 
 _ESSENTIAL = ("ptrace",)  # without these features of the host nothing works
+# How the engine begins to say which pids a fresh tree got: it works all the same.
+_FACTS = ("the processes keep their pids only inside a pid namespace", "the processes have new pids")
 
 
 class PtraceComponent(Component):
@@ -99,8 +101,14 @@ class PtraceComponent(Component):
         def wait() -> int:
             return os.waitstatus_to_exitcode(restored.wait())
 
-        ours = None if options.into is not None else wait
-        return Brought(restored.pid, dict(restored.pids), tuple(restored.warnings), ours)
+        facts = tuple(text for text in restored.warnings if text.startswith(_FACTS))
+        return Brought(
+            restored.pid,
+            dict(restored.pids),
+            warnings=tuple(text for text in restored.warnings if text not in facts),
+            facts=facts,
+            wait=None if options.into is not None else wait,
+        )
 
     def verify(self, snapshot: SnapshotReference) -> None:
         """Check every hash in the image."""

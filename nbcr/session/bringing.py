@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nbcr import crs, runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import Brought, Component, RestartOptions, SnapshotReference
-from nbcr.errors import EntryDamaged, NotPossible
+from nbcr.errors import EntryDamaged, NotPossible, RestartFailed
 from nbcr.session import connections
 from nbcr.session.results import RestartResult
 from nbcr.store import Entry
@@ -45,28 +45,52 @@ def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> Restart
 
     `on_ready` is called while the present still runs; what it returns is handed over behind the rest.
 
-    Whatever fails before the point of no return leaves the present as it was. Raises NbcrError or what the
-    component raises.
+    Whatever fails before the point of no return leaves the present as it was. What fails after it has cost the
+    present: then the entry comes back in a fresh process, which goes on in the present's place, and a warning
+    says so. Raises NbcrError or what the component raises.
     """
     if "image" not in order.entry.kinds:
         raise NotPossible(f"{order.entry.name!r} holds no process image", hint="it can be loaded, not restarted")
     component = crs.by_name(order.entry.component.get("name", ""))
-    if order.into is not None:
-        with runtime.target_lock(order.into, order.deadline_s):
-            return _bring(component, order, on_ready)
-    connections.check_free(order.entry)
-    return _bring(component, order, on_ready)
-
-
-def _bring(component: Component, order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:
-    entry = order.entry
     late: list[Any] = []
+    if order.into is None:
+        connections.check_free(order.entry)
+        return _bring(component, order, late, on_ready)
+    with runtime.target_lock(order.into, order.deadline_s):
+        try:
+            return _bring(component, order, late, on_ready)
+        except Exception as error:
+            if not getattr(error, "past_no_return", False):
+                raise
+            return _bring_instead(component, order, late, error)
+
+
+def _bring_instead(component: Component, order: Return, late: list[Any], failure: Exception) -> RestartResult:
+    """A fresh process in the place of the present, which was lost. Raises RestartFailed."""
+    name, lost = order.entry.name, f"process {order.into} was lost when its restart failed half-way ({failure})"
+    try:
+        told = f"{lost}: {name!r} was brought back in a fresh process instead"
+        result = _bring(component, replace(order, into=None), late, list, told)
+    except Exception as second:
+        raise RestartFailed(
+            f"{lost}, and {name!r} could not be brought back in a fresh process either ({second})",
+            hint=f"`nbcr restart {name} --detach` tries again; the checkpoint itself is whole",
+        ) from second
+    return replace(result, wait=None)
+
+
+def _bring(
+    component: Component, order: Return, late: list[Any], on_ready: Callable[[], list[Any]], *said: str
+) -> RestartResult:
+    entry = order.entry
     if not entry.image.is_dir():
         raise EntryDamaged(f"the image of {entry.name!r} is missing", hint=f"`nbcr remove {entry.name}`")
     snapshot = SnapshotReference(component.name, entry.id, entry.image, cold_start=order.into is None)
     answers = entry.channel_fd is not None
     ours, theirs = Channel.pair() if answers else (None, None)
     with _connection_file(order) as file, contextlib.ExitStack() as closing:
+        if ours is not None:
+            closing.callback(ours.close)
         if theirs is not None:
             closing.callback(theirs.close)
         options = RestartOptions(
@@ -77,16 +101,30 @@ def _bring(component: Component, order: Return, on_ready: Callable[[], list[Any]
             on_ready=lambda: late.extend(on_ready()),
         )
         brought = component.restart(snapshot, options)
-    told = _tell(ours, _message(order, brought, late)) if ours is not None else ()
-    warnings = (*brought.warnings, *told)
-    return RestartResult(entry, brought.pid, brought.pids, warnings, file, brought.wait)
+        if theirs is not None:
+            theirs.close()  # the restored process has its own: its end must be heard
+        brought = replace(brought, warnings=(*said, *brought.warnings))
+        told = _tell(ours, _message(order, brought, late)) if ours is not None else ()
+    return RestartResult(
+        entry,
+        brought.pid,
+        brought.pids,
+        warnings=(*brought.warnings, *told),
+        facts=brought.facts,
+        connection_file=file,
+        wait=brought.wait,
+    )
 
 
 @contextlib.contextmanager
 def _connection_file(order: Return) -> Iterator[Path | None]:
-    """The connection file of a Jupyter kernel that comes back fresh: there before it is, gone if it fails."""
-    if order.into is not None or order.entry.jupyter is None:
-        yield None
+    """The connection file of a Jupyter kernel that comes back fresh: there before it is, gone if it fails.
+
+    One that takes the place of another Jupyter kernel serves on that one's connection, whose file is there.
+    """
+    connection = (order.present or {}).get("connection")
+    if order.into is not None or order.entry.jupyter is None or connection is not None:
+        yield Path(connection["connection_file"]) if connection and order.into is None else None
         return
     was_there = Path(order.entry.jupyter.get("connection_file") or "/").exists()
     file = connections.rewrite_file(order.entry.jupyter)

@@ -310,6 +310,7 @@ def _continued(
     result.pause_ms = float(answer.get("pause_ms") or 0.0)
     result.size_bytes = int(answer.get("resident_bytes") or 0)
     result.warnings = list(dict.fromkeys([*request.warnings, *answer.get("warnings", ())]))
+    result.told = request.origin == "thread"  # whoever asked from outside hears of a failure there
     life = _life
     life.writing.append(result)
     result.problems = passage.continue_()

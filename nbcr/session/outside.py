@@ -86,9 +86,12 @@ def restart_into(entry: Entry, target: Target, errand: Errand) -> RestartResult:
     if answer is None:
         present = {"connection": _facts(target).get("jupyter")}
         return bring(Return(entry, into=target.pid, present=present, deadline_s=errand.deadline_s))
+    root = int(answer["pid"])
     here = runtime.numbers_here(target.pid)  # its helper shares its pid namespace, and so its numbers
     pids = {int(old): here.get(int(new), int(new)) for old, new in answer["pids"].items()}
-    return RestartResult(entry, target.pid, pids, tuple(answer.get("warnings", ())))
+    return RestartResult(
+        entry, here.get(root, root), pids, tuple(answer.get("warnings", ())), tuple(answer.get("facts", ()))
+    )
 
 
 def _ask_thread(

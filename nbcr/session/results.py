@@ -113,9 +113,14 @@ class RestartResult:
     pid: int
     pids: Mapping[int, int]
     warnings: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()  # worth knowing, but nothing to worry about
     connection_file: Path | None = None
     wait: Callable[[], int] | None = field(default=None, repr=False)
 
     def document(self) -> dict[str, Any]:
         """The fields of ``nbcr restart --json``."""
-        return {"pid": self.pid, "pids": {str(old): new for old, new in self.pids.items()}}
+        return {
+            "pid": self.pid,
+            "pids": {str(old): new for old, new in self.pids.items()},
+            "facts": list(self.facts),
+        }
