@@ -458,6 +458,7 @@ def abandon(rebuild: Rebuild, leader: Thread | None) -> None:
     for thread in rebuild.zombies.values():
         stub.kill_and_collect(thread.tgid)
     if leader is not None and not rebuild.built:
-        stub.kill_and_collect(leader.tgid)
+        there = Path(f"/proc/{leader.tgid}").exists()  # perhaps as a present whose threads have not ended yet
+        stub.kill_and_collect(leader.tgid, proc.task_ids(leader.tgid) if there else ())
     if rebuild.init is not None:
         stub.kill_and_collect(rebuild.init.thread.tgid)
