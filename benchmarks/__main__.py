@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -31,8 +32,12 @@ def main() -> int:
     base.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="nbcr-bench-", dir=base))
     report = Report(host.facts(folder))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks: terminated"))  # and so cleans up behind itself
     try:
         for work in _plan(args, folder, report):
+            if time.monotonic() - begun > args.budget:
+                report.remarks.append(f"{args.budget:g} s were over: the rest was not measured (--budget)")
+                break
             try:
                 work()
             except (CellFailed, CommandFailed, TimeoutError) as error:
@@ -49,6 +54,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small states, few repetitions: a minute at most")
+    parser.add_argument("--budget", type=float, default=270, metavar="S", help="begin no state later than this")
     parser.add_argument("--only", choices=("commands", "sessions"), help="one half of the run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
     parser.add_argument(

@@ -22,6 +22,11 @@ def facts(folder: Path) -> dict[str, str]:
     }
 
 
+def environ() -> dict[str, str]:
+    """Our environment, but for what would make every start compile the sources again."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def available_memory() -> int:
     """MemAvailable of the host in bytes."""
     for line in Path("/proc/meminfo").read_text().splitlines():

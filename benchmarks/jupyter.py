@@ -17,6 +17,8 @@ from typing import Any
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from benchmarks import host
+
 CELL_TIMEOUT_S = 240.0
 
 
@@ -30,7 +32,7 @@ class JupyterKernel:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environ = {
-            **os.environ,
+            **host.environ(),
             "NBCR_STORE": str(folder / "store"),
             "IPYTHONDIR": str(folder / "ipython"),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",

@@ -36,6 +36,7 @@ class Verdict:
     measured: float | None
     unit: str = "s"
     at_least: bool = False
+    best: float | None = None  # of the repetitions whose median is `measured`
 
     @property
     def reached(self) -> bool | None:
@@ -72,11 +73,12 @@ class Report:
                     v.what,
                     _bound(v),
                     _measured(v),
-                    {True: "reached", False: "NOT REACHED", None: "not measured"}[v.reached],
+                    "-" if v.best is None else _value(v, v.best),
+                    _VERDICTS[v.reached],
                 ]
                 for v in self.verdicts
             ]
-            lines += ["", *_grid(["figure to reach", "bound", "here", "verdict"], body)]
+            lines += ["", *_grid(["figure to reach", "bound", "median", "best", "verdict"], body)]
         return "\n".join([*lines, *_said("note", self.remarks), *_said("FAILED", self.failures)])
 
     def document(self) -> dict[str, Any]:
