@@ -48,12 +48,12 @@ def state_of(pid: int) -> str:
     return text[text.rindex(")") + 2]
 
 
-def settle(pid: int) -> None:
-    """Until the process sleeps again."""
+def settle(pid: int, state: str = "S") -> None:
+    """Until the process sleeps again, or has heeded the signal that stops it."""
     deadline = time.monotonic() + 5
-    while state_of(pid) != "S" and time.monotonic() < deadline:
+    while state_of(pid) != state and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert state_of(pid) == "S"
+    assert state_of(pid) == state
 
 
 def test_it_says_who_it_is(component: Component) -> None:
@@ -101,7 +101,7 @@ def test_it_leaves_the_process_as_asked(
         subject.wait(10)
         assert not Path(f"/proc/{subject.pid}").exists()
     else:
-        assert state_of(subject.pid) == "T"
+        settle(subject.pid, "T")
 
 
 def test_a_snapshot_comes_back_as_a_fresh_process(

@@ -39,3 +39,11 @@ def any_stage(
     stage = Stage(user, folder, processes)
     yield stage
     stage.close()
+
+
+@pytest.fixture
+def user_stage(as_user: User, processes: ProcessTracker, user_dir: Path) -> Iterator[Stage]:
+    """A stage of an ordinary user's."""
+    stage = Stage(as_user, user_dir, processes)
+    yield stage
+    stage.close()

@@ -31,7 +31,8 @@ def test_only_the_standard_library_is_needed(module: str) -> None:
 
 
 def test_importing_is_quick() -> None:
-    code = "import time; t = time.perf_counter(); import nbcr; print((time.perf_counter() - t) * 1000)"
+    # Processor time: what else the machine is doing is not the import's fault.
+    code = "import time; t = time.process_time(); import nbcr; print((time.process_time() - t) * 1000)"
     assert min(float(run(code)) for _ in range(3)) < BUDGET_MS
     everything = code.replace("import nbcr;", f"import nbcr, {', '.join(IN_PROCESS)};")
     assert min(float(run(everything)) for _ in range(3)) < BUDGET_MS
