@@ -293,6 +293,7 @@ def _restore_into(
         process = frozen.processes[target]
         reb.check_memory(rebuild.inventory, freed=_resident_bytes(target))
         reb.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
+        reb.check_taking_over(rebuild.inventory, process)
         leaving = {tid for member in frozen.processes.values() for tid in member.threads} | set(frozen.zombies)
         _choose_tids(rebuild, policy, leaving, process)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
@@ -354,14 +355,24 @@ def _empty(frozen: FrozenTree, process: Process) -> None:
     leader = process.main
     gadget = process.gadgets.syscall
     leader.set_options(stub.STUB_OPTIONS)
-    for pid in reversed(list(frozen.processes)):
+    for pid, member in reversed(frozen.processes.items()):
         if pid != process.pid:
-            stub.kill_and_collect(pid, frozen.processes[pid].threads)
-            frozen.processes[pid].threads.clear()
+            _reap_in(member)  # its children are dead: free their pids, init may be slow to do it
+            stub.kill_and_collect(pid, member.threads)
+            member.threads.clear()
     stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
     leader.set_sigmask(ALL_BUT_SIGTRAP)
     reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
+
+
+def _reap_in(member: Process) -> None:
+    """Have a process that is about to be killed take the remains of its children."""
+    try:
+        with member.borrow() as borrowed:
+            reap_all(borrowed.call)
+    except (EngineError, OSError):
+        return  # somebody else will
 
 
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:

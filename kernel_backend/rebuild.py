@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kernel_backend import capture, family
 from kernel_backend.abi import arch, linux
-from kernel_backend.errors import HostUnsupported, NoRoom, TargetDenied
+from kernel_backend.errors import HostUnsupported, NoRoom, TargetDenied, TargetUnsupported
 from kernel_backend.host import libc, proc, room
 from kernel_backend.image import reader
 from kernel_backend.image.entries import Inventory, ProcessEntry, ThreadEntry
@@ -30,6 +30,7 @@ from kernel_backend.resources import (
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.courier import courier
 from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import Thread
 
 _THREAD_FLAGS = (
@@ -156,6 +157,22 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool) -> None:
     reader.verify_files(folder, inventory, trust_untouched=lazy or written_here)
     for entry in inventory.processes:
         memory.check_files(entry)
+
+
+def check_taking_over(inventory: Inventory, process: Process) -> None:
+    """What a process that is taken over could not become: refused while it is still unharmed."""
+    if process.view != process.pid:
+        raise TargetUnsupported(
+            f"the main thread of process {process.pid} has ended, so another program cannot take its place",
+            hint="restore the image as a fresh process", pid=process.pid,
+        )  # fmt: skip
+    for entry in inventory.processes:
+        processes.check_identity(process, entry.credentials)
+    if any(entry.timers for entry in inventory.processes) and not timers.ids_can_be_chosen():
+        raise HostUnsupported(
+            "POSIX timers cannot get their old numbers in a process that has had timers before",
+            hint="restore the image as a fresh process, or use OS kernel 6.15 or later",
+        )
 
 
 # --- preparation in our own process -----------------------------------------------------------------------------------

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import proc
 from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop
+from kernel_backend.tracee.process import Process
 
 _CAP_VERSION_3 = 0x20080522
 _PF_EXITING = 0x4
 _CAP_SETPCAP = 8
+_CAP_SETGID, _CAP_SETUID = 1 << 6, 1 << 7
 _SECBIT_KEEP_CAPS = 1 << 4
 _SECBIT_NO_SETUID_FIXUP = 1 << 2  # capabilities outlive a change of user until capset says what stays
 
@@ -92,6 +94,24 @@ def check_seccomp(pid: int, status: dict[str, str]) -> None:
 def is_exiting(stat: proc.Stat) -> bool:
     """Whether the process is on its way out."""
     return bool(stat.flags & _PF_EXITING)
+
+
+def check_identity(process: Process, wanted: CredentialsEntry) -> None:
+    """Whether a process that is taken over can become who the image says, with the rights that execve(2) leaves it.
+
+    Without privileges, a saved user or group id that differs from the others is lost by execve(2). Raises TargetDenied.
+    """
+    status = proc.status(process.view)
+    if status["Uid"].split()[1] == "0" and int(status["CapEff"], 16) & (_CAP_SETUID | _CAP_SETGID):
+        return
+    for name, ids in (("user", wanted.uids), ("group", wanted.gids)):
+        left = set(status["Uid" if name == "user" else "Gid"].split()[:2])
+        lost = [number for number in ids if str(number) not in left]
+        if lost:
+            raise TargetDenied(
+                f"process {process.pid} may not become {name} {lost[0]}, which the image says it was",
+                hint="restore the image as a fresh process, as root", pid=process.pid,
+            )  # fmt: skip
 
 
 # --- coming back ------------------------------------------------------------------------------------------------------

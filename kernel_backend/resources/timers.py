@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from kernel_backend.host import proc
+from kernel_backend.abi import linux
+from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import ProcessEntry, TimerEntry
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop
 
@@ -53,22 +54,47 @@ def itimer_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
     return calls, b"".join(entry.itimers)
 
 
-def create_timers(workshop: Workshop, entry: ProcessEntry, tids: dict[int, int]) -> None:
-    """Create the POSIX timers with their old ids.
+def ids_can_be_chosen() -> bool:
+    """Whether timers can be created with chosen ids (since OS kernel 6.15)."""
+    try:
+        libc.prctl(linux.PR_TIMER_CREATE_RESTORE_IDS, linux.PR_TIMER_CREATE_RESTORE_IDS_GET)
+    except OSError:
+        return False
+    return True
 
-    The OS kernel hands out ids per process, ascending; so ids in between are created and deleted until the wanted
-    one comes (posix-timers.c; since 6.15 prctl(PR_TIMER_CREATE_RESTORE_IDS) exists too, but this works everywhere).
-    """
+
+def create_timers(workshop: Workshop, entry: ProcessEntry, tids: dict[int, int]) -> None:
+    """Create the POSIX timers with their old ids."""
+    if not entry.timers:
+        return
+    if ids_can_be_chosen():
+        _switch_choosing(workshop, linux.PR_TIMER_CREATE_RESTORE_IDS_ON)
+        for timer in entry.timers:
+            _create(workshop, timer, tids, timer.timer_id)
+        _switch_choosing(workshop, linux.PR_TIMER_CREATE_RESTORE_IDS_OFF)
+    else:
+        _create_one_after_the_other(workshop, entry, tids)
+
+
+def _switch_choosing(workshop: Workshop, how: int) -> None:
+    workshop.call("prctl", linux.PR_TIMER_CREATE_RESTORE_IDS, how, 0, 0, 0)
+
+
+def _create(workshop: Workshop, timer: TimerEntry, tids: dict[int, int], wish: int) -> int:
+    """Create one timer; its id."""
+    tid = tids.get(timer.target_tid, timer.target_tid)
+    event = struct.pack("<QiiI", timer.value, timer.signo, timer.notify, tid).ljust(SIGEV_BYTES, b"\0")
+    at = workshop.put(event + struct.pack("<i", wish))
+    workshop.call("timer_create", timer.clock, at, at + SIGEV_BYTES)
+    return int(struct.unpack("<i", workshop.get(4, SIGEV_BYTES))[0])
+
+
+def _create_one_after_the_other(workshop: Workshop, entry: ProcessEntry, tids: dict[int, int]) -> None:
+    """In a fresh process the OS kernel hands out ids in order: those in between are created and deleted."""
     created: list[int] = []
-    next_id = 0
     for timer in sorted(entry.timers, key=lambda t: t.timer_id):
-        tid = tids.get(timer.target_tid, timer.target_tid)
-        event = struct.pack("<QiiI", timer.value, timer.signo, timer.notify, tid).ljust(SIGEV_BYTES, b"\0")
-        at = workshop.put(event)
-        while next_id <= timer.timer_id:
-            workshop.call("timer_create", timer.clock, at, at + SIGEV_BYTES)
-            next_id = struct.unpack("<i", workshop.get(4, SIGEV_BYTES))[0] + 1
-            created.append(next_id - 1)
+        while not created or created[-1] < timer.timer_id:
+            created.append(_create(workshop, timer, tids, 0))
     wanted = {timer.timer_id for timer in entry.timers}
     workshop.run([Call("timer_delete", number) for number in created if number not in wanted])
 
