@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,6 +11,7 @@ import msgspec
 from kernel_backend.errors import EngineError
 from kernel_backend.host import proc
 from kernel_backend.tracee.process import Process, check_target
+from kernel_backend.tracee.thread import STOP_TIMEOUT_S
 
 
 class FrozenTree(msgspec.Struct):
@@ -31,7 +33,8 @@ def frozen_tree(pid: int, *, descend: bool = True) -> Iterator[FrozenTree]:
     tree = FrozenTree(pid)
     with ExitStack() as stack:
         _freeze_one(tree, pid, stack)
-        while descend and _freeze_children(tree, stack):
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while descend and _freeze_children(tree, stack, deadline):
             pass
         for process in tree.processes.values():
             process.return_signals()
@@ -48,7 +51,7 @@ def _freeze_one(tree: FrozenTree, pid: int, stack: ExitStack) -> None:
     tree.processes[pid] = process
 
 
-def _freeze_children(tree: FrozenTree, stack: ExitStack) -> bool:
+def _freeze_children(tree: FrozenTree, stack: ExitStack, deadline: float) -> bool:
     """One round over everybody's children; whether there was a new one."""
     found = False
     for parent in list(tree.processes):
@@ -69,14 +72,19 @@ def _freeze_children(tree: FrozenTree, stack: ExitStack) -> bool:
             try:
                 _freeze_one(tree, pid, stack)
             except EngineError:
-                if not _has_ended(pid):
+                if not _has_ended(pid) or time.monotonic() > deadline:
                     raise
                 tree.processes.pop(pid, None)  # the next round sees a zombie, or nothing
     return found
 
 
+_PF_EXITING = 0x4
+
+
 def _has_ended(pid: int) -> bool:
+    """Whether it is a zombie, or on its way to become one."""
     try:
-        return proc.stat(proc.view(pid)).state in "ZX"
+        stat = proc.stat(proc.view(pid))
+        return stat.state in "ZX" or bool(stat.flags & _PF_EXITING)
     except OSError:
         return True

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Iterable
 
 from kernel_backend.abi import linux
+from kernel_backend.errors import EngineError
 from kernel_backend.host import proc
 from kernel_backend.tracee.inject import WORD, Workshop
 from kernel_backend.tracee.process import Process, frozen_thread
@@ -82,8 +83,8 @@ def reap(pid: int, twins: Iterable[int]) -> None:
                     borrowed.call("wait4", twin, 0, linux.WALL | os.WNOHANG, 0)
                 except ChildProcessError:
                     continue
-    except (ThreadGone, ProcessLookupError, FileNotFoundError):
-        return
+    except (EngineError, OSError):
+        return  # the process has ended; whoever has its children now reaps them
 
 
 def reap_all(call: Callable[..., int]) -> None:
