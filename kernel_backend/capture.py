@@ -24,7 +24,7 @@ from kernel_backend.image.entries import (
     SharedMemoryEntry,
     ZombieEntry,
 )
-from kernel_backend.image.writer import ImageWriter
+from kernel_backend.image.writer import ImageWriter, resize
 from kernel_backend.renumber import inner_numbers, renumber
 from kernel_backend.resources import (
     descriptors,
@@ -241,7 +241,7 @@ def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:
     name = pages.pages_name(capture.numbers.get(pid, pid))
     fd = capture.writer.create(name)
     try:
-        os.ftruncate(fd, size)
+        resize(fd, size)
         pages.write_held(capture.held.pop(pid, []) if behind else [], behind, fd)
         if twin:
             unreadable = pages.unreadable_runs(layout(capture, pid), runs)

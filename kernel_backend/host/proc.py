@@ -176,6 +176,15 @@ def view(pid: int) -> int:
     return pid
 
 
+def system_call(pid: int, tid: int) -> int:
+    """The number of the system call that a thread is blocked in; -1 where it is in none or we may not know."""
+    try:
+        first = _read(f"/proc/{pid}/task/{tid}/syscall").split()[0]
+    except (OSError, IndexError):
+        return -1
+    return int(first) if first.isdigit() else -1
+
+
 def task_ids(pid: int) -> list[int]:
     """The tids of a process, the leader's included, ascending."""
     return sorted(map(int, os.listdir(f"/proc/{pid}/task")))

@@ -103,6 +103,14 @@ def write_all(fd: int, content: bytes) -> None:
             raise no_room(error) from error
 
 
+def resize(fd: int, size: int) -> None:
+    """Give a file its length. Raises NoRoom where a limit forbids it."""
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        raise no_room(error) from error
+
+
 def no_room(error: OSError) -> Exception:
     """The error to raise for a failed write: NoRoom where that is what it was."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -51,7 +51,13 @@ def capture_timers(borrowed: Borrowed, pid: int) -> list[TimerEntry]:
 def itimer_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
     """Calls that arm the interval timers; the last thing before a process runs, lest they fire while we build."""
     calls = [Call("setitimer", which, data + i * ITIMERVAL_BYTES, 0) for i, which in enumerate(ITIMERS)]
-    return calls, b"".join(entry.itimers)
+    return calls, b"".join(map(_ticking, entry.itimers))
+
+
+def _ticking(value: bytes) -> bytes:
+    """A timer that has expired and whose signal still waits shows no remainder; its next period is a whole one."""
+    interval, remaining = value[:16], value[16:]
+    return interval + interval if any(interval) and not any(remaining) else value
 
 
 def ids_can_be_chosen() -> bool:

@@ -183,7 +183,15 @@ def _find_gadgets(pid: int, mapping: proc.Mapping) -> tuple[int, int]:
 
 
 def check_target(pid: int) -> None:
-    """Refuse early what cannot be traced: no such process, somebody else's, not 64-bit x86."""
+    """Refuse early what cannot be traced: no such process, a mere thread, somebody else's, not 64-bit x86."""
+    try:
+        leader = int(proc.status(pid)["Tgid"])
+    except OSError as error:
+        raise TargetNotFound(f"there is no process {pid}", pid=pid) from error
+    if leader != pid:
+        raise TargetUnsupported(
+            f"{pid} is a thread of process {leader}, not a process", hint=f"name process {leader}", pid=pid
+        )
     try:
         exe = Path(f"/proc/{proc.view(pid)}/exe")
         with exe.open("rb") as file:

@@ -12,7 +12,7 @@ import time
 import msgspec
 
 from kernel_backend.abi import linux
-from kernel_backend.abi.x86_64 import XSTATE_MAX_BYTES, UserRegs
+from kernel_backend.abi.x86_64 import SYS, XSTATE_MAX_BYTES, UserRegs
 from kernel_backend.errors import TargetBusy, TargetDenied, TargetNotFound, TargetUnsupported
 from kernel_backend.host import libc, proc
 
@@ -20,7 +20,8 @@ SIGTRAP = int(signal.SIGTRAP)
 ALL_BUT_SIGTRAP = ~(1 << (SIGTRAP - 1)) & 0xFFFFFFFFFFFFFFFF
 GENTLE = linux.PTRACE_O_TRACESYSGOOD  # the options under which an original is traced
 FOLLOW_NEW = linux.PTRACE_O_TRACECLONE | linux.PTRACE_O_TRACEFORK | linux.PTRACE_O_TRACEVFORK
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 5.0
+_FORKING = {SYS[name] for name in ("clone", "vfork", "clone3")}
 SIGINFO_BYTES = 128
 
 _iov_regs = libc.Iovec()
@@ -118,15 +119,23 @@ class Thread:
                     deadline = time.monotonic() + timeout_s
                 elif attempt > 30:
                     if time.monotonic() > deadline:
-                        raise TargetUnsupported(
-                            f"thread {self.tid} of process {self.tgid} did not stop within {timeout_s:g} s "
-                            f"(in an uninterruptible wait of the OS kernel)",
-                            hint="try again when its disk or network file system answers",
-                        )
+                        raise self._why_not_stopped(timeout_s)
                     time.sleep(min(0.001, 0.00002 * (attempt - 30)))
         except ChildProcessError as error:
             raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid) from error
         raise AssertionError("unreachable")
+
+    def _why_not_stopped(self, timeout_s: float) -> TargetUnsupported:
+        who = f"thread {self.tid} of process {self.tgid}"
+        if proc.system_call(self.tgid, self.tid) in _FORKING:
+            return TargetUnsupported(
+                f"{who} waits in vfork for a child that does not run its program",
+                hint="end that child, or try again when it has started", pid=self.tgid,
+            )  # fmt: skip
+        return TargetUnsupported(
+            f"{who} did not stop within {timeout_s:g} s (in an uninterruptible wait of the OS kernel)",
+            hint="try again when its disk or network file system answers", pid=self.tgid,
+        )  # fmt: skip
 
     def resume(self, request: int = linux.PTRACE_CONT, sig: int = 0) -> None:
         """Let it run (PTRACE_CONT) or run one instruction (PTRACE_SINGLESTEP)."""
