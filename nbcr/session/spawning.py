@@ -1,7 +1,8 @@
 """Starting a helper so that the program that starts it never sees a child of its own.
 
-An intermediate process (the interpreter's first moment) forks the helper, ends, and is reaped at once; the
-helper belongs to init, has a session of its own, and shares with us one end of a socket pair, nothing else.
+An intermediate process (a shell, which needs a millisecond where an interpreter needs twenty) starts the helper in the
+background, ends, and is reaped at once; the helper belongs to init, has a session of its own, and shares with us one
+end of a socket pair, nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from nbcr.errors import HelperLost, NotPossible, from_wire
 from nbcr.store import Store
 
 START_TIMEOUT_S = 20.0
+_SHELL = "/bin/sh"
+_IN_BACKGROUND = (_SHELL, "-c", '"$@" &', "nbcr")
 CHANNEL_FD = 3  # in the helper
 
 
@@ -133,7 +136,10 @@ def spawn(interpreter: Interpreter | None = None) -> Helper:
         (os.POSIX_SPAWN_DUP2, spare, CHANNEL_FD),
     ]
     try:
-        child = os.posix_spawn(python.executable, python.command(), python.environ(), file_actions=actions)
+        words = python.command()
+        if os.access(_SHELL, os.X_OK):  # otherwise the helper's own first process is the intermediate one
+            words = [*_IN_BACKGROUND, *words]
+        child = os.posix_spawn(words[0], words, python.environ(), file_actions=actions)
     except OSError as error:
         channel.close()
         raise HelperLost(f"the helper cannot be started: {error}", hint="is the interpreter still there?") from error

@@ -63,7 +63,8 @@ CATALOGUE: list[Subject] = [
     *_rows("signal handlers, masks, stacks", "signals/in_handler signals/handlers", representative=True),
     *_rows("pending signals with siginfo", "signals/pending_process signals/pending_thread"),
     *_rows("interrupted system calls", "signals/sigsuspend signals/sigwait"),
-    *_rows("interval timers", "timers/itimers timers/ticking"),
+    *_rows("interval timers", "timers/itimers"),
+    *_rows("interval timers", "timers/ticking", steady=False),  # a tick may be pending at any moment
     *_rows("POSIX timers", "timers/posix timers/posix_thread"),
     *_rows("clocks", "timers/clocks"),
     *_rows("threads", "threads/tls threads/names threads/join threads/stacks"),
