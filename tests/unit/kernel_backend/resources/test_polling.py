@@ -88,9 +88,7 @@ def test_nested_epolls(carry: Carry) -> None:
 
 
 def test_a_pidfd_of_a_process_that_is_gone(carry: Carry) -> None:
-    rebuilt = carry(
-        "p = os.fork()\nif not p: os._exit(0)\nos.dup2(os.pidfd_open(p), 100); os.waitpid(p, 0)\n"
-    )
+    rebuilt = carry("p = os.fork()\nif not p: os._exit(0)\nos.dup2(os.pidfd_open(p), 100); os.waitpid(p, 0)\n")
     assert select.select([rebuilt[100]], [], [], 0)[0]
 
 
