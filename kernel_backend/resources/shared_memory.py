@@ -141,7 +141,9 @@ def _save_mappings(found: _Object, out: int) -> list[PageRun]:
     covered: set[int] = set()
     to = 0
     for offset, address, size, process in found.spans:
-        for at in _resident(process, address, size):
+        # of huge pages mincore(2) tells only which are in this process's page tables
+        every = range(0, size, linux.PAGE_SIZE)
+        for at in every if found.huge_page_bytes else _resident(process, address, size):
             if offset + at in covered:
                 continue
             covered.add(offset + at)
