@@ -42,6 +42,7 @@ class RestartEvent:
     pid: int  # this process's pid now
     pids: Mapping[int, int]  # pid in the image -> pid now, for the whole tree
     ppid: int
+    began: float = 0.0  # when the restore began: between the image's last moment and this life's first (time.time)
     in_place: bool = False  # a living process was replaced; False: a fresh process tree
     connection: Mapping[str, Any] | None = None  # Jupyter connection info to serve on, None: the image's own
     cell: Mapping[str, Any] | None = None  # {"parent_header": …, "idents": […]} of the cell that asked, None: nobody
@@ -58,6 +59,7 @@ class RestartEvent:
             pid=pid,
             pids={int(old): int(new) for old, new in dict(message.get("pids") or {}).items()},
             ppid=ppid,
+            began=float(message.get("began") or 0.0),
             in_place=bool(message.get("in_place")),
             connection=message.get("connection"),
             cell=message.get("cell"),

@@ -129,7 +129,8 @@ class JupyterHandler(Handler):
         self._drained = None
         self._reached.clear()
         image_ends = self._clock.stop()
-        steps.do(lambda: self._outgoing.drop(image_ends))
+        between = max(image_ends, event.began)  # after all that the image holds, before all that came later
+        steps.do(lambda: self._outgoing.drop(between))
         steps.do(lambda: identity.renew_pid(here, self._image_pid))
         steps.do(lambda: self._parent.adopt(event.ppid if event.in_place else None))
         if event.environ is not None:
@@ -141,14 +142,15 @@ class JupyterHandler(Handler):
         if event.cell is not None:
             cell = event.cell
             steps.do(lambda: take_over(here, cell))
-        steps.do(lambda: self._renew_requests(event, image_ends))
+        steps.do(lambda: self._renew_requests(event, image_ends, between))
         steps.do(widgets.send_states)
         steps.do(self._tell_state)
         steps.do(lambda: self._await_clients(REQUESTER_S if event.cell is not None else NOBODY_S))
         steps.finish()
 
-    def _renew_requests(self, event: RestartEvent, image_ends: float) -> None:
-        self._inbox.renew(decode(event.handed), image_ends=image_ends, answer=not event.in_place)
+    def _renew_requests(self, event: RestartEvent, image_ends: float, between: float) -> None:
+        handed = decode(event.handed)
+        self._inbox.renew(handed, image_ends=image_ends, between=between, answer=not event.in_place)
 
     def _rekey(self, event: RestartEvent) -> None:
         if event.connection is not None and rekey(self._here, Connection.read(event.connection)):

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+from IPython.core.display_functions import DisplayHandle, display
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
@@ -120,6 +122,18 @@ def _parsed(magic: Callable[..., Any], line: str) -> Any:
     return parser.parse_args(words)
 
 
+def _show(result: CheckpointResult) -> None:
+    """Show a checkpoint in a notebook, and again in the same place when it has been written."""
+    handle = display(result._repr_mimebundle_(), raw=True, display_id=True)
+    if handle is not None and not result.done:
+        result.when_done(lambda written: _show_again(handle, written))
+
+
+def _show_again(handle: DisplayHandle, result: CheckpointResult) -> None:
+    with contextlib.suppress(Exception):  # the checkpoint is written, whatever becomes of its line on the screen
+        handle.update(result._repr_mimebundle_(), raw=True)
+
+
 def _quoted(name: str) -> str:
     return shlex.quote(name)
 
@@ -131,12 +145,15 @@ def load(ip: Any) -> NbcrMagics:
     ip.configurables.append(magics)
     ip.Completer.custom_matchers.append(magics.names)
     ip.events.register("post_run_cell", magics.tell)
+    if getattr(ip, "kernel", None) is not None:  # a terminal cannot change what it has shown
+        ip.display_formatter.ipython_display_formatter.for_type(CheckpointResult, _show)
     return magics
 
 
 def unload(ip: Any, magics: NbcrMagics) -> None:
     """Take away what `load` brought."""
     ip.events.unregister("post_run_cell", magics.tell)
+    ip.display_formatter.ipython_display_formatter.type_printers.pop(CheckpointResult, None)
     ip.Completer.custom_matchers[:] = [m for m in ip.Completer.custom_matchers if m != magics.names]
     ip.configurables[:] = [c for c in ip.configurables if c is not magics]
     for name in ("checkpoint", "restart", "checkpoints"):

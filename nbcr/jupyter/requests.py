@@ -76,13 +76,14 @@ class Inbox:
         """What `drain` took goes back to the front of the queue, and all goes on as usual."""
         self._run(self._go_on(taken))
 
-    def renew(self, handed: Sequence[Sequence[bytes]], *, image_ends: float, answer: bool) -> None:
+    def renew(self, handed: Sequence[Sequence[bytes]], *, image_ends: float, between: float, answer: bool) -> None:
         """In a restored life: sieve out what the image had queued, then go on with `handed` and what is new.
 
-        Old is what arrived, or says that it was sent, before `image_ends`. `answer`: tell those who sent
+        Old is what arrived before `between`, a moment between the image and this life, or says that it was sent
+        before `image_ends`: what clients sent while nobody lived to read it is new. `answer`: tell those who sent
         the image's requests that these were aborted.
         """
-        self._run(self._renew(handed, image_ends, answer))
+        self._run(self._renew(handed, image_ends, between, answer))
 
     # On the shell thread.
 
@@ -115,8 +116,8 @@ class Inbox:
         parked = self._open_door()
         await self._forward([*map(_frames, first), *(frames for _, frames in parked.frames)])
 
-    async def _renew(self, handed: Sequence[Sequence[bytes]], image_ends: float, answer: bool) -> None:
-        old, new = self._old_and_new(image_ends)
+    async def _renew(self, handed: Sequence[Sequence[bytes]], image_ends: float, between: float, answer: bool) -> None:
+        old, new = self._old_and_new(image_ends, between)
         kernel, manager = self._living.kernel, self._living.manager
         subshells: list[str | None] = [None, *manager.list_subshell()]
         Sieve(kernel, subshells, answer=answer).install()
@@ -128,7 +129,7 @@ class Inbox:
             kernel._post_dummy_stop_aborting_message(subshell)
         await self._forward([*map(_frames, handed), *new])
 
-    def _old_and_new(self, image_ends: float) -> tuple[list[list[Any]], list[list[Any]]]:
+    def _old_and_new(self, image_ends: float, between: float) -> tuple[list[list[Any]], list[list[Any]]]:
         """What the image had parked, and what came after the restore."""
         if self._parked is None:
             return [], []
@@ -138,7 +139,7 @@ class Inbox:
         new: list[list[Any]] = []
         for arrived, frames in parked.frames:
             sent = _sent_at(header_of(self._living.session, frames))
-            is_new = arrived > image_ends and (sent is None or sent > image_ends)
+            is_new = arrived > between and (sent is None or sent > image_ends)
             (new if is_new else old).append(frames)
         return old, new
 

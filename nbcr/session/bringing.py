@@ -6,6 +6,7 @@ Runs in the helper for a restart in place, in the command line for a fresh proce
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,11 +101,12 @@ def _bring(
             stdio=order.stdio,
             on_ready=lambda: late.extend(on_ready()),
         )
+        began = time.time()
         brought = component.restart(snapshot, options)
         if theirs is not None:
             theirs.close()  # the restored process has its own: its end must be heard
         brought = replace(brought, warnings=(*said, *brought.warnings))
-        told = _tell(ours, _message(order, brought, late)) if ours is not None else ()
+        told = _tell(ours, _message(order, brought, late, began)) if ours is not None else ()
     return RestartResult(
         entry,
         brought.pid,
@@ -136,12 +138,13 @@ def _connection_file(order: Return) -> Iterator[Path | None]:
         raise
 
 
-def _message(order: Return, brought: Brought, late: list[Any]) -> dict[str, Any]:
+def _message(order: Return, brought: Brought, late: list[Any], began: float) -> dict[str, Any]:
     entry, present = order.entry, dict(order.present or {})
     return {
         "state": "RESTART",
         "pids": {str(old): new for old, new in brought.pids.items()},
         "ppid": _parent_of(brought.pid),
+        "began": began,
         "in_place": order.into is not None,
         "entry": {**entry.taken(), "warnings": list(entry.warnings)},
         "warnings": list(brought.warnings),

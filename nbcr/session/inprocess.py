@@ -331,6 +331,9 @@ def _watch(
         last = answer if answer["state"] == "DONE" else _expect(helper.answer(), "DONE")
         entry = Entry.from_document(last["entry"], Path(last["entry"]["path"]))
         result.pause_ms = entry.pause_ms
+    except HelperLost as error:
+        entry = helper.published(result.id)
+        failure = error if entry is None else None
     except NbcrError as error:
         failure = error
     except Exception as error:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nbcr.channel import Channel, ChannelClosed
-from nbcr.errors import HelperLost, NotPossible, from_wire
-from nbcr.store import Store
+from nbcr.errors import HelperLost, NbcrError, NotPossible, from_wire
+from nbcr.store import Entry, Store
 
 START_TIMEOUT_S = 20.0
 _SHELL = "/bin/sh"
@@ -112,6 +112,13 @@ class Helper:
             f"the helper {what}; this process goes on, nothing was checkpointed or restarted",
             hint=f"its last words are in {log}" if said_something else "it was killed, or ran out of memory: try again",
         )
+
+    def published(self, entry_id: str) -> Entry | None:
+        """The entry, when the helper was lost only after it had published it."""
+        try:
+            return None if self._store is None else self._store.find(entry_id)
+        except NbcrError:
+            return None
 
     def close(self) -> None:
         """Close the channel; a helper that still waits for orders then ends."""

@@ -154,6 +154,10 @@ class Notebook:
             )
         )
 
+    def wait_for_text(self, index: int, pattern: str) -> None:
+        """Until what is shown below a cell matches a regular expression."""
+        self.wait_for(f"{_CELLS}[{index}].outputArea.node.innerText.match({json.dumps(pattern)})")
+
     def status(self) -> str:
         """What Lab believes of its Jupyter kernel."""
         return str(self._page.evaluate(f"{_KERNEL}.status"))
