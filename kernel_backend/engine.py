@@ -329,7 +329,7 @@ def _choose_tids(rebuild: reb.Rebuild, policy: str, leaving: set[int], present: 
     fresh = present is None
     permitted = old_pids.we_may_choose() if present is None else old_pids.it_may_choose(present)
     inside = os.getpid() if present is None else present.pid
-    taken = old_pids.await_free(rebuild.inventory, leaving, inside) if permitted else []
+    taken = old_pids.await_free(rebuild.inventory, leaving, inside, threads=fresh) if permitted else []
     if permitted and not taken:
         rebuild.set_tids = True
         return

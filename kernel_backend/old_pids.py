@@ -18,10 +18,10 @@ _SECBIT_NOROOT = 1
 _INIT_REAPS_WITHIN_S = 3.0
 
 
-def all_tids(inventory: Inventory) -> Iterator[int]:
-    """Every pid and tid that the image's memory may know."""
+def all_tids(inventory: Inventory, *, threads: bool = True) -> Iterator[int]:
+    """Every pid and tid that the image's memory may know; `threads` false: of leaders only."""
     for entry in inventory.processes:
-        for thread in entry.threads:
+        for thread in entry.threads if threads else entry.threads[:1]:
             yield thread.tid
     for zombie in inventory.zombies:
         yield zombie.pid
@@ -50,14 +50,16 @@ def it_may_choose(process: Process) -> bool:
         return not borrowed.call("prctl", linux.PR_GET_SECUREBITS) & _SECBIT_NOROOT
 
 
-def await_free(inventory: Inventory, leaving: set[int], inside: int) -> list[int]:
+def await_free(inventory: Inventory, leaving: set[int], inside: int, *, threads: bool) -> list[int]:
     """Numbers of the image that somebody else has in the pid namespace of process `inside`.
+
+    Without `threads`, those of mere threads do not matter: a thread can do with a new one, and somebody waits for us.
 
     `leaving` are our numbers of the tree that will be replaced. Where only init has to reap somebody, it is given a
     moment (some are slow at it).
     """
     deadline = time.monotonic() + _INIT_REAPS_WITHIN_S
-    wanted = list(all_tids(inventory))
+    wanted = list(all_tids(inventory, threads=threads))
     ours = _namespace(inside) == _namespace(os.getpid())
     while True:
         holders = _holders(wanted, leaving) if ours else _holders_inside(leaving, _namespace(inside))

@@ -64,7 +64,7 @@ class Rebuild:
     tables: descriptors.RebuildTables
     kinds: Sequence[descriptors.Kind]
     set_tids: bool
-    lost_tids: set[int] = field(default_factory=set)  # tids that somebody took while we worked
+    lost_tids: set[int] = field(default_factory=set)  # tids of threads that somebody else has
     own_namespace: bool = False
     lazy: bool = False
     init: Workshop | None = None  # the first process of that namespace
@@ -326,9 +326,8 @@ def _clone_thread(rebuild: Rebuild, building: Building, thread: ThreadEntry) -> 
     shop = building.shop
     try:
         _clone(shop, [thread.tid] if rebuild.set_tids else [])
-    except FileExistsError:  # somebody took the number after we looked; too late to give up for that
+    except FileExistsError:  # somebody has the number; a thread can do with another
         rebuild.lost_tids.add(thread.tid)
-        rebuild.warnings.append(f"thread {thread.tid} has a new number: its old one was taken meanwhile")
         _clone(shop, [])
     made = Thread(shop.new_tids.pop(), building.pid)
     made.wait()
