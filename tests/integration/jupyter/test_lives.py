@@ -223,9 +223,9 @@ def test_generations_of_deaths(any_stage: Stage, moment: str) -> None:
         assert_whole(client)
 
 
-def test_nbclient_goes_on_through_a_restart(stage: Stage) -> None:
+def test_nbclient_goes_on_through_a_restart(any_stage: Stage) -> None:
     """nbclient waits for the reply and the idle status of each cell, strictly."""
-    jupyter = stage.start()
+    jupyter = any_stage.start()
     cells = [
         "%load_ext nbcr\nimport os\nx = 1",
         "r = get_ipython().run_line_magic('checkpoint', 'nb')\nprint(r.outcome.name)",
