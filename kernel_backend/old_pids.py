@@ -53,13 +53,14 @@ def it_may_choose(process: Process) -> bool:
 def await_free(inventory: Inventory, leaving: set[int], inside: int, *, threads: bool) -> list[int]:
     """Numbers of the image that somebody else has in the pid namespace of process `inside`.
 
-    Without `threads`, those of mere threads do not matter: a thread can do with a new one, and somebody waits for us.
+    Without `threads` (in place) only those of further processes matter: the root keeps the number that the present has,
+    and a thread can do with a new one.
 
     `leaving` are our numbers of the tree that will be replaced. Where only init has to reap somebody, it is given a
     moment (some are slow at it).
     """
     deadline = time.monotonic() + _INIT_REAPS_WITHIN_S
-    wanted = list(all_tids(inventory, threads=threads))
+    wanted = [tid for tid in all_tids(inventory, threads=threads) if threads or tid != inventory.root_pid]
     ours = _namespace(inside) == _namespace(os.getpid())
     while True:
         holders = _holders(wanted, leaving) if ours else _holders_inside(leaving, _namespace(inside))
