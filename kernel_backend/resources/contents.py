@@ -49,19 +49,49 @@ def save(look: Look, tables: CaptureTables) -> str:
     if look.inode not in saved:
         name = f"content-{len(saved)}.img"
         _check_room(look, tables.folder)
-        source = os.open(f"/proc/self/fd/{look.own}", os.O_RDONLY | os.O_CLOEXEC)  # an offset of our own
         target = os.open(tables.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            copy_sparse(source, target)
+            _copy(look, target, tables)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoRoom(f"no room to save {look.link}, which {look.holder} has open") from error
             raise
         finally:
-            os.close(source)
             os.close(target)
         saved[look.inode] = name
     return saved[look.inode]
+
+
+def _copy(look: Look, target: int, tables: CaptureTables) -> None:
+    """Copy by a descriptor of our own, or, where this user may not open the file, by the process's own."""
+    try:
+        source = os.open(f"/proc/self/fd/{look.own}", os.O_RDONLY | os.O_CLOEXEC)  # an offset of our own
+    except PermissionError:
+        if look.flags & os.O_ACCMODE != os.O_WRONLY:
+            _copy_in_order(look.own, target)
+            return
+        os.ftruncate(target, look.stat.st_size)
+        tables.warnings.append(
+            f"{look.holder} writes to the deleted file {look.link}, which this user may not read: "
+            "what it wrote until now is not in the image"
+        )
+        return
+    try:
+        copy_sparse(source, target)
+    finally:
+        os.close(source)
+
+
+def _copy_in_order(source: int, target: int) -> None:
+    """Copy without moving the offset of `source`, which is the process's own."""
+    size, at = os.fstat(source).st_size, 0
+    while at < size:
+        data = os.pread(source, 1 << 20, at)
+        if not data:
+            break
+        os.pwrite(target, data, at)
+        at += len(data)
+    os.ftruncate(target, size)
 
 
 def _check_room(look: Look, folder: Path) -> None:
