@@ -213,9 +213,7 @@ def bind_or_elsewhere(s: socket.socket, index: int, entry: TcpSocket | UdpSocket
         if not _may_move(tables):
             raise _not_bound(index, entry, tables, error) from error
         s.bind((entry.host, 0))
-        tables.warn(
-            f"{_shown(entry)} is in use; {tables.who(index)} listens on port {s.getsockname()[1]} instead"
-        )
+        tables.warn(f"{_shown(entry)} is in use; {tables.who(index)} listens on port {s.getsockname()[1]} instead")
 
 
 def _shown(entry: TcpSocket | UdpSocket) -> str:
@@ -223,9 +221,7 @@ def _shown(entry: TcpSocket | UdpSocket) -> str:
     return f"{'TCP' if isinstance(entry, TcpSocket) else 'UDP'} address {host}:{entry.port}"
 
 
-def _not_bound(
-    index: int, entry: TcpSocket | UdpSocket, tables: RebuildTables, error: OSError
-) -> HostUnsupported:
+def _not_bound(index: int, entry: TcpSocket | UdpSocket, tables: RebuildTables, error: OSError) -> HostUnsupported:
     holder = _holder(entry) if error.errno == errno.EADDRINUSE else ""
     why = f"in use by {holder}" if holder else (error.strerror or str(error))
     return HostUnsupported(
