@@ -97,6 +97,8 @@ def dump(
                 size = _write_memory(capture, twins)
                 _publish(capture, channel_fd, stopped_at, durable)
         duration_ms = (time.perf_counter() - begun) * 1e3
+    if leave == "stopped":
+        _await_stopped(list(capture.processes))
     if not twins:
         _tell(on_resume, capture, frozen)
     return DumpReport(pid, list(capture.processes), capture.pause_ms, duration_ms, size, capture.warnings)
@@ -197,6 +199,20 @@ def _leave(frozen: FrozenTree, leave: str) -> None:
                 reap_all(borrowed.call)
             stub.kill_and_collect(pid, process.threads)
             process.threads.clear()
+
+
+_STOPS_WITHIN_S = 1.0
+
+
+def _await_stopped(pids: list[int]) -> None:
+    """A stop signal takes effect a moment after a thread was let go; whoever asked for it may look at once."""
+    deadline = time.monotonic() + _STOPS_WITHIN_S
+    for pid in pids:
+        try:
+            while proc.stat(pid).state not in "TZX" and time.monotonic() < deadline:
+                time.sleep(0.001)  # nothing announces it to one who is not the parent
+        except OSError:
+            continue
 
 
 def clean_stale_twins(pid: int) -> None:
