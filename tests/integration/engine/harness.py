@@ -195,6 +195,12 @@ class Life:
         self.go()
         self.judge(self.verdict())
 
+    def expect_fail(self) -> None:
+        """It ends and says that something is not as it looks for."""
+        self.go()
+        found = self.verdict()
+        assert found.startswith("FAIL"), f"{self.subject.name}: {found}"
+
     def expect_killed(self) -> None:
         """The original was killed by the dump, not by anything else."""
         assert self.popen is not None
