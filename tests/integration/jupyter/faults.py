@@ -59,9 +59,19 @@ def helpers() -> list[int]:
     return found
 
 
+def _keeps_pids(pid: int) -> bool:
+    """Whether it is the first process of a pid namespace in which a restored tree lives: it ends with the tree."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        named = (folder / "comm").read_text() == "nbcr-init\n"
+        return named and bool((folder / "task" / str(pid) / "children").read_text())
+    except OSError:
+        return False
+
+
 def living_strays(stage: Stage) -> list[str]:
-    """Processes that a fault left behind; a helper that waits for the next order is none."""
-    pids = set(stage.processes.strays()) - set(helpers())
+    """Processes that a fault left behind; a helper that waits for the next order is none, nor the keeper of pids."""
+    pids = {pid for pid in set(stage.processes.strays()) - set(helpers()) if not _keeps_pids(pid)}
     lines = [describe_process(pid) for pid in sorted(pids)]
     return [line for line in lines if "[Z]" not in line and "(gone)" not in line]
 
