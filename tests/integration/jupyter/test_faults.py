@@ -233,9 +233,17 @@ NO_SPACE = re.compile("room|space", re.IGNORECASE)
 def test_a_disk_that_gets_full_half_way_from_the_shell(small_stage: Stage, any_stage: Stage) -> None:
     jupyter, disk = with_ballast(small_stage)
     words = ("checkpoint", jupyter.pid, "--name", "big", "--store", small_stage.environ["NBCR_STORE"])
-    with filled_up(any_stage, disk):
-        assert NO_SPACE.search(nbcr_fails(any_stage, (13, 24), *words))
-        assert_nothing_left(jupyter.client, disk)
+    for turn in range(10):  # the image may be written before the disk is full: then the race is run again
+        with filled_up(any_stage, disk):
+            try:
+                assert NO_SPACE.search(nbcr_fails(any_stage, (13, 24), *words))
+            except AssertionError as error:
+                if "returncode=0" not in str(error) or turn == 9:
+                    raise
+                nbcr(any_stage, "remove", "big", "--store", small_stage.environ["NBCR_STORE"])
+                continue
+            assert_nothing_left(jupyter.client, disk)
+            break
     assert used_bytes(disk) == 0
     nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "elsewhere")
     assert jupyter.client.value("x") == 1
@@ -402,18 +410,20 @@ def test_a_helper_killed_while_a_restart_is_validated(any_stage: Stage) -> None:
     """The present goes on, its queue too; the cell raises."""
     client = with_extension(any_stage).client
     set_up(client)
-    client.run("ballast = np.random.default_rng(1).random(1 << 25)")
-    client.run("%checkpoint --wait a", 60)
+    client.run("ballast = np.random.default_rng(1).random(1 << 27)", 60)
+    client.run("%checkpoint --wait a", 120)
+    for pages in (any_stage.folder / "store").rglob("pages-*.img"):
+        pages.chmod(0o600)  # touched since it was written, so all of it is read and hashed
     asked = client.send("%restart a", stop_on_error=False)
     follower = client.send("print('follower')")
-    client.listen(lambda: False, 0.1)  # reading and hashing 256 MiB takes longer than that
+    client.listen(lambda: False, 0.1)  # reading and hashing 1 GiB takes longer than that
     for pid in helpers():
         os.kill(pid, signal.SIGKILL)
     done, after = client.wait(asked, follower)
     assert "HelperLost" in done.error
     assert after.text == "follower\n"
     assert_whole(client)
-    client.run("%restart a", 60)
+    client.run("%restart a", 120)
     assert_whole(client)
 
 
