@@ -2,7 +2,7 @@
 
 Layers, top to bottom; each imports only from those below (tests/unit/test_layers.py reads the imports):
 
-    engine          the two pipelines (capture.py and rebuild.py are their steps)
+    engine          the two pipelines (capture.py, rebuild.py and the files beside them are their steps)
     resources       one file per kind of OS-kernel object, capture and rebuild in one room
     tracee | image  a stopped process as an object | the format on disk
     host            libc and /proc

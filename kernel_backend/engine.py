@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_backend import capture as cap
-from kernel_backend import family, old_pids
+from kernel_backend import checks, family, launch, old_pids, originals, present
 from kernel_backend import rebuild as reb
-from kernel_backend.errors import EngineError, HostUnsupported, RestoreFailed
-from kernel_backend.host import proc, room
-from kernel_backend.host.features import probe
+from kernel_backend.errors import EngineError, RestoreFailed
+from kernel_backend.host import proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import ImageWriter
 from kernel_backend.resources import descriptors
-from kernel_backend.tracee import stub
-from kernel_backend.tracee.process import Process
-from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
+from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
-from kernel_backend.tracee.twin import Twin, make_twin, reap, reap_all, stale_twins
+from kernel_backend.tracee.twin import Twin
 
 LEAVE = ("running", "stopped", "killed")
 
@@ -76,21 +71,21 @@ def dump(
     begun = time.perf_counter()
     with ImageWriter(Path(image_dir)) as writer:
         kinds = descriptors.all_kinds()
-        clean_stale_twins(pid)
+        originals.clean_stale_twins(pid)
         flags = cap.vma_flags_of(cap.tree_pids(pid, descend=tree))
         with ExitStack() as twins_stack:
-            twins_stack.enter_context(_no_garbage_collection())
+            twins_stack.enter_context(originals.no_garbage_collection())
             with frozen_tree(pid, descend=tree) as frozen:
                 stopped_at = time.perf_counter()
                 capture = _capture(frozen, writer, flags, kinds, channel_fd, ending=leave == "killed")
                 if leave == "running":
                     cap.capture_not_forked(capture)
-                twins = _make_twins(frozen, capture, twins_stack) if leave == "running" else {}
+                twins = originals.make_twins(frozen, capture, twins_stack) if leave == "running" else {}
                 if not twins:
                     size = _write_memory(capture, {})
                     descriptors.read_last(capture.tables, kinds)
                     _publish(capture, channel_fd, stopped_at, durable)
-                    _leave(frozen, leave)
+                    originals.leave_as(frozen, leave)
             if twins:
                 capture.pause_ms = (time.perf_counter() - stopped_at) * 1e3
                 _tell(on_resume, capture, frozen)
@@ -98,22 +93,10 @@ def dump(
                 _publish(capture, channel_fd, stopped_at, durable)
         duration_ms = (time.perf_counter() - begun) * 1e3
     if leave == "stopped":
-        _await_stopped(list(capture.processes))
+        originals.await_stopped(list(capture.processes))
     if not twins:
         _tell(on_resume, capture, frozen)
     return DumpReport(pid, list(capture.processes), capture.pause_ms, duration_ms, size, capture.warnings)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A collection in the pause would lengthen it by milliseconds."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _capture(
@@ -135,36 +118,10 @@ def _capture(
     return capture
 
 
-def _make_twins(frozen: FrozenTree, capture: cap.Capture, stack: ExitStack) -> dict[int, Twin]:
-    """A twin of every process, or none at all when memory is too scarce for what they may rewrite meanwhile."""
-    resident = sum(_resident_bytes(pid) for pid in frozen.processes)
-    if room.available_bytes() < resident:
-        capture.warnings.append("memory is scarce: the image was written while the session stood still")
-        return {}
-    twins: dict[int, Twin] = {}
-    try:
-        for pid, process in frozen.processes.items():
-            twins[pid] = make_twin(process)
-            stack.callback(twins[pid].end)
-        for twin in twins.values():
-            twin.settle()
-    except OSError as error:
-        capture.warnings.append(f"the image was written while the session stood still: fork failed ({error.strerror})")
-        stack.close()
-        return {}
-    return twins
-
-
-def _resident_bytes(pid: int) -> int:
-    """Resident bytes that are not shared with files."""
-    fields = Path(f"/proc/{pid}/statm").read_text().split()
-    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
-
-
 def _tell(on_resume: Callable[[DumpProgress], None] | None, capture: cap.Capture, frozen: FrozenTree) -> None:
     if on_resume is not None:
         threads = sum(len(entry.threads) for entry in capture.processes.values())
-        resident = sum(_resident_bytes(pid) for pid in capture.processes if Path(f"/proc/{pid}").exists())
+        resident = sum(originals.resident_bytes(pid) for pid in capture.processes if Path(f"/proc/{pid}").exists())
         on_resume(DumpProgress(capture.pause_ms, resident, len(capture.processes), threads, capture.warnings))
 
 
@@ -186,43 +143,6 @@ def _publish(capture: cap.Capture, channel_fd: int | None, stopped_at: float, du
         capture.pause_ms = (time.perf_counter() - stopped_at) * 1e3
     root = cap.inventory(capture, channel_fd=-1 if channel_fd is None else channel_fd, durable=durable)
     capture.writer.publish(root, durable=durable)
-
-
-def _leave(frozen: FrozenTree, leave: str) -> None:
-    """What `leave` asks for, done while every thread is still stopped under us."""
-    if leave == "stopped":
-        for pid in frozen.processes:
-            os.kill(pid, signal.SIGSTOP)
-    elif leave == "killed":
-        for pid, process in reversed(frozen.processes.items()):
-            with process.borrow() as borrowed:  # its children are dead: free their pids, init may be slow to do it
-                reap_all(borrowed.call)
-            stub.kill_and_collect(pid, process.threads)
-            process.threads.clear()
-
-
-_STOPS_WITHIN_S = 1.0
-
-
-def _await_stopped(pids: list[int]) -> None:
-    """A stop signal takes effect a moment after a thread was let go; whoever asked for it may look at once."""
-    deadline = time.monotonic() + _STOPS_WITHIN_S
-    for pid in pids:
-        try:
-            while proc.stat(pid).state not in "TZX" and time.monotonic() < deadline:
-                time.sleep(0.001)  # nothing announces it to one who is not the parent
-        except OSError:
-            continue
-
-
-def clean_stale_twins(pid: int) -> None:
-    """Reap what a killed helper left in a process."""
-    try:
-        stale = stale_twins(pid)
-    except OSError:
-        return  # no such process: the freeze will say so
-    if stale:
-        reap(pid, stale)
 
 
 # --- restore ----------------------------------------------------------------------------------------------------------
@@ -264,7 +184,7 @@ def restore(
     """
     folder = Path(image_dir)
     inventory = read_inventory(folder)
-    reb.check_all(folder, inventory, lazy=lazy)
+    checks.check_all(folder, inventory, lazy=lazy)
     if on_ready is not None:
         on_ready()
     tables = descriptors.RebuildTables(
@@ -283,16 +203,16 @@ def restore(
 
 
 def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:
-    reb.check_memory(rebuild.inventory)
-    _choose_tids(rebuild, policy, set(), None)
-    _validate_descriptors(rebuild)
+    checks.check_memory(rebuild.inventory)
+    old_pids.choose(rebuild, policy, set(), None)
+    descriptors.validate(rebuild.tables, rebuild.kinds)
     leader: Thread | None = None
     try:
         reb.prepare(rebuild)
         if on_commit is not None:
             on_commit()
         leader = reb.spawn_root(rebuild)
-        reb.check_xstate(rebuild.inventory, len(leader.get_xstate()))
+        checks.check_xstate(rebuild.inventory, len(leader.get_xstate()))
         _build(rebuild, leader)
     except BaseException as error:
         reb.abandon(rebuild, leader)
@@ -307,14 +227,14 @@ def _restore_into(
 ) -> Restored:
     with frozen_tree(target) as frozen:
         process = frozen.processes[target]
-        reb.check_memory(rebuild.inventory, freed=_resident_bytes(target))
-        reb.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
-        reb.check_taking_over(rebuild.inventory, process)
+        checks.check_memory(rebuild.inventory, freed=originals.resident_bytes(target))
+        checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
+        present.check_taking_over(rebuild.inventory, process)
         leaving = {tid for member in frozen.processes.values() for tid in member.threads} | set(frozen.zombies)
-        _choose_tids(rebuild, policy, leaving, process)
+        old_pids.choose(rebuild, policy, leaving, process)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
-        _validate_descriptors(rebuild)
+        descriptors.validate(rebuild.tables, rebuild.kinds)
         try:
             reb.prepare(rebuild)
         except BaseException as error:
@@ -323,7 +243,7 @@ def _restore_into(
             on_commit()
         leader = process.main
         try:
-            _empty(frozen, process)
+            present.empty(frozen, process)
             _build(rebuild, leader)
         except BaseException as error:
             reb.abandon(rebuild, leader)
@@ -331,64 +251,6 @@ def _restore_into(
         for member in frozen.processes.values():
             member.threads.clear()  # nothing of the old life is left to let go
     return Restored(target, rebuild.pids_outside(), rebuild.warnings)
-
-
-def _choose_tids(rebuild: reb.Rebuild, policy: str, leaving: set[int], present: Process | None) -> None:
-    """Decide how the tree gets its pids: the old ones, the old ones inside a namespace of its own, or new ones.
-
-    `present` is the process that is taken over, if one is; its numbers and those below it are `leaving`.
-
-    Raises HostUnsupported when the old ones are insisted on and cannot be had.
-    """
-    if policy == "any":
-        return
-    fresh = present is None
-    permitted = old_pids.we_may_choose() if present is None else old_pids.it_may_choose(present)
-    inside = os.getpid() if present is None else present.pid
-    taken = old_pids.await_free(rebuild.inventory, leaving, inside, threads=fresh) if permitted else []
-    if permitted and not taken:
-        rebuild.set_tids = True
-        return
-    why = f"pid {taken[0]} is in use" if taken else "this user may not choose pids (CAP_CHECKPOINT_RESTORE)"
-    if policy == "same":
-        raise HostUnsupported(f"the old pids cannot be had: {why}", hint="use --pid auto, or free the pid")
-    if fresh and probe()["user_namespaces"].available:
-        rebuild.set_tids = rebuild.own_namespace = True
-        rebuild.warnings.append(f"the processes keep their pids only inside a pid namespace of their own: {why}")
-        return
-    if fresh:
-        rebuild.warnings.append(f"the processes have new pids: {why}")
-    elif len(rebuild.inventory.processes) > 1:  # the root has the target's; thread ids are known to libc alone
-        rebuild.warnings.append(f"child processes have new pids: {why}")
-
-
-def _validate_descriptors(rebuild: reb.Rebuild) -> None:
-    descriptors.validate(rebuild.tables, rebuild.kinds)
-
-
-def _empty(frozen: FrozenTree, process: Process) -> None:
-    """End the present: its children, its threads but one."""
-    leader = process.main
-    gadget = process.gadgets.syscall
-    leader.set_options(stub.STUB_OPTIONS)
-    for pid, member in reversed(frozen.processes.items()):
-        if pid != process.pid:
-            _reap_in(member)  # its children are dead: free their pids, init may be slow to do it
-            stub.kill_and_collect(pid, member.threads)
-            member.threads.clear()
-    stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
-    leader.set_sigmask(ALL_BUT_SIGTRAP)
-    reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
-    stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
-
-
-def _reap_in(member: Process) -> None:
-    """Have a process that is about to be killed take the remains of its children."""
-    try:
-        with member.borrow() as borrowed:
-            reap_all(borrowed.call)
-    except (EngineError, OSError):
-        return  # somebody else will
 
 
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
@@ -399,12 +261,12 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
         reb.fill(rebuild, building)
         reb.place_descriptors(building)
         reb.settle(rebuild, building)
-        reb.make_threads(rebuild, building)
+        launch.make_threads(rebuild, building)
     family.end_zombies(rebuild)
     reb.finish_descriptors(rebuild)
     for building in rebuild.built.values():
-        reb.identity(rebuild, building)
-    reb.launch(rebuild)
+        launch.identity(rebuild, building)
+    launch.let_go(rebuild)
 
 
 def _raise_as_failure(error: BaseException, *, past_no_return: bool) -> None:

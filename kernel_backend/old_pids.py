@@ -1,4 +1,4 @@
-"""Whether the processes of an image can have their old numbers again. Asked before the point of no return."""
+"""How a restored tree gets its pids, and whether it can have the old ones. Asked before the point of no return."""
 
 from __future__ import annotations
 
@@ -6,16 +6,51 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernel_backend import family
 from kernel_backend.abi import linux
+from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import proc
+from kernel_backend.host.features import probe
 from kernel_backend.image.entries import Inventory
 from kernel_backend.tracee.process import Process
+
+if TYPE_CHECKING:
+    from kernel_backend.rebuild import Rebuild
 
 _CHOOSING = 1 << 21 | 1 << 40  # CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE: either lets clone3(2) choose pids
 _SECBIT_NOROOT = 1
 _INIT_REAPS_WITHIN_S = 3.0
+
+
+def choose(rebuild: Rebuild, policy: str, leaving: set[int], present: Process | None) -> None:
+    """Decide how the tree gets its pids: the old ones, the old ones inside a namespace of its own, or new ones.
+
+    `present` is the process that is taken over, if one is; its numbers and those below it are `leaving`.
+
+    Raises HostUnsupported when the old ones are insisted on and cannot be had.
+    """
+    if policy == "any":
+        return
+    fresh = present is None
+    permitted = we_may_choose() if present is None else it_may_choose(present)
+    inside = os.getpid() if present is None else present.pid
+    taken = await_free(rebuild.inventory, leaving, inside, threads=fresh) if permitted else []
+    if permitted and not taken:
+        rebuild.set_tids = True
+        return
+    why = f"pid {taken[0]} is in use" if taken else "this user may not choose pids (CAP_CHECKPOINT_RESTORE)"
+    if policy == "same":
+        raise HostUnsupported(f"the old pids cannot be had: {why}", hint="use --pid auto, or free the pid")
+    if fresh and probe()["user_namespaces"].available:
+        rebuild.set_tids = rebuild.own_namespace = True
+        rebuild.warnings.append(f"the processes keep their pids only inside a pid namespace of their own: {why}")
+        return
+    if fresh:
+        rebuild.warnings.append(f"the processes have new pids: {why}")
+    elif len(rebuild.inventory.processes) > 1:  # the root has the target's; thread ids are known to libc alone
+        rebuild.warnings.append(f"child processes have new pids: {why}")
 
 
 def all_tids(inventory: Inventory, *, threads: bool = True) -> Iterator[int]:

@@ -1,0 +1,67 @@
+"""What can be known to be wrong with a restore before anything is touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kernel_backend import capture
+from kernel_backend.errors import HostUnsupported, NoRoom, TargetDenied
+from kernel_backend.host import room
+from kernel_backend.image import reader
+from kernel_backend.image.entries import Inventory
+from kernel_backend.resources import memory, pages
+
+
+def check_host(inventory: Inventory) -> None:
+    """The image can run on this OS kernel and processor. Raises HostUnsupported."""
+    theirs, ours = inventory.host, capture.host_entry(0)
+    if (theirs.machine, theirs.page_size) != (ours.machine, ours.page_size):
+        raise HostUnsupported(f"the image is of a {theirs.machine} host, this is a {ours.machine} host")
+    if theirs.vdso_blake3 != ours.vdso_blake3:
+        raise HostUnsupported(
+            f"the image was taken under another OS kernel ({theirs.os_kernel}, here {ours.os_kernel})",
+            hint="restart it on a host with the same OS kernel, or restore the objects tier",
+        )
+
+
+def check_xstate(inventory: Inventory, here: int) -> None:
+    """The processor state has the layout that this host uses."""
+    if inventory.host.xstate_bytes != here:
+        raise HostUnsupported(
+            f"the image holds {inventory.host.xstate_bytes} bytes of processor state, this processor has {here}",
+            hint="restart it on a host with the same processor features",
+        )
+
+
+def check_user(inventory: Inventory) -> None:
+    """Without privileges only one's own processes can come back."""
+    if os.geteuid() == 0:
+        return
+    for entry in inventory.processes:
+        if set(entry.credentials.uids) != {os.geteuid()}:
+            raise TargetDenied(
+                f"process {entry.pid} of the image ran as user {entry.credentials.uids[1]}, you are {os.geteuid()}",
+                hint="restart it as that user, or as root",
+            )
+
+
+def check_memory(inventory: Inventory, *, freed: int = 0) -> None:
+    """The image's pages fit into memory."""
+    needed = sum(pages.total_bytes(entry.pagemap) for entry in inventory.processes)
+    available = room.available_bytes() + freed
+    if needed > available:
+        raise NoRoom(
+            f"the image needs {needed / 2**20:.0f} MiB of memory, {available / 2**20:.0f} MiB are left",
+            needed=needed, free=available,
+        )  # fmt: skip
+
+
+def check_all(folder: Path, inventory: Inventory, *, lazy: bool) -> None:
+    """Everything that can be known to be wrong before the present is touched."""
+    check_host(inventory)
+    check_user(inventory)
+    written_here = inventory.host.boot_id == capture.boot_id()
+    reader.verify_files(folder, inventory, trust_untouched=lazy or written_here)
+    for entry in inventory.processes:
+        memory.check_files(entry)

@@ -1,0 +1,162 @@
+"""The last steps of a restore: threads, identity, signals and timers, registers; then everything runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+
+from kernel_backend.abi import arch, linux
+from kernel_backend.host import libc, proc
+from kernel_backend.image.entries import ThreadEntry
+from kernel_backend.rebuild import Building, Rebuild
+from kernel_backend.resources import processes, signals, threads, timers
+from kernel_backend.tracee import namespace, stub
+from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.thread import Thread
+
+_THREAD_FLAGS = (
+    linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
+)
+_PER_THREAD_BYTES = 8 * 64 + threads.SETUP_DATA_BYTES
+
+
+def make_threads(rebuild: Rebuild, building: Building) -> None:
+    """All threads, each with its own masks, lists and names, stopped."""
+    entry, shop = building.entry, building.shop
+    building.threads[entry.pid] = building.leader
+    for thread in entry.threads[1:]:
+        building.threads[thread.tid] = _clone_thread(rebuild, building, thread)
+    pairs = [(thread, building.threads[thread.tid]) for thread in entry.threads if not thread.exited]
+    _setup_threads(shop, pairs)
+    _correct_tids(rebuild, building)
+    timers.create_timers(shop, entry, rebuild.tables.pids)
+
+
+def _clone_thread(rebuild: Rebuild, building: Building, thread: ThreadEntry) -> Thread:
+    shop = building.shop
+    try:
+        _clone(shop, [thread.tid] if rebuild.set_tids else [])
+    except FileExistsError:  # somebody has the number; a thread can do with another
+        rebuild.lost_tids.add(thread.tid)
+        _clone(shop, [])
+    made = Thread(shop.new_tids.pop(), building.pid)
+    made.wait()
+    return made
+
+
+def _clone(shop: Workshop, set_tid: list[int]) -> None:
+    tid_at = shop.put(struct.pack("<i", *set_tid), 128) if set_tid else 0
+    args = arch.CLONE_ARGS.pack(_THREAD_FLAGS, 0, 0, 0, 0, 0, 0, 0, tid_at, len(set_tid), 0)
+    shop.call("clone3", shop.put(args), len(args))
+
+
+def _setup_threads(shop: Workshop, pairs: list[tuple[ThreadEntry, Thread]]) -> None:
+    """Run every thread's own calls, many threads at a time."""
+    at_once = shop.data_bytes // _PER_THREAD_BYTES
+    for first in range(0, len(pairs), at_once):
+        started = []
+        for i, (entry, thread) in enumerate(pairs[first : first + at_once]):
+            table = shop.data + i * _PER_THREAD_BYTES
+            data = table + 8 * 64
+            calls, arguments = threads.setup_calls(entry, data)
+            libc.vm_write(thread.tgid, data, arguments)
+            shop.start(calls, thread, table)
+            started.append((calls, thread, table))
+        for calls, thread, table in started:
+            shop.finish(calls, thread, table)
+
+
+def _correct_tids(rebuild: Rebuild, building: Building) -> None:
+    """Where a tid could not be kept, correct libc's own note of it (the word that set_tid_address(2) named)."""
+    for entry in building.entry.threads:
+        if entry.tid not in rebuild.tables.pids:
+            rebuild.tables.pids[entry.tid] = rebuild.number_inside(entry.tid, building.threads[entry.tid].tid)
+        new = rebuild.tables.pids[entry.tid]
+        if new == entry.tid or not entry.tid_address:
+            continue
+        try:
+            if libc.vm_read(building.pid, entry.tid_address, 4) == struct.pack("<i", entry.tid):
+                libc.vm_write(building.pid, entry.tid_address, struct.pack("<i", new))
+        except OSError:
+            continue
+
+
+def identity(rebuild: Rebuild, building: Building) -> None:
+    """Scheduling, limits, credentials: from the least to the most that cannot be undone."""
+    entry = building.entry
+    for thread in entry.threads:
+        if not thread.exited:
+            rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))
+    rebuild.warnings.extend(processes.apply_oom_score(building.pid, entry.oom_score_adj))
+    rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid))
+    _credentials(rebuild, building)
+    building.shop.run(processes.late_prctl_calls(entry))
+
+
+def _credentials(rebuild: Rebuild, building: Building) -> None:
+    entry, shop = building.entry, building.shop
+    wanted = entry.credentials
+    for image_tid, thread in building.threads.items():
+        bits = shop.run([Call("prctl", linux.PR_GET_SECUREBITS)], thread=thread)[0]
+        present = processes.credentials(proc.status(building.pid, thread.tid), bits, wanted.keepcaps)
+        if rebuild.own_namespace and os.geteuid() != 0:
+            present.groups = wanted.groups  # those of our user, which a user namespace does not let us name
+        calls, arguments = processes.credential_calls(present, wanted, shop.data)
+        if calls:
+            shop.put(arguments)
+            shop.run(calls, thread=thread)
+        elif image_tid == entry.pid:
+            return  # as is the leader, so are all: they were cloned from it
+
+
+def let_go(rebuild: Rebuild) -> None:
+    """Queue signals, arm timers, take the workshops away, set the registers, let everything run."""
+    rebuild.sysv.attached()
+    for building in rebuild.built.values():
+        _arm(rebuild.tables.pids, building)
+    for building in rebuild.built.values():
+        gadget = _take_workshop_away(building)
+        for thread in building.entry.threads:
+            if thread.exited:
+                threads.exit_alone(building.threads[thread.tid], gadget)
+            else:
+                threads.final_state(building.threads[thread.tid], thread)
+        if building.entry.stopped_by:
+            os.kill(building.pid, signal.SIGSTOP)
+    if rebuild.init is not None:
+        namespace.leave_alone(rebuild.init, rebuild.root.pid)
+    for building in rebuild.built.values():
+        for made in building.threads.values():
+            made.detach()
+
+
+def _arm(pids: dict[int, int], building: Building) -> None:
+    entry, shop = building.entry, building.shop
+    pid = pids[entry.pid]
+    batches = [signals.queue_calls(pid, pid, entry.pending, shop.data, shared=True)]
+    for thread in entry.threads:
+        if thread.pending:
+            calls, arguments = signals.queue_calls(pid, pids[thread.tid], thread.pending, shop.data, shared=False)
+            shop.put(arguments)
+            shop.run(calls, thread=building.threads[thread.tid])
+    batches += [timers.itimer_calls(entry, shop.data), timers.timer_calls(entry, shop.data)]
+    for calls, arguments in batches:
+        if calls:
+            shop.put(arguments)
+            shop.run(calls)
+
+
+def _take_workshop_away(building: Building) -> int:
+    """The address of a `syscall` instruction that is left."""
+    shop = building.shop
+    gadget = next((_find_call(building.pid, v.start, v.end) for v in building.entry.vmas if v.kind == "vdso"), 0)
+    if not gadget:
+        return shop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)  # no vdso in the image: the page stays
+    stub.step_call(building.leader, gadget, "munmap", shop.address, shop.size)
+    return gadget
+
+
+def _find_call(pid: int, start: int, end: int) -> int:
+    at = libc.vm_read(pid, start, end - start).find(arch.SYSCALL_INSTRUCTION)
+    return start + at if at >= 0 else 0

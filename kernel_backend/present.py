@@ -1,0 +1,53 @@
+"""The process that a restore in place replaces: whether it can become the image's, and its end."""
+
+from __future__ import annotations
+
+from kernel_backend.errors import EngineError, HostUnsupported, TargetUnsupported
+from kernel_backend.image.entries import Inventory
+from kernel_backend.resources import processes, timers
+from kernel_backend.tracee import stub
+from kernel_backend.tracee.process import Process
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP
+from kernel_backend.tracee.tree import FrozenTree
+from kernel_backend.tracee.twin import reap_all
+
+
+def check_taking_over(inventory: Inventory, process: Process) -> None:
+    """What a process that is taken over could not become: refused while it is still unharmed."""
+    if process.view != process.pid:
+        raise TargetUnsupported(
+            f"the main thread of process {process.pid} has ended, so another program cannot take its place",
+            hint="restore the image as a fresh process", pid=process.pid,
+        )  # fmt: skip
+    for entry in inventory.processes:
+        processes.check_identity(process, entry.credentials)
+    if any(entry.timers for entry in inventory.processes) and not timers.ids_can_be_chosen():
+        raise HostUnsupported(
+            "POSIX timers cannot get their old numbers in a process that has had timers before",
+            hint="restore the image as a fresh process, or use OS kernel 6.15 or later",
+        )
+
+
+def empty(frozen: FrozenTree, process: Process) -> None:
+    """End the present: its children, its threads but one."""
+    leader = process.main
+    gadget = process.gadgets.syscall
+    leader.set_options(stub.STUB_OPTIONS)
+    for pid, member in reversed(frozen.processes.items()):
+        if pid != process.pid:
+            _reap_in(member)  # its children are dead: free their pids, init may be slow to do it
+            stub.kill_and_collect(pid, member.threads)
+            member.threads.clear()
+    stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
+    leader.set_sigmask(ALL_BUT_SIGTRAP)
+    reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
+    stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
+
+
+def _reap_in(member: Process) -> None:
+    """Have a process that is about to be killed take the remains of its children."""
+    try:
+        with member.borrow() as borrowed:
+            reap_all(borrowed.call)
+    except (EngineError, OSError):
+        return  # somebody else will
