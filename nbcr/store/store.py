@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 OWNER = "owner.json"
 _ABANDONED_AFTER_S = 7 * 24 * 3600.0
-_OWNERLESS_AFTER_S = 600.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -258,6 +257,9 @@ def _read_owner(draft: Path) -> dict[str, Any] | None:
 
 
 def _is_abandoned(draft: Path) -> bool:
+    """Whether nobody writes `draft` any more; asked under the store's lock."""
+    if _is_missing(draft / OWNER):  # its maker held the lock that we hold until the owner was told
+        return True
     owner = _read_owner(draft)
     if owner is not None and owner.get("host") == socket.gethostname():
         if owner.get("boot_id") != runtime.boot_id():
@@ -268,11 +270,21 @@ def _is_abandoned(draft: Path) -> bool:
         lives = mark.lives
         if lives is not None:
             return not lives
-    bound_s = _OWNERLESS_AFTER_S if owner is None else _ABANDONED_AFTER_S
     try:
-        return time.time() - draft.stat().st_mtime > bound_s
+        return time.time() - draft.stat().st_mtime > _ABANDONED_AFTER_S
     except FileNotFoundError:
         return False
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether it is certainly not there; what the file system does not tell may be there."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _unusable(root: Path, error: OSError) -> StoreRefused:

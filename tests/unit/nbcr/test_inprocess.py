@@ -22,6 +22,7 @@ from nbcr.errors import Busy, EngineFailed, HandlerFailed, HelperLost, NameTaken
 from nbcr.handlers import Handler, Request, registry
 from nbcr.session import inprocess
 from nbcr.store import Store
+from tests.support import wait_for_end
 
 WAIT_S = 20.0
 
@@ -169,6 +170,10 @@ def test_the_helper_has_no_descriptor_of_ours(store: Store, tmp_path: Path, tree
         result.wait(WAIT_S)
 
 
+class NoHelper(AssertionError):
+    """Nobody works for this process."""
+
+
 def helper_pid(target: int) -> int:
     """The helper that works on `target`: it holds a lock in the runtime folder."""
     me = os.getuid()
@@ -181,7 +186,7 @@ def helper_pid(target: int) -> int:
                 continue
             if b"nbcr.helper" in words and ours and folder.stat().st_uid == me:
                 return int(folder.name)
-    raise AssertionError("there is no helper")
+    raise NoHelper
 
 
 def test_a_handler_that_refuses_stops_it(store: Store, handler: Noting) -> None:
@@ -259,8 +264,10 @@ def test_a_helper_killed_at_any_moment_harms_nobody(store: Store, trees: pytest.
     ended = 0
 
     def kill() -> None:
-        with contextlib.suppress(AssertionError, ProcessLookupError):  # not there yet, or not any more
-            os.kill(helper_pid(os.getpid()), signal.SIGKILL)
+        with contextlib.suppress(NoHelper, ProcessLookupError):  # not there yet, or not any more
+            helper = helper_pid(os.getpid())
+            os.kill(helper, signal.SIGKILL)
+            assert wait_for_end(helper, WAIT_S)  # its channel ends a moment before it does
 
     for n in range(6):
         killer = threading.Timer(0.02 * n, kill)
@@ -275,7 +282,7 @@ def test_a_helper_killed_at_any_moment_harms_nobody(store: Store, trees: pytest.
     trees.delenv("NBCR_TREES")
     nbcr.checkpoint("after").wait(WAIT_S)
     assert len(store.entries()) == ended + 1
-    assert all(not any((store.root / "entries" / name).iterdir()) for name in hidden(store))
+    assert hidden(store) == []
 
 
 def test_a_second_one_waits_until_the_first_is_written(store: Store, trees: pytest.MonkeyPatch) -> None:

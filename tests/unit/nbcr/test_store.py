@@ -287,22 +287,35 @@ def test_a_living_writers_draft_is_left_alone(store: Store) -> None:
     assert hidden(store) == [draft.path.name]
 
 
-def test_drafts_of_other_hosts_wait_a_week_and_those_without_owner_ten_minutes(store: Store) -> None:
+# Ends in the middle of telling who owns the draft: the file is there under its temporary name.
+DIES_BEFORE_IT_OWNS = """
+import os
+from nbcr.store import Store
+os.fsync = lambda descriptor: os._exit(9)
+Store().draft('lost')
+"""
+
+
+def test_a_writer_that_dies_before_it_has_told_who_it_is_leaves_garbage(store: Store) -> None:
+    put(store, "a")
+    assert subprocess.run([sys.executable, "-c", DIES_BEFORE_IT_OWNS], check=False).returncode == 9
+    (name,) = hidden(store)
+    assert [path.name.startswith(".owner.json.") for path in (store.root / "entries" / name).iterdir()] == [True]
+    put(store, "lost")
+    assert hidden(store) == []
+
+
+@pytest.mark.parametrize("change", ["another host", "unreadable"])
+def test_drafts_of_other_hosts_or_of_nobody_knows_whom_wait_a_week(store: Store, change: str) -> None:
     draft = store.draft("a")
     owner = json.loads((draft.path / "owner.json").read_text())
-    (draft.path / "owner.json").write_text(json.dumps({**owner, "host": "far-away", "pid": 1}))
-    bare = store.root / "entries" / ".tmp-20200101T000000-aaaaaa.1"
-    bare.mkdir()
-    put(store, "b")
-    assert len(hidden(store)) == 2
-    for path in (draft.path, bare):
-        os.utime(path, (time.time() - 700, time.time() - 700))
-    put(store, "c")
-    assert hidden(store) == [draft.path.name]
-    week_ago = time.time() - 8 * 24 * 3600
-    os.utime(draft.path, (week_ago, week_ago))
-    put(store, "d")
-    assert hidden(store) == []
+    text = json.dumps({**owner, "host": "far-away", "pid": 1}) if change == "another host" else "{"
+    (draft.path / "owner.json").write_text(text)
+    day_s = 24 * 3600
+    for days, left in ((0, [draft.path.name]), (6, [draft.path.name]), (8, [])):
+        os.utime(draft.path, (time.time() - days * day_s, time.time() - days * day_s))
+        put(store, f"after-{days}")
+        assert hidden(store) == left
 
 
 def test_a_writer_that_dies_right_after_publishing_leaves_an_entry(store: Store) -> None:
