@@ -136,6 +136,31 @@ class RouterGate(Gate):
         _rearm(self._owner)
 
 
+def ask_when_routable(router: Any) -> None:
+    """Make the stdin ROUTER wait with every question until the client that it goes to is connected.
+
+    It has no loop, and needs no gate: the main thread uses it, and waits without a bound for the user's answer
+    anyway. A question that is dropped, however, is never asked again.
+    """
+    import zmq
+
+    send = type(router).send_multipart
+
+    def send_multipart(message: Any, *args: Any, **kwargs: Any) -> Any:
+        while True:
+            router.router_mandatory = True
+            try:
+                return send(router, message, *args, **kwargs)
+            except zmq.ZMQError as error:
+                if error.errno != ZMQ_EHOSTUNREACH:
+                    raise
+            finally:
+                router.router_mandatory = False
+            time.sleep(RETRY_S)  # an interrupt ends it; no event tells that a peer has connected
+
+    router.send_multipart = send_multipart
+
+
 def _rearm(stream: Any) -> None:
     """Make the stream look at its socket again: a raw send may have swallowed the edge of a request."""
     callback = stream._recv_callback

@@ -26,7 +26,7 @@ from typing import Any
 
 from nbcr.handlers.base import Handler, Request, RestartEvent
 from nbcr.jupyter import identity, pid_alias, widgets
-from nbcr.jupyter.gates import Outgoing
+from nbcr.jupyter.gates import Outgoing, ask_when_routable
 from nbcr.jupyter.history import History
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
 from nbcr.jupyter.rekey import Connection, rekey
@@ -138,6 +138,7 @@ class JupyterHandler(Handler):
             steps.do(lambda: identity.adopt_environment(environ, here))
         steps.do(lambda: identity.renew_session(here))
         steps.do(lambda: self._rekey(event))
+        steps.do(lambda: ask_when_routable(here.kernel.stdin_socket))
         steps.do(self._history.reopen)
         if event.cell is not None:
             cell = event.cell

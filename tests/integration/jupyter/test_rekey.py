@@ -156,3 +156,25 @@ def test_moving_back_and_forth(stage: Stage) -> None:
     finally:
         for other in clients[1:]:
             other.close()
+
+
+def test_a_question_waits_for_its_client_to_be_back(stage: Stage) -> None:
+    """Each channel of a client comes back by itself; stdin may be the last, and the question is asked only once."""
+    jupyter, new = stage.start(), stage.connection_file()
+    client = Client(new)
+    try:
+        stdin = client.client.stdin_channel.socket
+        endpoint = stdin.last_endpoint
+        stdin.disconnect(endpoint)
+        asked, handed = move(jupyter, new, client)
+        client.wait(asked, *handed)
+        cell = client.send("print('on'); print(input('name? ') * 2)", allow_stdin=True)
+        assert client.listen(lambda: bool(client.cells[cell].text), 10)
+        client.quiet()
+        assert client.cells[cell].asked == []
+        stdin.connect(endpoint)
+        assert client.listen(lambda: client.cells[cell].asked == ["name? "], 10)
+        client.client.input("ab")
+        assert client.wait(cell)[0].text == "on\nabab\n"
+    finally:
+        client.close()
