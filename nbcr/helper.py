@@ -106,7 +106,7 @@ def _warm_up() -> None:
     from nbcr.session import taking  # noqa: F401
     from nbcr.store import manifest  # noqa: F401
 
-    crs.select().init()
+    crs.select()
 
 
 @contextlib.contextmanager

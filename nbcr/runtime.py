@@ -245,10 +245,11 @@ def connect_to_thread(pid: int) -> socket.socket | None:
 
 
 @contextlib.contextmanager
-def target_lock(pid: int, timeout_s: float) -> Iterator[None]:
+def target_lock(pid: int, timeout_s: float, told: str = "") -> Iterator[None]:
     """Hold the lock for work on process `pid`: one checkpoint or restart at a time, whoever asks.
 
-    Raises Busy after `timeout_s` seconds. The lock goes with its holder, also when that is killed.
+    Raises Busy after `timeout_s` seconds. The lock goes with its holder, also when that is killed. `told` is
+    what others hear who wait for it in vain; else it is a checkpoint or restart.
     """
     path = runtime_folder() / f"{Mark.of(pid)}.lock"
     deadline = time.monotonic() + timeout_s
@@ -257,16 +258,26 @@ def target_lock(pid: int, timeout_s: float) -> Iterator[None]:
         # flock has no timeout and the holder may be killed at any moment: there is no event to wait for.
         if time.monotonic() >= deadline:
             raise Busy(
-                f"another checkpoint or restart of process {pid} did not end within {timeout_s:g} s",
+                _told(path) or f"another checkpoint or restart of process {pid} did not end within {timeout_s:g} s",
                 hint="wait for it to end and ask again, or give a longer deadline",
             )
         time.sleep(_LOCK_POLL_S)
         descriptor = _locked(path)
     try:
+        os.ftruncate(descriptor, 0)  # a killed holder's words may be in it
+        os.write(descriptor, told.encode())
         yield
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _told(path: Path) -> str:
+    """What the holder of a lock has to say."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _locked(path: Path) -> int | None:

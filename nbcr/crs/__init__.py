@@ -14,11 +14,12 @@ from nbcr.crs.base import (
     SnapshotSummary,
     Taken,
 )
-from nbcr.crs.registry import by_name, components, select
+from nbcr.crs.registry import Broken, availability, broken, by_name, components, maker_of, select
 from nbcr.states import State
 
 __all__ = [
     "Availability",
+    "Broken",
     "Brought",
     "CheckpointOptions",
     "Component",
@@ -29,7 +30,10 @@ __all__ = [
     "SnapshotSummary",
     "State",
     "Taken",
+    "availability",
+    "broken",
     "by_name",
     "components",
+    "maker_of",
     "select",
 ]

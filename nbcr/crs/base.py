@@ -4,18 +4,24 @@ After Open MPI's CRS framework (2008): a component has a name, a version and a p
 reference says which component made a snapshot and where it is; upper layers know this interface only.
 Differences, each for a reason: errors are exceptions instead of return codes; `checkpoint` has a callback
 for the moment the process runs again, because writing goes on long after; `restart` can also replace a
-living process (`into`).
+living process (`into`). docs/crs.md tells how to write a component.
 """
 
 from __future__ import annotations
 
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbcr.states import State
+
+if TYPE_CHECKING:
+    import socket
+
+_UNDER_WAY_TIMEOUT_S = 30.0  # how long disable_checkpoint waits for a checkpoint that has begun
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ class Component(ABC):  # the empty methods are defaults: not every component nee
     """One way to checkpoint and restart processes.
 
     All methods raise NbcrError (or an error with ``hint`` and ``exit_code``) when they cannot do what is
-    asked; then nothing is left behind and no process was harmed.
+    asked; then nothing is left behind and no process was harmed. Making the object and importing its module
+    should cost next to nothing: that is done to list it too.
     """
 
     name: str
@@ -130,13 +137,13 @@ class Component(ABC):  # the empty methods are defaults: not every component nee
 
     @abstractmethod
     def availability(self) -> Availability:
-        """Whether this host can be served; may take a moment (it probes)."""
+        """Whether this host can be served, and why not; it probes, within seconds, also before `init`."""
 
     def init(self) -> None:  # noqa: B027
-        """Called once before the first use."""
+        """Called once in a process, before the first use."""
 
     def finalize(self) -> None:  # noqa: B027
-        """Called after the last use."""
+        """Called when a process that called `init` ends."""
 
     @abstractmethod
     def checkpoint(self, pid: int, snapshot: SnapshotReference, options: CheckpointOptions) -> Taken:
@@ -154,11 +161,26 @@ class Component(ABC):  # the empty methods are defaults: not every component nee
     def inspect(self, snapshot: SnapshotReference) -> SnapshotSummary:
         """What is in the snapshot."""
 
-    def disable_checkpoint(self, pid: int) -> None:  # noqa: B027
-        """Disallow checkpoints of `pid` until `enable_checkpoint`; where that needs no help: nothing."""
+    def disable_checkpoint(self, pid: int) -> None:
+        """Hold off checkpoints and restarts of `pid`, whoever asks, until `enable_checkpoint` or our end.
 
-    def enable_checkpoint(self, pid: int) -> None:  # noqa: B027
-        """Allow checkpoints of `pid` again."""
+        Who asks meanwhile waits, until their own deadline, and is told by whom it is held off. Raises Busy when a
+        checkpoint that has begun does not end.
+        """
+        from nbcr import runtime
+
+        held: dict[int, ExitStack] = self.__dict__.setdefault("_held", {})
+        if pid not in held:
+            with ExitStack() as stack:
+                told = f"process {runtime.own_pid()} has disabled checkpoints of process {pid}"
+                stack.enter_context(runtime.target_lock(pid, _UNDER_WAY_TIMEOUT_S, told))
+                held[pid] = stack.pop_all()
+
+    def enable_checkpoint(self, pid: int) -> None:
+        """Allow checkpoints of `pid` again; harmless where they are allowed."""
+        held: dict[int, ExitStack] = self.__dict__.get("_held", {})
+        if pid in held:
+            held.pop(pid).close()
 
     def prelaunch(self, rank: int, argv: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
         """Command and environment for launching rank `rank` so that it can be checkpointed."""

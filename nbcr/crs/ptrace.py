@@ -23,7 +23,7 @@ from nbcr.states import State
 if TYPE_CHECKING:
     import kernel_backend
 
-_ESSENTIAL = ("ptrace",)  # without these features of the host nothing works
+_ESSENTIAL = ("ptrace", "pidfd_getfd", "kcmp")  # without these features of the host nothing works
 # How the engine begins to say which pids a fresh tree got: it works all the same.
 _FACTS = ("the processes keep their pids only inside a pid namespace", "the processes have new pids")
 

@@ -52,7 +52,7 @@ def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> Restart
     """
     if "image" not in order.entry.kinds:
         raise NotPossible(f"{order.entry.name!r} holds no process image", hint="it can be loaded, not restarted")
-    component = crs.by_name(order.entry.component.get("name", ""))
+    component = crs.maker_of(order.entry.name, order.entry.component.get("name"))
     late: list[Any] = []
     if order.into is None:
         connections.check_free(order.entry)
