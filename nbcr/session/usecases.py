@@ -121,7 +121,7 @@ def show(name: str, *, store: StoreLike = None) -> Details:
 
     entry = _store(store).find(name)
     try:
-        component = crs.by_name(entry.component.get("name", ""))
+        component = crs.maker_of(entry.name, entry.component.get("name"))
         return Details(entry, component.inspect(crs.SnapshotReference(component.name, entry.id, entry.image)))
     except Exception as error:
         return Details(entry, None, str(error))
