@@ -23,10 +23,30 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class ComponentState:
+    """One CRS component. Of a broken one neither version nor priority is known."""
+
+    name: str
+    version: str
+    priority: int | None
+    state: str  # "selected" (takes new checkpoints), "available", "unavailable" (on this host) or "broken"
+    detail: str
+
+    def finding(self) -> Finding:
+        """As a line among the others."""
+        ok = self.state in ("selected", "available")
+        return Finding(f"component {self.name} {self.version}".rstrip(), ok, f"{self._standing()}: {self.detail}")
+
+    def _standing(self) -> str:
+        return self.state if self.priority is None else f"{self.state}, priority {self.priority}"
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """All findings; `ok` when checkpoints can be taken and restarted here."""
 
     findings: tuple[Finding, ...]
+    components: tuple[ComponentState, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -35,12 +55,19 @@ class Diagnosis:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        return {"ok": self.ok, "findings": [asdict(f) for f in self.findings]}
+        return {
+            "ok": self.ok,
+            "findings": [asdict(f) for f in self.findings],
+            "components": [asdict(c) for c in self.components],
+        }
 
 
 def examine(store: Store) -> Diagnosis:
     """Look at the system, the engine's features, the components and the store. Raises nothing."""
-    return Diagnosis((_system(), *_engine(), *_components(), _runtime(), *_store(store)))
+    chosen, components = _components()
+    lines = (component.finding() for component in components)
+    findings = (_system(), *_engine(), chosen, *lines, _runtime(), *_store(store))
+    return Diagnosis(findings, tuple(components))
 
 
 def _system() -> Finding:
@@ -61,18 +88,25 @@ def _engine() -> list[Finding]:
     return [Finding(f.name, f.available, f.detail) for f in features.values()]
 
 
-def _components() -> list[Finding]:
+def _components() -> tuple[Finding, list[ComponentState]]:
+    """Who takes new checkpoints, and every component."""
     from nbcr import crs
 
-    found = []
     try:
-        for component in crs.components():
-            state = component.availability()
-            name = f"component {component.name} {component.version}"
-            found.append(Finding(name, state.available, state.detail, needed=component.name == "ptrace"))
-    except Exception as error:
-        found.append(Finding("components", False, str(error), needed=True))
-    return found
+        selected, why = crs.select().name, ""
+    except NbcrError as error:
+        selected, why = "", f"NBCR_CRS: {error.line()}"
+    chosen = Finding("new checkpoints", False, why or f"component {selected} should take them, and cannot", needed=True)
+    found = []
+    for component in crs.components():
+        answer = crs.availability(component)
+        state = "available" if answer.available else "unavailable"
+        if answer.available and component.name == selected:
+            state = "selected"
+            chosen = Finding("new checkpoints", True, f"taken by component {selected}", needed=True)
+        found.append(ComponentState(component.name, component.version, component.priority, state, answer.detail))
+    found += [ComponentState(problem.name, "", None, "broken", problem.why) for problem in crs.broken()]
+    return chosen, found
 
 
 def _runtime() -> Finding:

@@ -143,7 +143,7 @@ def _reason(log: Path, said: str, status: int) -> str:
 
 def _last_words(said: str) -> str:
     lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
-    return "; ".join(lines[-_LINES_TOLD:])
+    return "; ".join(lines[-_LINES_TOLD:]).replace(":;", ":")
 
 
 def _how_it_ended(status: int) -> str:
