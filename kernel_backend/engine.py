@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_backend import capture as cap
-from kernel_backend import checks, family, launch, old_pids, originals, present
+from kernel_backend import checks, failures, family, launch, old_pids, originals, present
 from kernel_backend import rebuild as reb
-from kernel_backend.errors import EngineError, RestoreFailed
 from kernel_backend.host import proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import ImageWriter
 from kernel_backend.resources import descriptors
+from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
-from kernel_backend.tracee.twin import Twin
+from kernel_backend.tracee.twin import Twin, clean_stale_twins
 
 LEAVE = ("running", "stopped", "killed")
 
@@ -64,39 +64,68 @@ def dump(
     twins. `channel_fd` is a descriptor of `pid` that the image does not capture (the requester's channel).
     `on_resume` is called when the pause is over. `durable` syncs the image to the disk before it appears.
 
-    Raises EngineError subclasses; then there is no image and the processes go on unharmed.
+    Raises EngineError subclasses; then there is no image and the processes go on unharmed. Where they were to be
+    stopped or killed, the image is complete before any of that begins.
     """
     if leave not in LEAVE:
         raise ValueError(f"leave must be one of {', '.join(LEAVE)}")
     begun = time.perf_counter()
-    with ImageWriter(Path(image_dir)) as writer:
-        kinds = descriptors.all_kinds()
-        originals.clean_stale_twins(pid)
-        flags = cap.vma_flags_of(cap.tree_pids(pid, descend=tree))
-        with ExitStack() as twins_stack:
-            twins_stack.enter_context(originals.no_garbage_collection())
-            with frozen_tree(pid, descend=tree) as frozen:
-                stopped_at = time.perf_counter()
-                capture = _capture(frozen, writer, flags, kinds, channel_fd, ending=leave == "killed")
-                if leave == "running":
-                    cap.capture_not_forked(capture)
-                twins = originals.make_twins(frozen, capture, twins_stack) if leave == "running" else {}
-                if not twins:
-                    size = _write_memory(capture, {})
-                    descriptors.read_last(capture.tables, kinds)
-                    _publish(capture, channel_fd, stopped_at, durable)
-                    originals.leave_as(frozen, leave)
-            if twins:
-                capture.pause_ms = (time.perf_counter() - stopped_at) * 1e3
-                _tell(on_resume, capture, frozen)
-                size = _write_memory(capture, twins)
-                _publish(capture, channel_fd, stopped_at, durable)
-        duration_ms = (time.perf_counter() - begun) * 1e3
+    try:
+        reach(Stage.DUMP_PREPARE, pid)
+        with ImageWriter(Path(image_dir)) as writer:
+            course = _Course(pid, tree, leave, channel_fd, on_resume, durable)
+            capture, size = _dump_to(writer, course)
+    except Exception as error:
+        raise failures.of_dump(error, pid) from error
+    duration_ms = (time.perf_counter() - begun) * 1e3
     if leave == "stopped":
         originals.await_stopped(list(capture.processes))
-    if not twins:
-        _tell(on_resume, capture, frozen)
     return DumpReport(pid, list(capture.processes), capture.pause_ms, duration_ms, size, capture.warnings)
+
+
+@dataclass
+class _Course:
+    """What a dump was asked for."""
+
+    pid: int
+    tree: bool
+    leave: str
+    channel_fd: int | None
+    on_resume: Callable[[DumpProgress], None] | None
+    durable: bool
+
+
+def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
+    """The pipeline; the capture and how many bytes of pages there are."""
+    kinds = descriptors.all_kinds()
+    pid = course.pid
+    reach(Stage.DUMP_LOOK, pid)
+    clean_stale_twins(pid)
+    flags = cap.vma_flags_of(cap.tree_pids(pid, descend=course.tree))
+    with ExitStack() as twins_stack:
+        twins_stack.enter_context(originals.no_garbage_collection())
+        reach(Stage.DUMP_FREEZE, pid)
+        with frozen_tree(pid, descend=course.tree) as frozen:
+            stopped_at = time.perf_counter()
+            capture = _capture(frozen, writer, flags, kinds, course)
+            twins = originals.make_twins(frozen, capture, twins_stack) if course.leave == "running" else {}
+            if not twins:
+                size = _write_memory(capture, {})
+                reach(Stage.DUMP_TAKE_LAST, pid)
+                descriptors.read_last(capture.tables, kinds)
+                _publish(capture, course, stopped_at)
+                reach(Stage.DUMP_LEAVE, pid)
+                originals.leave_as(frozen, course.leave)
+            reach(Stage.DUMP_THAW, pid)
+        if twins:
+            capture.pause_ms = (time.perf_counter() - stopped_at) * 1e3
+            reach(Stage.DUMP_RESUMED, pid)
+            _tell(course, capture)
+            size = _write_memory(capture, twins)
+            _publish(capture, course, stopped_at)
+    if not twins:
+        _tell(course, capture)
+    return capture, size
 
 
 def _capture(
@@ -104,25 +133,31 @@ def _capture(
     writer: ImageWriter,
     flags: dict[int, dict[int, frozenset[str]]],
     kinds: list[descriptors.Kind],
-    channel_fd: int | None,
-    *,
-    ending: bool,
+    course: _Course,
 ) -> cap.Capture:
-    channel = None if channel_fd is None else (frozen.root, channel_fd)
+    channel = None if course.channel_fd is None else (frozen.root, course.channel_fd)
+    ending = course.leave == "killed"
     tables = descriptors.CaptureTables(writer.folder, frozen.processes, channel=channel, ending=ending)
     capture = cap.Capture(writer, frozen, flags, tables)
+    reach(Stage.DUMP_FROZEN, frozen.root)
     cap.refuse_early(frozen)
+    reach(Stage.DUMP_PROCESSES, frozen.root)
     cap.capture_processes(capture)
+    reach(Stage.DUMP_DESCRIPTORS, frozen.root)
     cap.capture_descriptors(capture, kinds)
+    reach(Stage.DUMP_SHARED_MEMORY, frozen.root)
     cap.capture_shared_memory(capture)
+    if course.leave == "running":
+        reach(Stage.DUMP_NOT_FORKED, frozen.root)
+        cap.capture_not_forked(capture)
     return capture
 
 
-def _tell(on_resume: Callable[[DumpProgress], None] | None, capture: cap.Capture, frozen: FrozenTree) -> None:
-    if on_resume is not None:
+def _tell(course: _Course, capture: cap.Capture) -> None:
+    if course.on_resume is not None:
         threads = sum(len(entry.threads) for entry in capture.processes.values())
-        resident = sum(originals.resident_bytes(pid) for pid in capture.processes if Path(f"/proc/{pid}").exists())
-        on_resume(DumpProgress(capture.pause_ms, resident, len(capture.processes), threads, capture.warnings))
+        resident = sum(originals.resident_bytes(pid) for pid in capture.processes)
+        course.on_resume(DumpProgress(capture.pause_ms, resident, len(capture.processes), threads, capture.warnings))
 
 
 def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
@@ -130,6 +165,7 @@ def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
         work()
     size = 0
     for pid in capture.processes:
+        reach(Stage.DUMP_PAGES, pid)
         twin = twins.get(pid)
         size += cap.write_pages(capture, pid, twin)
         if twin:
@@ -137,12 +173,13 @@ def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
     return size
 
 
-def _publish(capture: cap.Capture, channel_fd: int | None, stopped_at: float, durable: bool) -> None:
+def _publish(capture: cap.Capture, course: _Course, stopped_at: float) -> None:
     capture.tables.close()
     if not capture.pause_ms:
         capture.pause_ms = (time.perf_counter() - stopped_at) * 1e3
-    root = cap.inventory(capture, channel_fd=-1 if channel_fd is None else channel_fd, durable=durable)
-    capture.writer.publish(root, durable=durable)
+    channel_fd = -1 if course.channel_fd is None else course.channel_fd
+    root = cap.inventory(capture, channel_fd=channel_fd, durable=course.durable)
+    capture.writer.publish(root, durable=course.durable)
 
 
 # --- restore ----------------------------------------------------------------------------------------------------------
@@ -182,11 +219,27 @@ def restore(
 
     Raises EngineError subclasses; RestoreFailed has `past_no_return`. On failure nothing half-made stays behind.
     """
-    folder = Path(image_dir)
+    try:
+        rebuild = _validated(Path(image_dir), lazy, channel, stdio)
+        reach(Stage.RESTORE_READY)
+        if on_ready is not None:
+            on_ready()
+        with ExitStack() as stack:
+            stack.callback(reb.discard, rebuild)
+            stack.enter_context(rebuild.tables.guardian)
+            if into is None:
+                return _restore_fresh(rebuild, pid, on_commit)
+            return _restore_into(rebuild, into, pid, on_commit)
+    except Exception as error:
+        raise failures.of_restore(error) from error
+
+
+def _validated(folder: Path, lazy: bool, channel: socket.socket | None, stdio: tuple[int, int, int]) -> reb.Rebuild:
+    """An image that was found good, about to be rebuilt."""
+    reach(Stage.RESTORE_READ)
     inventory = read_inventory(folder)
+    reach(Stage.RESTORE_CHECK)
     checks.check_all(folder, inventory, lazy=lazy)
-    if on_ready is not None:
-        on_ready()
     tables = descriptors.RebuildTables(
         folder, inventory.descriptions, root_pid=inventory.root_pid, stdio=stdio,
         boot_id_same=inventory.host.boot_id == cap.boot_id(), channel_fd=channel.fileno() if channel else -1,
@@ -194,39 +247,35 @@ def restore(
     for entry in inventory.processes:
         for row in entry.descriptors:
             tables.holders.setdefault(row.description, []).append((entry.pid, row.fd))
-    rebuild = reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy)
-    with ExitStack() as stack:
-        stack.callback(reb.discard, rebuild)
-        if into is None:
-            return _restore_fresh(rebuild, pid, on_commit)
-        return _restore_into(rebuild, into, pid, on_commit, stack)
+    return reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy)
 
 
 def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:
     checks.check_memory(rebuild.inventory)
     old_pids.choose(rebuild, policy, set(), None)
     descriptors.validate(rebuild.tables, rebuild.kinds)
-    leader: Thread | None = None
     try:
         reb.prepare(rebuild)
+        reach(Stage.RESTORE_COMMIT)
         if on_commit is not None:
             on_commit()
+        reach(Stage.RESTORE_SPAWN)
         leader = reb.spawn_root(rebuild)
         checks.check_xstate(rebuild.inventory, len(leader.get_xstate()))
         _build(rebuild, leader)
-    except BaseException as error:
-        reb.abandon(rebuild, leader)
-        _raise_as_failure(error, past_no_return=False)
+    except BaseException:
+        reb.abandon(rebuild)
+        raise
     pids = rebuild.pids_outside()
     init_pid = rebuild.init.thread.tgid if rebuild.init else 0
     return Restored(pids[rebuild.inventory.root_pid], pids, rebuild.warnings, init_pid)
 
 
-def _restore_into(
-    rebuild: reb.Rebuild, target: int, policy: str, on_commit: Callable[[], None] | None, stack: ExitStack
-) -> Restored:
+def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Callable[[], None] | None) -> Restored:
+    reach(Stage.RESTORE_FREEZE, target)
     with frozen_tree(target) as frozen:
         process = frozen.processes[target]
+        reach(Stage.RESTORE_JUDGE, target)
         checks.check_memory(rebuild.inventory, freed=originals.resident_bytes(target))
         checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
         present.check_taking_over(rebuild.inventory, process)
@@ -235,19 +284,20 @@ def _restore_into(
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
         descriptors.validate(rebuild.tables, rebuild.kinds)
-        try:
-            reb.prepare(rebuild)
-        except BaseException as error:
-            _raise_as_failure(error, past_no_return=False)
+        reb.prepare(rebuild)
+        reach(Stage.RESTORE_COMMIT, target)
         if on_commit is not None:
             on_commit()
-        leader = process.main
+        present.tie_together(frozen, rebuild.tables.guardian)
         try:
             present.empty(frozen, process)
-            _build(rebuild, leader)
+            _build(rebuild, process.main)
         except BaseException as error:
-            reb.abandon(rebuild, leader)
-            _raise_as_failure(error, past_no_return=True)
+            present.end(frozen)
+            reb.abandon(rebuild)
+            if isinstance(error, Exception):
+                raise failures.of_restore(error, past_no_return=True) from error
+            raise
         for member in frozen.processes.values():
             member.threads.clear()  # nothing of the old life is left to let go
     return Restored(target, rebuild.pids_outside(), rebuild.warnings)
@@ -255,25 +305,27 @@ def _restore_into(
 
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     """The common course: a tree of stubs becomes the image's tree and runs."""
+    reach(Stage.RESTORE_TREE, leader.tgid)
     family.grow_tree(rebuild, leader)
     for building in rebuild.built.values():
+        reach(Stage.RESTORE_BECOME, building.pid)
         reb.become(rebuild, building)
+        reach(Stage.RESTORE_FILL, building.pid)
         reb.fill(rebuild, building)
+        reach(Stage.RESTORE_PLACE, building.pid)
         reb.place_descriptors(building)
+        reach(Stage.RESTORE_SETTLE, building.pid)
         reb.settle(rebuild, building)
+        reach(Stage.RESTORE_THREADS, building.pid)
         launch.make_threads(rebuild, building)
+    reach(Stage.RESTORE_ZOMBIES, leader.tgid)
     family.end_zombies(rebuild)
+    reach(Stage.RESTORE_FINISH, leader.tgid)
     reb.finish_descriptors(rebuild)
     for building in rebuild.built.values():
+        reach(Stage.RESTORE_IDENTITY, building.pid)
         launch.identity(rebuild, building)
+    reach(Stage.RESTORE_REFILL, leader.tgid)
+    reb.refill(rebuild)
+    launch.arm(rebuild)
     launch.let_go(rebuild)
-
-
-def _raise_as_failure(error: BaseException, *, past_no_return: bool) -> None:
-    """Engine errors of before the point of no return stay what they are; the rest says where it happened."""
-    if isinstance(error, EngineError) and not past_no_return:
-        raise error
-    if not isinstance(error, Exception):
-        raise error
-    hint = "the process was lost; restart the checkpoint into a fresh one" if past_no_return else ""
-    raise RestoreFailed(f"the restore failed: {error}", hint=hint, past_no_return=past_no_return) from error

@@ -111,6 +111,14 @@ class RestoreFailed(EngineError):
     past_no_return: bool = False
 
 
+class DumpFailed(EngineError):
+    """A dump could not be finished; the processes go on. `stage` says where."""
+
+    exit_code = 17
+    default_hint = "the processes go on unharmed; try again"
+    stage: str = ""
+
+
 class HelperLost(EngineError):
     """The process that does the tracing ended before it answered."""
 

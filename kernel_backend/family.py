@@ -61,6 +61,7 @@ def fork(rebuild: Rebuild, shop: Workshop, pid: int, exit_signal: int) -> Worksh
     args = arch.CLONE_ARGS.pack(0, 0, 0, 0, exit_signal, 0, 0, 0, tid_at if count else 0, count, 0)
     shop.call("clone3", shop.put(args), len(args))
     new = shop.new_tids.pop()
+    rebuild.born.append(new)
     thread = Thread(new, new)
     thread.wait()
     return Workshop(thread, shop.address, shop.size)

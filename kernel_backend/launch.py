@@ -11,6 +11,7 @@ from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import ThreadEntry
 from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import processes, signals, threads, timers
+from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.thread import Thread
@@ -110,12 +111,14 @@ def _credentials(rebuild: Rebuild, building: Building) -> None:
             return  # as is the leader, so are all: they were cloned from it
 
 
-def let_go(rebuild: Rebuild) -> None:
-    """Queue signals, arm timers, take the workshops away, set the registers, let everything run."""
+def arm(rebuild: Rebuild) -> None:
+    """Queue signals, arm timers, take the workshops away, set the registers: everything is whole, and stopped."""
+    reach(Stage.RESTORE_SIGNALS, rebuild.root_pid)
     rebuild.sysv.attached()
     for building in rebuild.built.values():
         _arm(rebuild.tables.pids, building)
     for building in rebuild.built.values():
+        reach(Stage.RESTORE_REGISTERS, building.pid)
         gadget = _take_workshop_away(building)
         for thread in building.entry.threads:
             if thread.exited:
@@ -125,10 +128,27 @@ def let_go(rebuild: Rebuild) -> None:
         if building.entry.stopped_by:
             os.kill(building.pid, signal.SIGSTOP)
     if rebuild.init is not None:
-        namespace.leave_alone(rebuild.init, rebuild.root.pid)
+        namespace.make_wait(rebuild.init, rebuild.root.pid)
+
+
+def let_go(rebuild: Rebuild) -> None:
+    """Let everything run: all of it or, should we be killed in between, nothing.
+
+    A namespace's first process goes last: it dies with us until then, and everything in it with it.
+    """
+    guardian = rebuild.tables.guardian
+    reach(Stage.RESTORE_LET_GO, rebuild.root_pid)
+    to_end = [rebuild.init.thread.tgid] if rebuild.init else [building.pid for building in rebuild.built.values()]
+    if guardian.is_there or len(to_end) > 1:
+        guardian.processes(to_end)
     for building in rebuild.built.values():
         for made in building.threads.values():
             made.detach()
+        reach(Stage.RESTORE_LETTING_GO, building.pid)
+    if rebuild.init is not None:
+        rebuild.init.thread.detach()
+    rebuild.sysv.keep()
+    guardian.dismiss()
 
 
 def _arm(pids: dict[int, int], building: Building) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -10,11 +11,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from kernel_backend import failures
 from kernel_backend.capture import Capture
+from kernel_backend.errors import EngineError
 from kernel_backend.host import proc, room
+from kernel_backend.host.guardian import Guardian
+from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
+from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.tree import FrozenTree
-from kernel_backend.tracee.twin import Twin, make_twin, reap, reap_all, stale_twins
+from kernel_backend.tracee.twin import Twin, make_twin, reap_all
 
 
 @contextmanager
@@ -31,6 +37,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 def make_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[int, Twin]:
     """A twin of every process, or none at all when memory is too scarce for what they may rewrite meanwhile."""
+    reach(Stage.DUMP_TWINS, frozen.root)
     resident = sum(resident_bytes(pid) for pid in frozen.processes)
     if room.available_bytes() < resident:
         capture.warnings.append("memory is scarce: the image was written while the session stood still")
@@ -40,18 +47,24 @@ def make_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[i
         for pid, process in frozen.processes.items():
             twins[pid] = make_twin(process)
             stack.callback(twins[pid].end)
+            reach(Stage.DUMP_TWIN, pid)
         for twin in twins.values():
             twin.settle()
-    except OSError as error:
-        capture.warnings.append(f"the image was written while the session stood still: fork failed ({error.strerror})")
-        stack.close()
+    except (OSError, MemoryError) as error:
+        why = failures.reason(error)
+        capture.warnings.append(f"the image was written while the session stood still: fork failed ({why})")
+        for pid, twin in twins.items():
+            twin.end(frozen.processes[pid])
         return {}
     return twins
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident bytes that are not shared with files."""
-    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    """Resident bytes that are not shared with files; 0 of a process that has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -59,13 +72,22 @@ def leave_as(frozen: FrozenTree, how: str) -> None:
     """What the caller asked for, done while every thread is still stopped under us."""
     if how == "stopped":
         for pid in frozen.processes:
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
     elif how == "killed":
-        for pid, process in reversed(frozen.processes.items()):
-            with process.borrow() as borrowed:  # its children are dead: free their pids, init may be slow to do it
-                reap_all(borrowed.call)
-            stub.kill_and_collect(pid, process.threads)
-            process.threads.clear()
+        with Guardian() as guardian:
+            if len(frozen.processes) > 1:
+                guardian.processes(frozen.processes)
+            for process in reversed(frozen.processes.values()):
+                _end(process)
+
+
+def _end(process: Process) -> None:
+    """Kill one; its children are dead already."""
+    with contextlib.suppress(EngineError, OSError), process.borrow() as borrowed:
+        reap_all(borrowed.call)  # frees their pids: init may be slow to do it
+    stub.kill_and_collect(process.pid)
+    process.threads.clear()
 
 
 _STOPS_WITHIN_S = 1.0
@@ -80,13 +102,3 @@ def await_stopped(pids: list[int]) -> None:
                 time.sleep(0.001)  # nothing announces it to one who is not the parent
         except OSError:
             continue
-
-
-def clean_stale_twins(pid: int) -> None:
-    """Reap what a killed helper left in a process."""
-    try:
-        stale = stale_twins(pid)
-    except OSError:
-        return  # no such process: the freeze will say so
-    if stale:
-        reap(pid, stale)

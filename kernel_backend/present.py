@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from kernel_backend.errors import EngineError, HostUnsupported, TargetUnsupported
+from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
 from kernel_backend.resources import processes, timers
+from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP
@@ -28,20 +30,34 @@ def check_taking_over(inventory: Inventory, process: Process) -> None:
         )
 
 
+def tie_together(frozen: FrozenTree, guardian: Guardian) -> None:
+    """From here on the present ends as a whole, whatever becomes of us."""
+    if len(frozen.processes) > 1:
+        guardian.processes(frozen.processes)
+
+
 def empty(frozen: FrozenTree, process: Process) -> None:
     """End the present: its children, its threads but one."""
     leader = process.main
     gadget = process.gadgets.syscall
+    reach(Stage.RESTORE_EMPTY, process.pid)
     leader.set_options(stub.STUB_OPTIONS)
     for pid, member in reversed(frozen.processes.items()):
         if pid != process.pid:
             _reap_in(member)  # its children are dead: free their pids, init may be slow to do it
-            stub.kill_and_collect(pid, member.threads)
+            stub.kill_and_collect(pid)
             member.threads.clear()
     stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
     leader.set_sigmask(ALL_BUT_SIGTRAP)
     reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
+    reach(Stage.RESTORE_EMPTIED, process.pid)
+
+
+def end(frozen: FrozenTree) -> None:
+    """What is left of a present that could not be replaced."""
+    for pid in reversed(frozen.processes):
+        stub.kill_and_collect(pid)
 
 
 def _reap_in(member: Process) -> None:

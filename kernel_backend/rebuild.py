@@ -10,7 +10,7 @@ from pathlib import Path
 from kernel_backend import family
 from kernel_backend.abi import linux
 from kernel_backend.host import proc
-from kernel_backend.image.entries import Inventory, ProcessEntry
+from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
 from kernel_backend.resources import (
     descriptors,
     lazy_pages,
@@ -21,6 +21,7 @@ from kernel_backend.resources import (
     signals,
     sysv,
 )
+from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.courier import courier
 from kernel_backend.tracee.inject import Call, Workshop
@@ -54,17 +55,19 @@ class Rebuild:
     tables: descriptors.RebuildTables
     kinds: Sequence[descriptors.Kind]
     set_tids: bool
+    born: list[int] = field(default_factory=list)  # pids of all processes of our making, parents first
     lost_tids: set[int] = field(default_factory=set)  # tids of threads that somebody else has
     own_namespace: bool = False
     lazy: bool = False
     init: Workshop | None = None  # the first process of that namespace
     built: dict[int, Building] = field(default_factory=dict)  # by image pid
     shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
+    stale: list[SharedMemoryEntry] = field(default_factory=list)  # objects that were there, with other contents
     sysv: sysv.Segments = field(init=False)
     zombies: dict[int, Thread] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings)
+        self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian)
 
     @property
     def warnings(self) -> list[str]:
@@ -87,6 +90,11 @@ class Rebuild:
         return found | {pid: thread.tgid for pid, thread in self.zombies.items()}
 
     @property
+    def root_pid(self) -> int:
+        """What we call the root process now."""
+        return self.built[self.inventory.root_pid].pid
+
+    @property
     def root(self) -> ProcessEntry:
         """The root process's entry."""
         return next(p for p in self.inventory.processes if p.pid == self.inventory.root_pid)
@@ -97,14 +105,27 @@ class Rebuild:
 
 def prepare(rebuild: Rebuild) -> None:
     """Make every shared object and every open file description, here; the present is still untouched."""
+    reach(Stage.RESTORE_PREPARE)
     huge = {v.shared for entry in rebuild.inventory.processes for v in entry.vmas if v.hugetlb}
     for entry in rebuild.inventory.shared_memory:
+        reach(Stage.RESTORE_SHARED_MEMORY)
         if entry.kind == "sysv":
             rebuild.sysv.bring_back(entry, rebuild.folder, huge=entry.key in huge)
             continue
-        rebuild.shared[entry.key] = shared_memory.rebuild(entry, rebuild.folder)
+        fd, new = shared_memory.rebuild(entry, rebuild.folder, rebuild.tables.guardian)
+        rebuild.shared[entry.key] = fd
+        if not new:
+            rebuild.stale.append(entry)
     rebuild.tables.shared = rebuild.shared
+    reach(Stage.RESTORE_DESCRIPTIONS)
     descriptors.rebuild(rebuild.tables, rebuild.kinds)
+
+
+def refill(rebuild: Rebuild) -> None:
+    """Shared memory that others may see is brought back last: a restore that fails before has not changed it."""
+    for entry in rebuild.stale:
+        shared_memory.refill(rebuild.shared[entry.key], entry, rebuild.folder)
+    rebuild.sysv.refill(rebuild.folder)
 
 
 def discard(rebuild: Rebuild) -> None:
@@ -123,9 +144,12 @@ def discard(rebuild: Rebuild) -> None:
 def spawn_root(rebuild: Rebuild) -> Thread:
     """A fresh stub for the root process."""
     if rebuild.own_namespace:
-        rebuild.init = namespace.furnish(namespace.spawn_init())
+        init = namespace.spawn_init()
+        rebuild.born.append(init.tgid)
+        rebuild.init = namespace.furnish(init)
         return family.fork(rebuild, rebuild.init, rebuild.root.pid, rebuild.root.exit_signal).thread
     leader = stub.spawn(rebuild.root.pid if rebuild.set_tids else 0)
+    rebuild.born.append(leader.tgid)
     gadget = stub.find_syscall(leader.tgid)
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
     return leader
@@ -240,14 +264,7 @@ def finish_descriptors(rebuild: Rebuild) -> None:
             kind.finish(index, entry, tables, rebuild.built[pid].shop, pid, holders[pid])
 
 
-def abandon(rebuild: Rebuild, leader: Thread | None) -> None:
+def abandon(rebuild: Rebuild) -> None:
     """End everything that was half made; no junk process stays."""
-    for building in reversed(rebuild.built.values()):
-        stub.kill_and_collect(building.pid, [thread.tid for thread in building.threads.values()])
-    for thread in rebuild.zombies.values():
-        stub.kill_and_collect(thread.tgid)
-    if leader is not None and not rebuild.built:
-        there = Path(f"/proc/{leader.tgid}").exists()  # perhaps as a present whose threads have not ended yet
-        stub.kill_and_collect(leader.tgid, proc.task_ids(leader.tgid) if there else ())
-    if rebuild.init is not None:
-        stub.kill_and_collect(rebuild.init.thread.tgid)
+    for pid in reversed(rebuild.born):
+        stub.kill_and_collect(pid)

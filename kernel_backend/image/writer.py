@@ -6,6 +6,7 @@ What a crash leaves behind is a folder with a temporary name and no inventory: r
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from blake3 import blake3
 
 from kernel_backend.errors import ImageExists, NoRoom
 from kernel_backend.image.entries import ImageFile, Inventory
+from kernel_backend.stages import Stage, reach
 
 INVENTORY = "inventory.json"
 
@@ -33,8 +35,10 @@ class ImageWriter:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ImageExists(f"{folder} exists and is not empty", path=str(folder))
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _clean_garbage(folder)
         self.folder = folder.parent / f".{folder.name}.{os.urandom(6).hex()}.tmp"
         self.folder.mkdir(mode=0o700)
+        self._lock = _lock(self.folder)
         self._published = False
 
     def __enter__(self) -> ImageWriter:
@@ -42,9 +46,9 @@ class ImageWriter:
 
     def __exit__(self, *_: object) -> None:
         if not self._published:
-            import shutil  # here: most images are published, and loading it takes as long as writing a small one
-
-            shutil.rmtree(self.folder, ignore_errors=True)
+            _remove(self.folder)
+        if self._lock >= 0:
+            os.close(self._lock)
 
     def create(self, name: str) -> int:
         """A new file, 0600, open for reading and writing; the caller closes the descriptor."""
@@ -62,6 +66,7 @@ class ImageWriter:
 
     def record(self, digests: dict[str, str], *, durable: bool) -> dict[str, ImageFile]:
         """What the inventory says of each file; `digests` are known ones, the rest are computed."""
+        reach(Stage.DUMP_RECORD)
         files = {}
         for path in sorted(self.folder.iterdir()):
             with path.open("rb") as file:
@@ -76,6 +81,7 @@ class ImageWriter:
 
     def publish(self, inventory: Inventory, *, durable: bool) -> None:
         """Write the inventory and put the folder in its place; the image exists from here on."""
+        reach(Stage.DUMP_INVENTORY)
         raw = msgspec.json.encode(inventory)
         content = msgspec.json.encode(Envelope(blake3(raw).hexdigest(), msgspec.Raw(raw)))
         fd = self.create(INVENTORY)
@@ -87,10 +93,45 @@ class ImageWriter:
             os.close(fd)
         if durable:
             sync_folder(self.folder)
+        reach(Stage.DUMP_RENAME)
         self.folder.rename(self.final)
-        self._published = True
+        self.folder = self.final  # which is taken back if it cannot be made durable
+        reach(Stage.DUMP_RENAMED)
         if durable:
             sync_folder(self.final.parent)
+        self._published = True
+
+
+def _lock(folder: Path) -> int:
+    """A lock that tells that the writer lives; -1 on a file system without."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return -1
+    return fd
+
+
+def _clean_garbage(final: Path) -> None:
+    """Remove what writers of the same image that were killed have left."""
+    for name in os.listdir(final.parent):
+        if not (name.startswith(f".{final.name}.") and name.endswith(".tmp")):
+            continue
+        folder = final.parent / name
+        try:
+            lock = _lock(folder)
+        except OSError:
+            continue  # somebody else's, or just removed by another
+        if lock >= 0:
+            _remove(folder)
+            os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    import shutil  # here: most images are published, and loading it takes as long as writing a small one
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_all(fd: int, content: bytes) -> None:

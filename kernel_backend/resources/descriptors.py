@@ -23,8 +23,10 @@ from typing import Any
 
 from kernel_backend.abi import linux
 from kernel_backend.host import libc, proc
+from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.descriptions import Channel, Description, Message
 from kernel_backend.image.entries import DescriptorEntry
+from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.process import Process
 
@@ -145,6 +147,7 @@ class RebuildTables:
     channel_fd: int = -1  # our socket for the channel, or -1
     to_close: list[int] = field(default_factory=list)  # further descriptors of ours that must live until the end
     cache: dict[str, Any] = field(default_factory=dict)  # what rooms share while they build
+    guardian: Guardian = field(default_factory=Guardian)  # told of what must not stay when we are killed
 
     def who(self, index: int) -> str:
         """For messages: who holds a description."""
@@ -375,6 +378,7 @@ def rebuild(tables: RebuildTables, kinds: Sequence[Kind]) -> None:
         for index, entry in enumerate(tables.descriptions):
             if index not in tables.own:
                 by_entry[type(entry)].rebuild(index, entry, tables)
+        reach(Stage.RESTORE_QUEUES)
         for index, entry in enumerate(tables.descriptions):
             by_entry[type(entry)].settle(index, entry, tables)
     except BaseException:

@@ -12,12 +12,15 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_backend.abi import linux
+from kernel_backend.errors import FileChanged, NoRoom
 from kernel_backend.host import libc
+from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import PageRun, SharedMemoryEntry
 from kernel_backend.image.writer import ImageWriter, no_room
 from kernel_backend.resources import sysv
@@ -181,17 +184,28 @@ def _resident(process: Process, address: int, size: int) -> list[int]:
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
-def rebuild(entry: SharedMemoryEntry, folder: Path) -> int:
-    """Make the object; our descriptor of it. Contents are those of the checkpoint."""
-    fd = _reopen(entry) if entry.kind == "file" else _memfd(entry)
+def rebuild(entry: SharedMemoryEntry, folder: Path, guardian: Guardian) -> tuple[int, bool]:
+    """(our descriptor of the object, whether it is new). A new one has the image's contents.
+
+    One that was there is not touched: others may have it open, the present among them. See `refill`.
+    """
+    fd, new = _reopen(entry, guardian) if entry.kind == "file" else (_memfd(entry), True)
     try:
-        os.ftruncate(fd, 0)
-        os.ftruncate(fd, entry.size)
-        fill(fd, entry, folder)
+        if new:
+            refill(fd, entry, folder)
+        else:
+            _check_room(fd, entry)
     except BaseException:
         os.close(fd)
         raise
-    return fd
+    return fd, new
+
+
+def refill(fd: int, entry: SharedMemoryEntry, folder: Path) -> None:
+    """Give an object the image's size and contents."""
+    os.ftruncate(fd, 0)
+    os.ftruncate(fd, entry.size)
+    fill(fd, entry, folder)
 
 
 def _memfd(entry: SharedMemoryEntry) -> int:
@@ -202,8 +216,31 @@ def _memfd(entry: SharedMemoryEntry) -> int:
     return os.memfd_create(name, flags)
 
 
-def _reopen(entry: SharedMemoryEntry) -> int:
-    return os.open(entry.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _reopen(entry: SharedMemoryEntry, guardian: Guardian) -> tuple[int, bool]:
+    """The object of that name, made anew when it is gone."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(entry.name, flags)
+    except FileNotFoundError:
+        fd = os.open(entry.name, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        guardian.file(entry.name)
+        return fd, True
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileChanged(f"{entry.name}, shared memory of the image, is a thing of another kind now", path=entry.name)
+    return fd, False
+
+
+def _check_room(fd: int, entry: SharedMemoryEntry) -> None:
+    """Whether an object that is there can take the image's contents later."""
+    place = os.fstatvfs(fd)
+    needed = sum(run.length for run in entry.runs) - os.fstat(fd).st_blocks * 512
+    free = place.f_bavail * place.f_frsize
+    if needed > free:
+        raise NoRoom(
+            f"{entry.name}, shared memory of the image, needs {needed} bytes more; there are {free} left",
+            needed=needed, free=free,
+        )  # fmt: skip
 
 
 def fill(fd: int, entry: SharedMemoryEntry, folder: Path) -> None:

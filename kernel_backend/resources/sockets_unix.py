@@ -198,7 +198,7 @@ def _rebuild_single(index: int, entry: UnixSocket, tables: RebuildTables) -> Non
     with socket.socket(_UNIX, entry.type | socket.SOCK_CLOEXEC) as s:
         socket_options.set_before_binding(s, entry.options)
         if entry.name and not _waits(index, tables):
-            unix_names.bind(s, entry)
+            unix_names.bind(s, entry, tables.guardian)
         if entry.listening:
             s.listen(entry.backlog)
         tables.own[index] = s.detach()
@@ -210,7 +210,7 @@ def _bind_again(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         return
     with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s:
         try:
-            unix_names.bind(s, entry)
+            unix_names.bind(s, entry, tables.guardian)
         except OSError:
             tables.warn(f"the name of the socket at {tables.who(index)} is in use; it goes on without a name")
 
@@ -257,7 +257,7 @@ def _connect_to_listener(server: int, client: int, tables: RebuildTables) -> boo
         return False  # strangers may be waiting there, or nobody finds it
     with socket.socket(_UNIX, accepted.type | socket.SOCK_CLOEXEC) as s, unix_names.inside_folder(heard):
         if connecting.name:
-            unix_names.bind(s, connecting)
+            unix_names.bind(s, connecting, tables.guardian)
         s.connect(heard.name)
         with socket_options.borrowed(tables.own[listener], _UNIX, accepted.type) as door:
             tables.own[server] = door.accept()[0].detach()
@@ -371,7 +371,7 @@ def _connect_waiting(entry: UnixSocket, tables: RebuildTables) -> None:
             continue
         with socket_options.borrowed(tables.own[index], _UNIX, client.type) as s, unix_names.inside_folder(entry):
             if client.name:
-                unix_names.bind(s, client)
+                unix_names.bind(s, client, tables.guardian)
             s.connect(entry.name)
             unix_queues.fill(s, client.early, tables, tables.who(index))
             if client.shutdown:

@@ -12,6 +12,7 @@ process ends, also when a dump ends it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.host import libc
+from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import ProcessEntry, SharedMemoryEntry, VmaEntry
 from kernel_backend.tracee.inject import Call
 
@@ -79,26 +81,30 @@ class Segments:
 
     boot_id_same: bool
     warnings: list[str]
+    guardian: Guardian
     ids: dict[str, int] = field(default_factory=dict)  # by key of the shared memory entry
     sizes: dict[str, int] = field(default_factory=dict)
     _created: list[int] = field(default_factory=list)
+    _found: list[tuple[int, SharedMemoryEntry]] = field(default_factory=list)  # our address; others may see them
     _passing: list[int] = field(default_factory=list)  # to be marked for removal again
     _attached: list[int] = field(default_factory=list)  # our addresses
 
     def bring_back(self, entry: SharedMemoryEntry, folder: Path, *, huge: bool) -> None:
-        """Find or make the segment and give it the image's contents."""
+        """Find or make the segment; a new one gets the image's contents at once, others see no change yet."""
         number = self._find(entry)
         made = number < 0
         if made:
             number = _create(entry, huge)
             self._created.append(number)
+            self.guardian.tell("segment", number)
             if number != entry.sysv_id and not entry.sysv_mode & _SHM_DEST:
                 self.warnings.append(f"System V shared memory {entry.sysv_id} has the new identifier {number}")
         address = libc.syscall("shmat", number, 0, 0)
         self._attached.append(address)
-        if not made:
-            libc.syscall("madvise", address, _rounded(entry.size), _MADV_REMOVE)
-        _fill(address, entry, folder)
+        if made:
+            _fill(address, entry, folder)
+        else:
+            self._found.append((address, entry))
         self.ids[entry.key], self.sizes[entry.key] = number, _rounded(entry.size)
         if entry.sysv_mode & _SHM_DEST:
             self._passing.append(number)
@@ -111,19 +117,30 @@ class Segments:
                 return found.id
         return -1
 
+    def refill(self, folder: Path) -> None:
+        """Give those that were there the image's contents, now that nothing can be in the way any more."""
+        for address, entry in self._found:
+            libc.syscall("madvise", address, _rounded(entry.size), _MADV_REMOVE)
+            _fill(address, entry, folder)
+        self._found.clear()
+
     def attached(self) -> None:
         """The processes have them: let go, and let those pass that were to go with their last user."""
         self._let_go()
         for number in self._passing:
             libc.syscall("shmctl", number, _IPC_RMID, 0)
-        self._created.clear()
         self._passing.clear()
+
+    def keep(self) -> None:
+        """The processes run: what was made stays."""
+        self._created.clear()
 
     def discard(self) -> None:
         """Nothing of ours stays when a restore failed."""
         self._let_go()
         for number in self._created:
-            libc.syscall("shmctl", number, _IPC_RMID, 0)
+            with contextlib.suppress(OSError):  # it may have gone with its last user
+                libc.syscall("shmctl", number, _IPC_RMID, 0)
         self._created.clear()
 
     def _let_go(self) -> None:

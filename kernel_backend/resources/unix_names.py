@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import sockdiag
+from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.descriptions import UnixSocket, pack_path, unpack_path
 from kernel_backend.resources import live_sockets
 from kernel_backend.resources.descriptors import Look, RebuildTables
@@ -84,7 +85,7 @@ def inside_folder(entry: UnixSocket) -> Iterator[None]:
         os.close(before)
 
 
-def bind(s: socket.socket, entry: UnixSocket) -> None:
+def bind(s: socket.socket, entry: UnixSocket, guardian: Guardian) -> None:
     """Bind to the image's name; a socket file that nobody listens on any more makes room."""
     with inside_folder(entry):
         if entry.name.startswith(b"\0"):
@@ -97,4 +98,5 @@ def bind(s: socket.socket, entry: UnixSocket) -> None:
         if entry.unlinked:
             path.unlink()
         else:
+            guardian.file(path)
             path.chmod(entry.mode)

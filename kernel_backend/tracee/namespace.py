@@ -12,7 +12,6 @@ same way (128 + signal where it was a signal).
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
 from kernel_backend.abi import arch, linux
@@ -20,7 +19,7 @@ from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Call, Workshop
-from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
+from kernel_backend.tracee.thread import Thread
 
 _INIT_BYTES = 1 << 16
 _NAME = b"nbcr-init\0"
@@ -32,22 +31,14 @@ def spawn_init() -> Thread:
     flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS
     if os.geteuid() != 0:
         flags |= linux.CLONE_NEWUSER
-    pid = libc.clone3(flags, exit_signal=signal.SIGCHLD)
-    if pid == 0:
-        stub.wait_for_ever()
-    thread = Thread(pid, pid)
+    pid = stub.fork(flags)
     try:
         if flags & linux.CLONE_NEWUSER:
             _map_ids(pid)
-        thread.seize(stub.STUB_OPTIONS)
-        thread.interrupt()
-        thread.wait()
-        thread.set_sigmask(ALL_BUT_SIGTRAP)
+        return stub.hold(pid)
     except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        stub.end_child(pid)
         raise
-    return thread
 
 
 def _map_ids(pid: int) -> None:
@@ -89,8 +80,8 @@ def _keep_capability_over_exec(shop: Workshop) -> None:
     )
 
 
-def leave_alone(shop: Workshop, root_pid: int) -> None:
-    """Turn the first process into the waiting loop for `root_pid` (its number inside) and let it go."""
+def make_wait(shop: Workshop, root_pid: int) -> None:
+    """Turn the first process into the waiting loop for `root_pid` (its number inside); it is still to be let go."""
     init = shop.thread
     page = shop.address
     rest = linux.TASK_SIZE - page - _INIT_BYTES
@@ -104,5 +95,3 @@ def leave_alone(shop: Workshop, root_pid: int) -> None:
     regs = UserRegs.from_buffer_copy(init.get_regs())
     regs.rip, regs.rbx, regs.r12, regs.r13, regs.orig_rax = page, root_pid, 0, page + 4096, 2**64 - 1
     init.set_regs(regs)
-    init.set_options(0)
-    init.detach()

@@ -221,8 +221,10 @@ def frozen(pid: int) -> Iterator[Process]:
         stack.callback(process.release)
         process.seize_all()
         process.return_signals()
-        yield process
-        process.fix_interrupted()
+        try:
+            yield process
+        finally:
+            process.fix_interrupted()
 
 
 @contextmanager
@@ -232,5 +234,7 @@ def frozen_thread(pid: int) -> Iterator[Process]:
     with ExitStack() as stack:
         stack.callback(process.release)
         process.seize_one()
-        yield process
-        process.fix_interrupted()
+        try:
+            yield process
+        finally:
+            process.fix_interrupted()

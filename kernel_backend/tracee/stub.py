@@ -7,19 +7,22 @@ it dies with us (PTRACE_O_EXITKILL).
 from __future__ import annotations
 
 import os
+import select
 import signal
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
-from kernel_backend.errors import HostUnsupported
+from kernel_backend.errors import EngineError, HostUnsupported
 from kernel_backend.host import libc, proc
 from kernel_backend.tracee.inject import WORD, Workshop, check
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, ThreadGone
 
 STUB_OPTIONS = FOLLOW_NEW | linux.PTRACE_O_TRACEEXEC | linux.PTRACE_O_EXITKILL
 _RWX = linux.PROT_READ | linux.PROT_WRITE | linux.PROT_EXEC
+_DIES_WITHIN_S = 10.0
 _ANON = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
 
 
@@ -39,9 +42,40 @@ def step_call(thread: Thread, gadget: int, name: str, *args: int) -> int:
 
 def spawn(set_tid: int = 0) -> Thread:
     """A child of ours that only waits, seized and stopped; with a chosen pid where that is permitted."""
-    pid = libc.clone3(0, exit_signal=signal.SIGCHLD, set_tid=[set_tid] if set_tid else ())
-    if pid == 0:
-        wait_for_ever()
+    pid = fork(0, [set_tid] if set_tid else ())
+    try:
+        return hold(pid)
+    except BaseException:
+        end_child(pid)
+        raise
+
+
+def fork(flags: int, set_tid: Sequence[int] = ()) -> int:
+    """A child of ours that does nothing, with every signal blocked, until it is seized; it dies with us."""
+    parent = libc.pidfd_open(os.getpid())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = libc.clone3(flags, exit_signal=signal.SIGCHLD, set_tid=set_tid)
+        if pid == 0:
+            _wait_for_ever(parent)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(parent)
+
+
+def _wait_for_ever(parent: int) -> NoReturn:
+    try:
+        libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if not select.select([parent], [], [], 0)[0]:  # it may have ended before it was said that we die with it
+            while True:
+                libc.syscall("pause")
+    finally:
+        os._exit(1)
+
+
+def hold(pid: int) -> Thread:
+    """Seize a child that was forked so, and stop it."""
     thread = Thread(pid, pid)
     thread.seize(STUB_OPTIONS)
     thread.interrupt()
@@ -50,11 +84,10 @@ def spawn(set_tid: int = 0) -> Thread:
     return thread
 
 
-def wait_for_ever() -> NoReturn:
-    """What a child of ours does until we seize it; it dies with us."""
-    libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    while True:
-        libc.syscall("pause")
+def end_child(pid: int) -> None:
+    """Kill and reap a child of ours."""
+    os.kill(pid, signal.SIGKILL)
+    collect(pid)
 
 
 def find_syscall(pid: int) -> int:
@@ -109,25 +142,33 @@ def end_threads(threads: Iterable[Thread], gadget: int) -> None:
             continue
 
 
-def kill_and_collect(pid: int, tids: Iterable[int] = ()) -> None:
-    """End a process that we trace and take its remains, as its tracer.
+def kill_and_collect(pid: int) -> None:
+    """End a process that we trace and take its remains, as its tracer; one that we do not trace (any more) is spared.
 
-    `tids` are its traced threads: each must be waited for before the leader, whose end is announced only then.
+    Its other threads must be waited for before the leader, whose end is announced only then.
     """
     try:
+        tids = proc.task_ids(pid)
+        if not any(_is_ours(pid, tid) for tid in tids):
+            return
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    for tid in tids:
-        if tid != pid:
-            collect(tid)
-    collect(pid)
+    except OSError:
+        return  # it is gone
+    for tid in [tid for tid in tids if tid != pid] + [pid]:
+        collect(tid)
+
+
+def _is_ours(pid: int, tid: int) -> bool:
+    try:
+        return int(proc.status(pid, tid)["TracerPid"]) == threading.get_native_id()
+    except OSError:
+        return False
 
 
 def collect(pid: int) -> None:
     """Take the remains of a dying process that we trace; its real parent still has to wait for it."""
     try:
-        while os.WIFSTOPPED(os.waitpid(pid, linux.WALL)[1]):
+        while os.WIFSTOPPED(Thread(pid, pid).wait_status(_DIES_WITHIN_S)):
             continue
-    except ChildProcessError:
-        return
+    except EngineError:
+        return  # there is none, or the OS kernel does not let go of it

@@ -91,23 +91,21 @@ class Thread:
 
     def interrupt(self) -> None:
         """Ask it to stop (does not wait)."""
-        try:
-            libc.ptrace(linux.PTRACE_INTERRUPT, self.tid)
-        except OSError as error:
-            raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid) from error
+        self._ask(linux.PTRACE_INTERRUPT)
 
     def wait(self, timeout_s: float | None = STOP_TIMEOUT_S) -> Stop:
         """Wait for its next stop. None waits without bound (for a system call that moves much data).
 
         Raises ThreadGone when it ended, TargetUnsupported when it does not stop in time.
         """
-        status = self._wait_status(timeout_s)
+        status = self.wait_status(timeout_s)
         if not os.WIFSTOPPED(status):
             raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid, status=status)
         self.stop = Stop((status >> 8) & 0xFF, status >> 16)
         return self.stop
 
-    def _wait_status(self, timeout_s: float | None) -> int:
+    def wait_status(self, timeout_s: float | None = STOP_TIMEOUT_S) -> int:
+        """Its next wait status, also of its end. Raises ThreadGone when there is none, else as `wait` does."""
         try:
             if timeout_s is None:
                 return os.waitpid(self.tid, linux.WALL)[1]
@@ -139,10 +137,7 @@ class Thread:
 
     def resume(self, request: int = linux.PTRACE_CONT, sig: int = 0) -> None:
         """Let it run (PTRACE_CONT) or run one instruction (PTRACE_SINGLESTEP)."""
-        try:
-            libc.ptrace(request, self.tid, 0, sig)
-        except OSError as error:
-            raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid) from error
+        self._ask(request, 0, sig)
 
     def detach(self, sig: int = 0) -> None:
         """Let it go for good. A thread that ended meanwhile is no error."""
@@ -153,12 +148,12 @@ class Thread:
 
     def set_options(self, options: int) -> None:
         """Replace the PTRACE_O_ options."""
-        libc.ptrace(linux.PTRACE_SETOPTIONS, self.tid, 0, options)
+        self._ask(linux.PTRACE_SETOPTIONS, 0, options)
 
     def event_message(self) -> int:
         """The tid of a new thread at a clone or fork event."""
         value = ctypes.c_ulong()
-        libc.ptrace(linux.PTRACE_GETEVENTMSG, self.tid, 0, ctypes.byref(value))
+        self._ask(linux.PTRACE_GETEVENTMSG, 0, ctypes.byref(value))
         return value.value
 
     # --- registers ----------------------------------------------------------------------------------------------
@@ -188,8 +183,12 @@ class Thread:
         self._regset(linux.PTRACE_SETREGSET, linux.NT_X86_XSTATE, iov)
 
     def _regset(self, request: int, kind: int, iov: libc.Iovec) -> None:
+        self._ask(request, kind, ctypes.byref(iov))
+
+    def _ask(self, request: int, addr: int = 0, data: object = 0) -> int:
+        """A request of ptrace(2) that needs it to be stopped; it is not any more when somebody killed it meanwhile."""
         try:
-            libc.ptrace(request, self.tid, kind, ctypes.byref(iov))
+            return libc.ptrace(request, self.tid, addr, data)
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid) from error
@@ -199,17 +198,17 @@ class Thread:
     def get_sigmask(self) -> int:
         """Blocked signals, bit n-1 for signal n."""
         mask = ctypes.c_uint64()
-        libc.ptrace(linux.PTRACE_GETSIGMASK, self.tid, 8, ctypes.byref(mask))
+        self._ask(linux.PTRACE_GETSIGMASK, 8, ctypes.byref(mask))
         return mask.value
 
     def set_sigmask(self, mask: int) -> None:
         """Replace the blocked signals."""
-        libc.ptrace(linux.PTRACE_SETSIGMASK, self.tid, 8, ctypes.byref(ctypes.c_uint64(mask)))
+        self._ask(linux.PTRACE_SETSIGMASK, 8, ctypes.byref(ctypes.c_uint64(mask)))
 
     def siginfo(self) -> bytes:
         """The siginfo of the present signal-delivery stop."""
         buffer = ctypes.create_string_buffer(SIGINFO_BYTES)
-        libc.ptrace(linux.PTRACE_GETSIGINFO, self.tid, 0, buffer)
+        self._ask(linux.PTRACE_GETSIGINFO, 0, buffer)
         return buffer.raw
 
     def pending_signals(self, *, shared: bool) -> list[bytes]:
@@ -220,7 +219,7 @@ class Thread:
             buffer = ctypes.create_string_buffer(room * SIGINFO_BYTES)
             flags = linux.PTRACE_PEEKSIGINFO_SHARED if shared else 0
             args = struct.pack("<QIi", len(found), flags, room)
-            count = libc.ptrace(linux.PTRACE_PEEKSIGINFO, self.tid, ctypes_address(args), buffer)
+            count = self._ask(linux.PTRACE_PEEKSIGINFO, ctypes_address(args), buffer)
             raw = buffer.raw
             found += [raw[i * SIGINFO_BYTES : (i + 1) * SIGINFO_BYTES] for i in range(count)]
             if count < room:

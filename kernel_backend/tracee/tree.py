@@ -38,9 +38,11 @@ def frozen_tree(pid: int, *, descend: bool = True) -> Iterator[FrozenTree]:
             pass
         for process in tree.processes.values():
             process.return_signals()
-        yield tree
-        for process in tree.processes.values():
-            process.fix_interrupted()
+        try:
+            yield tree
+        finally:
+            for process in tree.processes.values():
+                process.fix_interrupted()
 
 
 def _freeze_one(tree: FrozenTree, pid: int, stack: ExitStack) -> None:

@@ -10,8 +10,8 @@ some 0.1 ms; one that a killed helper left is reaped by the next dump.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 from collections.abc import Callable, Iterable
 
 from kernel_backend.abi import linux
@@ -19,8 +19,8 @@ from kernel_backend.errors import EngineError
 from kernel_backend.host import proc
 from kernel_backend.tracee.inject import WORD, Workshop
 from kernel_backend.tracee.process import Process, frozen_thread
-from kernel_backend.tracee.stub import open_workshop, step_call
-from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, GENTLE, Thread, ThreadGone
+from kernel_backend.tracee.stub import kill_and_collect, open_workshop, step_call
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, GENTLE, Thread
 
 WORKSHOP_BYTES = 1 << 18
 
@@ -35,6 +35,7 @@ class Twin:
         self.thread = Thread(pid, pid)
         self.mappings = mappings
         self._workshop: Workshop | None = None
+        self._ended = False
 
     def settle(self) -> None:
         """Wait for its first stop, tie its life to ours, close its descriptors."""
@@ -50,15 +51,21 @@ class Twin:
             self._workshop = open_workshop(self.thread, 0, WORKSHOP_BYTES, fixed=False)
         return self._workshop
 
-    def end(self) -> None:
-        """Kill the twin and take its remains out of the original; neither needs to be there any more."""
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-            while True:
-                self.thread.wait()
-        except (ThreadGone, ProcessLookupError):
-            pass
-        reap(self.original_pid, [self.pid])
+    def end(self, frozen: Process | None = None) -> None:
+        """Kill the twin and take its remains out of the original; neither needs to be there any more.
+
+        `frozen` is the original where it is stopped under our trace at this moment. Never raises for what is gone.
+        """
+        if self._ended:
+            return  # its pid may be somebody else's by now
+        self._ended = True
+        number = _inner_id(self.pid)
+        kill_and_collect(self.pid)
+        if number and frozen is None:
+            reap(self.original_pid, [number])
+        elif number and frozen is not None:
+            with contextlib.suppress(EngineError, OSError):
+                _reap_by(frozen, [number])
 
 
 def make_twin(process: Process) -> Twin:
@@ -73,18 +80,28 @@ def make_twin(process: Process) -> Twin:
         thread.set_options(GENTLE)
 
 
-def reap(pid: int, twins: Iterable[int]) -> None:
-    """Take dead twins out of the process's children, by a wait4 in one of its threads."""
+def reap(pid: int, numbers: Iterable[int]) -> None:
+    """Take dead twins out of the process's children, by a wait4 in one of its threads; `numbers` are those it knows."""
     try:
-        wanted = [proc.inner_id(twin) for twin in twins]
-        with frozen_thread(pid) as process, process.borrow() as borrowed:
-            for twin in wanted:
-                try:
-                    borrowed.call("wait4", twin, 0, linux.WALL | os.WNOHANG, 0)
-                except ChildProcessError:
-                    continue
+        with frozen_thread(pid) as process:
+            _reap_by(process, numbers)
     except (EngineError, OSError):
         return  # the process has ended; whoever has its children now reaps them
+
+
+def _reap_by(process: Process, numbers: Iterable[int]) -> None:
+    with process.borrow() as borrowed:
+        for number in numbers:
+            with contextlib.suppress(ChildProcessError):
+                borrowed.call("wait4", number, 0, linux.WALL | os.WNOHANG, 0)
+
+
+def _inner_id(twin: int) -> int:
+    """Its number in its pid namespace, by which its parent knows it; 0 when it is gone."""
+    try:
+        return proc.inner_id(twin)
+    except OSError:
+        return 0
 
 
 def reap_all(call: Callable[..., int]) -> None:
@@ -97,14 +114,20 @@ def reap_all(call: Callable[..., int]) -> None:
         return
 
 
-def stale_twins(pid: int) -> list[int]:
-    """Dead twins that a helper which was killed left behind: zombies with exit signal 0 and the parent's name."""
-    stale = []
-    for child in proc.children(pid):
-        try:
-            stat = proc.stat(child)
-        except OSError:
-            continue
-        if stat.state == "Z" and stat.exit_signal == 0:
-            stale.append(child)
-    return stale
+def clean_stale_twins(pid: int) -> None:
+    """Reap the dead twins that a helper which was killed left behind: zombies with exit signal 0."""
+    try:
+        stale = [number for number in map(_stale_number, proc.children(pid)) if number]
+    except OSError:
+        return  # there is no such process: the freeze will say so
+    if stale:
+        reap(pid, stale)
+
+
+def _stale_number(child: int) -> int:
+    """The number of such a zombie in its pid namespace; 0 when it is none."""
+    try:
+        stat = proc.stat(child)
+        return proc.inner_id(child) if stat.state == "Z" and stat.exit_signal == 0 else 0
+    except OSError:
+        return 0

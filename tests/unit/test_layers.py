@@ -70,7 +70,7 @@ def report(broken: list[Import], rule: str) -> None:
 
 # --- kernel_backend: engine → resources → {tracee, image} → host → abi ------------------------------------
 
-RANK = {"abi": 0, "errors": 0, "host": 1, "tracee": 2, "image": 2, "resources": 3}
+RANK = {"abi": 0, "errors": 0, "stages": 0, "host": 1, "tracee": 2, "image": 2, "resources": 3}
 TOP_RANK = 4  # the pipelines and faces
 
 

@@ -103,11 +103,12 @@ def rebuilding(captured: Captured, **settings: object) -> Iterator[Rebuilt]:
     kinds = descriptors.all_kinds()
     descriptors.validate(tables, kinds)
     before = open_descriptors()
-    descriptors.rebuild(tables, kinds)
-    try:
-        yield Rebuilt(captured, tables, tables.warnings)
-    finally:
-        tables.close()
+    with tables.guardian:
+        descriptors.rebuild(tables, kinds)
+        try:
+            yield Rebuilt(captured, tables, tables.warnings)
+        finally:
+            tables.close()
     assert not open_descriptors() - before, "descriptors of the helper are left open"
 
 
