@@ -91,11 +91,18 @@ def await_free(inventory: Inventory, leaving: set[int], inside: int, *, threads:
     Without `threads` (in place) only those of further processes matter: the root keeps the number that the present has,
     and a thread can do with a new one.
 
-    `leaving` are our numbers of the tree that will be replaced. Where only init has to reap somebody, it is given a
-    moment (some are slow at it).
+    `leaving` are our numbers of the tree that will be replaced.
+    """
+    wanted = [tid for tid in all_tids(inventory, threads=threads) if threads or tid != inventory.root_pid]
+    return await_numbers(wanted, leaving, inside)
+
+
+def await_numbers(wanted: list[int], leaving: set[int], inside: int) -> list[int]:
+    """Those of the numbers `wanted` that somebody has in the pid namespace of process `inside`, but for `leaving`.
+
+    Where only init has to reap somebody, it is given a moment (some are slow at it).
     """
     deadline = time.monotonic() + _INIT_REAPS_WITHIN_S
-    wanted = [tid for tid in all_tids(inventory, threads=threads) if threads or tid != inventory.root_pid]
     ours = _namespace(inside) == _namespace(os.getpid())
     while True:
         holders = _holders(wanted, leaving) if ours else _holders_inside(leaving, _namespace(inside))

@@ -80,10 +80,10 @@ class CriuComponent(Component):
         outside = criu_tree.leading_outside(tree, options.channel_fd)
         with _staged(snapshot.local) as (folder, work), _standing_meanwhile(tree, options.leave):
             _dump(program, tree, outside, folder, work, options.leave)
-            pause_ms, threads = criu_record.pause_ms(work), criu_record.pids(folder)
-            processes = tree.named(threads)
+            pause_ms, tids = criu_record.pause_ms(work), criu_record.tids(folder)
+            processes = tree.named(tids)
             resident = sum(process.resident_bytes for process in processes)
-            progress = Progress(pause_ms, resident, len(threads), sum(threads.values()))
+            progress = Progress(pause_ms, resident, len(tids), sum(map(len, tids.values())))
             if options.on_resume is not None and options.leave == "running":
                 options.on_resume(progress)
             record = criu_record.Record(
@@ -92,11 +92,11 @@ class CriuComponent(Component):
             criu_record.write(folder, record)
             size_bytes = sum(path.stat().st_size for path in folder.iterdir())
         if options.leave == "killed":
-            _end(threads)
+            _end(tids)
         if options.on_resume is not None and options.leave != "running":
             options.on_resume(progress)
         state = State.TERM if options.leave == "killed" else State.CONTINUE
-        return Taken(state, tuple(threads), pause_ms, size_bytes)
+        return Taken(state, tuple(tids), pause_ms, size_bytes)
 
     def restart(self, snapshot: SnapshotReference, options: RestartOptions) -> Brought:
         """Let CRIU bring the tree back, as a fresh one with its old pids."""
@@ -109,7 +109,7 @@ class CriuComponent(Component):
             raise NotPossible(f"snapshot {snapshot.reference} was taken without a channel: it cannot be given one")
         if options.on_ready is not None:
             options.on_ready()
-        _await_free(record)
+        _check_free(record)
         with ExitStack() as stack:
             work = Path(stack.enter_context(TemporaryDirectory(prefix="nbcr-criu-")))
             given, warnings = _given(record, options, stack)
@@ -131,7 +131,7 @@ class CriuComponent(Component):
 
         record = criu_record.read(snapshot.local)
         processes = tuple(
-            ProcessSummary(p.pid, p.ppid, p.exe, tuple(p.argv), p.threads, p.resident_bytes, p.cwd)
+            ProcessSummary(p.pid, p.ppid, p.exe, tuple(p.argv), len(p.tids), p.resident_bytes, p.cwd)
             for p in record.processes
         )
         return SnapshotSummary(record.root_pid, record.created, record.host, processes)
@@ -223,26 +223,16 @@ def _refuse(snapshot: SnapshotReference, options: RestartOptions) -> None:
             )
 
 
-def _await_free(record: Record) -> None:
-    """Refuse while somebody has the old pids. What is dead already gets a moment to be reaped."""
-    deadline = time.monotonic() + _ENDS_WITHIN_S
-    for process in record.processes:
-        while (state := _state_of(process.pid)) != "":
-            if state not in "ZX" or time.monotonic() >= deadline:
-                raise NotPossible(
-                    f"pid {process.pid}, which the snapshot needs, is in use: CRIU cannot give processes new pids",
-                    hint="end that process first",
-                )
-            time.sleep(0.01)  # its parent reaps it; nothing announces that to others
+def _check_free(record: Record) -> None:
+    """Refuse while somebody has one of the old numbers."""
+    from kernel_backend.old_pids import await_numbers
 
-
-def _state_of(pid: int) -> str:
-    """The state letter of process or thread `pid`; empty when there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[0]
+    taken = await_numbers([tid for process in record.processes for tid in process.tids], set(), os.getpid())
+    if taken:
+        raise NotPossible(
+            f"pid {taken[0]}, which the snapshot needs, is in use: CRIU cannot give processes new pids",
+            hint="end the process that has it, or whose process group or session it names; if it has just ended, wait",
+        )
 
 
 def _given(record: Record, options: RestartOptions, stack: ExitStack) -> tuple[list[tuple[int, str]], list[str]]:

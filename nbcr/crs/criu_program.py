@@ -24,7 +24,7 @@ _LOG = "criu.log"
 _LINES_TOLD = 3
 # What every failure ends with, and what containers always get: neither is ever the reason.
 _NOISE = re.compile(r"(Dumping|Restoring) FAILED|RLIMIT_NOFILE|Killing processes because of failure")
-_LOG_LINE = re.compile(r"^\(\d+\.\d+\)\s+(?:pie: )?(?:\d+: )?Error \([^)]*\):\s*(.*)$")
+_LOG_LINE = re.compile(r"^(?:\(\d+\.\d+\)\s+)?(?:pie: )?(?:\s*\d+: )?Error \([^)]*\):\s*(.*)$")
 
 
 class CriuFailed(Exception):

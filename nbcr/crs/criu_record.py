@@ -30,7 +30,7 @@ class ProcessRecord(msgspec.Struct, forbid_unknown_fields=True):
     ppid: int
     exe: str
     argv: list[str]
-    threads: int
+    tids: list[int]
     resident_bytes: int
     cwd: str
 
@@ -120,13 +120,15 @@ def pause_ms(work: Path) -> float:
     raise ValueError(f"{STATISTICS} holds no statistics of a dump")
 
 
-def pids(folder: Path) -> dict[int, int]:
-    """Which processes are in the image, the root first, and how many threads each has (PstreeEntry)."""
+def tids(folder: Path) -> dict[int, list[int]]:
+    """Which processes are in the image, the root first, and the threads of each (PstreeEntry)."""
     found = {}
     for message in _messages(folder / TREE):
-        fields = list(_fields(message))
-        threads = sum(number == 5 for number, _ in fields)
-        found[next(int(value) for number, value in fields if number == 1)] = threads
+        numbers: dict[int, list[int]] = {}
+        for number, value in _fields(message):
+            if isinstance(value, int):
+                numbers.setdefault(number, []).append(value)
+        found[numbers[1][0]] = numbers.get(5, numbers[1])  # pid, threads
     return found
 
 

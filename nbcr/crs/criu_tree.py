@@ -43,12 +43,12 @@ class Tree:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-    def named(self, threads_of: dict[int, int]) -> list[ProcessRecord]:
+    def named(self, tids_of: dict[int, list[int]]) -> list[ProcessRecord]:
         """The processes that CRIU took; one born since we looked is asked now."""
         found = []
-        for pid, threads in threads_of.items():
+        for pid, tids in tids_of.items():
             process = self.processes.get(pid) or _process(pid)
-            process.threads = threads or process.threads
+            process.tids = tids
             found.append(process)
         return found
 
@@ -73,10 +73,10 @@ def _is_standing(pid: int) -> bool:
 
 def _process(pid: int) -> ProcessRecord:
     """What /proc tells of a process; of one that has ended, or ends just now, little."""
-    found = ProcessRecord(pid, 0, "", [], 0, 0, "")
+    found = ProcessRecord(pid, 0, "", [], [pid], 0, "")
     with suppress(OSError):
         facts = proc.stat(pid)
-        found.ppid, found.threads, found.argv = facts.ppid, facts.num_threads, [facts.comm]
+        found.ppid, found.argv = facts.ppid, [facts.comm]
         found.resident_bytes = int(proc.status(pid).get("VmRSS", "0").split()[0]) * 1024
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
         found.argv = [os.fsdecode(word) for word in words] or found.argv
