@@ -44,10 +44,8 @@ class Trees(Component):
     def checkpoint(self, pid: int, snapshot: SnapshotReference, options: CheckpointOptions) -> Taken:
         moods = dict(word.partition("=")[::2] for word in os.environ.get("NBCR_TREES", "").split())
         begun = time.monotonic()
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            raise EngineFailed(f"there is no process {pid}", kind="TargetNotFound", exit_code=3) from None
+        if not _lives(pid):
+            raise EngineFailed(f"there is no process {pid}", kind="TargetNotFound", exit_code=3)
         snapshot.local.mkdir()
         try:
             _misbehave(moods, "early")
@@ -72,6 +70,8 @@ class Trees(Component):
 
     def restart(self, snapshot: SnapshotReference, options: RestartOptions) -> Brought:
         facts = _read(snapshot)
+        if options.on_ready is not None:
+            options.on_ready()
         if options.on_commit is not None:
             options.on_commit()
         if options.into is not None:
@@ -106,6 +106,13 @@ def _misbehave(moods: dict[str, str], when: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def _facts(pid: int) -> dict[str, object]:
     stat = Path(f"/proc/{pid}/stat").read_text()
     argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
@@ -114,6 +121,9 @@ def _facts(pid: int) -> dict[str, object]:
 
 
 def _read(snapshot: SnapshotReference) -> dict[str, object]:
+    missing = [name for name in ("facts.json", "sum") if not (snapshot.local / name).exists()]
+    if missing:
+        raise EntryDamaged(f"snapshot {snapshot.reference} lacks {missing[0]}")
     data = (snapshot.local / "facts.json").read_bytes()
     if hashlib.sha256(data).hexdigest() != (snapshot.local / "sum").read_text():
         raise EntryDamaged(f"snapshot {snapshot.reference} was changed since it was written")
