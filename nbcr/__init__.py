@@ -16,9 +16,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbcr.errors import NbcrError
-    from nbcr.handlers import registry
-    from nbcr.session import CheckpointResult, Entry, checkpoint, checkpoints, restart
+    from nbcr.errors import HandlersFailed, NbcrError
+    from nbcr.handlers import Handler, Request, RestartEvent, registry
+    from nbcr.handlers.sections import critical_section, disable_checkpoint, enable_checkpoint, try_critical_section
+    from nbcr.session import (
+        CheckpointResult,
+        Entry,
+        checkpoint,
+        checkpoints,
+        on_checkpoint,
+        remove_handler,
+        request_on_signal,
+        restart,
+    )
     from nbcr.states import Layer, Outcome, State
 
 __version__ = "0.1.0"
@@ -26,28 +36,50 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointResult",
     "Entry",
+    "Handler",
+    "HandlersFailed",
     "Layer",
     "NbcrError",
     "Outcome",
+    "Request",
+    "RestartEvent",
     "State",
     "__version__",
     "checkpoint",
     "checkpoints",
+    "critical_section",
+    "disable_checkpoint",
+    "enable_checkpoint",
+    "on_checkpoint",
     "registry",
+    "remove_handler",
+    "request_on_signal",
     "restart",
+    "try_critical_section",
 ]
 
 _HOMES = {
     "CheckpointResult": "nbcr.session",
     "Entry": "nbcr.session",
+    "Handler": "nbcr.handlers",
+    "HandlersFailed": "nbcr.errors",
     "Layer": "nbcr.states",
     "NbcrError": "nbcr.errors",
     "Outcome": "nbcr.states",
+    "Request": "nbcr.handlers",
+    "RestartEvent": "nbcr.handlers",
     "State": "nbcr.states",
     "checkpoint": "nbcr.session",
     "checkpoints": "nbcr.session",
+    "critical_section": "nbcr.handlers.sections",
+    "disable_checkpoint": "nbcr.handlers.sections",
+    "enable_checkpoint": "nbcr.handlers.sections",
+    "on_checkpoint": "nbcr.session",
     "registry": "nbcr.handlers",
+    "remove_handler": "nbcr.session",
+    "request_on_signal": "nbcr.session",
     "restart": "nbcr.session",
+    "try_critical_section": "nbcr.handlers.sections",
 }
 
 

@@ -17,7 +17,10 @@ __all__ = [
     "EngineFailed",
     "EntryDamaged",
     "HandlerFailed",
+    "HandlersFailed",
+    "Held",
     "HelperLost",
+    "InCriticalSection",
     "NameTaken",
     "NbcrError",
     "NoRoomInStore",
@@ -36,6 +39,7 @@ class NbcrError(Exception):
     """Anything nbcr raises on purpose."""
 
     exit_code: int = 1
+    carries: tuple[str, ...] = ()  # names of further attributes that travel over the channel
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(" ".join(message.split()))
@@ -126,15 +130,84 @@ class ConnectionInUse(NbcrError):
 
 
 class HandlerFailed(NbcrError):
-    """A handler raised or was late before the image was taken; nothing was checkpointed."""
+    """A handler raised or was late before the image was taken; nothing was checkpointed.
+
+    ``handler`` is its name, ``place`` the file and line where it failed or hangs, ``phase`` what it was told,
+    ``elapsed_s`` how many seconds it took.
+    """
 
     exit_code = 30
+    carries = ("handler", "place", "phase", "elapsed_s")
+    handler: str = ""
+    place: str = ""
+    phase: str = ""
+    elapsed_s: float = 0.0
+
+    @classmethod
+    def by(cls, handler: str, place: str, phase: str, elapsed_s: float, error: BaseException) -> HandlerFailed:
+        """`handler` raised `error`."""
+        failure = cls(
+            f"handler {handler} ({place}) failed in {phase} after {elapsed_s:.1f} s: {type(error).__name__}: {error}",
+            hint="nothing was changed and the program goes on; mend or remove the handler",
+        )
+        return failure._of(handler, place, phase, elapsed_s)
+
+    @classmethod
+    def late(cls, handler: str, place: str, phase: str, elapsed_s: float, why: str = "") -> HandlerFailed:
+        """`handler` did not come to an end."""
+        failure = cls(
+            f"handler {handler} ({place}) is late: its {phase} had not ended after {elapsed_s:.1f} s"
+            + (f": {why}" if why else ""),
+            hint="nothing was changed and the program goes on; a longer deadline may do",
+        )
+        return failure._of(handler, place, phase, elapsed_s)
+
+    def _of(self, handler: str, place: str, phase: str, elapsed_s: float) -> HandlerFailed:
+        self.handler, self.place, self.phase, self.elapsed_s = handler, place, phase, elapsed_s
+        return self
+
+
+class HandlersFailed(ExceptionGroup[Exception]):
+    """Handlers failed in CONTINUE or RESTART: all their errors together. The checkpoint itself is there: ``result``."""
+
+    exit_code = 30
+    result: Any = None
+
+    def derive(self, excs: Sequence[Exception]) -> HandlersFailed:  # type: ignore[override]
+        """As `ExceptionGroup.derive`."""
+        group = HandlersFailed(self.message, excs)
+        group.result = self.result
+        return group
 
 
 class NotPossible(NbcrError):
     """This host, or this process, cannot do what was asked."""
 
     exit_code = 31
+
+
+class Held(NbcrError):
+    """A critical section, or `disable_checkpoint`, was held until the deadline. ``holders`` says by whom."""
+
+    exit_code = 32
+    carries = ("holders",)
+    holders: Sequence[str] = ()
+
+    @classmethod
+    def by(cls, holders: Sequence[str], bound_s: float) -> Held:
+        """`holders` in words."""
+        failure = cls(
+            f"no checkpoint can be taken: after {bound_s:g} s there still is {'; '.join(holders)}",
+            hint="nothing was changed and the program goes on; ask again when it is done, or with a longer deadline",
+        )
+        failure.holders = list(holders)
+        return failure
+
+
+class InCriticalSection(NbcrError):
+    """A checkpoint was asked for by the very thread that holds it up."""
+
+    exit_code = 33
 
 
 class EngineFailed(NbcrError):
@@ -165,6 +238,7 @@ def to_wire(error: BaseException) -> dict[str, Any]:
         "hint": str(getattr(error, "hint", "")),
         "exit_code": int(getattr(error, "exit_code", 1)),
         "near": list(getattr(error, "near", ())),
+        "facts": {name: getattr(error, name) for name in getattr(error, "carries", ())},
     }
 
 
@@ -177,5 +251,9 @@ def from_wire(document: Mapping[str, Any]) -> NbcrError:
         return UnknownName(message, hint=hint, near=[str(n) for n in document.get("near", ())])
     known = {c.__name__: c for c in NbcrError.__subclasses__()}.get(kind)
     if known is not None and known is not EngineFailed:
-        return known(message, hint=hint)
+        error = known(message, hint=hint)
+        for name, value in dict(document.get("facts") or {}).items():
+            if name in known.carries:
+                setattr(error, name, value)
+        return error
     return EngineFailed(message, hint=hint, kind=kind, exit_code=int(document.get("exit_code", 1)))

@@ -18,10 +18,14 @@ class State(Enum):
 
 
 class Outcome(Enum):
-    """Which life a returning ``checkpoint()`` finds itself in: the one that went on, or a restored one."""
+    """Which life a returning ``checkpoint()`` finds itself in: the one that went on, or a restored one.
+
+    ABORTED is told to handlers only: no image was taken after all (``checkpoint()`` then raises).
+    """
 
     CONTINUE = "CONTINUE"
     RESTART = "RESTART"
+    ABORTED = "ABORTED"
 
 
 class Layer(IntEnum):

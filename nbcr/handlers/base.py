@@ -3,21 +3,29 @@
 A handler spans the checkpoint: it runs before the image is taken and after, in the life that went on and in
 each restored one. Subclass `Handler` and override what you need; every method has a harmless default.
 
-    state        when                                              order of layers
-    CHECKPOINT   before the image is taken                         top first
-    CONTINUE     after it, in the life that went on                bottom first
-    RESTART_PRE  in a restored life: close what is stale, open nothing    top first
-    RESTART      in a restored life: open again                    bottom first
-    (aborted)    no image was taken after all                      reverse of those entered
+    state        when                                                    order of layers
+    CHECKPOINT   before the image is taken                               top first
+    CONTINUE     after it, in the life that went on                      bottom first
+    RESTART_PRE  in a restored life: close what is stale, open nothing   top first
+    RESTART      in a restored life: open again                          bottom first
+    (aborted)    no image was taken after all                            reverse of those entered
+
+A handler's context says which thread runs it (seeds 000 and 002). Those of context "thread" run in the checkpoint
+thread while the program goes on; when they are done, those of context "signal" run in the main thread, in the middle
+of whatever it does, and nothing of it happens until the image is taken. Coming back, the signal context goes first.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import CodeType
+from typing import Any, Literal
 
 from nbcr.states import Layer
+
+Context = Literal["thread", "signal"]
 
 
 @dataclass
@@ -30,9 +38,11 @@ class Request:
     """
 
     name: str | None = None
-    origin: str = "api"  # "magic", "api" or "thread" (asked for from outside, through the checkpoint thread)
+    origin: str = "api"  # "magic", "api", "signal" or "thread" (asked for from outside, through the socket)
+    requester: int = field(default_factory=threading.get_ident)  # ident of the thread that waits for the checkpoint
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    event: RestartEvent | None = None  # in a restored life: what changed around it
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,13 @@ class RestartEvent:
 
 
 class Handler:
-    """Base of all handlers; `layer` places it among the others."""
+    """Base of all handlers; `layer` places it among the others, `context` says which thread runs it."""
 
     layer: Layer = Layer.APPLICATION
+    context: Context = "thread"
 
     def checkpoint(self, request: Request) -> None:
-        """Before the image is taken. Raising here aborts the checkpoint."""
+        """Before the image is taken. Raising here aborts the checkpoint; then undo first what was begun here."""
 
     def continue_(self) -> None:
         """The image is taken; this life goes on."""
@@ -101,3 +112,14 @@ class Handler:
     def late_requests(self) -> list[Any]:
         """What arrived since `prepare_restart`, or the last call: handed over behind the rest."""
         return []
+
+
+def name_of(handler: Handler) -> str:
+    """What a handler is called in messages; not an attribute, whose name a subclass might want for itself."""
+    return str(getattr(handler, "__nbcr_name__", type(handler).__qualname__))
+
+
+def code_of(handler: Handler) -> CodeType | None:
+    """Where a handler is written."""
+    code: CodeType | None = getattr(handler, "__nbcr_code__", None)
+    return code or getattr(type(handler).checkpoint, "__code__", None)

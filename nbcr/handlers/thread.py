@@ -1,9 +1,11 @@
-"""The checkpoint thread: asleep until somebody outside asks, then serving while the program runs on.
+"""The checkpoint thread: asleep on a semaphore until asked, then running handlers while the program runs on.
 
-It listens on a Unix socket in the runtime folder. While an image is taken the socket is closed, because a
-listening socket restored from an image would sit at the path of another life; the thread then waits at an
-eventfd, which is part of the image, and in each life, the one that went on or a restored one, a socket of
-its own is opened again.
+The semaphore is an eventfd (EFD_SEMAPHORE), because the thread also waits for what others watch with it: the socket
+for requests from outside (`listening`), the wake-up of a signal (`signals`). Both the semaphore and the thread are
+part of each image: a restored life finds its checkpoint thread asleep, and wakes it.
+
+A handler that hangs must not take the thread with it: when a call is late it is left alone in its thread, and
+another thread takes over.
 """
 
 from __future__ import annotations
@@ -11,154 +13,133 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType
 
-from nbcr import runtime
-from nbcr.errors import NotPossible
-from nbcr.handlers.base import Handler, Request, RestartEvent
-from nbcr.states import Layer
+from nbcr.handlers.deadline import Deadline
+from nbcr.handlers.places import Call, Job, LateError, where_is
 
 THREAD_NAME = "nbcr-checkpoint"
-_SERVING_BOUND_S = 10.0
+LATE_NAME = "nbcr-late"
+_END_BOUND_S = 10.0
 
 
-class CheckpointThread(Handler):
-    """One daemon thread per process. `serve` gets each accepted connection of our own user, and closes it."""
+class CheckpointThread:
+    """One daemon thread per process, and a `Place`."""
 
-    layer = Layer.TRANSPORT
-
-    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
-        self._serve = serve
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._serving = False
-        self._ending = False
-        self._listener: socket.socket | None = None
-        self._path: Path | None = None
-        self._settled = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._semaphore = -1
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start listening; returns when the socket is there. Raises NotPossible or OSError."""
-        runtime.sweep()
-        self._open()
-        self._thread.start()
+        """Start the thread, unless it runs."""
+        if self._semaphore < 0:
+            self._semaphore = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+        if not self.alive:
+            self._replace()
 
     def stop(self) -> None:
-        """End the thread and take its socket away (called from the thread itself: after this request)."""
-        self._ending = True
-        os.eventfd_write(self._wake, 1)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_SERVING_BOUND_S)
+        """End the thread; called from the thread itself: after the call that it is in."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._wake()
+        if thread is not threading.current_thread():
+            thread.join(_END_BOUND_S)
+
+    def forget(self) -> None:
+        """In a forked child, which has the semaphore but not the thread, nor its calls."""
+        self._thread = None
+        self._watched, self._jobs = {}, SimpleQueue()
+        if self._semaphore >= 0:
+            os.close(self._semaphore)
+        self._semaphore = -1
 
     @property
     def alive(self) -> bool:
-        """Whether requests are, or will soon again be, served."""
-        return self._thread.is_alive()
+        """Whether calls are served."""
+        return self._thread is not None and self._thread.is_alive()
 
     @property
-    def path(self) -> Path | None:
-        """Where it listens just now."""
-        return self._path
+    def is_current(self) -> bool:
+        """Whether the caller is the checkpoint thread."""
+        return threading.current_thread() is self._thread
 
-    # Handler of the lowest layer: the last to be told on the way down, the first on the way up.
-
-    def checkpoint(self, request: Request) -> None:
-        """Close the listening socket for the length of the checkpoint."""
-        self._want(False)
-
-    def continue_(self) -> None:
-        """Listen again."""
-        self._want(True)
-
-    def aborted(self) -> None:
-        """Listen again."""
-        self._want(True)
-
-    def restart(self, event: RestartEvent) -> None:
-        """Listen again, under this life's pid."""
-        self._want(True)
-
-    def _want(self, listening: bool) -> None:
-        with self._settled:
-            if not listening:
-                self._close()
-            elif self._listener is None:
-                with contextlib.suppress(OSError, NotPossible):  # nobody can ask in this life, the program goes on
-                    self._open()
-            if threading.current_thread() is self._thread:
-                return
-            os.eventfd_write(self._wake, 1)
-            # A connection being served is a descriptor to outside: it must be gone before the image is taken.
-            if not listening and not self._settled.wait_for(lambda: not self._serving, _SERVING_BOUND_S):
-                raise TimeoutError("the checkpoint thread is busy with another request")
-
-    def _open(self) -> None:
-        path = runtime.socket_path(runtime.own_pid())
-        path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(os.fspath(path))
-        path.chmod(0o600)
-        listener.listen(8)
-        listener.setblocking(False)
-        self._listener, self._path = listener, path
-
-    def _close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        self._listener = None
-
-    def _run(self) -> None:
+    def run(self, call: Call, deadline: Deadline, if_late: Call) -> None:
+        """See `Place.run`. After a LateError another thread has taken over."""
+        if self.is_current:
+            call()
+            return
+        self.start()
+        job = Job(call, if_late)
+        self._jobs.put(job)
+        self._wake()
         try:
-            while not self._ending:
-                connection = self._next()
-                if connection is not None:
-                    self._serve_one(connection)
-        finally:
-            with self._settled:
-                self._close()
-                if self._path is not None:
-                    self._path.unlink(missing_ok=True)
-                self._settled.notify_all()
+            ended = job.wait(deadline)
+        except BaseException:
+            if job.abandoned:
+                self._leave_alone()
+            raise
+        if not ended:
+            raise LateError(deadline, self._leave_alone())
 
-    def _next(self) -> socket.socket | None:
-        """Sleep until a connection or a change of mind; a connection of our own user, or None."""
-        poller = select.poll()
-        poller.register(self._wake, select.POLLIN)
-        with self._settled:
-            if self._listener is not None:
-                poller.register(self._listener, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poller.poll()}
-        if self._wake in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
-            return None
-        with self._settled:
-            connection = self._accept()
-            self._serving = connection is not None
-        return connection
+    def watch(self, descriptor: int, call: Callable[[], None]) -> None:
+        """Call `call` in this thread whenever `descriptor` is readable, until `unwatch`."""
+        self._watched = {**self._watched, descriptor: call}
+        self._wake()
 
-    def _accept(self) -> socket.socket | None:
-        if self._listener is None:
-            return None
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:  # the requester gave up between our waking and now
-            return None
-        if runtime.peer_uid(connection) == os.geteuid():
-            return connection
-        connection.close()
-        return None
+    def unwatch(self, descriptor: int) -> None:
+        """Watch `descriptor` no longer. From another thread: one last call may be under way."""
+        self._watched = {number: call for number, call in self._watched.items() if number != descriptor}
+        self._wake()
 
-    def _serve_one(self, connection: socket.socket) -> None:
-        try:
-            self._serve(connection)
-        except Exception:  # the requester hung up, or its request made no sense: the next one is served
-            pass
-        finally:
-            connection.close()
-            with self._settled:
-                self._serving = False
-                self._settled.notify_all()
+    def _wake(self) -> None:
+        if self._semaphore >= 0:
+            os.eventfd_write(self._semaphore, 1)
+
+    def _leave_alone(self) -> FrameType | None:
+        """The thread does not come back from its call: another one takes its place. Returns where it is."""
+        late = self._thread
+        frame = where_is(late)
+        if late is not None:
+            late.name = LATE_NAME
+            _name_natively(late, LATE_NAME)
+        self._replace()
+        return frame
+
+    def _replace(self) -> None:
+        thread = threading.Thread(target=self._serve, name=THREAD_NAME, daemon=True)
+        self._thread = thread
+        thread.start()
+        _name_natively(thread, THREAD_NAME)
+
+    def _serve(self) -> None:
+        me = threading.current_thread()
+        while self._thread is me:
+            watched = self._watched
+            poller = select.poll()
+            poller.register(self._semaphore, select.POLLIN)
+            for descriptor in watched:
+                poller.register(descriptor, select.POLLIN)
+            for descriptor, _ in poller.poll():
+                if descriptor == self._semaphore:
+                    self._serve_job()
+                elif descriptor in self._watched and self._thread is me:
+                    watched[descriptor]()
+
+    def _serve_job(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._semaphore)
+        with contextlib.suppress(Empty):  # woken to look at what it watches
+            self._jobs.get_nowait().do()
+
+
+def _name_natively(thread: threading.Thread, name: str) -> None:
+    """As `ps -L` and `top -H` show it; Python does this itself from 3.14 on."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/self/task/{thread.native_id}/comm").write_text(name[:15])

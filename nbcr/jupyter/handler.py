@@ -3,35 +3,32 @@ clients.
 
 What is true at each stage:
 
-    CHECKPOINT   everything printed so far has been sent; from here on outgoing messages are held and
-    incoming requests
-                 parked; no history transaction is open; the parent's death is not watched
-    CONTINUE     all of that undone, nothing lost, nothing out of order RESTART      the process knows its
-    pid and parent, serves the right connection under a session id of its own; the
-                 cell that asked for the restart has taken the place of the one that ran in the image;
-                 requests of the image are aborted, those of the present queued; what is held leaves as
-                 clients come back
+    CHECKPOINT   everything printed so far has been sent; from here on outgoing messages are held and incoming
+                 requests parked; no history transaction is open; the parent's death is not watched
+    CONTINUE     all of that undone, nothing lost, nothing out of order
+    RESTART      the process knows its pid and parent, serves the right connection under a session id of its own;
+                 the cell that asked for the restart has taken the place of the one that ran in the image; requests
+                 of the image are aborted, those of the present queued; what is held leaves as clients come back
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from nbcr.handlers.base import Handler, Request, RestartEvent
+from nbcr.handlers.interrupts import uninterrupted
 from nbcr.jupyter import identity, pid_alias, widgets
 from nbcr.jupyter.gates import Outgoing, ask_when_routable
 from nbcr.jupyter.history import History
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
 from nbcr.jupyter.rekey import Connection, rekey
 from nbcr.jupyter.requests import Drained, Inbox, decode, encode
-from nbcr.jupyter.running import running_here, running_in_main, take_over
+from nbcr.jupyter.running import Running, running_in, running_in_main, take_over
 from nbcr.jupyter.subscribers import NOBODY_S, REQUESTER_S, Return
 from nbcr.jupyter.ticking import Clock
 from nbcr.states import Layer
@@ -50,6 +47,7 @@ class JupyterHandler(Handler):
         self._history = History(here.kernel.shell)
         self._parent = identity.Parent(here.app)
         self._image_pid = os.getpid()
+        self._requester = threading.get_ident()  # thread that asked for the image, or asks for another life
         self._drained: Drained | None = None
         self._reached = threading.Event()
         self._reached.set()
@@ -62,22 +60,26 @@ class JupyterHandler(Handler):
             raise LoopSilentError("the previous restart is still waiting for its clients")
         pid_alias.install()
         self._image_pid = os.getpid()
+        self._requester = request.requester
         request.facts.update(self._facts())
         self._flush()
-        self._history.hold()
-        self._parent.disarm()
-        self._inbox.park()
-        self._outgoing.close()
-        self._clock.start()
+        try:
+            self._history.hold()
+            self._parent.disarm()
+            self._inbox.park()
+            self._outgoing.close()
+            self._clock.start()
+        except BaseException:
+            self.aborted()
+            raise
 
     def continue_(self) -> None:
         """The life that goes on: everything held leaves, everything parked is served."""
-        with uninterrupted():
-            self._clock.stop()
-            self._outgoing.open()
-            self._inbox.resume()
-            self._parent.rearm()
-            self._history.release()
+        self._clock.stop()
+        self._outgoing.open()
+        self._inbox.resume()
+        self._parent.rearm()
+        self._history.release()
 
     def aborted(self) -> None:
         """No image, or no restart, after all: as if nothing had been asked."""
@@ -97,7 +99,8 @@ class JupyterHandler(Handler):
     def prepare_restart(self) -> dict[str, Any]:
         """What the restored life needs to go on where this one ends. `aborted` undoes it."""
         self._flush()
-        running = running_here() or running_in_main(self._here)
+        self._requester = threading.get_ident()
+        running = self._running()
         self._drained = self._inbox.drain()
         return {
             "connection": Connection.of(self._here.app).as_dict(),
@@ -113,18 +116,10 @@ class JupyterHandler(Handler):
             self._drained.taken.extend(late)
         return encode(late)
 
-    def restart_failed(self, prepared: dict[str, Any]) -> None:
-        """The restart that was prepared does not take place: the present goes on, requests in order."""
-        self.aborted()
-
     # One restart, in the restored life
 
     def restart(self, event: RestartEvent) -> None:
         """Become part of the present. Every step is tried; the first failure is raised at the end."""
-        with uninterrupted():
-            self._restart(event)
-
-    def _restart(self, event: RestartEvent) -> None:
         here, steps = self._here, Steps()
         self._drained = None
         self._reached.clear()
@@ -142,7 +137,7 @@ class JupyterHandler(Handler):
         steps.do(self._history.reopen)
         if event.cell is not None:
             cell = event.cell
-            steps.do(lambda: take_over(here, cell))
+            steps.do(lambda: take_over(here, self._requester, cell))
         steps.do(lambda: self._renew_requests(event, image_ends, between))
         steps.do(widgets.send_states)
         steps.do(self._tell_state)
@@ -159,7 +154,7 @@ class JupyterHandler(Handler):
 
     def _tell_state(self) -> None:
         """An idle Jupyter kernel says so: a frontend may have marked it as dead or busy."""
-        if running_here() is None and running_in_main(self._here) is None:
+        if self._running() is None:
             self._here.kernel._publish_status("idle", "shell", parent={})
 
     def _await_clients(self, cap_s: float) -> None:
@@ -173,9 +168,13 @@ class JupyterHandler(Handler):
 
     # Facts and flushing
 
+    def _running(self) -> Running | None:
+        """The request in which a checkpoint or a restart was asked for, else the one that the user waits for."""
+        return running_in(self._requester) or running_in_main(self._here)
+
     def _facts(self) -> dict[str, Any]:
         here = self._here
-        running = running_here() or running_in_main(here)
+        running = self._running()
         names = here.kernel.shell.user_ns if here.kernel.shell is not None else {}
         notebook = os.environ.get("JPY_SESSION_NAME") or names.get("__vsc_ipynb_file__")
         return {
@@ -196,22 +195,6 @@ class JupyterHandler(Handler):
         self._here.iopub.schedule(sent.set)
         if not sent.wait(LOOP_TIMEOUT_S):
             raise LoopSilentError("the IOPub thread of the Jupyter kernel does not send")
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put interrupts off until the end of the block: they must not leave a gate closed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # interrupts are raised in the main thread only
-        return
-    interrupts: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual if usual is not None else signal.SIG_DFL)
-    if interrupts:
-        signal.raise_signal(signal.SIGINT)
 
 
 class Steps:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
@@ -19,7 +19,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Float, Unicode
 
 from nbcr import session
-from nbcr.errors import NbcrError
+from nbcr.errors import HandlersFailed, NbcrError
 from nbcr.session import CheckpointResult, EntryList
 
 _NAMED = ("checkpoint", "restart")  # magics whose argument is the name of a checkpoint
@@ -33,7 +33,8 @@ class NbcrMagics(Magics):
         config=True
     )
     deadline_s = Float(
-        session.DEFAULT_DEADLINE_S, help="How long, in seconds, to wait for a checkpoint already under way."
+        session.DEFAULT_DEADLINE_S,
+        help="How long, in seconds, to wait for handlers, critical sections and a checkpoint already under way.",
     ).tag(config=True)
 
     @magic_arguments()
@@ -41,6 +42,7 @@ class NbcrMagics(Magics):
     @argument("--force", "-f", action="store_true", help="Replace a checkpoint of that name.")
     @argument("--wait", "-w", action="store_true", help="Wait until it is written to the disk.")
     @argument("--note", "-n", nargs="+", default=[], help="Words to keep with it.")
+    @argument("--deadline", "-d", type=float, default=None, help="Seconds to wait for handlers and critical sections.")
     @line_magic
     def checkpoint(self, line: str) -> CheckpointResult | None:
         """Checkpoint this Jupyter kernel: the whole process, its threads and children.
@@ -51,15 +53,20 @@ class NbcrMagics(Magics):
         args = _parsed(self.checkpoint, line)
         if args is None:
             return None
-        return session.checkpoint(
-            args.name,
-            store=self.store or None,
-            force=args.force,
-            note=" ".join(args.note),
-            wait=args.wait,
-            deadline_s=self.deadline_s,
-            origin="magic",
-        )
+        try:
+            return session.checkpoint(
+                args.name,
+                store=self.store or None,
+                force=args.force,
+                note=" ".join(args.note),
+                wait=args.wait,
+                deadline_s=self.deadline_s if args.deadline is None else args.deadline,
+                origin="magic",
+                on_wait=_tell_waiting,
+            )
+        except HandlersFailed as failures:  # the checkpoint is there, and so is what was to be shown of it
+            result: CheckpointResult = failures.result
+            return result
 
     @magic_arguments()
     @argument("name", help="Name or id of the checkpoint.")
@@ -107,6 +114,10 @@ class NbcrMagics(Magics):
                     f"nbcr: checkpoint {result.name!r} was not written: {result.failure.line()}",
                     file=sys.stderr,
                 )
+
+
+def _tell_waiting(holders: Sequence[object]) -> None:
+    print(f"nbcr: waiting for {'; '.join(str(holder) for holder in holders)}", file=sys.stderr, flush=True)
 
 
 def _parsed(magic: Callable[..., Any], line: str) -> Any:

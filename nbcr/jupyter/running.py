@@ -59,16 +59,15 @@ class Running:
         self.idents[:] = idents
 
 
-def running_here() -> Running | None:
-    """The request that the calling thread is executing."""
-    return _of_stack(sys._getframe())
+def running_in(thread: int) -> Running | None:
+    """The request that the thread with this ident is executing."""
+    frame = sys._getframe() if thread == threading.get_ident() else sys._current_frames().get(thread)
+    return _of_stack(frame)
 
 
 def running_in_main(living: Living) -> Running | None:
     """The request that the main thread is executing: in its stack, or suspended at an await."""
-    main = threading.main_thread().ident
-    frame = sys._getframe() if threading.get_ident() == main else sys._current_frames().get(main or 0)
-    found = _of_stack(frame)
+    found = running_in(threading.main_thread().ident or 0)
     if found is not None:
         return found
     loop = getattr(living.kernel.io_loop, "asyncio_loop", None)
@@ -76,10 +75,13 @@ def running_in_main(living: Living) -> Running | None:
     return next((found for task in tasks for found in _of_coroutine(task.get_coro())), None)
 
 
-def take_over(living: Living, cell: Mapping[str, Any]) -> None:
-    """See that the request `cell` of the present gets its reply and its idle status in this life."""
+def take_over(living: Living, requester: int, cell: Mapping[str, Any]) -> None:
+    """See that the request `cell` of the present gets its reply and its idle status in this life.
+
+    `requester` is the ident of the thread that asked for the image.
+    """
     asked = str(cell["parent_header"].get("msg_type", "execute_request"))
-    running = running_here() or running_in_main(living)
+    running = running_in(requester) or running_in_main(living)
     if running is not None and (running.executes or asked != "execute_request"):
         running.become(cell)
     else:

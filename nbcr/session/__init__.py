@@ -2,6 +2,7 @@
 
     usecases     what faces call
     inprocess    checkpoint and restart of the own process (standard library only)
+    announcing   its handlers                               service       what it does when asked from outside
     outside      of other processes, through their checkpoint thread (service) or from outside
     taking       what the helper does for a checkpoint     bringing   … and for a restart
     spawning     starting a helper                          connections   Jupyter connection files
@@ -14,7 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbcr.session.inprocess import DEFAULT_DEADLINE_S, Wish, reports, writing
+    from nbcr.handlers import DEFAULT_DEADLINE_S
+    from nbcr.session.announcing import on_checkpoint, remove_handler, request_on_signal
+    from nbcr.session.inprocess import Wish, reports, writing
     from nbcr.session.results import CheckpointResult, EntryList, RestartResult
     from nbcr.session.service import start as start_checkpoint_thread
     from nbcr.session.service import stop as stop_checkpoint_thread
@@ -45,8 +48,11 @@ __all__ = [
     "checkpoint",
     "checkpoint_other",
     "checkpoints",
+    "on_checkpoint",
     "remove",
+    "remove_handler",
     "reports",
+    "request_on_signal",
     "restart",
     "restart_fresh",
     "restart_into",
@@ -57,7 +63,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "inprocess": ("DEFAULT_DEADLINE_S", "Wish", "reports", "writing"),
+    "announcing": ("on_checkpoint", "remove_handler", "request_on_signal"),
+    "inprocess": ("Wish", "reports", "writing"),
     "results": ("CheckpointResult", "EntryList", "RestartResult"),
     "usecases": ("Entry", "Outcome", "Store"),
 }

@@ -8,12 +8,12 @@ answer (see nbcr.helper).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,13 +21,17 @@ from typing import Any, NoReturn
 from nbcr import runtime
 from nbcr.channel import ChannelClosed
 from nbcr.errors import Busy, HelperLost, NbcrError, from_wire
-from nbcr.handlers import Outcome, Passage, Request, RestartEvent, registry
+from nbcr.handlers import DEFAULT_DEADLINE_S, Deadline, Outcome, Passage, Request, RestartEvent, registry
+from nbcr.handlers.contexts import ProcessPlaces
+from nbcr.handlers.interrupts import uninterrupted
+from nbcr.handlers.sections import Holder, all_left, refuse_inside
 from nbcr.session.results import CheckpointResult
 from nbcr.session.spawning import Helper, Interpreter, spawn
 from nbcr.store import Entry, Store
 
-DEFAULT_DEADLINE_S = 30.0
 WATCHER_NAME = "nbcr-writing"
+
+_log = logging.getLogger("nbcr")
 
 
 class _Life:
@@ -71,22 +75,32 @@ class Wish:
     report: socket.socket | None = None  # connection of a requester outside; closed once the helper has it
     interpreter: Interpreter | None = None
     patient: bool = True  # wait while another one is under way; otherwise raise Busy at once
+    on_begin: Callable[[], None] = lambda: None  # called when it is this one's turn
+    on_wait: Callable[[list[Holder]], None] = lambda holders: _log.warning(
+        "nbcr: the checkpoint waits for %s", "; ".join(str(holder) for holder in holders)
+    )  # called when critical sections have to be waited for
 
 
 def checkpoint(wish: Wish) -> CheckpointResult:
-    """Checkpoint this process. Raises NbcrError; then nothing was checkpointed and the process goes on."""
-    begun = time.monotonic()
+    """Checkpoint this process. Raises NbcrError; then nothing was checkpointed and the process goes on.
+
+    ``problems`` of the result are handlers that failed after the image was taken.
+    """
+    refuse_inside()
+    deadline = Deadline(wish.deadline_s)
     store = wish.store or Store()
-    with _alone(wish.deadline_s, patient=wish.patient):
+    with _alone(deadline, patient=wish.patient):
+        wish.on_begin()
         helper = _helper(wish.interpreter)
-        try:
-            passage, request = _go_down(wish)
-        except BaseException:
-            helper.close()
-            raise
-        result = _through(helper, passage, request, wish, store)
-        if result.outcome is Outcome.CONTINUE:  # in a restored life `begun` is another life's time
-            result.blocked_ms = (time.monotonic() - begun) * 1000
+        with all_left(deadline, wish.on_wait):
+            try:
+                passage, request = _go_down(wish, deadline)
+            except BaseException:
+                helper.close()
+                raise
+            result = _through(helper, passage, request, wish, store)
+        if result.outcome is Outcome.CONTINUE:  # in a restored life the deadline's clock is another life's
+            result.blocked_ms = deadline.elapsed_s * 1000
     _refill_soon()
     return result
 
@@ -113,7 +127,7 @@ def replace_by(
     patient: bool = True,
 ) -> NoReturn:
     """Replace this process by `entry`; see `restart`."""
-    with _alone(deadline_s, patient=patient):
+    with _alone(Deadline(deadline_s), patient=patient):
         helper = _helper(interpreter)
         passage: Passage | None = None
         try:
@@ -207,21 +221,20 @@ def writing() -> list[CheckpointResult]:
 
 
 @contextlib.contextmanager
-def _alone(deadline_s: float, *, patient: bool) -> Iterator[None]:
+def _alone(deadline: Deadline, *, patient: bool) -> Iterator[None]:
     """One checkpoint or restart at a time, after the one before was written to the end.
 
     A channel that is still open would be a descriptor to outside in the image.
     """
-    deadline = time.monotonic() + deadline_s
     life = _life
-    if not life.lock.acquire(timeout=deadline_s if patient else 0):
+    if not life.lock.acquire(timeout=deadline.left_s if patient else 0):
         raise Busy(
-            f"another checkpoint or restart of this process did not end within {deadline_s:g} s",
+            f"another checkpoint or restart of this process did not end within {deadline.bound_s:g} s",
             hint="wait for it to end and ask again",
         )
     try:
         for earlier in list(life.writing):
-            _wait_for_writing(earlier, deadline - time.monotonic(), deadline_s)
+            _wait_for_writing(earlier, deadline.left_s, deadline.bound_s)
         yield
     finally:
         life.lock.release()
@@ -237,10 +250,10 @@ def _wait_for_writing(earlier: CheckpointResult, left_s: float, deadline_s: floa
         )
 
 
-def _go_down(wish: Wish) -> tuple[Passage, Request]:
+def _go_down(wish: Wish, deadline: Deadline) -> tuple[Passage, Request]:
     request = Request(name=wish.name, origin=wish.origin)
     request.facts["python"] = sys.version.split()[0]
-    return registry.enter(request), request
+    return registry.enter(request, places=ProcessPlaces(), deadline=deadline), request
 
 
 def _through(helper: Helper, passage: Passage, request: Request, wish: Wish, store: Store) -> CheckpointResult:
@@ -258,14 +271,16 @@ def _through(helper: Helper, passage: Passage, request: Request, wish: Wish, sto
         answer = _expect(helper.answer(), "CONTINUE", "DONE", "RESTART")
     except BaseException as error:
         _life.parent = before
-        _cancel(helper)
-        passage.aborted()
+        with uninterrupted():
+            _cancel(helper)
+            passage.aborted()
         if isinstance(error, ChannelClosed):
             raise helper.lost(error) from error
         raise
-    if answer["state"] == "RESTART":
-        return _restarted(helper, passage, answer)
-    return _continued(helper, passage, request, accepted, answer, before)
+    with uninterrupted():
+        if answer["state"] == "RESTART":
+            return _restarted(helper, passage, answer)
+        return _continued(helper, passage, request, accepted, answer, before)
 
 
 def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
@@ -310,7 +325,7 @@ def _continued(
     result.pause_ms = float(answer.get("pause_ms") or 0.0)
     result.size_bytes = int(answer.get("resident_bytes") or 0)
     result.warnings = list(dict.fromkeys([*request.warnings, *answer.get("warnings", ())]))
-    result.told = request.origin == "thread"  # whoever asked from outside hears of a failure there
+    result.told = request.origin in ("thread", "signal")  # whoever asked from outside hears of a failure there
     life = _life
     life.writing.append(result)
     result.problems = passage.continue_()

@@ -106,7 +106,7 @@ def _ask_thread(
     document = {**request, **common, "helper": Interpreter.ours().document()}
     for channel in _channels(target, errand):
         with channel:
-            answer = _converse(channel, document, final, target.pid)
+            answer = _converse(channel, document, final, target.pid, errand.on_warning)
         if answer["state"] != "BUSY":
             return answer
     return None
@@ -135,13 +135,21 @@ def _channels(target: Target, errand: Errand) -> Iterator[Channel]:
         time.sleep(_RETRY_S)  # its socket is closed while an image is taken: there is nothing to wait on
 
 
-def _converse(channel: Channel, request: Mapping[str, Any], final: tuple[str, ...], pid: int) -> dict[str, Any]:
+def _converse(
+    channel: Channel,
+    request: Mapping[str, Any],
+    final: tuple[str, ...],
+    pid: int,
+    on_warning: Callable[[str], None],
+) -> dict[str, Any]:
     heard = False
     try:
         channel.send(request)
         while True:
             answer = channel.receive()  # however long the image takes; a helper that dies ends the connection
             heard = True
+            if answer["state"] == "WAITING":
+                on_warning(f"process {pid} goes on first with {'; '.join(answer['for'])}")
             if answer["state"] == "ERROR":
                 raise from_wire(answer)
             if answer["state"] == "BUSY" or answer["state"] in final:

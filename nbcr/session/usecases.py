@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from nbcr.errors import HandlersFailed
+from nbcr.handlers import DEFAULT_DEADLINE_S
 from nbcr.session import inprocess
-from nbcr.session.inprocess import DEFAULT_DEADLINE_S, Wish
+from nbcr.session.inprocess import Wish
 from nbcr.session.results import CheckpointResult, EntryList, RestartResult
 from nbcr.states import Outcome
 from nbcr.store import Entry, Store
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nbcr.crs import SnapshotSummary
+    from nbcr.handlers.sections import Holder
     from nbcr.session.outside import Target
 
 StoreLike = Store | str | os.PathLike[str] | None
@@ -30,19 +33,40 @@ def checkpoint(
     wait: bool = False,
     deadline_s: float = DEFAULT_DEADLINE_S,
     origin: str = "api",
+    on_wait: Callable[[list[Holder]], None] | None = None,
 ) -> CheckpointResult:
     """Checkpoint this process under `name` (None: the entry's id). Returns twice: see
     `CheckpointResult.outcome`.
 
     The image is written while this life goes on already; `wait` waits for that too. `force` replaces an
-    entry of that name. Raises NbcrError when nothing was checkpointed; a failure of the writing is raised
-    by ``result.wait()``.
+    entry of that name. Critical sections and handlers are waited for until the deadline; `on_wait` hears at once who
+    holds it up (None: the logger ``nbcr`` tells).
+
+    Raises NbcrError when nothing was checkpointed; a failure of the writing is raised by ``result.wait()``. Raises
+    HandlersFailed, in either life, when handlers failed after the image was taken: its ``result`` is what would have
+    been returned.
     """
     wish = Wish(name=name, store=_store(store), replace=force, note=note, origin=origin, deadline_s=deadline_s)
+    if on_wait is not None:
+        wish = replace(wish, on_wait=on_wait)
     result = inprocess.checkpoint(wish)
     if wait and result.outcome is Outcome.CONTINUE:
         result.wait()
+    if result.problems:
+        raise _together(result)
     return result
+
+
+def _together(result: CheckpointResult) -> HandlersFailed:
+    """All failures of handlers after the image was taken, as one group."""
+    errors: list[Exception] = []
+    for problem in result.problems:
+        problem.error.add_note(str(problem))
+        errors.append(problem.error)
+    many = f"{len(errors)} handlers" if len(errors) > 1 else "a handler"
+    group = HandlersFailed(f"{many} failed after the image {result.name!r} was taken ({result.outcome.value})", errors)
+    group.result = result
+    return group
 
 
 def restart(name: str, *, store: StoreLike = None, deadline_s: float = DEFAULT_DEADLINE_S) -> None:

@@ -80,7 +80,7 @@ def test_a_restart_that_fails_gives_the_queue_back_in_order(jupyter: Jupyter) ->
     client = arrive(jupyter)
     first = client.send(
         "time.sleep(.3); p = handler.prepare_restart(); time.sleep(.3); late = handler.late_requests(); "
-        "handler.restart_failed(p); print(len(p['handed']), len(late)); raise RuntimeError('no image')",
+        "handler.aborted(); print(len(p['handed']), len(late)); raise RuntimeError('no image')",
         stop_on_error=False,
     )
     rest = [client.send(f"print({i})") for i in range(4)]
@@ -96,7 +96,7 @@ def test_a_restart_that_fails_in_an_async_cell_gives_the_queue_back_in_order(jup
     client = arrive(jupyter)
     first = client.send(
         "import asyncio; await asyncio.sleep(.3); p = handler.prepare_restart(); "
-        "handler.restart_failed(p); print(len(p['handed']))"
+        "handler.aborted(); print(len(p['handed']))"
     )
     rest = [client.send(f"print({i})") for i in range(5)]
     cells = client.wait(first, *rest)
@@ -107,7 +107,7 @@ def test_requests_both_in_the_image_and_handed_over_run_once_in_order(jupyter: J
     client = arrive(jupyter)
     client.run("ran = []")
     first = client.send(
-        "time.sleep(.3); p = handler.prepare_restart(); handler.restart_failed({}); "
+        "time.sleep(.3); p = handler.prepare_restart(); handler.aborted(); "
         "handler.checkpoint(Request()); restored(cell=p['cell'], handed=p['handed'])"
     )
     # The queue is both handed over and, put back, part of the "image", as in a "Run All" that holds

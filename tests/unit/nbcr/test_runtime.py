@@ -1,24 +1,18 @@
-"""The runtime folder, locks per target, and the checkpoint thread's socket."""
+"""The runtime folder, and locks per target."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from nbcr import runtime
-from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, NotPossible
-from nbcr.handlers import Request, RestartEvent
-from nbcr.handlers.thread import THREAD_NAME, CheckpointThread
 
 
 def test_the_folder_is_made_private(runtime_dir: Path) -> None:
@@ -103,95 +97,6 @@ def test_a_killed_holder_lets_go(runtime_dir: Path) -> None:
             pass
 
 
-# --- the checkpoint thread
-
-
-def echo(connection: socket.socket) -> None:
-    channel = Channel(connection)
-    channel.send({"echo": channel.receive(5)})
-
-
-@pytest.fixture
-def thread(runtime_dir: Path) -> Iterator[CheckpointThread]:
-    thread = CheckpointThread(echo)
-    thread.start()
-    yield thread
-    thread.stop()
-
-
-def ask(message: dict[str, object]) -> dict[str, object]:
-    sock = runtime.connect_to_thread(os.getpid())
-    assert sock is not None
-    with Channel(sock) as channel:
-        channel.send(message)
-        return channel.receive(5)
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def test_it_serves_one_request_after_another(thread: CheckpointThread) -> None:
-    for n in range(3):
-        assert ask({"n": n}) == {"echo": {"n": n}}
-    assert THREAD_NAME in [t.name for t in threading.enumerate()]
-
-
-def test_its_socket_is_the_users_alone(thread: CheckpointThread) -> None:
-    assert thread.path is not None
-    assert thread.path.stat().st_mode & 0o777 == 0o600
-    assert thread.path.parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_no_socket_is_open_while_an_image_is_taken(thread: CheckpointThread) -> None:
-    for end in (thread.continue_, thread.aborted, lambda: thread.restart(RestartEvent(1, {}, 0))):
-        thread.checkpoint(Request())
-        with pytest.raises(runtime.ThreadAway):
-            runtime.connect_to_thread(os.getpid())
-        end()
-        assert ask({"again": 1}) == {"echo": {"again": 1}}
-
-
-def test_a_connection_being_served_is_waited_for(thread: CheckpointThread) -> None:
-    sock = runtime.connect_to_thread(os.getpid())
-    assert sock is not None
-    until(lambda: thread._serving)
-    quiet = threading.Event()
-    waiter = threading.Thread(target=lambda: [thread.checkpoint(Request()), quiet.set()])
-    waiter.start()
-    assert not quiet.wait(0.1)
-    with Channel(sock) as channel:
-        channel.send({"now": 1})
-        channel.receive(5)
-    assert quiet.wait(5)
-    waiter.join()
-    thread.continue_()
-
-
-def test_nonsense_and_hanging_up_harm_nobody(thread: CheckpointThread) -> None:
-    for raw in (b"", b"\x00\x00\x00\x02[]", b"\xff\xff\xff\xff"):
-        sock = runtime.connect_to_thread(os.getpid())
-        assert sock is not None
-        sock.sendall(raw)
-        sock.shutdown(socket.SHUT_WR)
-        with pytest.raises(ChannelClosed):
-            Channel(sock).receive(5)
-        sock.close()
-    assert ask({"fine": 1}) == {"echo": {"fine": 1}}
-
-
-def test_stopping_takes_the_socket_away(runtime_dir: Path) -> None:
-    thread = CheckpointThread(echo)
-    thread.start()
-    thread.stop()
-    assert not thread.alive
-    assert list(runtime_dir.glob("*.sock")) == []
-    assert runtime.connect_to_thread(os.getpid()) is None
-
-
 def test_sockets_of_dead_processes_are_swept(runtime_dir: Path) -> None:
     folder = runtime.runtime_folder()
     (folder / f"{2**22 + 1}.5.sock").touch()
@@ -199,10 +104,3 @@ def test_sockets_of_dead_processes_are_swept(runtime_dir: Path) -> None:
     (folder / "other.txt").touch()
     runtime.sweep()
     assert [p.name for p in folder.iterdir()] == ["other.txt"]
-
-
-def test_it_costs_nothing_while_idle(thread: CheckpointThread) -> None:
-    before = time.process_time()
-    until(lambda: True)
-    threading.Event().wait(0.3)
-    assert time.process_time() - before < 0.05

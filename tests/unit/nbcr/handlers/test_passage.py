@@ -78,11 +78,12 @@ def test_a_failure_on_the_way_down_tells_those_entered_in_reverse() -> None:
     log: list[str] = []
     with pytest.raises(HandlerFailed) as caught:
         some(log, jup="checkpoint").enter(Request())
-    assert log[-3:] == ["jup.aborted", "app1.aborted", "app2.aborted"]
-    assert "wire.checkpoint" not in log
+    assert log == ["app2.checkpoint", "app1.checkpoint", "jup.checkpoint", "app1.aborted", "app2.aborted"]
+    assert caught.value.handler == "Recorder"
+    assert caught.value.phase == "CHECKPOINT"
     text = str(caught.value)
     assert "Recorder" in text
-    assert "test_handlers.py:" in text
+    assert "test_passage.py:" in text
     assert "CHECKPOINT" in text
     assert "jup cannot checkpoint" in text
 
