@@ -22,6 +22,7 @@ from kernel_backend.image.entries import (
     PageRun,
     ProcessEntry,
     SharedMemoryEntry,
+    Span,
     ZombieEntry,
 )
 from kernel_backend.image.writer import ImageWriter, resize
@@ -108,7 +109,7 @@ def capture_processes(capture: Capture) -> None:
     """Everything of every process but descriptors and memory."""
     capture.numbers = inner_numbers(capture.tree)
     for pid, process in capture.tree.processes.items():
-        capture.processes[pid] = _process(process)
+        capture.processes[pid] = _process(process, capture.vma_flags.get(pid, {}))
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
         _ = process.mappings  # read now, sorted out later: that may take longer than a pause should
@@ -126,7 +127,7 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
     return capture.layouts[pid]
 
 
-def _process(process: Process) -> ProcessEntry:
+def _process(process: Process, vma_flags: dict[int, frozenset[str]]) -> ProcessEntry:
     pid, view = process.pid, process.view
     status, place = proc.status(view), proc.stat(pid)
     cwd, cwd_deleted = _cwd(view)
@@ -137,6 +138,8 @@ def _process(process: Process) -> ProcessEntry:
         mm = processes.capture_mm(borrowed, view)
         itimers = timers.capture_itimers(borrowed)
         posix_timers = timers.capture_timers(borrowed, pid)
+        locks = any("lo" in flags for flags in vma_flags.values())
+        lock_future = processes.capture_lock_future(borrowed, view) if locks else 0
     thread_entries[0].pdeathsig = settings["pdeathsig"]
     thread_entries[0].scheduling.timerslack_ns = settings["timerslack"]
     return ProcessEntry(
@@ -149,7 +152,7 @@ def _process(process: Process) -> ProcessEntry:
         dumpable=settings["dumpable"], personality=int(Path(f"/proc/{view}/personality").read_text(), 16),
         subreaper=bool(settings["subreaper"]), thp_disable=bool(settings["thp_disable"]),
         oom_score_adj=int(Path(f"/proc/{pid}/oom_score_adj").read_text()),
-        stopped_by=process.main.group_stop, exit_signal=place.exit_signal,
+        stopped_by=process.main.group_stop, exit_signal=place.exit_signal, lock_future=lock_future,
     )  # fmt: skip
 
 
@@ -216,9 +219,12 @@ def plan_pages(capture: Capture, pid: int, source: int, *, forked: bool) -> tupl
     found = layout(capture, pid)
     held = capture.held.get(pid, []) if forked else []
     only = set(range(len(found.vmas))) - pages.not_forked(found) if held else None
-    runs = pages.place(pages.scan(source, found, only))
+    scanned = pages.scan(source, found, only)
+    runs = pages.place(scanned.runs)
     behind = pages.place([(at, at + len(content)) for at, content in held], pages.total_bytes(runs))
-    capture.processes[pid].pagemap = runs + behind
+    entry = capture.processes[pid]
+    entry.pagemap = runs + behind
+    entry.guards = [Span(start, end - start) for start, end in scanned.guards]
     return runs, behind
 
 

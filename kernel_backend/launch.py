@@ -168,15 +168,20 @@ def _arm(pids: dict[int, int], building: Building) -> None:
 
 
 def _take_workshop_away(building: Building) -> int:
-    """The address of a `syscall` instruction that is left."""
+    """The address of a `syscall` instruction that is left: the vdso's, or one in the program's own code."""
     shop = building.shop
-    gadget = next((_find_call(building.pid, v.start, v.end) for v in building.entry.vmas if v.kind == "vdso"), 0)
+    code = [vma for vma in building.entry.vmas if vma.prot & linux.PROT_EXEC]
+    code.sort(key=lambda vma: vma.kind != "vdso")
+    gadget = next(filter(None, (_find_call(building.pid, vma.start, vma.end) for vma in code)), 0)
     if not gadget:
-        return shop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)  # no vdso in the image: the page stays
+        return shop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)  # the page stays
     stub.step_call(building.leader, gadget, "munmap", shop.address, shop.size)
     return gadget
 
 
 def _find_call(pid: int, start: int, end: int) -> int:
-    at = libc.vm_read(pid, start, end - start).find(arch.SYSCALL_INSTRUCTION)
+    try:
+        at = libc.vm_read(pid, start, end - start).find(arch.SYSCALL_INSTRUCTION)
+    except OSError:  # may not be read, or lies beyond the end of its file
+        return 0
     return start + at if at >= 0 else 0

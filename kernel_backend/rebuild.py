@@ -172,7 +172,7 @@ def become(rebuild: Rebuild, building: Building) -> None:
 def fill(rebuild: Rebuild, building: Building) -> None:
     """Descriptors in, mappings made, contents read."""
     entry, shop = building.entry, building.shop
-    processes.raise_descriptor_limit(shop, building.pid)
+    processes.raise_limits(shop, building.pid)
     own = rebuild.tables.own
     mapped = [_open_mapped(entry, i) for i in range(len(entry.files))]
     shared_keys = sorted({vma.shared for vma in entry.vmas if vma.kind == "shared"})
@@ -193,11 +193,20 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     shop.run(memory.advise_calls(entry))
     shop.run(lazy_pages.map_calls(lazily, moved[-1]))
     pages.fill(shop, at_once, moved[-1])
+    _close_memory(rebuild, building)
+    processes.set_mm(shop, entry.mm)
+
+
+def _close_memory(rebuild: Rebuild, building: Building) -> None:
+    """What is done to mappings when their contents stand."""
+    entry, shop = building.entry, building.shop
     shop.run(memory.protect_calls(entry))
+    if not _run_harmless(shop, memory.lock_calls(entry)):
+        rebuild.tables.warn(f"the memory that process {entry.pid} had locked is not locked: RLIMIT_MEMLOCK is too low")
     calls, arguments = memory.name_calls(entry, shop.data)
     shop.put(arguments)
     _run_harmless(shop, calls)
-    processes.set_mm(shop, entry.mm)
+    shop.run(memory.closing_calls(entry))
 
 
 def _open_mapped(entry: ProcessEntry, index: int) -> int:
@@ -217,13 +226,13 @@ def _hand_over(building: Building, ours: list[int]) -> list[int]:
     return moved
 
 
-def _run_harmless(shop: Workshop, calls: Sequence[Call]) -> None:
-    """Calls whose failure loses nothing."""
-    for call in calls:
-        try:
-            shop.run([call])
-        except OSError:
-            return
+def _run_harmless(shop: Workshop, calls: Sequence[Call]) -> bool:
+    """Calls whose failure loses little; whether all were made."""
+    try:
+        shop.run(calls)
+    except OSError:
+        return False
+    return True
 
 
 def place_descriptors(building: Building) -> None:
@@ -242,6 +251,8 @@ def settle(rebuild: Rebuild, building: Building) -> None:
     _run_with(shop, signals.flush_calls(shop.data))
     _run_with(shop, signals.action_calls(entry, shop.data))
     shop.run(processes.prctl_calls(entry))
+    if entry.lock_future and not _run_harmless(shop, [Call("mlockall", entry.lock_future)]):
+        rebuild.tables.warn(f"what process {entry.pid} maps from now on will not be locked: it may not lock memory")
 
 
 def _run_with(shop: Workshop, prepared: tuple[list[Call], bytes]) -> None:

@@ -61,6 +61,7 @@ PROT_WRITE = 2
 PROT_EXEC = 4
 MAP_SHARED = 0x01
 MAP_PRIVATE = 0x02
+MAP_DROPPABLE = 0x08  # instead of the two (OS kernel 6.11)
 MAP_FIXED = 0x10
 MAP_ANONYMOUS = 0x20
 MAP_GROWSDOWN = 0x100
@@ -84,6 +85,9 @@ MADV_HUGEPAGE = 14
 MADV_NOHUGEPAGE = 15
 MADV_DONTDUMP = 16
 MADV_WIPEONFORK = 18
+MADV_GUARD_INSTALL = 102  # OS kernel 6.13
+MLOCK_ONFAULT = 1
+MCL_FUTURE, MCL_ONFAULT = 2, 4
 
 # --- prctl(2) -----------------------------------------------------------------------------------------------------
 PR_SET_PDEATHSIG = 1
@@ -124,6 +128,7 @@ PAGE_IS_PRESENT = 1 << 3
 PAGE_IS_SWAPPED = 1 << 4
 PAGE_IS_PFNZERO = 1 << 5
 PAGE_IS_HUGE = 1 << 6
+PAGE_IS_GUARD = 1 << 8  # OS kernel 6.15
 
 # Bits of a /proc/PID/pagemap word (Documentation/admin-guide/mm/pagemap.rst)
 PM_PRESENT = 1 << 63

@@ -148,25 +148,26 @@ _PAGE_REGION = struct.Struct("<3Q")
 
 
 def pagemap_scan(
-    pagemap_fd: int, start: int, end: int, *, mask: int, inverted: int = 0, any_of: int = 0
-) -> list[tuple[int, int]]:
-    """Runs [start, end) of pages whose categories match (PAGEMAP_SCAN, pagemap.rst)."""
+    pagemap_fd: int, start: int, end: int, *, mask: int, inverted: int = 0, any_of: int = 0, told: int = 0
+) -> list[tuple[int, int, int]]:
+    """Runs [start, end, categories) of pages that match (PAGEMAP_SCAN, pagemap.rst); of categories, those in `told`."""
     rows = 4096
     vector = (ctypes.c_char * (rows * _PAGE_REGION.size))()
-    runs: list[tuple[int, int]] = []
+    runs: list[tuple[int, int, int]] = []
     while start < end:
         arg = _PmScanArg()
         arg.size = ctypes.sizeof(arg)
         arg.start, arg.end = start, end
         arg.vec, arg.vec_len = ctypes.addressof(vector), rows
         arg.category_mask, arg.category_inverted, arg.category_anyof_mask = mask, inverted, any_of
-        arg.return_mask = linux.PAGE_IS_PRESENT
+        arg.return_mask = told or linux.PAGE_IS_PRESENT
         count = fcntl.ioctl(pagemap_fd, linux.PAGEMAP_SCAN, arg)
-        for low, high, _ in _PAGE_REGION.iter_unpack(vector.raw[: count * _PAGE_REGION.size]):
-            if runs and runs[-1][1] == low:
-                runs[-1] = (runs[-1][0], high)
+        for low, high, categories in _PAGE_REGION.iter_unpack(vector.raw[: count * _PAGE_REGION.size]):
+            categories &= told
+            if runs and runs[-1][1:] == (low, categories):
+                runs[-1] = (runs[-1][0], high, categories)
             else:
-                runs.append((low, high))
+                runs.append((low, high, categories))
         start = arg.walk_end
     return runs
 

@@ -5,8 +5,10 @@ description refers to another (the other end of a connection, what an epoll watc
 """
 
 import os
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 OTHER_INSIDE = "inside"  # the other end belongs to the image
 OTHER_CLOSED = "closed"  # nobody had the other end
@@ -25,6 +27,14 @@ def pack_path(path: str) -> str:
 def unpack_path(text: str) -> str:
     """What pack_path was given."""
     return os.fsdecode(bytes.fromhex(text[1:])) if text.startswith("\0") else text
+
+
+class PageRun(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """`length` bytes at `address` (of memory, or inside a file) that stand at `offset` of a file of the image."""
+
+    address: Annotated[int, Meta(ge=0)]
+    length: int
+    offset: int
 
 
 class _Base(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -72,6 +82,7 @@ class RegularFile(_Base, tag="file"):
     deleted: bool = False
     unlinked: str = ""  # pack_path: the name it was opened by and has lost, while `path` is another one
     content: str = ""  # file name in the image folder
+    content_runs: list[PageRun] = []  # where its parts belong
     shared: str = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
     flock: int = 0  # LOCK_SH or LOCK_EX; 0: none
     ranges: list[RangeLock] = []
@@ -90,6 +101,7 @@ class MemoryFile(_Base, tag="memfd"):
     seals: int = 0
     huge_page_size: int = 0  # bytes; 0: ordinary pages
     content: str = ""  # file name in the image folder
+    content_runs: list[PageRun] = []  # where its parts belong
     shared: str = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
     flock: int = 0
     ranges: list[RangeLock] = []

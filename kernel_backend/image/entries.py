@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from kernel_backend.image.descriptions import Description
+from kernel_backend.image.descriptions import PageRun as PageRun
 
 Address = Annotated[int, Meta(ge=0)]
 Pid = Annotated[int, Meta(ge=0, le=2**22)]
@@ -47,16 +48,18 @@ class VmaEntry(Entry):
     hugetlb: bool = False
     huge_page_bytes: int = 0  # with hugetlb
     locked: bool = False
+    lock_on_fault: bool = False  # locked, page by page as each is touched
+    sealed: bool = False
+    droppable: bool = False
     advice: list[int] = []  # MADV_ values in force
     name: str = ""  # PR_SET_VMA_ANON_NAME
 
 
-class PageRun(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
-    """`length` bytes at `address`, stored at `offset` of the process's pages file; all page-aligned."""
+class Span(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """`length` bytes at `address`; both page-aligned."""
 
     address: Address
     length: int
-    offset: int
 
 
 class MmEntry(Entry):
@@ -184,6 +187,8 @@ class ProcessEntry(Entry):
     stopped_by: int = 0  # job-control signal, 0 when running
     exit_signal: int = 17
     cwd_deleted: bool = False  # the folder had been removed; `cwd` is where it stood
+    guards: list[Span] = []  # where touching is a fault (MADV_GUARD_INSTALL)
+    lock_future: int = 0  # MCL_ flags in force for mappings to come
 
 
 class ZombieEntry(Entry):

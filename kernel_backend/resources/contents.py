@@ -12,13 +12,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from kernel_backend.abi.linux import PAGE_SIZE
 from kernel_backend.errors import ImageCorrupt, NoRoom
 from kernel_backend.host import proc
-from kernel_backend.image.descriptions import MemoryFile, RegularFile
+from kernel_backend.image.descriptions import MemoryFile, PageRun, RegularFile
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables, open_flags
-from kernel_backend.resources.shared_memory import key_of_stat
+from kernel_backend.resources.shared_memory import copy_part, fill, key_of_stat, save_descriptor
 
-_COPY_BYTES = 4 << 20
 _NAME = re.compile(r"content-\d+\.img")
 
 
@@ -43,55 +43,43 @@ def memory_key(look: Look, tables: CaptureTables) -> str:
     return key if key in _mapped_keys(tables) else ""
 
 
-def save(look: Look, tables: CaptureTables) -> str:
-    """Copy a file's bytes, holes kept, into the image folder; the file's name there. Raises NoRoom."""
-    saved: dict[tuple[int, int], str] = tables.cache.setdefault("saved contents", {})
+def save(look: Look, entry: RegularFile | MemoryFile, tables: CaptureTables) -> None:
+    """Copy a file's bytes, packed, into the image folder, once for all its descriptions. Raises NoRoom."""
+    saved: dict[tuple[int, int], tuple[str, list[PageRun]]] = tables.cache.setdefault("saved contents", {})
     if look.inode not in saved:
         name = f"content-{len(saved)}.img"
         _check_room(look, tables.folder)
         target = os.open(tables.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            _copy(look, target, tables)
+            saved[look.inode] = name, _copy(look, target, tables)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoRoom(f"no room to save {look.link}, which {look.holder} has open") from error
             raise
         finally:
             os.close(target)
-        saved[look.inode] = name
-    return saved[look.inode]
+    entry.content, entry.content_runs = saved[look.inode]
 
 
-def _copy(look: Look, target: int, tables: CaptureTables) -> None:
+def _copy(look: Look, target: int, tables: CaptureTables) -> list[PageRun]:
     """Copy by a descriptor of our own, or, where this user may not open the file, by the process's own."""
     try:
-        source = os.open(f"/proc/self/fd/{look.own}", os.O_RDONLY | os.O_CLOEXEC)  # an offset of our own
+        return save_descriptor(look.own, target)
     except PermissionError:
         if look.flags & os.O_ACCMODE != os.O_WRONLY:
-            _copy_in_order(look.own, target)
-            return
-        os.ftruncate(target, look.stat.st_size)
-        tables.warnings.append(
-            f"{look.holder} writes to the deleted file {look.link}, which this user may not read: "
-            "what it wrote until now is not in the image"
-        )
-        return
-    try:
-        copy_sparse(source, target)
-    finally:
-        os.close(source)
+            return _copy_all(look.own, target)
+    tables.warnings.append(
+        f"{look.holder} writes to the deleted file {look.link}, which this user may not read: "
+        "what it wrote until now is not in the image"
+    )
+    return []
 
 
-def _copy_in_order(source: int, target: int) -> None:
-    """Copy without moving the offset of `source`, which is the process's own."""
-    size, at = os.fstat(source).st_size, 0
-    while at < size:
-        data = os.pread(source, 1 << 20, at)
-        if not data:
-            break
-        os.pwrite(target, data, at)
-        at += len(data)
-    os.ftruncate(target, size)
+def _copy_all(source: int, target: int) -> list[PageRun]:
+    """Copy without moving the offset of `source`, which is the process's own: so without finding holes."""
+    pages = -(-os.fstat(source).st_size // PAGE_SIZE)
+    copy_part(source, 0, target, 0, pages * PAGE_SIZE)
+    return [PageRun(0, pages * PAGE_SIZE, 0)] if pages else []
 
 
 def _check_room(look: Look, folder: Path) -> None:
@@ -102,25 +90,6 @@ def _check_room(look: Look, folder: Path) -> None:
             f"{look.holder} has the deleted file {look.link} of {needed} bytes open; the image's disk has {free} left",
             needed=needed, free=free,
         )  # fmt: skip
-
-
-def copy_sparse(source: int, target: int) -> None:
-    """Copy a whole file from its beginning, keeping its holes."""
-    size, at = os.fstat(source).st_size, 0
-    os.ftruncate(target, size)
-    while at < size:
-        try:
-            at = os.lseek(source, at, os.SEEK_DATA)
-            end = os.lseek(source, at, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole is left
-                return
-            raise
-        while at < end:
-            data = os.pread(source, min(_COPY_BYTES, end - at), at)
-            if not data:
-                return
-            at += os.pwrite(target, data, at)
 
 
 def made_object(entry: RegularFile | MemoryFile, tables: RebuildTables, make: Callable[[], int]) -> int:
@@ -134,19 +103,17 @@ def made_object(entry: RegularFile | MemoryFile, tables: RebuildTables, make: Ca
         objects[key] = fd
         tables.to_close.append(fd)
         if entry.content:
-            fill(fd, entry.content, tables.folder)
+            _fill(fd, entry, tables.folder)
     return objects[key]
 
 
-def fill(fd: int, name: str, folder: Path) -> None:
+def _fill(fd: int, entry: RegularFile | MemoryFile, folder: Path) -> None:
     """Write a saved content back."""
-    if not _NAME.fullmatch(name):
-        raise ImageCorrupt(f"the image names a content file {name!r}", name=name)
-    source = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        copy_sparse(source, fd)
-    finally:
-        os.close(source)
+    if not _NAME.fullmatch(entry.content):
+        raise ImageCorrupt(f"the image names a content file {entry.content!r}", name=entry.content)
+    huge = isinstance(entry, MemoryFile) and entry.huge_page_size > 0
+    os.ftruncate(fd, entry.size)
+    fill(fd, folder / entry.content, entry.content_runs, entry.size, huge=huge)
 
 
 def reopen(fd: int, flags: int) -> int:

@@ -158,7 +158,7 @@ def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None
             f"{look.holder}: {look.link} has another name which was not found; a restored process gets a copy of it"
         )
     if not entry.shared:
-        entry.content = contents.save(look, tables)
+        contents.save(look, entry, tables)
 
 
 # --- rebuild ----------------------------------------------------------------------------------------------------------

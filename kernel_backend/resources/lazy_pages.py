@@ -62,7 +62,7 @@ def _all_blocks(entry: ProcessEntry, pages_fd: int) -> Iterator[tuple[int, int]]
 
 
 def _usable(vma: VmaEntry) -> bool:
-    ordinary = vma.kind == "anon" and vma.private and not (vma.growsdown or vma.hugetlb or vma.locked)
+    ordinary = vma.kind == "anon" and vma.private and not (vma.growsdown or vma.hugetlb or vma.locked or vma.droppable)
     return ordinary and vma.prot == linux.PROT_READ | linux.PROT_WRITE
 
 

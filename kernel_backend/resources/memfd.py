@@ -40,7 +40,7 @@ class MemoryFileKind(Kind):
             shared=contents.memory_key(look, tables),
         )
         if not entry.shared:
-            entry.content = contents.save(look, tables)
+            contents.save(look, entry, tables)
         locks.capture_locks(look, entry)
         return entry
 

@@ -57,9 +57,12 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
     vma = VmaEntry(
         start=mapping.start, end=mapping.end, prot=_prot(mapping.perms), kind="anon", private=not mapping.shared,
         growsdown="gd" in mapping.flags or mapping.path == "[stack]", noreserve="nr" in mapping.flags,
-        hugetlb="ht" in mapping.flags, locked="lo" in mapping.flags,
+        hugetlb="ht" in mapping.flags, locked="lo" in mapping.flags, lock_on_fault="lf" in mapping.flags,
+        sealed="sl" in mapping.flags, droppable="dp" in mapping.flags,
         advice=[value for flag, value in _ADVICE.items() if flag in mapping.flags],
     )  # fmt: skip
+    if vma.droppable:
+        vma.advice = []  # what its kind brings along by itself
     if vma.hugetlb:
         vma.huge_page_bytes = proc.page_bytes(pid, mapping.start)
     if mapping.path in KERNEL_AREAS:
@@ -225,6 +228,8 @@ def _map_call(vma: VmaEntry, sources: Sources) -> Call:
     else:
         fd = sources.shared[vma.shared]
     flags |= linux.MAP_NORESERVE if vma.noreserve else 0
+    if vma.droppable:
+        flags = linux.MAP_FIXED_NOREPLACE | linux.MAP_ANONYMOUS | linux.MAP_DROPPABLE
     if vma.hugetlb and vma.kind == "anon":
         flags |= linux.MAP_HUGETLB | linux.huge_page_flag(vma.huge_page_bytes)
     return Call("mmap", vma.start, vma.end - vma.start, prot, flags, fd, vma.offset)
@@ -242,7 +247,7 @@ def advise_calls(entry: ProcessEntry) -> list[Call]:
 
 
 def protect_calls(entry: ProcessEntry) -> list[Call]:
-    """Final protections, late advice and locks."""
+    """Final protections and late advice."""
     calls = []
     for vma in entry.vmas:
         size = vma.end - vma.start
@@ -252,9 +257,22 @@ def protect_calls(entry: ProcessEntry) -> list[Call]:
             calls.append(Call("mprotect", vma.start, size, vma.prot))
         late = [v for v in vma.advice if v not in (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)]
         calls += [Call("madvise", vma.start, size, value) for value in late]
-        if vma.locked:
-            calls.append(Call("mlock2", vma.start, size, 0))
     return calls
+
+
+def lock_calls(entry: ProcessEntry) -> list[Call]:
+    """Locks (mlock(2)), which a limit may forbid."""
+    return [
+        Call("mlock2", vma.start, vma.end - vma.start, linux.MLOCK_ONFAULT if vma.lock_on_fault else 0)
+        for vma in entry.vmas
+        if vma.locked and vma.kind not in ("vdso", "vvar")
+    ]
+
+
+def closing_calls(entry: ProcessEntry) -> list[Call]:
+    """What forbids further work on a mapping: guard regions, then seals."""
+    guards = [Call("madvise", span.address, span.length, linux.MADV_GUARD_INSTALL) for span in entry.guards]
+    return guards + [Call("mseal", vma.start, vma.end - vma.start, 0) for vma in entry.vmas if vma.sealed]
 
 
 def name_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:

@@ -14,6 +14,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -41,20 +42,28 @@ def pages_name(pid: int) -> str:
 # --- which pages ------------------------------------------------------------------------------------------------------
 
 
-def scan(pid: int, layout: Layout, only: set[int] | None = None) -> list[tuple[int, int]]:
-    """Runs [start, end) of private pages that must be saved, by address; `pid` may be the process or its twin.
+class Scan(NamedTuple):
+    """What the page tables of a process say: ranges [start, end) by address."""
 
-    `only`: indices of the mappings to look at, all unless given.
+    runs: list[tuple[int, int]]  # private pages that must be saved
+    guards: list[tuple[int, int]]  # where touching is a fault (MADV_GUARD_INSTALL)
+
+
+def scan(pid: int, layout: Layout, only: set[int] | None = None) -> Scan:
+    """Look through the page tables of `pid`, which may be the process or its twin.
+
+    `only`: indices of the mappings whose pages are wanted, all unless given.
     """
     fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        populated = _populated(fd, layout)
+        populated, guards = _populated(fd, layout)
     finally:
         os.close(fd)
     runs: list[tuple[int, int]] = []
     starts = [start for start, _ in populated]
     for index, vma in enumerate(layout.vmas):
-        if not vma.private or vma.kind in ("vdso", "vvar") or (only is not None and index not in only):
+        unwanted = not vma.private or vma.droppable or vma.kind in ("vdso", "vvar")
+        if unwanted or (only is not None and index not in only):
             continue
         if index in layout.whole:
             runs.append((vma.start, vma.end))
@@ -65,19 +74,23 @@ def scan(pid: int, layout: Layout, only: set[int] | None = None) -> list[tuple[i
             if low < high:
                 runs.append((low, high))
             at += 1
-    return runs
+    return Scan(runs, guards)
 
 
-def _populated(fd: int, layout: Layout) -> list[tuple[int, int]]:
-    """Runs of pages that are the process's own: in memory or swapped, not the zero page, not the file's."""
+def _populated(fd: int, layout: Layout) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Runs of pages that are the process's own (in memory or swapped, not the zero page, not the file's); guards."""
     unwanted = linux.PAGE_IS_PFNZERO | linux.PAGE_IS_FILE
     kept = linux.PAGE_IS_PRESENT | linux.PAGE_IS_SWAPPED
-    try:
-        return libc.pagemap_scan(fd, 0, linux.TASK_SIZE, mask=unwanted, inverted=unwanted, any_of=kept)
-    except OSError as error:
-        if error.errno not in (errno.ENOTTY, errno.EINVAL):
-            raise
-    return list(_populated_by_words(fd, layout))
+    for told in (linux.PAGE_IS_GUARD, 0):  # before OS kernel 6.15 there is no such category
+        try:
+            found = libc.pagemap_scan(fd, 0, linux.TASK_SIZE, mask=unwanted, inverted=unwanted, any_of=kept, told=told)
+        except OSError as error:
+            if error.errno not in (errno.ENOTTY, errno.EINVAL):
+                raise
+            continue
+        pages = [(low, high) for low, high, categories in found if not categories]
+        return pages, [(low, high) for low, high, categories in found if categories]
+    return list(_populated_by_words(fd, layout)), []
 
 
 def _populated_by_words(fd: int, layout: Layout) -> Iterator[tuple[int, int]]:
@@ -107,7 +120,7 @@ def not_forked(layout: Layout) -> set[int]:
 
 def read_not_forked(pid: int, layout: Layout) -> list[tuple[int, bytes]]:
     """(address, content) of what only the original can show; read while it is stopped."""
-    runs = scan(pid, layout, not_forked(layout))
+    runs, _ = scan(pid, layout, not_forked(layout))
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         return [(start, os.pread(memory.fileno(), end - start, start)) for start, end in runs]
 

@@ -14,7 +14,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import proc
 from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry
-from kernel_backend.tracee.inject import Borrowed, Call, Workshop
+from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
 from kernel_backend.tracee.process import Process
 
 _CAP_VERSION_3 = 0x20080522
@@ -78,6 +78,21 @@ def capture_prctl(borrowed: Borrowed) -> dict[str, int]:
         "keepcaps": borrowed.call("prctl", linux.PR_GET_KEEPCAPS),
         "timerslack": borrowed.call("prctl", linux.PR_GET_TIMERSLACK),
     }
+
+
+def capture_lock_future(borrowed: Borrowed, pid: int) -> int:
+    """Whether new mappings are locked (mlockall(2), MCL_FUTURE), which only a new mapping shows: MCL_ flags."""
+    before = proc.status(pid)["VmLck"]
+    flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
+    at = borrowed.call("mmap", 0, linux.PAGE_SIZE, linux.PROT_READ | linux.PROT_WRITE, flags, WORD, 0)
+    try:
+        if proc.status(pid)["VmLck"] == before:
+            return 0
+        borrowed.call("mincore", at, linux.PAGE_SIZE, borrowed.data)
+        at_once = borrowed.get(1) != b"\0"
+        return linux.MCL_FUTURE | (0 if at_once else linux.MCL_ONFAULT)
+    finally:
+        borrowed.call("munmap", at, linux.PAGE_SIZE)
 
 
 def check_seccomp(pid: int, status: dict[str, str]) -> None:
@@ -253,10 +268,12 @@ def apply_limits(workshop: Workshop, limits: list[tuple[int, int]], pid: int) ->
     return warnings
 
 
-def raise_descriptor_limit(workshop: Workshop, pid: int) -> None:
-    """Let a process hold as many descriptors as it ever may, until its own limits are restored."""
-    _, hard = capture_limits(pid)[resource.RLIMIT_NOFILE]
-    workshop.call("prlimit64", 0, resource.RLIMIT_NOFILE, workshop.put(struct.pack("<QQ", hard, hard)), 0)
+def raise_limits(workshop: Workshop, pid: int) -> None:
+    """Let a process hold as many descriptors, and lock as much memory, as it ever may, until it has its own limits."""
+    present = capture_limits(pid)
+    for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK):
+        hard = present[which][1]
+        workshop.call("prlimit64", 0, which, workshop.put(struct.pack("<QQ", hard, hard)), 0)
 
 
 def apply_oom_score(pid: int, value: int) -> list[str]:

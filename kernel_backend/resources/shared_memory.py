@@ -13,7 +13,7 @@ import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,27 +108,39 @@ def _seals(fd: int) -> int:
 def save_descriptor(fd: int, out: int) -> list[PageRun]:
     """Copy the parts of a file that hold data to `out`, packed; where each belongs."""
     runs: list[PageRun] = []
-    size, at, to = os.fstat(fd).st_size, 0, 0
+    to = 0
     source = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # an offset of our own
     try:
-        while at < size:
-            try:
-                start = os.lseek(source, at, os.SEEK_DATA) & ~(linux.PAGE_SIZE - 1)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    break
-                raise
-            end = os.lseek(source, start, os.SEEK_HOLE)
-            length = -(-(end - start) // linux.PAGE_SIZE) * linux.PAGE_SIZE
-            _copy_file(source, start, out, to, length)
+        for start, end in _data(source):
+            length = _pages(end - start)
+            copy_part(source, start, out, to, length)
             runs.append(PageRun(start, length, to))
-            at, to = end, to + length
+            to += length
     finally:
         os.close(source)
     return runs
 
 
-def _copy_file(source: int, start: int, out: int, to: int, length: int) -> None:
+def _pages(size: int) -> int:
+    return -(-size // linux.PAGE_SIZE) * linux.PAGE_SIZE
+
+
+def _data(source: int) -> Iterator[tuple[int, int]]:
+    """[start, end) of what is no hole."""
+    size, at = os.fstat(source).st_size, 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA) & ~(linux.PAGE_SIZE - 1)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        at = os.lseek(source, start, os.SEEK_HOLE)
+        yield start, at
+
+
+def copy_part(source: int, start: int, out: int, to: int, length: int) -> None:
+    """Copy `length` bytes, which may reach beyond the end of `source`: what is missing there is zeros."""
     done = 0
     while done < length:
         data = os.pread(source, min(_COPY_BYTES, length - done), start + done)
@@ -205,7 +217,7 @@ def refill(fd: int, entry: SharedMemoryEntry, folder: Path) -> None:
     """Give an object the image's size and contents."""
     os.ftruncate(fd, 0)
     os.ftruncate(fd, entry.size)
-    fill(fd, entry, folder)
+    fill(fd, folder / entry.pages, entry.runs, entry.size, huge=entry.huge_page_bytes > 0)
 
 
 def _memfd(entry: SharedMemoryEntry) -> int:
@@ -243,25 +255,28 @@ def _check_room(fd: int, entry: SharedMemoryEntry) -> None:
         )  # fmt: skip
 
 
-def fill(fd: int, entry: SharedMemoryEntry, folder: Path) -> None:
-    """Write the saved parts to their places; huge pages take no write(2)."""
-    if entry.huge_page_bytes:
-        with mmap.mmap(fd, entry.size) as whole:
-            _fill(entry, folder, lambda data, at: whole.__setitem__(slice(at, at + len(data)), data))
+def fill(fd: int, saved: Path, runs: list[PageRun], size: int, *, huge: bool) -> None:
+    """Write saved parts to their places in an object of `size` bytes; huge pages take no write(2)."""
+    if huge and runs:
+        with mmap.mmap(fd, size) as whole:
+            _fill(saved, runs, size, lambda data, at: whole.__setitem__(slice(at, at + len(data)), data))
     else:
-        _fill(entry, folder, lambda data, at: os.pwrite(fd, data, at))
+        _fill(saved, runs, size, lambda data, at: os.pwrite(fd, data, at))
 
 
-def _fill(entry: SharedMemoryEntry, folder: Path, write: Callable[[bytes, int], object]) -> None:
-    with (folder / entry.pages).open("rb", buffering=0) as source:
-        for run in entry.runs:
+def _fill(saved: Path, runs: list[PageRun], size: int, write: Callable[[bytes, int], object]) -> None:
+    source = os.open(saved, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        for run in runs:
             done = 0
             while done < run.length:
-                data = os.pread(source.fileno(), min(_COPY_BYTES, run.length - done), run.offset + done)
+                data = os.pread(source, min(_COPY_BYTES, run.length - done), run.offset + done)
                 if not data:
-                    raise EOFError(f"{entry.pages} ends too early")
-                write(data[: max(0, entry.size - run.address - done)], run.address + done)
+                    raise EOFError(f"{saved} ends too early")
+                write(data[: max(0, size - run.address - done)], run.address + done)
                 done += len(data)
+    finally:
+        os.close(source)
 
 
 def add_seals(fd: int, entry: SharedMemoryEntry) -> None:

@@ -1,0 +1,48 @@
+/* Guard regions (MADV_GUARD_INSTALL): touching one is a fault, its neighbours keep their content. */
+#include "../subject.h"
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
+#define PAGE 4096
+
+static sigjmp_buf back;
+static char *area;
+
+static void fault(int number)
+{
+    (void)number;
+    siglongjmp(back, 1);
+}
+
+static bool faults(volatile char *at)
+{
+    if (sigsetjmp(back, 1))
+        return true;
+    (void)*at;
+    return false;
+}
+
+static void spoil(void) { madvise(area, 8 * PAGE, MADV_GUARD_REMOVE); }
+
+int main(int argc, char **argv)
+{
+    subject_begin(argc, argv);
+    struct sigaction act = {.sa_handler = fault};
+    MUST(sigaction(SIGSEGV, &act, NULL));
+    area = MUST_MAP(mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    subject_fill(area, 8 * PAGE, 1);
+    if (madvise(area + 2 * PAGE, 3 * PAGE, MADV_GUARD_INSTALL))
+        subject_skip("MADV_GUARD_INSTALL (OS kernel 6.13)");
+    EXPECT(faults(area + 2 * PAGE), "setting up");
+    subject_wait(spoil);
+    EXPECT_FILLED(area, 2 * PAGE, 1, "before the guard");
+    EXPECT_FILLED(area + 5 * PAGE, 3 * PAGE, 1 + 5 * PAGE / 8, "behind the guard");
+    for (int i = 2; i < 5; i++)
+        EXPECT(faults(area + i * PAGE), "guard page %d can be touched", i);
+    subject_pass();
+}
