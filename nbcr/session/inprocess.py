@@ -91,8 +91,8 @@ def checkpoint(wish: Wish) -> CheckpointResult:
     store = wish.store or Store()
     with _alone(deadline, patient=wish.patient):
         wish.on_begin()
-        helper = _helper(wish.interpreter)
         with all_left(deadline, wish.on_wait):
+            helper = _helper(wish.interpreter)
             try:
                 passage, request = _go_down(wish, deadline)
             except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ class Stage:
 
     def start(self, program: str, *argv: str | int, **options: Any) -> subprocess.Popen[bytes]:
         """Run a program with the log as its first argument; stdout and stderr go to the file ``out``."""
-        self.log.touch()
-        self.user.give(self.log)
+        for file in (self.log, self.folder / "out"):
+            file.touch()
+            self.user.give(file)
         words = [sys.executable, str(PROGRAMS / program), str(self.log), *map(str, argv)]
         with (self.folder / "out").open("ab") as out:
             return self.processes.start(
@@ -70,3 +72,21 @@ def stage(
     user.give(run)
     places = {"NBCR_STORE": str(folder / "store"), "XDG_RUNTIME_DIR": str(run), "PYTHONPATH": str(CHECKOUT)}
     return Stage(user, folder, processes, user.environ(places))
+
+
+def until(
+    stage: Stage,
+    key: str,
+    program: subprocess.Popen[bytes] | None = None,
+    times: int = 1,
+    timeout_s: float = 60.0,
+) -> dict[str, Any]:
+    """The line of the log with `key` in it, once there are so many."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = [line for line in stage.lines() if key in line]
+        if len(found) >= times:
+            return found[times - 1]
+        assert program is None or program.poll() is None, stage.output()
+        assert time.monotonic() < deadline, json.dumps(stage.lines()) + stage.output()
+        time.sleep(0.01)

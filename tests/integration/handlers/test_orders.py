@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.handlers.conftest import Stage
+from tests.integration.handlers.conftest import Stage, until
 
 LAYERS = ("APPLICATION", "MPI", "TRANSPORT")  # top to bottom
 PER_ROUND_S = 6.0
@@ -85,17 +84,3 @@ def test_checkpoints_asked_for_by_signal_are_taken(stage: Stage) -> None:
     program.send_signal(signal.SIGTERM)
     assert program.wait(30) == -signal.SIGTERM, stage.output()
     assert [line["outcome"] for line in stage.lines() if "outcome" in line] == ["CONTINUE"] * 3
-
-
-def until(stage: Stage, key: str, program: Any, times: int = 1, timeout_s: float = 60.0) -> dict[str, Any]:
-    """The line of the log with `key` in it, once there are so many."""
-    import time
-
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = [line for line in stage.lines() if key in line]
-        if len(found) >= times:
-            return found[times - 1]
-        assert program.poll() is None, stage.output()
-        assert time.monotonic() < deadline, json.dumps(stage.lines()) + stage.output()
-        time.sleep(0.01)
