@@ -83,8 +83,8 @@ def find() -> Program:
 def _path() -> str:
     named = os.environ.get(_VARIABLE)
     if named:
-        if not (Path(named).is_file() and os.access(named, os.X_OK)):
-            raise NotPossible(f"{_VARIABLE} names {named}, which is no program", hint=_HINT)
+        if shutil.which(named) is None:
+            raise NotPossible(f"{_VARIABLE} names {named}, which is no program that we may run", hint=_HINT)
         return named
     folders = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
     found = shutil.which("criu", path=folders)

@@ -156,6 +156,14 @@ def test_the_engine_is_used_by_components_only() -> None:
     report(broken, "kernel_backend is imported by nbcr/crs (and the helper process) only")
 
 
+def test_components_are_known_by_their_interface_only() -> None:
+    """Not even the registry imports one: it loads them by name, when it is their turn."""
+    face = {"__init__", "base", "registry"}
+    modules = [f"nbcr.crs.{path.stem}" for path in (CHECKOUT / "nbcr" / "crs").glob("*.py") if path.stem not in face]
+    outsiders = [found for found in USERS if not of(found.importer, *modules)]
+    report([found for found in outsiders if of(found.imported, *modules)], "session → nbcr.crs, never a component")
+
+
 @pytest.mark.parametrize("pickler", "pickle cloudpickle dill marshal shelve".split())
 def test_the_store_sees_bytes(pickler: str) -> None:
     broken = [found for found in USERS if of(found.importer, "nbcr.store") and found.within(pickler)]
