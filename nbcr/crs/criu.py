@@ -6,6 +6,7 @@ is written; they come back fresh and with their old pids only; and CRIU decides 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shutil
@@ -254,7 +255,9 @@ def _given(record: Record, options: RestartOptions, stack: ExitStack) -> tuple[l
         elif ours < 0:
             ours = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             stack.callback(os.close, ours)
-        given.append((ours, other.key))
+        beyond = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 3)  # criu's own standard streams are others than ours
+        stack.callback(os.close, beyond)
+        given.append((beyond, other.key))
     return given, warnings
 
 

@@ -21,7 +21,7 @@ _ANSWER_TIMEOUT_S = 10.0
 _HINT = f"install CRIU {OLDEST[0]}.{OLDEST[1]} or newer, or name its program by {_VARIABLE}"
 _SHIELDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP, signal.SIGTTOU)
 _LOG = "criu.log"
-_LINES_TOLD = 3
+_LINES_TOLD = 5  # the cause is often followed by what it caused
 # What every failure ends with, and what containers always get: neither is ever the reason.
 _NOISE = re.compile(r"(Dumping|Restoring) FAILED|RLIMIT_NOFILE|Killing processes because of failure")
 _LOG_LINE = re.compile(r"^(?:\(\d+\.\d+\)\s+)?(?:pie: )?(?:\s*\d+: )?Error \([^)]*\):\s*(.*)$")

@@ -142,3 +142,20 @@ def test_the_session_layer_knows_the_interface_only(
     assert result.wait is not None
     os.kill(result.pid, signal.SIGKILL)
     assert result.wait() == -signal.SIGKILL
+
+
+@pytest.mark.keeps_memory
+def test_a_command_lends_its_standard_streams(chosen: Component, store: Store, processes: ProcessTracker) -> None:
+    pipe = subprocess.PIPE
+    shell = processes.start(["sh", "-c", "read word; read word; echo $word; exit 7"], stdin=pipe, stdout=pipe)
+    assert shell.stdin is not None
+    shell.stdin.write(b"first\n")
+    shell.stdin.flush()
+    settle(shell.pid)
+    take(store, Order(shell.pid, name="x", leave="killed"))
+    processes.reap(shell.pid)
+    command = [sys.executable, "-m", "nbcr.cli", "restart", "x", "--store", str(store.root)]
+    restarting = processes.start(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    said, trouble = restarting.communicate(b"second\n", timeout=60)
+    assert restarting.returncode == 7, trouble
+    assert b"second" in said.splitlines()  # among what the command says itself
