@@ -1,4 +1,4 @@
-"""`make bench`: measure, print one table, and say which of the bounds in docs/engine.md were reached.
+"""`make bench`: measure, print one table, and say which of the bounds in the docs were reached.
 
 A bound that is not reached fails nothing: hosts differ and are noisy. Numbers are medians over repetitions in which
 the contestants alternate.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import commands, host, sessions
+from benchmarks import commands, handlers, host, sessions
 from benchmarks.commands import CommandFailed
 from benchmarks.jupyter import CellFailed
 from benchmarks.states import GIB, MIB, array, small_objects
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small states, few repetitions: a minute at most")
     parser.add_argument("--budget", type=float, default=270, metavar="S", help="begin no state later than this")
-    parser.add_argument("--only", choices=("commands", "sessions"), help="one half of the run")
+    parser.add_argument("--only", choices=("commands", "handlers", "sessions"), help="one part of the run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
     parser.add_argument(
         "--folder", type=Path, help="where images and dd's files go: the disk that is measured (default: %(default)s)"
@@ -65,9 +65,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(args: argparse.Namespace, folder: Path, report: Report) -> list[Callable[[], None]]:
     plan: list[Callable[[], None]] = []
-    if args.only != "sessions":
+    if args.only in (None, "commands"):
         plan.append(partial(commands.measure, folder, report, repetitions=5 if args.quick else 15))
-    if args.only != "commands":
+    if args.only in (None, "handlers"):
+        plan.append(partial(handlers.measure, folder, report, repetitions=1 if args.quick else 7))
+    if args.only in (None, "sessions"):
         if args.quick:
             states = [array(64 * MIB, huge=False), small_objects(20_000)]
             repetitions = 1

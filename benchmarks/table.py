@@ -97,9 +97,11 @@ def _said(kind: str, lines: list[str]) -> list[str]:
 
 
 def seconds_text(value: float | None) -> str:
-    """Seconds as people read them: 3.42 ms, 0.71 s."""
+    """Seconds as people read them: 650 ns, 3.42 ms, 0.71 s."""
     if value is None:
         return "-"
+    if value < 1e-5:
+        return f"{value * 1e9:.3g} ns"
     return f"{value * 1e3:.3g} ms" if value < 0.1 else f"{value:.2f} s"
 
 
@@ -122,7 +124,7 @@ def _measured(verdict: Verdict) -> str:
 
 
 def _value(verdict: Verdict, value: float) -> str:
-    return f"{value * 100:.0f} %" if verdict.unit == "%" else seconds_text(value)
+    return f"{value * 100:.3g} %" if verdict.unit == "%" else seconds_text(value)
 
 
 def _grid(head: list[str], body: list[list[str]]) -> list[str]:

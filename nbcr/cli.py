@@ -41,7 +41,8 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 DeadlineOption = Annotated[
-    float, typer.Option("--deadline", metavar="SECONDS", help="How long to wait for one already under way.")
+    float,
+    typer.Option("--deadline", metavar="SECONDS", help="How long to wait for handlers, sections, and one under way."),
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name or id of a checkpoint.")]
 _DEADLINE_S = 30.0
