@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from nbcr.session import usecases
 from nbcr.session.bringing import Return, bring
 from nbcr.store import Store
 from nbcr.store.manifest import ComponentMark
+from tests.support import CHECKOUT
 from tests.unit.nbcr.crs.conftest import Install, working
 from tests.unit.nbcr.test_store import manifest_for
 
@@ -93,6 +95,16 @@ def test_each_is_initialised_once_and_finalized_at_the_end(install: Install) -> 
     code += "crs.components(); print('listed'); crs.select(); crs.by_name('noting'); crs.select(); print('end')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["listed", "init", "end", "finalize"]
+
+
+def test_the_example_in_the_documentation_is_a_component(install: Install) -> None:
+    text = (CHECKOUT / "docs" / "crs.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    [(name, _, kind)] = re.findall(r'\[project.entry-points."nbcr.crs"\]\n(\w+) = "(\w+):(\w+)"', text)
+    install(name, example, kind)
+    assert name in {component.name for component in crs.components()}
+    assert crs.broken() == []
+    assert not crs.availability(crs.by_name(name)).available
 
 
 # --- broken ones ------------------------------------------------------------------------------------------------------
