@@ -24,6 +24,7 @@ from typing import Any
 
 RETRY_S = 0.02
 UNROUTABLE_S = 2.0
+RETURN_S = 1.0
 ZMQ_EHOSTUNREACH = 113
 
 DELIMITER = b"<IDS|MSG>"
@@ -92,6 +93,7 @@ class RouterGate(Gate):
     def __init__(self, stream: Any) -> None:
         super().__init__(stream, "send_multipart")
         self._retrying = False
+        self._patient_until = 0.0
 
     def close(self) -> None:
         """Hold back from now on, also what is still being retried."""
@@ -100,12 +102,14 @@ class RouterGate(Gate):
             self._owner.socket.router_mandatory = False
         super().close()
 
-    def open_when_routable(self) -> None:
-        """Send what was held as the addressees come back; then open."""
+    def open_when_routable(self, patient_s: float = 0.0) -> None:
+        """Send what was held, and what comes within `patient_s`, as the addressees come back; then open."""
         if self.closed and not self._retrying:
             self._retrying = True
             self._owner.socket.router_mandatory = True
-            self._release(time.monotonic() + UNROUTABLE_S)
+            now = time.monotonic()
+            self._patient_until = now + patient_s
+            self._release(now + UNROUTABLE_S)
 
     def open(self) -> None:
         """Send what was held, in order, and hold nothing any more."""
@@ -128,10 +132,11 @@ class RouterGate(Gate):
                 if error.errno != ZMQ_EHOSTUNREACH:
                     raise
                 if time.monotonic() < deadline:
-                    self._owner.io_loop.call_later(RETRY_S, lambda: self._release(deadline))
                     break
             self._held.pop(0)
-        if not self._held:
+        if self._held or time.monotonic() < self._patient_until:
+            self._owner.io_loop.call_later(RETRY_S, lambda: self._release(deadline))
+        else:
             self.open()
         _rearm(self._owner)
 
@@ -198,6 +203,17 @@ class Outgoing:
         """Send everything now: this life goes on."""
         for run, gate in self._each():
             run(gate.open)
+
+    def part(self) -> None:
+        """Hold replies: the shell channel's clients are about to be sent away."""
+        self._living.on_shell(self._shell.close)
+
+    def open_after_parting(self) -> None:
+        """The same where the shell channel's clients may have been sent away for nothing: they are soon back."""
+        here = self._living
+        here.on_iopub(self._iopub.open)
+        here.on_control(self._control.open)
+        here.on_shell(lambda: self._shell.open_when_routable(RETURN_S))
 
     def drop(self, until: float) -> None:
         """Forget what was held up to that moment."""

@@ -86,10 +86,11 @@ class JupyterHandler(Handler):
         drained, self._drained = self._drained, None
         with uninterrupted():
             self._clock.stop()
-            self._outgoing.open()
             if drained is not None:
+                self._outgoing.open_after_parting()
                 self._inbox.put_back(drained.taken)
             else:
+                self._outgoing.open()
                 self._inbox.resume()
             self._parent.rearm()
             self._history.release()
@@ -110,7 +111,8 @@ class JupyterHandler(Handler):
         }
 
     def late_requests(self) -> list[list[str]]:
-        """What arrived since `prepare_restart` or the last call: to be handed over behind the rest."""
+        """What arrived since `prepare_restart`: to be handed over behind the rest."""
+        self._outgoing.part()
         late = self._inbox.take_late()
         if self._drained is not None:
             self._drained.taken.extend(late)

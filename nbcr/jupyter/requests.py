@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living
+from nbcr.jupyter.parting import part
 from nbcr.jupyter.sieve import Sieve, header_of
 
 T = TypeVar("T")
@@ -69,8 +70,8 @@ class Inbox:
         return Drained(held, taken + self._run(self._take_parked()))
 
     def take_late(self) -> list[list[bytes]]:
-        """What arrived since the last `drain` or `take_late`."""
-        return self._run(self._take_parked()) if self._parked is not None else []
+        """What arrived since `drain`. Clients are sent away for it: what they send later reaches the restored life."""
+        return self._run(self._take_late()) if self._parked is not None else []
 
     def put_back(self, taken: Sequence[Sequence[bytes]]) -> None:
         """What `drain` took goes back to the front of the queue, and all goes on as usual."""
@@ -109,6 +110,10 @@ class Inbox:
         assert self._parked is not None
         taken, self._parked.frames = self._parked.frames, []
         return [_plain(frames) for _, frames in taken]
+
+    async def _take_late(self) -> list[list[bytes]]:
+        await part(self._living.app)
+        return await self._take_parked()
 
     async def _go_on(self, first: Iterable[Sequence[bytes]]) -> None:
         if self._parked is None:

@@ -92,6 +92,27 @@ def test_a_restart_that_fails_gives_the_queue_back_in_order(jupyter: Jupyter) ->
     assert cells[0].text == "4 2\n"
 
 
+def test_a_restart_that_fails_when_its_clients_were_sent_away_answers_them_all(jupyter: Jupyter) -> None:
+    client = arrive(jupyter)
+    first = client.send(
+        "p = handler.prepare_restart(); time.sleep(.2); late = handler.late_requests(); time.sleep(.2); "
+        "handler.aborted(); raise RuntimeError('no image')",
+        stop_on_error=False,
+    )
+    sent: list[str] = []
+
+    def send_one_more() -> bool:
+        sent.append(client.send(f"print({len(sent)})"))
+        return client.cells[first].ended
+
+    assert client.listen(send_one_more, 30)
+    assert client.cells[first].status == "error"
+    assert [c.text for c in client.wait(*sent)] == [f"{n}\n" for n in range(len(sent))]
+    assert client.value("[line for line in In if line.startswith('print(')]") == [
+        f"print({n})" for n in range(len(sent))
+    ]
+
+
 def test_a_restart_that_fails_in_an_async_cell_gives_the_queue_back_in_order(jupyter: Jupyter) -> None:
     client = arrive(jupyter)
     first = client.send(

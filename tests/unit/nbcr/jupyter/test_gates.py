@@ -109,6 +109,32 @@ def test_a_reply_waits_for_its_addressee_and_only_so_long(monkeypatch: pytest.Mo
         context.term()
 
 
+def test_a_gate_may_be_patient_with_what_is_yet_to_be_said() -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    router, client = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    client.identity = b"client"
+    try:
+        stream = Stream(router)
+        gate = RouterGate(stream)
+        gate.close()
+        gate.open_when_routable(patient_s=60)
+        stream.send_multipart([b"client", b"one"])
+        stream.io_loop.step()
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        client.connect(f"tcp://127.0.0.1:{port}")
+        client.send(b"here I am")
+        assert router.poll(5000)
+        stream.io_loop.step()
+        assert client.recv() == b"one"
+        gate.open()
+        stream.send_multipart([b"client", b"two"])
+        assert client.recv() == b"two"
+    finally:
+        for socket in (router, client):
+            socket.close(linger=0)
+        context.term()
+
+
 def test_a_gate_closed_again_while_it_retries_stops_retrying() -> None:
     context: zmq.Context[Any] = zmq.Context()
     router = context.socket(zmq.ROUTER)
