@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 
 from nbcr.errors import NotPossible
 from nbcr.handlers.deadline import Deadline
+from nbcr.handlers.interrupts import uninterrupted
 from nbcr.handlers.places import Call, Job, LateError, where_is
 
 _SEND_AGAIN_S = 0.02
@@ -73,8 +74,8 @@ class Loan:
             raise LateError(deadline, where_is(threading.main_thread()))
 
     def serve(self) -> None:
-        """In the main thread: do what comes until it is given back. Interrupts are put off until then."""
-        interrupted: BaseException | None = None
+        """In the main thread: do what comes until it is given back."""
+        raised: BaseException | None = None
         self._arrival.do()
         while True:
             try:
@@ -82,10 +83,10 @@ class Loan:
                 if job is None:
                     break
                 job.do()
-            except BaseException as error:  # a signal's handler raised between two jobs: Ctrl-C
-                interrupted = error
-        if interrupted is not None:
-            raise interrupted
+            except BaseException as error:  # the program's own handler of another signal raised, a timeout for example
+                raised = error
+        if raised is not None:
+            raise raised
 
 
 def install() -> None:
@@ -117,9 +118,10 @@ _PENDING = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_pending)
 
 
 def _serve_loans() -> None:
-    while True:
-        try:
-            loan = _loans.get_nowait()
-        except Empty:
-            return
-        loan.serve()
+    with uninterrupted():  # an interrupt before this leaves the loan where it is, and the signal comes again
+        while True:
+            try:
+                loan = _loans.get_nowait()
+            except Empty:
+                return
+            loan.serve()

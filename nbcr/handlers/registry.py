@@ -36,6 +36,10 @@ class Registry:
         """In order of registration."""
         return iter(list(self._handlers.values()))
 
+    def __repr__(self) -> str:
+        lines = [f"{h.layer.name:<12}{h.context:<8}{name_of(h)}" for h in self.top_down()]
+        return "\n".join(["layer       context handler", *lines])
+
     def top_down(self, context: Context | None = None) -> list[Handler]:
         """Handlers in the order of the way down, of one context or (thread context first) of both."""
         if context is None:

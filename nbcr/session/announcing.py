@@ -28,11 +28,16 @@ def on_checkpoint(target: Any = None, /, *, layer: Layer | None = None, context:
     (default APPLICATION) places it among the others; `context` "thread" (the default) has it run in the checkpoint
     thread while the program goes on, "signal" in the main thread, in the middle of what that does.
 
+    A function or class at the top level of a notebook replaces the earlier one of that name: cells are run again.
+
     From now on a request from outside (`nbcr checkpoint PID`) is heard by this process, so that its handlers are.
     """
     if target is None:
         return lambda decorated: on_checkpoint(decorated, layer=layer, context=context)
     handler = _handler(target, layer, context)
+    for earlier in registry:
+        if _is_written_again(_origin(earlier), target):
+            registry.remove(earlier)
     if handler.context == "signal":
         from nbcr.handlers import main_thread
 
@@ -97,6 +102,19 @@ def _handler(target: Any, layer: Layer | None, context: Context | None) -> Handl
     handler.layer = layer or handler.layer
     handler.context = context or handler.context
     return handler
+
+
+def _is_written_again(earlier: Any, target: Any) -> bool:
+    """Whether a cell was run once more: a function or class of that name, at the top level of a notebook or script."""
+    return (
+        earlier is not None
+        and all(
+            getattr(each, "__module__", None) == "__main__"
+            and "<locals>" not in getattr(each, "__qualname__", "<locals>")
+            for each in (earlier, target)
+        )
+        and bool(earlier.__qualname__ == target.__qualname__)
+    )
 
 
 def _origin(handler: Handler) -> Any:

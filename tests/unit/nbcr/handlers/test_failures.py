@@ -292,3 +292,28 @@ def test_any_object_with_some_of_the_methods_will_do(store: Store, log: list[str
     nbcr.remove_handler(Pool)
     nbcr.checkpoint("d").wait(WAIT_S)
     assert len(log) == 2
+
+
+def test_a_cell_run_again_replaces_its_handler(store: Store, log: list[str]) -> None:
+    code = """
+import nbcr
+@nbcr.on_checkpoint
+def note(request):
+    log.append(version)
+    yield
+@nbcr.on_checkpoint
+class Pool:
+    def checkpoint(self, request):
+        log.append(version)
+def maker():
+    @nbcr.on_checkpoint(layer=nbcr.Layer.TRANSPORT)
+    def made(request):
+        log.append("made")
+        yield
+maker()
+"""
+    for version in (1, 2):
+        exec(code, {"__name__": "__main__", "log": log, "version": version})
+    nbcr.checkpoint("c").wait(WAIT_S)
+    assert log == [2, 2, "made", "made"]
+    assert "APPLICATION thread  note" in repr(registry)
