@@ -146,7 +146,8 @@ def spawn(interpreter: Interpreter | None = None) -> Helper:
         words = python.command()
         if os.access(_SHELL, os.X_OK):  # otherwise the helper's own first process is the intermediate one
             words = [*_IN_BACKGROUND, *words]
-        child = os.posix_spawn(words[0], words, python.environ(), file_actions=actions)
+        # In a group of its own from the first moment: a signal to the program's group is not meant for it.
+        child = os.posix_spawn(words[0], words, python.environ(), file_actions=actions, setpgroup=0)
     except OSError as error:
         channel.close()
         raise HelperLost(f"the helper cannot be started: {error}", hint="is the interpreter still there?") from error

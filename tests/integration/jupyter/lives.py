@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 from tests.integration.jupyter.sessions import Client, Jupyter, Stage
@@ -175,11 +176,17 @@ def kill_again(pid: int) -> None:
     reap_group(pid)
 
 
-def reap_group(pid: int) -> None:
-    """Reap what is left of a dead process's group: an unreaped member keeps the number in use."""
+def reap_group(pid: int, timeout_s: float = 10.0) -> None:
+    """Reap what is left of a dead process's group: an unreaped member keeps the number in use.
+
+    Without blocking: a member that leaves the group (a helper that just starts) wakes nobody who waits for the group.
+    """
+    deadline = time.monotonic() + timeout_s
     with contextlib.suppress(ChildProcessError):
-        while True:
-            os.waitpid(-pid, 0)
+        while time.monotonic() < deadline:
+            if os.waitpid(-pid, os.WNOHANG) == (0, 0):
+                time.sleep(0.005)
+        raise AssertionError(f"of the group of {pid}, which was killed, somebody lives on")
 
 
 def revive(stage: Stage, name: str) -> int:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 import nbcr
 from nbcr import session
 from nbcr.session import inprocess
-from nbcr.session.spawning import Helper
+from nbcr.session.spawning import Helper, spawn
 from nbcr.store import Store
+from tests.support import children_of
 
 WAIT_S = 20.0
 
@@ -45,6 +48,23 @@ def _thread(trees: pytest.MonkeyPatch) -> Iterator[None]:
     session.start_checkpoint_thread()
     yield
     session.stop_checkpoint_thread()
+
+
+@pytest.mark.usefixtures("processes")  # which make orphans our children
+def test_while_it_starts_it_is_in_no_group_of_ours(store: Store) -> None:
+    """Whoever interrupts or ends the program's group does not mean its helper."""
+    groups: set[int] = set()
+    helper = spawn()
+    try:
+        while not helper.channel.readable(0):
+            for pid in children_of(os.getpid()):
+                with contextlib.suppress(OSError):
+                    if b"nbcr.helper" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        groups.add(os.getpgid(pid))
+    finally:
+        helper.close()
+    assert groups
+    assert os.getpgid(0) not in groups
 
 
 def test_it_serves_one_checkpoint_and_is_replaced(store: Store) -> None:
