@@ -4,12 +4,21 @@
 
 #define SIZE 120000
 
+/* After our folder, so that whoever looks for leftovers knows whose it is. */
+static void make_name(char *name, const char *end)
+{
+    MUST(snprintf(name, NAME_MAX, "/nbcr-subject%s%s", subject_base, end));
+    for (char *at = name + 1; *at; at++)
+        if (*at == '/')
+            *at = '-';
+}
+
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
-    char name[64], gone[64];
-    snprintf(name, sizeof name, "/nbcr-subject-%d", (int)getpid());
-    snprintf(gone, sizeof gone, "/nbcr-subject-%d-gone", (int)getpid());
+    char name[NAME_MAX], gone[NAME_MAX];
+    make_name(name, "");
+    make_name(gone, "-gone");
     int fd = (int)MUST(shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600));
     int gone_fd = (int)MUST(shm_open(gone, O_RDWR | O_CREAT | O_EXCL, 0600));
     MUST(ftruncate(fd, SIZE));
