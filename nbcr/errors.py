@@ -26,6 +26,7 @@ __all__ = [
     "NoRoomInStore",
     "NotPossible",
     "RestartFailed",
+    "SnapshotFailed",
     "StoreRefused",
     "TargetUnknown",
     "UnknownName",
@@ -208,6 +209,12 @@ class InCriticalSection(NbcrError):
     """A checkpoint was asked for by the very thread that holds it up."""
 
     exit_code = 33
+
+
+class SnapshotFailed(NbcrError):
+    """No snapshot of the objects came about, or nothing could be read from one; the session is as it was."""
+
+    exit_code = 34
 
 
 class EngineFailed(NbcrError):
