@@ -100,8 +100,10 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
     kinds = descriptors.all_kinds()
     pid = course.pid
     reach(Stage.DUMP_LOOK, pid)
-    clean_stale_twins(pid)
-    flags = cap.vma_flags_of(cap.tree_pids(pid, descend=course.tree))
+    members = cap.tree_pids(pid, descend=course.tree)
+    for member in members:
+        clean_stale_twins(member)
+    flags = cap.vma_flags_of(members)
     with ExitStack() as twins_stack:
         twins_stack.enter_context(originals.no_garbage_collection())
         reach(Stage.DUMP_FREEZE, pid)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
+from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import ThreadEntry
 from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import processes, signals, threads, timers
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.inject import Call, Workshop
-from kernel_backend.tracee.thread import Thread
+from kernel_backend.tracee.thread import Thread, ThreadGone
 
 _THREAD_FLAGS = (
     linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
@@ -132,23 +135,41 @@ def arm(rebuild: Rebuild) -> None:
 
 
 def let_go(rebuild: Rebuild) -> None:
-    """Let everything run: all of it or, should we be killed in between, nothing.
+    """Let everything run: all of it or nothing.
 
     A namespace's first process goes last: it dies with us until then, and everything in it with it.
     """
-    guardian = rebuild.tables.guardian
     reach(Stage.RESTORE_LET_GO, rebuild.root_pid)
-    to_end = [rebuild.init.thread.tgid] if rebuild.init else [building.pid for building in rebuild.built.values()]
-    if guardian.is_there or len(to_end) > 1:
-        guardian.processes(to_end)
-    for building in rebuild.built.values():
-        for made in building.threads.values():
-            made.detach()
-        reach(Stage.RESTORE_LETTING_GO, building.pid)
-    if rebuild.init is not None:
-        rebuild.init.thread.detach()
-    rebuild.sysv.keep()
-    guardian.dismiss()
+    init = rebuild.init
+    with _all_or_none([init.thread.tgid] if init else [b.pid for b in rebuild.built.values()], rebuild.tables.guardian):
+        for building in rebuild.built.values():
+            went = [made.detach() for made in building.threads.values()]
+            if not all(went):
+                raise ThreadGone(f"process {building.pid} was killed before it ran", pid=building.pid)
+            reach(Stage.RESTORE_LETTING_GO, building.pid)
+        if init is not None:
+            init.thread.detach()
+        rebuild.sysv.keep()
+    rebuild.tables.guardian.dismiss()
+
+
+@contextmanager
+def _all_or_none(pids: list[int], guardian: Guardian) -> Iterator[None]:
+    """Should we fail or be killed in between, these processes end, although some of them run already."""
+    with ExitStack() as stack:
+        pidfds = []
+        for pid in pids:
+            pidfds.append(libc.pidfd_open(pid))
+            stack.callback(os.close, pidfds[-1])
+        if guardian.is_there or len(pids) > 1:
+            guardian.processes(pidfds)
+        try:
+            yield
+        except BaseException:
+            for pidfd in pidfds:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            raise
 
 
 def _arm(pids: dict[int, int], building: Building) -> None:

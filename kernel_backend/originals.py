@@ -77,7 +77,7 @@ def leave_as(frozen: FrozenTree, how: str) -> None:
     elif how == "killed":
         with Guardian() as guardian:
             if len(frozen.processes) > 1:
-                guardian.processes(frozen.processes)
+                guardian.processes([process.pidfd for process in frozen.processes.values()])
             for process in reversed(frozen.processes.values()):
                 _end(process)
 

@@ -33,7 +33,7 @@ def check_taking_over(inventory: Inventory, process: Process) -> None:
 def tie_together(frozen: FrozenTree, guardian: Guardian) -> None:
     """From here on the present ends as a whole, whatever becomes of us."""
     if len(frozen.processes) > 1:
-        guardian.processes(frozen.processes)
+        guardian.processes([process.pidfd for process in frozen.processes.values()])
 
 
 def empty(frozen: FrozenTree, process: Process) -> None:

@@ -279,3 +279,5 @@ def abandon(rebuild: Rebuild) -> None:
     """End everything that was half made; no junk process stays."""
     for pid in reversed(rebuild.born):
         stub.kill_and_collect(pid)
+    for pid in rebuild.born[:1]:
+        stub.collect(pid)  # our own child, which may have run already and was killed

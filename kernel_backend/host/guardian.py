@@ -17,7 +17,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +64,10 @@ class Guardian:
         found = os.lstat(path)
         self.tell("file", str(Path(path).absolute()), found.st_dev, found.st_ino)
 
-    def processes(self, pids: Iterable[int]) -> None:
+    def processes(self, pidfds: Sequence[int]) -> None:
         """Processes that are to live all or none: they are killed when we end before it is said that all is well."""
-        pidfds: list[int] = []
-        try:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    pidfds.append(libc.pidfd_open(pid))
-            for first in range(0, len(pidfds), _MAX_FDS):
-                self._send(b"p", pidfds[first : first + _MAX_FDS])
-        finally:
-            for fd in pidfds:
-                os.close(fd)
+        for first in range(0, len(pidfds), _MAX_FDS):
+            self._send(b"p", list(pidfds[first : first + _MAX_FDS]))
 
     def dismiss(self) -> None:
         """All is well: nothing is undone."""

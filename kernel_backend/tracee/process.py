@@ -146,9 +146,14 @@ class Process:
 
     def take_fd(self, fd: int) -> int:
         """Our own duplicate of one of its descriptors (the caller closes it)."""
+        return libc.pidfd_getfd(self.pidfd, fd)
+
+    @property
+    def pidfd(self) -> int:
+        """Ours until it is let go."""
         if self._pidfd < 0:
             self._pidfd = libc.pidfd_open(self.view, thread=self.view != self.pid)
-        return libc.pidfd_getfd(self._pidfd, fd)
+        return self._pidfd
 
     def fix_interrupted(self) -> None:
         """Make calls repeat that returned EINTR only because we froze their thread."""

@@ -139,12 +139,13 @@ class Thread:
         """Let it run (PTRACE_CONT) or run one instruction (PTRACE_SINGLESTEP)."""
         self._ask(request, 0, sig)
 
-    def detach(self, sig: int = 0) -> None:
-        """Let it go for good. A thread that ended meanwhile is no error."""
+    def detach(self, sig: int = 0) -> bool:
+        """Let it go for good. A thread that ended meanwhile is no error; whether it was there."""
         try:
             libc.ptrace(linux.PTRACE_DETACH, self.tid, 0, sig)
         except OSError:
-            return
+            return False
+        return True
 
     def set_options(self, options: int) -> None:
         """Replace the PTRACE_O_ options."""

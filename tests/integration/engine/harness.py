@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kernel_backend.stages import VARIABLE
 from tests.integration.engine.observe import Observed, observe
 from tests.subjects.build import command
 from tests.subjects.catalogue import Subject
@@ -58,15 +59,15 @@ class Engine:
     def environ(self) -> dict[str, str]:
         return self.user.environ({"TMPDIR": str(self.scratch)})
 
-    def run(self, *words: str | Path | int) -> Finished:
-        """Run one command to its end, whichever that is."""
+    def run(self, *words: str | Path | int, fault: str = "") -> Finished:
+        """Run one command to its end, whichever that is; with a fault injected (kernel_backend/stages.py)."""
         out_path = self.folder / "command.out"
         # files, not pipes: a restored tree may hold our end of a pipe open for as long as it lives
         with out_path.open("w+") as out, (self.folder / "command.err").open("w+") as err:
             try:
                 done = subprocess.run(
                     self.argv(*words), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                    env=self.environ(), timeout=COMMAND_LIMIT_S,
+                    env=self.environ() | {VARIABLE: fault}, timeout=COMMAND_LIMIT_S,
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
                 fail(f"{words[0]} does not end within {COMMAND_LIMIT_S:.0f} s")
@@ -97,11 +98,16 @@ class Engine:
         """Run a command that has to fail in the agreed way: no output, one line on stderr. Returns the line."""
         done = self.run(*words)
         assert done.status != 0, f"{words[0]} succeeded: {done.out}"
-        lines = done.err.strip().splitlines()
-        assert len(lines) == 1, f"not one line on stderr but {len(lines)}:\n{done.err}"
-        assert "Traceback" not in done.err
-        assert ":" in lines[0], f"no reason or hint: {lines[0]}"
-        return lines[0]
+        return one_line(done)
+
+
+def one_line(done: Finished) -> str:
+    """The line with which a command says why it failed."""
+    lines = done.err.strip().splitlines()
+    assert len(lines) == 1, f"not one line on stderr but {len(lines)}:\n{done.err}"
+    assert "Traceback" not in done.err
+    assert ":" in lines[0], f"no reason or hint: {lines[0]}"
+    return lines[0]
 
 
 @dataclass
@@ -230,20 +236,20 @@ def _where(pid: int) -> str:
 # --- nothing is left over ---------------------------------------------------------------------------------
 
 
-def abandoned_segments() -> set[str]:
+def abandoned_segments(*, others_too: bool = False) -> set[str]:
     """System V segments whose creator has ended and which nobody has attached. Others of this host keep theirs."""
     rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()]
     key, identity, creator, attached = (rows[0].index(name) for name in ("key", "shmid", "cpid", "nattch"))
     return {
-        f"id {row[identity]}, key {row[key]}"
+        f"System V shared memory: id {row[identity]}, key {row[key]}"
         for row in rows[1:]
-        if row[attached] == "0" and not Path(f"/proc/{row[creator]}").exists()
+        if others_too or (row[attached] == "0" and not Path(f"/proc/{row[creator]}").exists())
     }
 
 
-def _system_wide(folder: Path) -> set[str]:
+def system_wide(folder: Path, *, before: bool = False) -> set[str]:
     """What a restore could leave behind outside its folder. Tests may run beside these: theirs is not counted."""
-    found = {f"System V shared memory: {segment}" for segment in abandoned_segments()}
+    found = abandoned_segments(others_too=before)  # a pid may be given anew, and an old segment seem to have an owner
     found |= {f"mount: {line}" for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line}
     for name in os.listdir("/dev/shm"):
         if "nbcr" in name and ("nbcr-subject" not in name or folder.name in name):  # subjects name theirs after it
@@ -254,7 +260,7 @@ def _system_wide(folder: Path) -> set[str]:
 @contextmanager
 def nothing_left(engine: Engine) -> Iterator[None]:
     """Neither process nor file nor shared memory nor mount is more afterwards than before."""
-    before = _system_wide(engine.folder)
+    before = system_wide(engine.folder, before=True)
     yield
     deadline = time.monotonic() + 2
     while (strays := engine.processes.strays()) and time.monotonic() < deadline:
@@ -263,5 +269,5 @@ def nothing_left(engine: Engine) -> Iterator[None]:
     assert not strays, f"processes left over: {[describe_process(pid) for pid in strays]}"
     left = [str(path) for path in engine.scratch.iterdir()]
     assert not left, f"temporary files left over: {left}"
-    ours = _system_wide(engine.folder) - before
+    ours = system_wide(engine.folder) - before
     assert not ours, f"left over: {sorted(ours)}"
