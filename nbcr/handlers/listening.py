@@ -60,6 +60,7 @@ class Listener(Handler):
         listener, self._socket = self._socket, None
         if listener is not None:
             self._thread.unwatch(listener.fileno())
+            listener.shutdown(socket.SHUT_RDWR)  # at once, though the checkpoint thread may still be polling it
             listener.close()
 
     def remove(self) -> None:

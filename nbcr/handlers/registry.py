@@ -9,6 +9,7 @@ from nbcr.errors import HandlerFailed
 from nbcr.handlers.base import Context, Handler, Request, code_of, name_of
 from nbcr.handlers.deadline import Deadline
 from nbcr.handlers.passage import CONTEXTS, Passage, Places, place_of_traceback
+from nbcr.handlers.remembered import RememberedPids
 
 
 class Registry:
@@ -78,4 +79,5 @@ class Registry:
 
 
 registry = Registry()
-"""The process's own registry."""
+"""The process's own registry. One handler every process needs: whatever else it has, its pids may become others."""
+registry.register(RememberedPids())

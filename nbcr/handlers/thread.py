@@ -136,10 +136,21 @@ class CheckpointThread:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._semaphore)
         with contextlib.suppress(Empty):  # woken to look at what it watches
-            self._jobs.get_nowait().do()
+            job = self._jobs.get_nowait()
+            me = threading.current_thread()
+            _name_natively(me, _main_name())  # threads that a handler starts inherit the name
+            job.do()
+            _name_natively(me, me.name)
 
 
 def _name_natively(thread: threading.Thread, name: str) -> None:
     """As `ps -L` and `top -H` show it; Python does this itself from 3.14 on."""
     with contextlib.suppress(OSError):
         Path(f"/proc/self/task/{thread.native_id}/comm").write_text(name[:15])
+
+
+def _main_name() -> str:
+    try:
+        return Path("/proc/self/comm").read_text().rstrip("\n")
+    except OSError:
+        return "python"

@@ -115,11 +115,6 @@ def _renew_libraries(old: int, new: int) -> None:
     zmq = sys.modules.get("zmq")
     if zmq is not None and zmq.Context._instance_pid == old:
         zmq.Context._instance_pid = new
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        for finalizer in list(util._finalizer_registry.values()):
-            if finalizer._pid == old:
-                finalizer._pid = new
 
 
 def _loops(living: Living) -> list[Any]:

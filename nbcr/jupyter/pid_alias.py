@@ -47,7 +47,9 @@ class PidAlias:
     """The remembered pid, and the code that tells it. One per process, never taken down."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 2 * PAGE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        # Private: what a forked child forgets, its parent must go on remembering.
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._memory = mmap.mmap(-1, 2 * PAGE, flags=private, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         self._code = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._pid = ctypes.c_int.from_buffer(self._memory, PAGE)
         self._patched: set[str] = set()

@@ -133,6 +133,8 @@ def assert_usable(client: Client) -> None:
     """What a restored Jupyter kernel must still be able to do."""
     assert client.run("t = threading.Thread(target=print, args=('new',)); t.start(); t.join()") == "new\n"
     assert client.run("print(subprocess.check_output(['echo', 'child']))") == "b'child\\n'\n"
+    assert client.value("__import__('multiprocessing').get_context('fork').Pool(1).map(abs, [-1, -2])") == [1, 2]
+    assert client.run("!echo shell").strip() == "shell"
     cell = client.send("print('on'); time.sleep(60)")
     assert client.listen(lambda: bool(client.cells[cell].text), 10)
     client.control("interrupt_request", {})

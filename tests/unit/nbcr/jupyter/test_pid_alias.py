@@ -42,6 +42,15 @@ def test_the_libraries_are_told_the_remembered_pid_and_the_process_the_true_one(
     run("alias._pid.value = 4242; assert told() == 4242; assert os.getpid() != 4242")
 
 
+def test_a_forked_child_forgets_it_and_the_parent_does_not() -> None:
+    run(
+        "alias._pid.value = 4242\n"
+        "pid = os.fork()\n"
+        "if pid == 0: os._exit(0 if told() == os.getpid() else 1)\n"
+        "assert os.waitpid(pid, 0)[1] == 0; assert told() == 4242"
+    )
+
+
 def test_sockets_keep_working_when_the_remembered_pid_is_another() -> None:
     """As in a life restored under another pid: what libzmq and asyncio recorded agrees with what they are told."""
     run(

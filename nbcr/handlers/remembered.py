@@ -1,0 +1,74 @@
+"""Pids that the standard library remembers, put right in a life where they are others.
+
+A restored process may have another pid than in the image (it took over another Jupyter kernel's process), and so may
+its children (an ordinary user cannot choose pids outside a namespace of one's own). multiprocessing then takes its own
+objects for a forked child's and refuses to wait, and `subprocess.Popen.wait` waits for somebody else's process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nbcr.handlers.base import Handler, Request, RestartEvent
+from nbcr.states import Layer
+
+
+class RememberedPids(Handler):
+    """A handler of the lowest layer: those above may wait for children."""
+
+    layer = Layer.TRANSPORT
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def checkpoint(self, request: Request) -> None:
+        """Note who we are in the image."""
+        self._pid = os.getpid()
+
+    def restart(self, event: RestartEvent) -> None:
+        """Renew what the standard library remembers."""
+        if event.pids.get(self._pid) != os.getpid():
+            return  # we live in a pid namespace of our own, where all is as it was: the new numbers are those outside
+        pids = {old: new for old, new in event.pids.items() if old != new}
+        _renew_parent(pids)
+        if set(pids.values()) - {os.getpid()}:
+            _renew_children(pids)
+
+
+def _renew_parent(pids: Mapping[int, int]) -> None:
+    """multiprocessing notes in each object which process made it."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        for one in list(process._dangling):
+            one._parent_pid = pids.get(one._parent_pid, one._parent_pid)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        for finalizer in list(util._finalizer_registry.values()):
+            finalizer._pid = pids.get(finalizer._pid, finalizer._pid)
+
+
+def _renew_children(pids: Mapping[int, int]) -> None:
+    for child in _handles():
+        child.pid = pids.get(child.pid, child.pid)
+    for name in ("resource_tracker._resource_tracker._pid", "forkserver._forkserver._forkserver_pid"):
+        module, holder, attribute = name.split(".")
+        owner = getattr(sys.modules.get(f"multiprocessing.{module}"), holder, None)
+        pid = getattr(owner, attribute, None)
+        if pid in pids:
+            setattr(owner, attribute, pids[pid])
+
+
+def _handles() -> Iterator[Any]:
+    """Every handle of a child process, whoever holds it."""
+    kinds = tuple(
+        kind
+        for module, name in (("subprocess", "Popen"), ("multiprocessing.popen_fork", "Popen"))
+        if isinstance(kind := getattr(sys.modules.get(module), name, None), type)
+    )
+    for found in gc.get_objects():
+        if kinds and issubclass(type(found), kinds):
+            yield found
