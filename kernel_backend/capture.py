@@ -16,32 +16,46 @@ from kernel_backend.errors import ResourceUnsupported, TargetUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image.entries import (
     FORMAT_VERSION,
+    CredentialsEntry,
     FileIdentity,
     HostEntry,
     Inventory,
+    MmEntry,
     PageRun,
     ProcessEntry,
     SharedMemoryEntry,
     Span,
+    ThreadEntry,
+    TimerEntry,
     ZombieEntry,
 )
 from kernel_backend.image.writer import ImageWriter, resize
 from kernel_backend.renumber import inner_numbers, renumber
 from kernel_backend.resources import (
     descriptors,
+    inherited,
     memory,
     pages,
     processes,
     shared_memory,
-    signals,
     threads,
     timers,
 )
+from kernel_backend.tracee.chorus import Asking, Chorus
+from kernel_backend.tracee.inject import Borrowed
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.tree import FrozenTree
 from kernel_backend.tracee.twin import Twin
 
+# Stand in an entry until what belongs there has been read
 NO_FILE = FileIdentity(path="", size=0, mtime_ns=0, device=0, inode=0)
+NO_MM = MmEntry(
+    start_code=0, end_code=0, start_data=0, end_data=0, start_brk=0, brk=0, start_stack=0, arg_start=0, arg_end=0,
+    env_start=0, env_end=0, auxv=b"",
+)  # fmt: skip
+NOBODY = CredentialsEntry(
+    uids=[], gids=[], groups=[], inheritable=0, permitted=0, effective=0, bounding=0, ambient=0, no_new_privs=False
+)
 
 
 @dataclass
@@ -106,15 +120,42 @@ def refuse_early(tree: FrozenTree) -> None:
 
 
 def capture_processes(capture: Capture) -> None:
-    """Everything of every process but descriptors and memory."""
+    """Everything of every process but descriptors, memory, and what can wait until it has a twin."""
     capture.numbers = inner_numbers(capture.tree)
+    borrowed = {pid: threads.borrow_all(process) for pid, process in capture.tree.processes.items()}
+    with Chorus(member for members in borrowed.values() for member in members) as chorus:
+        by_thread = chorus.run({b: threads.ask(b) for members in borrowed.values() for b in members})
+        mains = {pid: members[0] for pid, members in borrowed.items()}
+        by_process = chorus.run({main: _ask(main, pid, capture.vma_flags.get(pid, {})) for pid, main in mains.items()})
+        for pid, process in capture.tree.processes.items():
+            entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]})
+            capture.processes[pid] = _process(process, entries, by_process[mains[pid]])
     for pid, process in capture.tree.processes.items():
-        capture.processes[pid] = _process(process, capture.vma_flags.get(pid, {}))
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
         _ = process.mappings  # read now, sorted out later: that may take longer than a pause should
         if not capture.vma_flags.get(pid):  # born since they were read
             capture.vma_flags[pid] = proc.smaps_flags(process.view)
+
+
+@dataclass
+class _Own:
+    """What a process itself was asked for."""
+
+    subreaper: bool
+    pdeathsig: int
+    itimers: list[bytes]
+    timers: list[TimerEntry]
+    lock_future: int
+
+
+def _ask(borrowed: Borrowed, pid: int, vma_flags: dict[int, frozenset[str]]) -> Asking[_Own]:
+    subreaper, pdeathsig = yield from processes.ask_own(borrowed)
+    itimers = yield from timers.ask_itimers(borrowed)
+    posix_timers = yield from timers.ask_timers(borrowed, pid)
+    locks = any("lo" in flags for flags in vma_flags.values())
+    lock_future = (yield from processes.ask_lock_future(borrowed, borrowed.thread.tid)) if locks else 0
+    return _Own(subreaper, pdeathsig, itimers, posix_timers, lock_future)
 
 
 def layout(capture: Capture, pid: int) -> memory.Layout:
@@ -127,32 +168,16 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
     return capture.layouts[pid]
 
 
-def _process(process: Process, vma_flags: dict[int, frozenset[str]]) -> ProcessEntry:
-    pid, view = process.pid, process.view
-    status, place = proc.status(view), proc.stat(pid)
-    cwd, cwd_deleted = _cwd(view)
-    thread_entries = threads.capture(process)
-    pending = process.main.pending_signals(shared=True)
-    with process.borrow() as borrowed:
-        settings = processes.capture_prctl(borrowed)
-        mm = processes.capture_mm(borrowed, view)
-        itimers = timers.capture_itimers(borrowed)
-        posix_timers = timers.capture_timers(borrowed, pid)
-        locks = any("lo" in flags for flags in vma_flags.values())
-        lock_future = processes.capture_lock_future(borrowed, view) if locks else 0
-    thread_entries[0].pdeathsig = settings["pdeathsig"]
-    thread_entries[0].scheduling.timerslack_ns = settings["timerslack"]
+def _process(process: Process, thread_entries: list[ThreadEntry], own: _Own) -> ProcessEntry:
+    """The entry of a process, which `layout` and `inherited` complete."""
+    pid, place = process.pid, proc.stat(process.pid)
+    thread_entries[0].pdeathsig = own.pdeathsig
     return ProcessEntry(
-        pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=_argv(view), mm=mm,
+        pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=[], mm=NO_MM,
         files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
-        pending=pending, itimers=itimers, timers=posix_timers, descriptors=[],
-        cwd=cwd, cwd_deleted=cwd_deleted, root="/", umask=int(status["Umask"], 8),
-        rlimits=processes.capture_limits(pid),
-        credentials=processes.credentials(status, settings["securebits"], bool(settings["keepcaps"])),
-        dumpable=settings["dumpable"], personality=int(Path(f"/proc/{view}/personality").read_text(), 16),
-        subreaper=bool(settings["subreaper"]), thp_disable=bool(settings["thp_disable"]),
-        oom_score_adj=int(Path(f"/proc/{pid}/oom_score_adj").read_text()),
-        stopped_by=process.main.group_stop, exit_signal=place.exit_signal, lock_future=lock_future,
+        pending=process.main.pending_signals(shared=True), itimers=own.itimers, timers=own.timers, descriptors=[],
+        cwd="", root="/", umask=0, rlimits=[], credentials=NOBODY, subreaper=own.subreaper,
+        stopped_by=process.main.group_stop, exit_signal=place.exit_signal, lock_future=own.lock_future,
     )  # fmt: skip
 
 
@@ -167,18 +192,6 @@ def _exe(pid: int, path: str, inode: int) -> FileIdentity:
             hint="bring the file back and checkpoint again", pid=pid, path=path,
         )  # fmt: skip
     return memory.identify(path)
-
-
-def _argv(pid: int) -> list[str]:
-    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-    return [os.fsdecode(part) for part in raw.rstrip(b"\0").split(b"\0")]
-
-
-def _cwd(pid: int) -> tuple[str, bool]:
-    """The working folder, and whether it has been removed."""
-    link = f"/proc/{pid}/cwd"
-    path, deleted = os.readlink(link), os.stat(link).st_nlink == 0
-    return (path.removesuffix(" (deleted)"), True) if deleted else (path, False)
 
 
 def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:
@@ -228,19 +241,19 @@ def plan_pages(capture: Capture, pid: int, source: int, *, forked: bool) -> tupl
     return runs, behind
 
 
-def _capture_actions(capture: Capture, pid: int, twin: Twin | None) -> None:
-    """Signal actions: a fork copies them, so they too can wait until the pause is over."""
-    if twin:
-        capture.processes[pid].sigactions = signals.capture_actions(twin.workshop)
-        return
-    with capture.tree.processes[pid].borrow() as borrowed:
-        capture.processes[pid].sigactions = signals.capture_actions(borrowed)
+def capture_inherited(capture: Capture, twins: dict[int, Twin]) -> None:
+    """What a fork copies besides memory, from the twins or, where there are none, from the processes themselves."""
+    for pid, twin in twins.items():
+        inherited.read_in_twin(capture.processes[pid], twin.workshop)
+    if not twins:
+        members = {pid: process.borrow() for pid, process in capture.tree.processes.items()}
+        with Chorus(members.values()) as chorus:
+            chorus.run({member: inherited.ask(capture.processes[pid], member) for pid, member in members.items()})
 
 
 def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:
-    """Write what a fork copies (private memory, signal actions), from the twin or the process itself; page bytes."""
+    """Write private memory, from the twin or the process itself; page bytes."""
     source = twin.pid if twin else capture.tree.processes[pid].view
-    _capture_actions(capture, pid, twin)
     runs, behind = plan_pages(capture, pid, source, forked=twin is not None)
     size = pages.total_bytes(runs + behind)
     capture.writer.check_room(size)

@@ -110,7 +110,7 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
         with frozen_tree(pid, descend=course.tree) as frozen:
             stopped_at = time.perf_counter()
             capture = _capture(frozen, writer, flags, kinds, course)
-            twins = originals.make_twins(frozen, capture, twins_stack) if course.leave == "running" else {}
+            twins = originals.give_twins(frozen, capture, twins_stack) if course.leave == "running" else {}
             if not twins:
                 size = _write_memory(capture, {})
                 reach(Stage.DUMP_TAKE_LAST, pid)
@@ -165,6 +165,7 @@ def _tell(course: _Course, capture: cap.Capture) -> None:
 def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
     for work in capture.tables.later:
         work()
+    cap.capture_inherited(capture, twins)
     size = 0
     for pid in capture.processes:
         reach(Stage.DUMP_PAGES, pid)

@@ -20,7 +20,7 @@ from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.tree import FrozenTree
-from kernel_backend.tracee.twin import Twin, make_twin, reap_all
+from kernel_backend.tracee.twin import Twin, make_twins, reap_all
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def make_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[int, Twin]:
+def give_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[int, Twin]:
     """A twin of every process, or none at all when memory is too scarce for what they may rewrite meanwhile."""
     reach(Stage.DUMP_TWINS, frozen.root)
     resident = sum(resident_bytes(pid) for pid in frozen.processes)
@@ -44,11 +44,14 @@ def make_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[i
         return {}
     twins: dict[int, Twin] = {}
     try:
-        for pid, process in frozen.processes.items():
-            twins[pid] = make_twin(process)
-            stack.callback(twins[pid].end)
-            reach(Stage.DUMP_TWIN, pid)
-        for twin in twins.values():
+        made, refused = make_twins(frozen.processes.values())
+        for twin in made:
+            twins[twin.original_pid] = twin
+            stack.callback(twin.end)
+            reach(Stage.DUMP_TWIN, twin.original_pid)
+        if refused is not None:
+            raise refused
+        for twin in made:
             twin.settle()
     except (OSError, MemoryError) as error:
         why = failures.reason(error)

@@ -282,12 +282,19 @@ def write_from_outside(pid: int, runs: list[PageRun], fd: int, size: int) -> str
 
 def unreadable_runs(layout: Layout, runs: list[PageRun]) -> set[int]:
     """Start addresses of runs that the process itself may not read (PROT_NONE with contents) or that may fault."""
-    spans = [
+    spans = iter(
         (vma.start, vma.end)
-        for i, vma in enumerate(layout.vmas)
+        for i, vma in enumerate(layout.vmas)  # in the order of addresses, as the runs are
         if not vma.prot & linux.PROT_READ or i in layout.fragile
-    ]
-    return {run.address for run in runs if any(low <= run.address < high for low, high in spans)}
+    )
+    low = high = 0
+    found = set()
+    for run in sorted(runs, key=lambda run: run.address):
+        while high <= run.address and (span := next(spans, None)):
+            low, high = span
+        if low <= run.address < high:
+            found.add(run.address)
+    return found
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------

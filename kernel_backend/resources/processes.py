@@ -14,6 +14,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import proc
 from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry
+from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
 from kernel_backend.tracee.process import Process
 
@@ -42,16 +43,6 @@ def credentials(status: dict[str, str], securebits: int, keepcaps: bool) -> Cred
     )
 
 
-def capture_mm(borrowed: Borrowed, pid: int) -> MmEntry:
-    """The addresses that /proc shows of a process's layout, and its auxiliary vector."""
-    s = proc.stat(pid)
-    return MmEntry(
-        start_code=s.start_code, end_code=s.end_code, start_data=s.start_data, end_data=s.end_data,
-        start_brk=s.start_brk, brk=borrowed.call("brk", 0), start_stack=s.start_stack, arg_start=s.arg_start,
-        arg_end=s.arg_end, env_start=s.env_start, env_end=s.env_end, auxv=proc.auxv(pid),
-    )  # fmt: skip
-
-
 def capture_limits(pid: int) -> list[tuple[int, int]]:
     """(soft, hard) of every resource limit; infinity as 2**64-1. From /proc, which asks for no privilege."""
     lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
@@ -64,35 +55,26 @@ def _limit(text: str) -> int:
     return 2**64 - 1 if text == "unlimited" else int(text)
 
 
-def capture_prctl(borrowed: Borrowed) -> dict[str, int]:
-    """Settings that only the process itself can ask for."""
-    borrowed.call("prctl", linux.PR_GET_CHILD_SUBREAPER, borrowed.data)
-    borrowed.call("prctl", linux.PR_GET_PDEATHSIG, borrowed.data + 8)
+def ask_own(borrowed: Borrowed) -> Asking[tuple[bool, int]]:
+    """What a fork does not copy and only the process itself can ask for: subreaper, parent-death signal."""
+    yield Call("prctl", linux.PR_GET_CHILD_SUBREAPER, borrowed.data)
+    yield Call("prctl", linux.PR_GET_PDEATHSIG, borrowed.data + 8)
     subreaper, pdeathsig = struct.unpack("<i4xi", borrowed.get(12))
-    return {
-        "subreaper": subreaper,
-        "pdeathsig": pdeathsig,
-        "dumpable": borrowed.call("prctl", linux.PR_GET_DUMPABLE),
-        "thp_disable": borrowed.call("prctl", linux.PR_GET_THP_DISABLE, 0, 0, 0, 0),
-        "securebits": borrowed.call("prctl", linux.PR_GET_SECUREBITS),
-        "keepcaps": borrowed.call("prctl", linux.PR_GET_KEEPCAPS),
-        "timerslack": borrowed.call("prctl", linux.PR_GET_TIMERSLACK),
-    }
+    return bool(subreaper), pdeathsig
 
 
-def capture_lock_future(borrowed: Borrowed, pid: int) -> int:
+def ask_lock_future(borrowed: Borrowed, pid: int) -> Asking[int]:
     """Whether new mappings are locked (mlockall(2), MCL_FUTURE), which only a new mapping shows: MCL_ flags."""
     before = proc.status(pid)["VmLck"]
     flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
-    at = borrowed.call("mmap", 0, linux.PAGE_SIZE, linux.PROT_READ | linux.PROT_WRITE, flags, WORD, 0)
-    try:
-        if proc.status(pid)["VmLck"] == before:
-            return 0
-        borrowed.call("mincore", at, linux.PAGE_SIZE, borrowed.data)
+    at = yield Call("mmap", 0, linux.PAGE_SIZE, linux.PROT_READ | linux.PROT_WRITE, flags, WORD, 0)
+    locks = at_once = False
+    if proc.status(pid)["VmLck"] != before:
+        locks = True
+        yield Call("mincore", at, linux.PAGE_SIZE, borrowed.data)
         at_once = borrowed.get(1) != b"\0"
-        return linux.MCL_FUTURE | (0 if at_once else linux.MCL_ONFAULT)
-    finally:
-        borrowed.call("munmap", at, linux.PAGE_SIZE)
+    yield Call("munmap", at, linux.PAGE_SIZE)
+    return (linux.MCL_FUTURE | (0 if at_once else linux.MCL_ONFAULT)) if locks else 0
 
 
 def check_seccomp(pid: int, status: dict[str, str]) -> None:

@@ -10,7 +10,8 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import RseqEntry, SchedulingEntry, ThreadEntry
-from kernel_backend.tracee.inject import WORD, Call, as_interrupted
+from kernel_backend.tracee.chorus import Asking
+from kernel_backend.tracee.inject import WORD, Borrowed, Call, as_interrupted
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 
@@ -20,40 +21,47 @@ _SS_DISABLE = 2
 _IOPRIO_WHO_PROCESS = 1
 
 
-def capture(process: Process) -> list[ThreadEntry]:
-    """Every thread of a frozen process, the leader first."""
+def borrow_all(process: Process) -> list[Borrowed]:
+    """Every thread of a frozen process, the leader first, about to be borrowed."""
     tids = sorted(process.threads, key=lambda tid: (tid != process.pid, tid))
-    entries = [_capture_one(process, process.threads[tid]) for tid in tids]
+    return [process.borrow(process.threads[tid]) for tid in tids]
+
+
+def ask(borrowed: Borrowed) -> Asking[tuple[bytes, int]]:
+    """What only the thread itself can ask for: its alternate stack, and the word that is cleared when it ends."""
+    yield Call("sigaltstack", 0, borrowed.data)
+    yield Call("prctl", linux.PR_GET_TID_ADDRESS, borrowed.data + 32)
+    raw = borrowed.get(40)
+    return raw[:ALTSTACK_BYTES], struct.unpack_from("<Q", raw, 32)[0]
+
+
+def capture(process: Process, asked: dict[Borrowed, tuple[bytes, int]]) -> list[ThreadEntry]:
+    """The threads that were asked, in the same order; before them a leader that has ended."""
+    entries = [_capture_one(process, borrowed, *answers) for borrowed, answers in asked.items()]
     if process.pid not in process.threads:
         name = proc.comm(process.pid, process.pid)
         entries.insert(0, ThreadEntry(tid=process.pid, name=name, regs=b"", xstate=b"", sigmask=0, exited=True))
     return entries
 
 
-def _capture_one(process: Process, thread: Thread) -> ThreadEntry:
-    regs = as_interrupted(thread, thread.get_regs(), keep_block=False)
+def _capture_one(process: Process, borrowed: Borrowed, altstack: bytes, tid_address: int) -> ThreadEntry:
+    thread = borrowed.thread
     robust_head, robust_length = libc.get_robust_list(thread.tid)
     rseq = thread.rseq()
-    entry = ThreadEntry(
+    return ThreadEntry(
         tid=thread.tid,
         name=proc.comm(process.pid, thread.tid),
-        regs=bytes(regs),
-        xstate=thread.get_xstate(),
-        sigmask=thread.get_sigmask(),
+        regs=bytes(as_interrupted(thread, UserRegs.from_buffer_copy(borrowed.regs), keep_block=False)),
+        xstate=borrowed.xstate,
+        sigmask=borrowed.sigmask,
         pending=thread.pending_signals(shared=False),
+        altstack=altstack,
+        tid_address=tid_address,
         robust_head=robust_head,
         robust_length=robust_length,
         rseq=RseqEntry(address=rseq[0], size=rseq[1], signature=rseq[2], flags=rseq[3]) if rseq else None,
         scheduling=_scheduling(thread.tid),
     )
-    with process.borrow(thread) as borrowed:
-        address = borrowed.data
-        borrowed.call("sigaltstack", 0, address)
-        borrowed.call("prctl", linux.PR_GET_TID_ADDRESS, address + 32)
-        raw = borrowed.get(40)
-    entry.altstack = raw[:ALTSTACK_BYTES]
-    entry.tid_address = struct.unpack_from("<Q", raw, 32)[0]
-    return entry
 
 
 def _scheduling(tid: int) -> SchedulingEntry:

@@ -7,6 +7,7 @@ import struct
 from kernel_backend.abi import linux
 from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import ProcessEntry, TimerEntry
+from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop
 
 ITIMERS = (0, 1, 2)  # ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF
@@ -15,7 +16,7 @@ ITIMERSPEC_BYTES = 32
 SIGEV_BYTES = 64
 
 
-def capture_itimers(borrowed: Borrowed) -> list[bytes]:
+def ask_itimers(borrowed: Borrowed) -> Asking[list[bytes]]:
     """struct itimerval of each interval timer.
 
     One that has just expired, its signal still queued, shows no remainder and would be disarmed when set so: the OS
@@ -23,17 +24,17 @@ def capture_itimers(borrowed: Borrowed) -> list[bytes]:
     """
     values = []
     for which in ITIMERS:
-        borrowed.call("getitimer", which, borrowed.data)
+        yield Call("getitimer", which, borrowed.data)
         interval, remaining = struct.unpack("<16s16s", borrowed.get(ITIMERVAL_BYTES))
         values.append(interval + (remaining if any(remaining) else interval))
     return values
 
 
-def capture_timers(borrowed: Borrowed, pid: int) -> list[TimerEntry]:
+def ask_timers(borrowed: Borrowed, pid: int) -> Asking[list[TimerEntry]]:
     """POSIX timers with their interval and remaining time."""
     entries = []
     for timer in proc.posix_timers(pid):
-        borrowed.call("timer_gettime", timer.timer_id, borrowed.data)
+        yield Call("timer_gettime", timer.timer_id, borrowed.data)
         entries.append(
             TimerEntry(
                 timer_id=timer.timer_id,

@@ -142,18 +142,22 @@ class Borrowed:
         self.thread = thread
         self.gadgets = gadgets
         self.new_tids: list[int] = []
-        self._saved = UserRegs()
-        self._work = UserRegs()
-        self._mask = 0
-        self._stack = 0
+        self.regs = UserRegs()  # with sigmask and xstate: what the thread gets back
+        self.sigmask = 0
+        self.xstate = b""
         self.data = 0  # address of SCRATCH_DATA_BYTES bytes for arguments
+        self._work = UserRegs()
+        self._stack = 0
+        self._covered = b""  # what lay where frame and arguments are
+        self._given_back = self._leaving = False
 
     def __enter__(self) -> Borrowed:
         thread = self.thread
-        thread.get_regs(self._saved)
-        self._mask = thread.get_sigmask()
+        thread.get_regs(self.regs)
+        self.sigmask = thread.get_sigmask()
+        self.xstate = thread.get_xstate()
         self._lay_frame()
-        ctypes.memmove(ctypes.byref(self._work), ctypes.byref(self._saved), ctypes.sizeof(UserRegs))
+        ctypes.memmove(ctypes.byref(self._work), ctypes.byref(self.regs), ctypes.sizeof(UserRegs))
         self._work.orig_rax = WORD
         self._work.rsp = self._stack
         if self.gadgets.sigreturn:
@@ -167,13 +171,14 @@ class Borrowed:
         return self
 
     def _lay_frame(self) -> None:
-        regs = self._saved
-        state = sigframe_xstate(self.thread.get_xstate())
+        regs = self.regs
+        state = sigframe_xstate(self.xstate)
         fp_address = (regs.rsp - arch.RED_ZONE_BYTES - len(state)) & ~63
         frame = (fp_address - SIGFRAME_BYTES) & ~15
         self._stack = frame
         self.data = (frame - SCRATCH_DATA_BYTES) & ~15
-        content = build_sigframe(frame, fp_address, rewound(regs), self._mask, self.gadgets.sigreturn)
+        self._covered = libc.vm_read(self.thread.tid, self.data, fp_address + len(state) - self.data)
+        content = build_sigframe(frame, fp_address, rewound(regs), self.sigmask, self.gadgets.sigreturn)
         libc.vm_write(self.thread.tid, frame, content.ljust(fp_address - frame, b"\0") + state)
 
     def call(self, name: str, *args: int) -> int:
@@ -181,29 +186,39 @@ class Borrowed:
         return check(self.raw(arch.SYS[name], args), name)
 
     def raw(self, number: int, args: Sequence[int]) -> int:
-        """Make one system call; its raw result.
+        """Make one system call; its raw result."""
+        self.begin(number, args)
+        self.go_inside()
+        return self.result()
 
-        The thread is led from the call's entry to its exit (PTRACE_SYSCALL). Single steps would do with half the
-        stops, but rest in signal-delivery stops, and when we die there the OS kernel delivers the SIGTRAP.
-        """
+    # A call in three parts, so that several threads can be at one each (chorus.py). The thread is led from its entry
+    # to its exit (PTRACE_SYSCALL). Single steps would do with half the stops, but rest in signal-delivery stops, and
+    # when we die there the OS kernel delivers the SIGTRAP.
+    def begin(self, number: int, args: Sequence[int]) -> None:
+        """Send the thread to the entry of a system call."""
         work = self._work
         a = [*args, 0, 0, 0, 0, 0, 0]
         work.rip, work.rax, work.rsp = self.gadgets.syscall, number, self._stack
         work.rdi, work.rsi, work.rdx, work.r10, work.r8, work.r9 = a[:6]
         self.thread.set_regs(work)
-        self._to_syscall_stop()  # its entry
-        self._to_syscall_stop()  # its exit
+        self.thread.resume(linux.PTRACE_SYSCALL)
+
+    def go_inside(self) -> None:
+        """When it is at the entry, send it on to the exit."""
+        self._await_syscall_stop()
+        self.thread.resume(linux.PTRACE_SYSCALL)
+
+    def result(self) -> int:
+        """When it is at the exit: the raw result."""
+        self._await_syscall_stop()
         return self.thread.get_regs().rax
 
-    def _to_syscall_stop(self) -> None:
+    def _await_syscall_stop(self) -> None:
         thread = self.thread
-        while True:
-            thread.resume(linux.PTRACE_SYSCALL)
-            stop = thread.wait()
-            if stop.is_syscall:
-                return
+        while not (stop := thread.wait()).is_syscall:
             if stop.event in (linux.PTRACE_EVENT_CLONE, linux.PTRACE_EVENT_FORK, linux.PTRACE_EVENT_VFORK):
                 self.new_tids.append(thread.event_message())
+            thread.resume(linux.PTRACE_SYSCALL)
 
     def put(self, data: bytes) -> int:
         """Place argument bytes (up to SCRATCH_DATA_BYTES) and give their address."""
@@ -219,18 +234,32 @@ class Borrowed:
         """The address of a second frame, from which a copy of the thread that is left alone just exits."""
         regs = UserRegs.from_buffer_copy(self._work)
         regs.rip, regs.rax, regs.rdi = self.gadgets.syscall, arch.SYS["exit_group"], 0
-        return self.put(build_sigframe(self.data, 0, regs, self._mask, self.gadgets.sigreturn))
+        return self.put(build_sigframe(self.data, 0, regs, self.sigmask, self.gadgets.sigreturn))
 
-    def _give_back(self) -> None:
-        """Its own mask and registers, and the sort of stop that it was in, where the OS kernel restarts calls."""
+    def begin_to_leave(self) -> None:
+        """Give the thread its own mask, registers and stack back, and send it to where the OS kernel restarts calls."""
         thread = self.thread
-        thread.set_sigmask(self._mask)
-        thread.set_regs(self._saved)
+        if self._given_back:
+            return
+        thread.set_sigmask(self.sigmask)
+        thread.set_regs(self.regs)
+        libc.vm_write(thread.tid, self.data, self._covered)  # not before: until now it was what heals the thread
         if thread.stop is not None and thread.stop.is_syscall:
             thread.interrupt()
             thread.resume(linux.PTRACE_CONT)
-            while thread.wait().event != linux.PTRACE_EVENT_STOP:
-                thread.resume(linux.PTRACE_CONT)
+            self._leaving = True
+        self._given_back = True
+
+    def finish_leaving(self) -> None:
+        """When it has stopped there: it is as it was."""
+        while self._leaving:
+            self._leaving = self.thread.wait().event != linux.PTRACE_EVENT_STOP
+            if self._leaving:
+                self.thread.resume(linux.PTRACE_CONT)
+
+    def _give_back(self) -> None:
+        self.begin_to_leave()
+        self.finish_leaving()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable
 from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError
 from kernel_backend.host import proc
-from kernel_backend.tracee.inject import WORD, Workshop
+from kernel_backend.tracee.chorus import Asking, Chorus
+from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
 from kernel_backend.tracee.process import Process, frozen_thread
 from kernel_backend.tracee.stub import kill_and_collect, open_workshop, step_call
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, GENTLE, Thread
@@ -68,16 +69,27 @@ class Twin:
                 _reap_by(frozen, [number])
 
 
-def make_twin(process: Process) -> Twin:
-    """Fork the frozen process. Raises OSError when the OS kernel will not (memory, process limits)."""
-    thread = process.main
-    thread.set_options(GENTLE | FOLLOW_NEW)
+def make_twins(processes: Iterable[Process]) -> tuple[list[Twin], OSError | None]:
+    """Fork frozen processes, all at the same time; and why the OS kernel would not fork one (memory, limits)."""
+    mothers = {process.borrow(): process for process in processes}
+    for borrowed in mothers:
+        borrowed.thread.set_options(GENTLE | FOLLOW_NEW)
+    refused: OSError | None = None
     try:
-        with process.borrow(thread) as borrowed:
-            borrowed.call("clone", 0, borrowed.end_frame(), 0, 0, 0)
-            return Twin(process, borrowed.new_tids[0], process.mappings)
+        with Chorus(mothers) as chorus:
+            try:
+                chorus.run({borrowed: _fork(borrowed) for borrowed in mothers})
+            except OSError as error:
+                refused = error
     finally:
-        thread.set_options(GENTLE)
+        for borrowed in mothers:
+            borrowed.thread.set_options(GENTLE)
+    twins = [Twin(process, born, process.mappings) for b, process in mothers.items() for born in b.new_tids]
+    return twins, refused
+
+
+def _fork(borrowed: Borrowed) -> Asking[int]:
+    return (yield Call("clone", 0, borrowed.end_frame(), 0, 0, 0))
 
 
 def reap(pid: int, numbers: Iterable[int]) -> None:

@@ -1,0 +1,82 @@
+"""What a fork copies besides memory: a process's settings, signal actions, limits, folders and credentials.
+
+They are read in the process's twin, when the pause is over; and in the process itself where it has none.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kernel_backend.abi import linux
+from kernel_backend.host import proc
+from kernel_backend.image.entries import MmEntry, ProcessEntry
+from kernel_backend.resources import processes, signals
+from kernel_backend.tracee.chorus import Asking
+from kernel_backend.tracee.inject import Borrowed, Call, Workshop
+
+
+def read_in_twin(entry: ProcessEntry, workshop: Workshop) -> None:
+    """Complete the entry of a process from its twin."""
+    results = workshop.run(_calls(workshop.data))
+    _complete(entry, workshop.thread.tid, results, workshop.get(signals.ACTIONS_DATA_BYTES))
+
+
+def ask(entry: ProcessEntry, borrowed: Borrowed) -> Asking[bool]:
+    """Complete the entry of a process from itself."""
+    results: list[int] = []
+    for call in _calls(borrowed.data):
+        results.append((yield call))
+    _complete(entry, borrowed.thread.tid, results, borrowed.get(signals.ACTIONS_DATA_BYTES))
+    return True
+
+
+def _calls(data: int) -> list[Call]:
+    return [
+        Call("brk", 0),
+        Call("prctl", linux.PR_GET_DUMPABLE),
+        Call("prctl", linux.PR_GET_THP_DISABLE, 0, 0, 0, 0),
+        Call("prctl", linux.PR_GET_SECUREBITS),
+        Call("prctl", linux.PR_GET_KEEPCAPS),
+        Call("prctl", linux.PR_GET_TIMERSLACK),
+        *signals.read_calls(data),
+    ]
+
+
+def _complete(entry: ProcessEntry, source: int, results: list[int], actions: bytes) -> None:
+    """`source` is whom to look up in /proc; the other arguments are what the calls gave."""
+    brk, entry.dumpable, thp_disable, securebits, keepcaps, timerslack = results[:6]
+    entry.thp_disable = bool(thp_disable)
+    entry.threads[0].scheduling.timerslack_ns = timerslack
+    entry.sigactions = signals.actions_of(actions)
+    entry.mm = _mm(source, brk)
+    entry.argv = _argv(source)
+    entry.cwd, entry.cwd_deleted = _cwd(source)
+    entry.rlimits = processes.capture_limits(source)
+    status = proc.status(source)
+    entry.umask = int(status["Umask"], 8)
+    entry.credentials = processes.credentials(status, securebits, bool(keepcaps))
+    entry.oom_score_adj = int(Path(f"/proc/{source}/oom_score_adj").read_text())
+    entry.personality = int(Path(f"/proc/{source}/personality").read_text(), 16)
+
+
+def _mm(pid: int, brk: int) -> MmEntry:
+    """The addresses that /proc shows of a process's layout, and its auxiliary vector."""
+    s = proc.stat(pid)
+    return MmEntry(
+        start_code=s.start_code, end_code=s.end_code, start_data=s.start_data, end_data=s.end_data,
+        start_brk=s.start_brk, brk=brk, start_stack=s.start_stack, arg_start=s.arg_start,
+        arg_end=s.arg_end, env_start=s.env_start, env_end=s.env_end, auxv=proc.auxv(pid),
+    )  # fmt: skip
+
+
+def _argv(pid: int) -> list[str]:
+    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return [os.fsdecode(part) for part in raw.rstrip(b"\0").split(b"\0")]
+
+
+def _cwd(pid: int) -> tuple[str, bool]:
+    """The working folder, and whether it has been removed."""
+    link = f"/proc/{pid}/cwd"
+    path, deleted = os.readlink(link), os.stat(link).st_nlink == 0
+    return (path.removesuffix(" (deleted)"), True) if deleted else (path, False)

@@ -1,0 +1,108 @@
+"""System calls made by many stopped threads at the same time.
+
+An injected call is several messages between us and a thread, for each of which it has to be scheduled. With one thread
+after the other we would mostly wait; so all are set going before any is waited for. What a thread is to call is a
+generator (`Asking`): it yields one call at a time, gets the result, and returns what it has found out. It reads as if
+its thread were alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from kernel_backend.abi import arch
+from kernel_backend.errors import EngineError
+from kernel_backend.tracee.inject import Borrowed, Call, check
+
+T = TypeVar("T")
+Asking = Generator[Call, int, T]
+
+
+class Chorus:
+    """A context in which stopped threads make system calls together, and afterwards are as they were."""
+
+    def __init__(self, members: Iterable[Borrowed]) -> None:
+        self._members = list(members)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Chorus:
+        with self._stack as stack:
+            for member in self._members:
+                stack.enter_context(member)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """All are sent back before any is waited for; what fails is told by the member's own way out."""
+        for member in self._members:
+            try:
+                member.begin_to_leave()
+            except (OSError, EngineError):
+                continue
+        self._stack.__exit__(kind, error, trace)
+
+    def run(self, askings: Mapping[Borrowed, Asking[T]]) -> dict[Borrowed, T]:
+        """Drive the askings of some members to their ends; what each returned.
+
+        Raises what the first of them raised, once every thread is at rest again.
+        """
+        parts = [_Part(member, asking) for member, asking in askings.items()]
+        while going := [part for part in parts if part.call is not None]:
+            for part in going:
+                part.attempt(part.begin)
+            for part in going:
+                part.attempt(part.member.go_inside)
+            for part in going:
+                part.attempt(part.take_result)
+            failed = next((part.failure for part in going if part.failure is not None), None)
+            if failed is not None:
+                raise failed
+        return {part.member: part.found for part in parts if part.found is not None}
+
+
+class _Part(Generic[T]):
+    """What one member does: the call it is at, and in the end what it found out."""
+
+    def __init__(self, member: Borrowed, asking: Asking[T]) -> None:
+        self.member = member
+        self.call: Call | None = None
+        self.found: T | None = None
+        self.failure: Exception | None = None
+        self._asking = asking
+        self._advance(lambda: next(asking))
+
+    def attempt(self, work: Callable[[], None]) -> None:
+        """Do one step of a round, unless an earlier one failed: then this thread is out of it."""
+        if self.failure is None:
+            try:
+                work()
+            except Exception as error:
+                self.failure = error
+
+    def begin(self) -> None:
+        """Send the thread to the entry of its call."""
+        assert self.call is not None
+        name, args = self.call
+        self.member.begin(arch.SYS[name], args)
+
+    def take_result(self) -> None:
+        """Hand the call's result (or OSError) to the asking, and take its next call."""
+        raw, (name, _) = self.member.result(), self.call or ("", ())
+        try:
+            value = check(raw, name)
+        except OSError as error:
+            refused = error
+            self._advance(lambda: self._asking.throw(refused))
+        else:
+            self._advance(lambda: self._asking.send(value))
+
+    def _advance(self, step: Callable[[], Call]) -> None:
+        try:
+            self.call = step()
+        except StopIteration as end:
+            self.call, self.found = None, end.value
