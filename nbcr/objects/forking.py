@@ -1,0 +1,262 @@
+"""The processes of a save: the worker, forked from the user's process, and its spare.
+
+The user is blocked for one fork. The worker then has the namespace to itself, as it was at that moment, and
+must not be noticed: it runs no exit handlers, flushes nobody's buffers, answers no signals, and gives up
+every pipe and socket it inherited, so that what the user closes meanwhile is closed.
+
+Of the other threads' locks, glibc's fork and Python's own put malloc, the GIL, imports and `logging` in
+order. Any other lock may be held for ever in the worker, and pickling runs code of anybody's. So before the
+first object whose type we do not know, the worker forks a spare, which does nothing but watch. Should the
+worker crash, or stand still (no bytes written, no processor time used), the spare goes on from where it was
+forked, without the name that was being saved; that name is lost, with the reason, and so is nothing else. A
+spare is a copy of the same moment: the snapshot stays consistent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import stat
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from nbcr.objects.board import Board, Late, Orphaned, Stage, State
+
+STALL_S = 5.0
+_GRACE_S = 5.0  # that a worker gets to stop by itself when the deadline is over
+_ALARM_S = 60.0  # after the deadline, the OS kernel ends whoever is left
+_LOOK_S = 0.5
+_ACCELERATORS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/render", "/dev/davinci", "/dev/accel")
+
+
+def why_not() -> str:
+    """Why this process must not be forked; empty: it may."""
+    if sys.platform != "linux" or not hasattr(os, "fork"):
+        return f"forking is not safe on {sys.platform}"
+    torch = sys.modules.get("torch")
+    with contextlib.suppress(Exception):  # whatever happens to be called torch
+        if torch is not None and torch.cuda.is_initialized():
+            return "CUDA is in use, which a forked process cannot read from"
+    for device in _open_devices():
+        return f"{device} is open, which a forked process cannot read from"
+    return ""
+
+
+def _open_devices() -> list[str]:
+    found = []
+    with contextlib.suppress(OSError):
+        for word in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                path = os.readlink(f"/proc/self/fd/{word}")
+                if path.startswith(_ACCELERATORS):
+                    found.append(path)
+    return found
+
+
+def fork(work: Callable[[], None]) -> int:
+    """The pid of a child that runs `work` and nothing else, ever.
+
+    Raises OSError when there is no room for one.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there are threads: that is what all this is about
+            pid = os.fork()
+        if pid == 0:
+            try:
+                gc.disable()  # nothing of the parent's may be finalized here
+                work()
+            finally:
+                os._exit(0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return pid
+
+
+def isolate(deadline: float, keep: tuple[int, ...]) -> None:
+    """Make the freshly forked process one that nobody notices; `keep` are descriptors of ours."""
+    import resource
+
+    signal.set_wakeup_fd(-1)  # an event loop of the parent's listens at the other end
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):  # meant for the whole process group
+        signal.signal(number, signal.SIG_IGN)
+    _arm(deadline)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # should memory run out, the user's process is not the one to go
+        Path("/proc/self/oom_score_adj").write_text("500")
+    warnings.simplefilter("ignore")
+    _let_go_of_descriptors(keep)
+    nowhere = Path(os.devnull).open("r+")  # noqa: SIM115
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, name, nowhere)
+        setattr(sys, f"__{name}__", nowhere)
+    if "logging" in sys.modules:
+        sys.modules["logging"].disable(sys.maxsize)
+
+
+def _arm(deadline: float) -> None:
+    """Whatever happens, this process does not outlive its deadline for long."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, max(1.0, deadline - time.monotonic()) + _ALARM_S)
+
+
+def _let_go_of_descriptors(keep: tuple[int, ...]) -> None:
+    """Everything but regular files becomes /dev/null.
+
+    Still there under its number, but nobody waits for our end of it.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for word in os.listdir("/proc/self/fd"):
+        number = int(word)
+        if number in (null, *keep):
+            continue
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                os.dup2(null, number, inheritable=False)
+    os.close(null)
+
+
+class Guard:
+    """Keeps a spare in readiness, and remembers what became of earlier workers."""
+
+    def __init__(self, board: Board, deadline: float, requester: int) -> None:
+        self.board, self.deadline = board, deadline
+        self.given_up: dict[
+            str, tuple[str, bool]
+        ] = {}  # names that are not tried again: why, and whether they only hung
+        self.suspects: set[str] = set()  # names of which one ended a worker: from now on one at a time
+        self.undescribed: set[str] = set()
+        self._requester = requester  # pidfd of the process that asked for the snapshot
+        self._has_spare = False
+        self._spare = 0
+
+    def pulse(self) -> None:
+        """Raise when there is no time left, or nobody to save for."""
+        if time.monotonic() > self.deadline:
+            raise Late
+        if _has_ended(self._requester, 0):
+            raise Orphaned
+
+    def stand_by(self) -> bool:
+        """See to it that there is a spare. True.
+
+        This process has just taken over, and what came later is to be done again.
+        """
+        took_over = False
+        while not self._has_spare:
+            worker = os.getpid()
+            self._spare = fork_plain()
+            if self._spare:
+                self._has_spare = True
+                self.board.enlist(spare=self._spare)
+                break
+            _arm(self.deadline)
+            self._watch(worker)
+            took_over = True
+        return took_over
+
+    def dismiss(self) -> None:
+        """The worker has done its work: the spare goes."""
+        if self._spare:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._spare, signal.SIGKILL)
+                os.waitpid(self._spare, 0)
+        self._has_spare, self._spare = False, 0
+
+    # --- as the spare
+
+    def _watch(self, worker: int) -> None:
+        """Return when the worker has ended without having finished; until then do nothing."""
+        done = self.board.done, self.board.written
+        ended = os.pidfd_open(worker) if _is_parent(worker) else -1
+        last, since = None, time.monotonic()
+        stalled = False
+        while not _has_ended(ended, _LOOK_S):
+            if _has_ended(self._requester, 0):
+                kill(worker)
+                os._exit(0)
+            now = (self.board.read().written, self.board.done, *_activity(worker))
+            if now != last or not _is_idle(worker):
+                last, since = now, time.monotonic()
+            stalled = time.monotonic() - since > STALL_S
+            if stalled or time.monotonic() > self.deadline + _GRACE_S:
+                kill(worker)
+        if ended >= 0:
+            os.close(ended)
+        self._judge(stalled)
+        self.board.done, self.board.written = done
+
+    def _judge(self, stalled: bool) -> None:
+        if self.board.read().state is not State.UNDER_WAY:
+            os._exit(0)
+        stage, names = self.board.stage, self.board.names
+        if stage is Stage.DESCRIBING:
+            self.undescribed.update(names)
+        elif stage is Stage.SAVING and len(names) == 1:
+            self.suspects.clear()
+            self.given_up[names[0]] = (_HUNG if stalled else _CRASHED, stalled)
+        elif stage is Stage.SAVING and not self.suspects.issuperset(names):
+            self.suspects.update(names)
+        else:
+            self.board.fail("the process that saved it ended without a word")
+            os._exit(0)
+
+
+_HUNG = "saving it came to a standstill, as if waiting for a lock that another thread holds"
+_CRASHED = "saving it ended the process that did so, as a fault in an extension module does"
+
+
+def fork_plain() -> int:
+    """fork, without anything around it: in a worker there is nobody left to mind."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return os.fork()
+
+
+def _is_parent(pid: int) -> bool:
+    return os.getppid() == pid
+
+
+def _has_ended(pidfd: int, timeout_s: float) -> bool:
+    """Whether a process ends within the time; a process we never got hold of has ended."""
+    if pidfd < 0:
+        return True
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1e3))
+
+
+def _activity(pid: int) -> tuple[str, ...]:
+    """Processor time the process has used."""
+    fields = _stat(pid)
+    return (fields[11], fields[12]) if fields else ()
+
+
+def _is_idle(pid: int) -> bool:
+    """Whether all it does is wait; for the disk it may."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] in "SZTX"
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def kill(pid: int) -> None:
+    """End a process of ours that may have ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,180 @@
+"""numpy arrays.
+
+Views stay views of one memory, memory goes out of band; memory-mapped files; the blocks of pandas.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbcr.objects.absent import absent
+from nbcr.objects.blobs import OUT_OF_BAND_BYTES
+from nbcr.objects.kinds.base import Kind, Reduction, dotted_name
+from nbcr.objects.kinds.buffers import address_of
+
+if TYPE_CHECKING:
+    from nbcr.objects.pickling import UnitPickler
+    from nbcr.objects.sharing import Survey
+
+# What is saved with its memory, so that an array can look into it again.
+_FOREIGN_OWNERS = {"builtins.bytearray", "array.array", "_ctypes._CData"}
+
+
+def memory_owner(array: Any) -> Any:
+    """What holds the memory that `array` looks at.
+
+    Another array, a bytearray, …; the array itself when nobody else does.
+    """
+    import numpy as np
+
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    foreign = owner.base
+    while isinstance(foreign, memoryview):
+        foreign = foreign.obj
+    if any(dotted_name(base) in _FOREIGN_OWNERS for base in type(foreign).__mro__):
+        return foreign
+    return owner
+
+
+class Arrays(Kind):
+    """numpy.ndarray itself; subclasses pickle themselves."""
+
+    types = ("numpy.ndarray",)
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any] | None:
+        owner = memory_owner(obj)
+        survey.note_memory(owner, obj)
+        elements = obj.ravel().tolist() if obj.dtype.hasobject and obj.dtype.names is None else []
+        return [*elements, getattr(obj, "__dict__", None)]
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        if dotted_name(type(obj)) != "numpy.ndarray":
+            return NotImplemented
+        owner = memory_owner(obj)
+        if owner is not obj and id(owner) in pickler.context.shared_memory:
+            view = _view_of(obj, owner)
+            if view is not None:
+                return view
+            pickler.remarks.add("its array no longer shares memory")
+        if obj.dtype.hasobject:
+            return NotImplemented
+        if obj.nbytes < OUT_OF_BAND_BYTES:
+            return obj.__reduce__()  # in the pickle, and owner of its memory again
+        if not (obj.flags.c_contiguous or obj.flags.f_contiguous):
+            import numpy as np
+
+            return np.ascontiguousarray(obj).__reduce_ex__(5)
+        return NotImplemented
+
+
+def _view_of(array: Any, owner: Any) -> Reduction | None:
+    """`array` as a window into `owner`; None where that cannot be told."""
+    import numpy as np
+
+    if isinstance(owner, np.ndarray):
+        if not (owner.flags.c_contiguous or owner.flags.f_contiguous):
+            return None
+        if array.dtype.hasobject and array.dtype != owner.dtype:
+            return None
+        start = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+    else:
+        start = array.__array_interface__["data"][0] - address_of(owner)
+    return make_array_view, (owner, start, array.shape, array.strides, array.dtype, array.flags.writeable)
+
+
+def make_array_view(
+    owner: Any, start: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any, writeable: bool
+) -> Any:
+    """An array that looks into `owner`."""
+    import numpy as np
+
+    memory = owner
+    if isinstance(owner, np.ndarray):
+        flat = (owner if owner.flags.c_contiguous else owner.T).reshape(-1)
+        if dtype.hasobject:
+            origin = flat[start // dtype.itemsize :]
+            made = np.lib.stride_tricks.as_strided(origin, shape, strides, writeable=True)
+            return _with_writeable(made, writeable)
+        memory = flat.view(np.uint8)
+    made = np.ndarray(shape, dtype, memory, start, strides)
+    return _with_writeable(made, writeable)
+
+
+def _with_writeable(array: Any, writeable: bool) -> Any:
+    if not writeable:
+        array.flags.writeable = False
+    return array
+
+
+class MappedArrays(Kind):
+    """numpy.memmap: the file is what counts, so it is mapped again; private changes are saved with it."""
+
+    types = ("numpy.memmap",)
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
+        survey.note_memory(memory_owner(obj), obj)
+        return ()
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        import numpy as np
+
+        path, mode = getattr(obj, "filename", None), getattr(obj, "mode", None)
+        begins = obj.base is not None and not isinstance(obj.base, np.memmap)
+        if path is None or mode not in ("r", "r+", "w+") or not begins:
+            return np.asarray(obj).copy().__reduce_ex__(5)
+        state = os.stat(path)
+        order = "C" if obj.flags.c_contiguous else "F"
+        return map_array, (
+            str(path),
+            "r" if mode == "r" else "r+",
+            obj.offset,
+            obj.shape,
+            obj.dtype,
+            order,
+            state.st_size,
+        )
+
+
+def map_array(path: str, mode: str, offset: int, shape: tuple[int, ...], dtype: Any, order: str, size: int) -> Any:
+    """A file mapped again, if it is still that large."""
+    import numpy as np
+
+    if not Path(path).is_file() or Path(path).stat().st_size < size:
+        return absent(f"the mapped file {path} is gone, or shorter than it was")
+    return np.memmap(path, dtype, mode, offset, shape, order)  # type: ignore[call-overload]
+
+
+class Blocks(Kind):
+    """The blocks of a pandas frame. Two that share memory copy on write, which pandas forgets.
+
+    The second gets its own copy.
+    """
+
+    types = ("pandas._libs.internals.Block",)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        reduction = obj.__reduce__()
+        values = obj.values
+        if dotted_name(type(values)) != "numpy.ndarray" or not _copies_on_write():
+            return reduction
+        owner = memory_owner(values)
+        if pickler.claimed.setdefault(id(owner), id(obj)) == id(obj):
+            return reduction
+        copy = pickler.stand_ins.setdefault(id(values), values.copy(order="K"))
+        return (reduction[0], (copy, *reduction[1][1:]), *reduction[2:])
+
+
+def _copies_on_write() -> bool:
+    import pandas as pd
+
+    if int(pd.__version__.partition(".")[0]) >= 3:
+        return True
+    return bool(pd.options.mode.copy_on_write is True)
+
+
+KINDS: tuple[Kind, ...] = (Arrays(), MappedArrays(), Blocks())

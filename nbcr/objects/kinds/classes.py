@@ -1,0 +1,124 @@
+"""Classes that no import finds: those of the notebook.
+
+cloudpickle gives each such class a number that this process remembers: a class that is alive keeps its
+identity when a snapshot is loaded, and the attributes it had come back. So two names may be saved apart
+although both use one class, unless the class itself holds something that can change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import CellType, FunctionType
+from typing import TYPE_CHECKING, Any
+
+from cloudpickle import cloudpickle
+
+from nbcr.objects.kinds.base import Kind, Reduction
+from nbcr.objects.kinds.functions import importable
+
+if TYPE_CHECKING:
+    from nbcr.objects.pickling import UnitPickler
+    from nbcr.objects.sharing import Survey
+
+_HARMLESS = (
+    int, float, complex, bool, str, bytes, type(None), type, property, type(object.__init__), type(str.join),
+    type(type.__dict__["__dict__"]), type(FunctionType.__dict__["__closure__"]),
+)  # fmt: skip
+
+
+class Classes(Kind):
+    """Classes, also those with a metaclass; enumerations."""
+
+    types = ("builtins.type",)
+
+    def parts(self, obj: type, survey: Survey) -> Iterable[Any]:
+        if _is_imported(obj):
+            return ()
+        inside = () if _is_stateless(obj) else vars(obj).values()
+        return [*inside, *obj.__bases__, type(obj)]
+
+    def shares(self, obj: type) -> bool:
+        return not _is_imported(obj) and not _is_stateless(obj)
+
+    def reduce(self, obj: type, pickler: UnitPickler) -> Reduction:
+        reduction = cloudpickle._class_reduce(obj)
+        if reduction is NotImplemented or len(reduction) == 2:
+            pickler.note_package(obj.__module__)
+            return reduction
+        maker, arguments, state = reduction[:3]
+        is_enum = maker is cloudpickle._make_skeleton_enum
+        return make_class, (is_enum, *arguments), state, None, None, set_class_state
+
+
+def _is_imported(obj: type) -> bool:
+    return obj.__module__ == "builtins" or importable(obj) is not None
+
+
+def _is_stateless(obj: type) -> bool:
+    """Whether saving the class twice makes no difference: nothing but methods and constants in it."""
+    return all(
+        _is_fixed(value)
+        for name, value in vars(obj).items()
+        if isinstance(value, FunctionType) or not _is_special(name)
+    )
+
+
+def _is_special(name: str) -> bool:
+    return (name.startswith("__") and name.endswith("__")) or name.startswith("_abc")
+
+
+def _is_fixed(value: Any) -> bool:
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    if isinstance(value, FunctionType):
+        cells = [_contents(cell) for cell in value.__closure__ or ()]
+        return not value.__dict__ and all(isinstance(held, _HARMLESS) for held in (*cells, *(value.__defaults__ or ())))
+    if isinstance(value, tuple):
+        return all(_is_fixed(member) for member in value)
+    return isinstance(value, _HARMLESS)
+
+
+def _contents(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+def make_class(is_enum: bool, *arguments: Any) -> type:
+    """The class with this number when it is alive, else a new one, to be filled by `set_class_state`."""
+    number = arguments[5] if is_enum else arguments[4]
+    alive: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(number)
+    if alive is not None:
+        return alive
+    maker = cloudpickle._make_skeleton_enum if is_enum else cloudpickle._make_skeleton_class
+    made: type = maker(*arguments)
+    return made
+
+
+def set_class_state(cls: type, state: Any) -> None:
+    """Give a class its attributes, and take away those that came since."""
+    saved = state[0]
+    for name in [name for name in vars(cls) if name not in saved and not name.startswith("_")]:
+        if not _belongs_to_the_type(cls, name):
+            delattr(cls, name)
+    cloudpickle._class_setstate(cls, state)
+
+
+def _belongs_to_the_type(cls: type, name: str) -> bool:
+    """Slots and members of enumerations are made with the class, not set afterwards."""
+    value = vars(cls)[name]
+    return name in getattr(cls, "__members__", ()) or type(value) is type(FunctionType.__dict__["__closure__"])
+
+
+def number_classes(namespace: Iterable[Any]) -> None:
+    """Let this process remember the numbers of the namespace's own classes.
+
+    What a forked child remembers is forgotten.
+    """
+    for value in namespace:
+        if isinstance(value, type) and value.__module__ == "__main__":
+            cloudpickle._get_or_create_tracker_id(value)
+
+
+KINDS: tuple[Kind, ...] = (Classes(),)

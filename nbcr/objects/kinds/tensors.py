@@ -1,0 +1,130 @@
+"""torch tensors: views stay views of one storage, whose memory goes out of band.
+
+Tensorflow's variables by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from nbcr.objects.kinds.base import Kind, Reduction
+
+if TYPE_CHECKING:
+    from nbcr.objects.pickling import UnitPickler
+    from nbcr.objects.sharing import Survey
+
+
+class Tensors(Kind):
+    """Dense tensors in main memory, and parameters. torch pickles all others itself, copying what they share."""
+
+    types = ("torch.Tensor",)
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
+        if _is_plain(obj):
+            survey.note_address(obj.untyped_storage().data_ptr())
+        return [obj.__dict__, obj.grad if obj.is_leaf else None]
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        pickler.note_package("torch")
+        if not _is_plain(obj) or not obj.is_leaf:
+            return NotImplemented
+        storage = obj.untyped_storage()
+        held = pickler.stand_ins.setdefault(("storage", storage.data_ptr()), Storage(storage))
+        window = (obj.dtype, obj.storage_offset(), tuple(obj.shape), obj.stride())
+        state = (obj.requires_grad, obj.grad, obj.__dict__)
+        return make_tensor, (type(obj), held, *window), state, None, None, set_tensor_state
+
+
+def _is_plain(tensor: Any) -> bool:
+    import torch
+
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and not tensor.is_quantized
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+        and tensor.untyped_storage().nbytes() > 0
+    )
+
+
+class Storage:
+    """Pickled in place of the memory that several tensors look at."""
+
+    def __init__(self, storage: Any) -> None:
+        self.storage = storage
+
+    def __reduce__(self) -> Reduction:
+        import torch
+
+        return make_storage, (torch.empty(0, dtype=torch.uint8).set_(self.storage).numpy(),)
+
+
+def make_storage(memory: Any) -> Any:
+    """The storage around the bytes of an array."""
+    import torch
+
+    return torch.from_numpy(memory).untyped_storage()
+
+
+def make_tensor(
+    cls: Any, storage: Any, dtype: Any, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
+) -> Any:
+    """A tensor that looks into `storage`."""
+    import torch
+
+    with torch.no_grad():
+        made = torch.empty(0, dtype=dtype).set_(storage, offset, shape, stride)
+    return made if cls is torch.Tensor else cls(made, requires_grad=made.is_floating_point())
+
+
+def set_tensor_state(tensor: Any, state: tuple[bool, Any, dict[str, Any]]) -> None:
+    """Give a tensor its gradient and attributes."""
+    requires_grad, gradient, attributes = state
+    tensor.requires_grad_(requires_grad)
+    tensor.grad = gradient
+    tensor.__dict__.update(attributes)
+
+
+class Generators(Kind):
+    """torch.Generator: seed and position."""
+
+    types = ("torch._C.Generator",)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        pickler.note_package("torch")
+        return make_generator, (str(obj.device), obj.get_state().numpy())
+
+
+def make_generator(device: str, state: Any) -> Any:
+    """A generator of random numbers in this state."""
+    import torch
+
+    made = torch.Generator(device)
+    made.set_state(torch.from_numpy(state.copy()))
+    return made
+
+
+class Variables(Kind):
+    """tensorflow.Variable: its value, name and whether it is trained."""
+
+    types = ("tensorflow.python.ops.resource_variable_ops.BaseResourceVariable",)
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
+        return ()
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        pickler.note_package("tensorflow")
+        return make_variable, (obj.numpy(), obj.name.partition(":")[0], obj.trainable)
+
+
+def make_variable(value: Any, name: str, trainable: bool) -> Any:
+    """A variable with this value."""
+    import tensorflow as tf
+
+    return tf.Variable(value, name=name, trainable=trainable)
+
+
+KINDS: tuple[Kind, ...] = (Tensors(), Generators(), Variables())

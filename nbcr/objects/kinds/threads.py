@@ -1,0 +1,86 @@
+"""Locks and what is local to a thread. Threads themselves do not come back (see `refused`)."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from nbcr.objects.kinds.base import CannotSave, Kind, Reduction
+
+if TYPE_CHECKING:
+    from nbcr.objects.pickling import UnitPickler
+
+_HELD = "its lock was held, by whoever does not come back: it is free again"
+
+
+class Locks(Kind):
+    """Lock and RLock: a free one. Whoever held it is not there to let it go."""
+
+    types = ("_thread.lock", "_thread.RLock", "threading._RLock")
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        reentrant = type(obj).__name__ != "lock"
+        held = obj._is_owned() or not _is_free(obj) if reentrant else obj.locked()
+        if held and id(obj) not in pickler.passing:
+            pickler.remarks.add(_HELD)
+        return make_lock, (reentrant,)
+
+
+def _is_free(lock: Any) -> bool:
+    free = lock.acquire(blocking=False)
+    if free:
+        lock.release()
+    return bool(free)
+
+
+def make_lock(reentrant: bool) -> Any:
+    """A free lock."""
+    return threading.RLock() if reentrant else threading.Lock()
+
+
+class Conditions(Kind):
+    """Condition, and with it Event, Semaphore and Barrier: nobody waits any more.
+
+    Its lock is held in passing only.
+    """
+
+    types = ("threading.Condition",)
+
+    def reduce(self, obj: threading.Condition, pickler: UnitPickler) -> Reduction:
+        lock = obj._lock  # type: ignore[attr-defined]
+        pickler.passing.add(id(lock))
+        return type(obj), (lock,)
+
+
+class Queues(Kind):
+    """queue.Queue with what is in it."""
+
+    types = ("queue.Queue",)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        pickler.passing.add(id(obj.mutex))
+        return NotImplemented
+
+
+class Locals(Kind):
+    """threading.local: the values of the thread that saves."""
+
+    types = ("_thread._local",)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        return type(obj), (), dict(obj.__dict__)
+
+
+class Threads(Kind):
+    """Threads that were never started are mere objects; all others are lost."""
+
+    types = ("threading.Thread",)
+    refuses = True
+
+    def reduce(self, obj: threading.Thread, pickler: UnitPickler) -> Reduction:
+        if obj.ident is None:
+            return NotImplemented
+        raise CannotSave("a thread does not come back: start it again")
+
+
+KINDS: tuple[Kind, ...] = (Locks(), Conditions(), Queues(), Locals(), Threads())

@@ -1,0 +1,46 @@
+"""`look` and `diff`: what is in a snapshot, without unpickling anything of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nbcr.objects import index as indexes
+from nbcr.objects.index import Index
+from nbcr.objects.results import Change, Fate, VariableInfo
+
+
+def look(place: Path) -> list[VariableInfo]:
+    """The names of a snapshot as they looked when it was saved, in the namespace's order."""
+    index = indexes.read(Path(place))
+    return [
+        VariableInfo(
+            name.name,
+            Fate(name.fate),
+            name.type,
+            name.shape,
+            name.size,
+            name.repr,
+            name.reason,
+            _companions(index, name),
+        )
+        for name in index.names
+    ]
+
+
+def _companions(index: Index, name: indexes.Name) -> tuple[str, ...]:
+    if name.unit < 0:
+        return ()
+    return tuple(other for other in index.units[name.unit].names if other != name.name)
+
+
+def diff(before: Path, after: Path) -> list[Change]:
+    """The names that two snapshots do not have in common, or whose contents differ."""
+    old, new = ({name.name: name for name in indexes.read(Path(place)).names} for place in (before, after))
+    changes = []
+    for name in (*old, *(name for name in new if name not in old)):
+        was, became = old.get(name), new.get(name)
+        if was is None or became is None:
+            changes.append(Change(name, was.size if was else None, became.size if became else None))
+        elif (was.digest, was.imported) != (became.digest, became.imported):
+            changes.append(Change(name, was.size, became.size))
+    return changes

@@ -1,0 +1,163 @@
+"""Globals of imported modules that were changed since the import.
+
+A module comes back by importing it, so what the session assigned to it would silently be gone. For modules
+of the user's own the source says what a constant was; a value that is no longer that, or a name that the
+source does not bind, is saved like a variable, under the name "module.attribute".
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from nbcr.objects.names import bound_names
+
+_LARGEST_SOURCE = 1 << 20
+_INSTALLED = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")})
+_DYNAMIC = (
+    "globals",
+    "exec",
+    "setattr",
+    "__getattr__",
+    "import *",
+)  # of such a module nothing can be told from its source
+
+
+def changed_globals(modules: Iterable[ModuleType]) -> dict[str, Any]:
+    """ "module.attribute": value, for all that was changed in the user's own ones of these modules."""
+    found = {}
+    for module in modules:
+        source = source_of_own(module)
+        if source is not None:
+            changed = _changed(module, source)
+            found.update({f"{module.__name__}.{name}": value for name, value in changed.items()})
+    return found
+
+
+def in_use_by(values: Iterable[Any]) -> list[ModuleType]:
+    """The modules among the values, and those that functions, classes and instances among them come from."""
+    found: dict[str, ModuleType] = {}
+    for value in values:
+        home = value if isinstance(value, type | FunctionType) else type(value)
+        module = value if isinstance(value, ModuleType) else sys.modules.get(home.__module__ or "")
+        if isinstance(module, ModuleType):
+            found[module.__name__] = module
+    return list(found.values())
+
+
+def source_of_own(module: ModuleType) -> str | None:
+    """The source of a module that is the user's own: neither of Python nor installed."""
+    path = getattr(module, "__file__", None)
+    if not isinstance(path, str) or not path.endswith(".py") or path.startswith(_INSTALLED):
+        return None
+    if sys.modules.get(module.__name__) is not module or module.__name__ in ("__main__", "nbcr"):
+        return None
+    try:
+        if Path(path).stat().st_size > _LARGEST_SOURCE:
+            return None
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _changed(module: ModuleType, source: str) -> dict[str, Any]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return {}
+    constants = _constants(tree)
+    known = set() if any(word in source for word in _DYNAMIC) else set(bound_names(tree))
+    changed = {}
+    for name, value in list(vars(module).items()):
+        if (name.startswith("__") and name.endswith("__")) or isinstance(value, ModuleType):
+            continue
+        if name in constants:
+            if not _equal(value, constants[name]):
+                changed[name] = value
+        elif known and name not in known and not isinstance(value, type | FunctionType):
+            changed[name] = value
+    return changed
+
+
+def _constants(tree: ast.Module) -> dict[str, Any]:
+    """What the module's top level assigns literally, and only once."""
+    found: dict[str, Any] = {}
+    counts: dict[str, int] = {}
+    for name in bound_names(tree):
+        counts[name] = counts.get(name, 0) + 1
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if len(targets) == 1 and isinstance(targets[0], ast.Name) and counts.get(targets[0].id) == 1:
+            try:
+                found[targets[0].id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                continue
+    return found
+
+
+def _equal(value: Any, constant: Any) -> bool:
+    try:
+        return type(value) is type(constant) and bool(value == constant)
+    except Exception:
+        return False
+
+
+def set_global(dotted: str, value: Any) -> None:
+    """Put a changed global back into its module."""
+    module, _, name = dotted.rpartition(".")
+    setattr(importlib.import_module(module), name, value)
+
+
+def reset_globals(modules: Iterable[ModuleType], keep: Iterable[str]) -> None:
+    """Give the modules' other constants the value that their source says.
+
+    They were changed after the snapshot.
+    """
+    kept = set(keep)
+    for module in modules:
+        source = source_of_own(module)
+        if source is None:
+            continue
+        constants = _constants(ast.parse(source))
+        for name in _changed(module, source):
+            if f"{module.__name__}.{name}" not in kept and name in constants:
+                setattr(module, name, constants[name])
+
+
+# --- versions -----------------------------------------------------------------------------------------------
+
+
+def version_of(package: str) -> str:
+    """The version of an imported top-level package; for a module without one, a mark of its source. Empty.
+
+    Of no interest.
+    """
+    module = sys.modules.get(package)
+    if module is None or package in sys.stdlib_module_names or package in ("__main__", "nbcr"):
+        return ""
+    version = getattr(module, "__version__", None)
+    if isinstance(version, str):
+        return version
+    source = source_of_own(module)
+    if source is not None:
+        from nbcr.objects.index import digest_of
+
+        return f"source {digest_of(source.encode()).hex()[:12]}"
+    return _installed_version(package)
+
+
+def _installed_version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except (PackageNotFoundError, ValueError):
+        return ""

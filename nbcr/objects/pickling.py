@@ -1,0 +1,93 @@
+"""The pickler.
+
+Cloudpickle's, with functions bound to the living namespace and every kind of object sent to its room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+
+from nbcr.objects.blobs import OUT_OF_BAND_BYTES
+from nbcr.objects.kinds.table import KindTable
+from nbcr.objects.results import Remarks
+from nbcr.objects.standing import COUNT, pickler_memo, standing
+
+PROTOCOL = 5
+
+
+@dataclass
+class Context:
+    """What all units of one snapshot have in common while they are pickled."""
+
+    namespace: dict[str, Any]
+    forked: bool = False  # what we do to objects, descriptors included, is seen by nobody else
+    offsets: dict[int, int] = field(default_factory=dict)  # of open files, at the moment of the fork
+    kinds: KindTable = field(default_factory=KindTable)
+    shared_memory: set[int] = field(default_factory=set)  # ids of what holds the memory of more than one array
+    standing: list[Any] = field(default_factory=list)  # see `standing`; left out: those of this very moment
+    memo: dict[int, tuple[int, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.standing = self.standing or standing(self.namespace)
+        self.memo = pickler_memo(self.standing)
+
+
+class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles one unit.
+
+    `packages` and `remarks` tell afterwards what it refers to and what will not be quite as it was.
+    """
+
+    def __init__(self, file: Any, context: Context, keep_buffer: Callable[[memoryview], None] | None = None) -> None:
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=self._buffer)
+        self.memo = context.memo
+        self.context = context
+        self.packages: set[str] = set()
+        self.remarks = Remarks()
+        self.passing: set[int] = set()  # locks that are held in passing: no remark is due
+        self.claimed: dict[int, int] = {}  # shared memory: the pandas block that keeps it
+        self.stand_ins: dict[Any, Any] = {}  # what is pickled in place of something else
+        self._kind_of = context.kinds.kind_of
+        self._keep_buffer = keep_buffer
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Asked by pickle for everything but the plain built-in containers and values."""
+        kind = self._kind_of(type(obj))
+        return NotImplemented if kind is None else kind.reduce(obj, self)
+
+    def note_package(self, module: str) -> None:
+        """Remember that loading will import `module`."""
+        self.packages.add(module.partition(".")[0])
+
+    def _buffer(self, buffer: Any) -> bool:
+        """Whether a buffer stays in the pickle."""
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND_BYTES:
+            return True
+        if self._keep_buffer is not None:
+            self._keep_buffer(raw)
+        return False
+
+
+class NullFile:
+    """Takes a pickle that nobody wants to read: to find out whether it can be made."""
+
+    def write(self, data: bytes) -> int:
+        """Forget `data`."""
+        return len(data)
+
+
+def failure_of(obj: Any, context: Context, known: Sequence[Any] = ()) -> BaseException | None:
+    """Why `obj` cannot be pickled beside what is `known`; None: it can."""
+    pickler = UnitPickler(NullFile(), context)
+    if known:
+        pickler.memo = context.memo | {id(other): (COUNT + number, other) for number, other in enumerate(known)}
+    try:
+        pickler.dump(obj)
+    except Exception as error:
+        return error
+    return None

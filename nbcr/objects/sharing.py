@@ -1,0 +1,210 @@
+"""Which names have to be saved in one piece: those that reach the same object, which one could change for the other.
+
+Everything a name reaches is found level by level, by the garbage collector's own view of objects
+(`gc.get_referents`), which costs a fraction of what pickling them costs. Where the collector sees nothing, or
+too much, the object's room is asked. Immutable values tie nobody together. Names that share nothing are
+pickled apart: one that fails harms no other, one that changed is written alone, and one can be read without
+the others.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Collection, Iterable, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbcr.objects.kinds.table import KindTable, Rule
+
+_HAVE_GC = 1 << 14
+_BYTES_PER_OBJECT = 40  # a guess, for the order in which units are saved
+
+
+class TooMuch(Exception):
+    """A survey found more than its bound allows."""
+
+
+@dataclass
+class Bound:
+    """How much may be looked at while the user waits, and what may be among it."""
+
+    until: float  # time.monotonic()
+    weight: int
+    kinds: KindTable
+
+    def check(self, survey: Survey) -> None:
+        """Raise TooMuch."""
+        self.weight -= survey.weigh_anew()
+        if self.weight < 0 or time.monotonic() > self.until or not all(map(self.kinds.is_simple, survey.types)):
+            raise TooMuch
+
+
+class Survey:
+    """Everything that one name reaches."""
+
+    def __init__(self, kinds: KindTable, standing: Set[int] = frozenset(), bound: Bound | None = None) -> None:
+        self.types: set[type] = set()
+        self.memory: dict[int, set[int]] = {}  # id of what holds memory: ids of what looks at it
+        self.addresses: set[int] = set()
+        self.weight = 0
+        self._memory_bytes = 0
+        self._kinds, self._standing, self._bound = kinds, standing, bound
+        self._reached: dict[int, Any] = {}
+        self._ties: dict[int, Any] = {}  # what ties names together although no name reaches it
+
+    def run(self, root: Any) -> Survey:
+        """Find everything below `root`."""
+        fresh = self._new([root])
+        while fresh:
+            parts: list[Any] = []
+            if any(self._kinds.rule_for(type_) is Rule.KIND for type_ in set(map(type, fresh))):
+                fresh = self._asked(fresh, parts)
+            if self._bound is not None:
+                self._bound.check(self)
+            parts += gc.get_referents(*filter(gc.is_tracked, fresh))
+            fresh = self._new(parts)
+        self.weigh_anew()
+        return self
+
+    def _asked(self, fresh: Collection[Any], parts: list[Any]) -> list[Any]:
+        """Let rooms add to `parts`; what is left to the garbage collector."""
+        left = []
+        for obj in fresh:
+            kind = self._kinds.kind_of(type(obj)) if self._kinds.rule_for(type(obj)) is Rule.KIND else None
+            found = kind.parts(obj, self) if kind is not None else None
+            if found is None:
+                left.append(obj)
+            else:
+                parts.extend(found)
+        return left
+
+    def _new(self, found: list[Any]) -> Collection[Any]:
+        """Those that were not reached before and can hold or tie something."""
+        types = set(map(type, found))
+        self.types |= types
+        leaves = {type_ for type_ in types if self._kinds.rule_for(type_) is Rule.LEAF}
+        if leaves == types:
+            return ()
+        # A tuple that the collector gave up tracking holds plain values only; everything else of these types
+        # is tracked.
+        if all(type_ is tuple or (type_.__flags__ & _HAVE_GC and type_ is not dict) for type_ in types - leaves):
+            found = list(filter(gc.is_tracked, found))
+        elif leaves:
+            found = [obj for obj in found if type(obj) not in leaves]
+        fresh = dict(zip(map(id, found), found, strict=True))
+        for known in (fresh.keys() & self._reached.keys()) | (fresh.keys() & self._standing):
+            del fresh[known]
+        self._reached.update(fresh)
+        return fresh.values()
+
+    def weigh_anew(self) -> int:
+        """Count what was reached since the last time."""
+        before, self.weight = self.weight, self._memory_bytes + _BYTES_PER_OBJECT * len(self._reached)
+        return self.weight - before
+
+    def reached(self) -> Iterable[Any]:
+        """Everything that was found, but for plain values."""
+        return self._reached.values()
+
+    # --- for the rooms
+
+    def note_memory(self, owner: Any, user: Any) -> None:
+        """`user` looks at memory that `owner` holds (which may be itself)."""
+        self.memory.setdefault(id(owner), set()).add(id(user))
+        self._ties[id(owner)] = owner
+        self._memory_bytes += getattr(user, "nbytes", 0)
+
+    def note_address(self, address: int) -> None:
+        """Somebody looks at memory at this address, and no object stands for it."""
+        self.addresses.add(-address)  # ids are positive
+
+    # --- for `grouped`
+
+    def shared_with(self, owners: dict[int, str]) -> Iterable[int]:
+        """What ties this name to one of those."""
+        for keys in (self._reached.keys(), self._ties.keys(), self.addresses):
+            yield from (key for key in keys & owners.keys() if self._ties_names(key))
+
+    def enter(self, owners: dict[int, str], name: str) -> None:
+        """Say that `name` reaches all this, unless somebody has said so already."""
+        for keys in (self._reached.keys(), self._ties.keys(), self.addresses):
+            owners.update(dict.fromkeys(keys - owners.keys(), name))
+
+    def _ties_names(self, key: int) -> bool:
+        if key in self._ties or key in self.addresses:
+            return True
+        obj = self._reached[key]
+        rule = self._kinds.rule_for(type(obj))
+        if rule is Rule.KIND:
+            kind = self._kinds.kind_of(type(obj))
+            return kind is None or kind.shares(obj)
+        return rule is Rule.PLAIN
+
+
+@dataclass
+class Group:
+    """Names to be saved in one piece."""
+
+    names: list[str]
+    types: set[type] = field(default_factory=set)
+    weight: int = 0
+
+
+def grouped(
+    values: dict[str, Any], kinds: KindTable, standing: Iterable[Any], bound: Bound | None = None
+) -> tuple[list[Group], set[int]]:
+    """The names of `values` in groups, small ones first; and the ids of what holds memory that several look at.
+
+    Raises TooMuch when that is beyond the `bound`.
+    """
+    ids = {id(obj) for obj in standing if obj is not None}
+    surveys = {name: _surveyed(value, Survey(kinds, ids, bound)) for name, value in values.items()}
+    parents = {name: name for name in values}
+    owners: dict[int, str] = {}
+    order = sorted(surveys, key=lambda name: surveys[name].weight)
+    for position, name in enumerate(order):
+        for key in surveys[name].shared_with(owners):
+            parents[_root(parents, name)] = _root(parents, owners[key])
+        if position + 1 < len(order):  # nobody comes after the largest: its many keys need not be remembered
+            surveys[name].enter(owners, name)
+    return _groups(values, surveys, parents), _shared_memory(surveys.values())
+
+
+def _surveyed(value: Any, survey: Survey) -> Survey:
+    """An object that does not let itself be looked at will not let itself be pickled.
+
+    That is where it is told.
+    """
+    try:
+        return survey.run(value)
+    except TooMuch:
+        raise
+    except Exception:
+        survey.types.add(object)
+        return survey
+
+
+def _root(parents: dict[str, str], name: str) -> str:
+    while parents[name] != name:
+        parents[name] = parents[parents[name]]
+        name = parents[name]
+    return name
+
+
+def _groups(values: dict[str, Any], surveys: dict[str, Survey], parents: dict[str, str]) -> list[Group]:
+    groups: dict[str, Group] = {}
+    for name in values:
+        group = groups.setdefault(_root(parents, name), Group([]))
+        group.names.append(name)
+        group.types |= surveys[name].types
+        group.weight += surveys[name].weight
+    return sorted(groups.values(), key=lambda group: group.weight)
+
+
+def _shared_memory(surveys: Iterable[Survey]) -> set[int]:
+    users: dict[int, set[int]] = {}
+    for survey in surveys:
+        for owner, own in survey.memory.items():
+            users.setdefault(owner, set()).update(own)
+    return {owner for owner, own in users.items() if len(own) > 1}

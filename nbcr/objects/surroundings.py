@@ -1,0 +1,123 @@
+"""What belongs to no name and yet to the session: global random states, settings of libraries, the working folder.
+
+Each state is read and set only when its library is loaded. Random states are read in the process itself,
+before the fork: `random` seeds itself anew in a forked child.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class State:
+    """One thing that a library keeps for the whole process."""
+
+    name: str
+    module: str  # is it loaded?
+    read: Callable[[Any], Any]
+    set: Callable[[Any, Any], None]
+    before_fork: bool = False
+    before_names: bool = False  # imports need it
+
+
+def _set_print_options(numpy: Any, options: dict[str, Any]) -> None:
+    numpy.set_printoptions(**{name: value for name, value in options.items() if name in numpy.get_printoptions()})
+
+
+def _changed_rc(matplotlib: Any) -> dict[str, Any]:
+    defaults = matplotlib.rcParamsDefault
+    current = dict.items(matplotlib.rcParams)  # as a plain dictionary: reading some of them would start a backend
+    return {name: value for name, value in current if name != "backend" and dict.get(defaults, name) != value}
+
+
+def _set_rc(matplotlib: Any, changed: dict[str, Any]) -> None:
+    for name in _changed_rc(matplotlib).keys() - changed.keys():
+        matplotlib.rcParams[name] = matplotlib.rcParamsDefault[name]
+    matplotlib.rcParams.update({name: value for name, value in changed.items() if name in matplotlib.rcParams})
+
+
+def _logger_levels(logging: Any) -> dict[str, int]:
+    loggers = list(logging.Logger.manager.loggerDict.items())
+    levels = {name: found.level for name, found in loggers if isinstance(found, logging.Logger) and found.level}
+    return {**levels, "": logging.getLogger().level}
+
+
+def _set_logger_levels(logging: Any, levels: dict[str, int]) -> None:
+    for name in _logger_levels(logging).keys() - levels.keys():
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def _set_folder(module: Any, folder: str) -> None:
+    module.chdir(folder)
+
+
+def _add_to_path(module: Any, path: list[str]) -> None:
+    """Add what an import of the user's own modules needs; the order of what is there stays."""
+    module.path.extend(entry for entry in path if entry not in module.path)
+
+
+def _user_path(module: Any) -> list[str]:
+    """The part of the search path that does not belong to the installation."""
+    return [entry for entry in module.path if not entry.startswith((sys.prefix, sys.base_prefix))]
+
+
+def _decimal_context(decimal: Any) -> Any:
+    return decimal.getcontext().copy()
+
+
+_numpy_random = State(
+    "numpy.random", "numpy.random", lambda m: m.get_state(), lambda m, state: m.set_state(state), before_fork=True
+)
+_decimal = State(
+    "decimal context", "decimal", _decimal_context, lambda m, context: m.setcontext(context), before_fork=True
+)
+STATES = (
+    State("random", "random", lambda m: m.getstate(), lambda m, state: m.setstate(state), before_fork=True),
+    _numpy_random,
+    State(
+        "torch random", "torch", lambda m: m.get_rng_state().numpy(),
+        lambda m, state: m.set_rng_state(m.from_numpy(state.copy())), before_fork=True,
+    ),
+    _decimal,
+    State("recursion limit", "sys", lambda m: m.getrecursionlimit(), lambda m, limit: m.setrecursionlimit(limit)),
+    State("module search path", "sys", _user_path, _add_to_path, before_names=True),
+    State("working folder", "os", lambda m: m.getcwd(), _set_folder, before_names=True),
+    State("levels of loggers", "logging", _logger_levels, _set_logger_levels),
+    State("numpy print options", "numpy", lambda m: m.get_printoptions(), _set_print_options),
+    State("numpy error handling", "numpy", lambda m: m.geterr(), lambda m, how: m.seterr(**how)),
+    State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
+)  # fmt: skip
+
+
+def read(*, before_fork: bool) -> dict[str, Any]:
+    """The states of the libraries that are loaded, by name."""
+    found = {}
+    for state in STATES:
+        module = sys.modules.get(state.module)
+        if module is None or state.before_fork is not before_fork:
+            continue
+        try:
+            found[state.name] = state.read(module)
+        except Exception:  # a library half loaded, or another version of it: it keeps what it has
+            continue
+    return found
+
+
+def apply(states: dict[str, Any], *, before_names: bool) -> list[str]:
+    """Set them; what could not be set, in words."""
+    failed = []
+    for state in STATES:
+        if state.name not in states or state.before_names is not before_names:
+            continue
+        try:
+            module = sys.modules.get(state.module) or __import__(state.module, fromlist=["*"])
+            state.set(module, states[state.name])
+        except Exception as error:
+            failed.append(f"{state.name} could not be set: {' '.join(str(error).split())}")
+    return failed
