@@ -18,7 +18,7 @@ from benchmarks.table import Report, Row, Verdict, median
 
 _SOURCE = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
 _STATE = "small C process, whole command"
-_PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER = 36
 _ENGINE = [sys.executable, "-m", "kernel_backend"]
 
 
@@ -37,9 +37,9 @@ def measure(folder: Path, report: Report, repetitions: int) -> None:
     source.write_text(_SOURCE)
     subprocess.run([compiler, "-O1", "-o", str(program), str(source)], check=True)
     # Restored processes must become our children: whoever is init here may be slow to free their pids.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    ours = _Engine(program, folder / "commands")
-    criu = _Criu(program, folder / "criu") if shutil.which("criu") and os.geteuid() == 0 else None
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ours = Engine([str(program)], folder / "commands")
+    criu = _Criu([str(program)], folder / "criu") if shutil.which("criu") and os.geteuid() == 0 else None
     starts: dict[str, list[float]] = {"-c pass": [], "-I -S -c pass": []}
     try:
         ours.turn()  # not counted: it writes the byte code that later ones load
@@ -77,19 +77,24 @@ def _seconds(words: list[str]) -> tuple[float, str]:
     return took, done.stdout
 
 
-class _Engine:
+class Engine:
     """Dump, kill, restore, and the next generation."""
 
     who = "kernel_backend dump / restore --detach"
 
-    def __init__(self, program: Path, image: Path) -> None:
+    def __init__(self, words: list[str], image: Path) -> None:
         self.image = image
+        self.pid = 0
         self.dumps: list[float] = []
         self.restores: list[float] = []
         self.pauses: list[float] = []
         self.bytes = 0
+        self.start(words)
+
+    def start(self, words: list[str]) -> None:
+        """Start what is dumped."""
         started = subprocess.Popen(
-            [str(program)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         self.pid = started.pid
@@ -122,14 +127,14 @@ class _Engine:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
-    def row(self) -> Row:
+    def row(self, state: str = _STATE) -> Row:
         return Row(
-            _STATE, self.who, pause=median(self.pauses), total=median(self.dumps), bytes=self.bytes,
+            state, self.who, pause=median(self.pauses), total=median(self.dumps), bytes=self.bytes,
             back=median(self.restores), samples={"total": self.dumps, "back": self.restores, "pause": self.pauses},
         )  # fmt: skip
 
 
-class _Criu(_Engine):
+class _Criu(Engine):
     """The same with CRIU."""
 
     who = "criu dump / restore"

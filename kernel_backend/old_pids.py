@@ -137,8 +137,7 @@ def _holders_inside(leaving: set[int], namespace: Path) -> dict[int, list[int]]:
         try:
             if _namespace(pid) != namespace:
                 continue
-            status = proc.status(pid)
-            numbers = {int(status[name].split()[-1]) for name in ("NSpgid", "NSsid")}
+            numbers = {inner[-1] for inner in proc.namespaced_ids(pid, pid)[1:]}
             numbers |= {proc.inner_id(tid) for tid in proc.task_ids(pid)}
         except OSError:
             continue

@@ -37,17 +37,16 @@ def inner_numbers(tree: FrozenTree) -> dict[int, int]:
     found: dict[int, int] = {}
     for pid, process in tree.processes.items():
         for tid in {pid, *process.threads}:
-            _note(proc.status(pid, tid), found)
+            _note(proc.namespaced_ids(pid, tid), found)
     for pid in tree.zombies:
-        _note(proc.status(pid), found)
+        _note(proc.namespaced_ids(pid, pid), found)
     return found
 
 
-def _note(status: dict[str, str], found: dict[int, int]) -> None:
+def _note(numbers: list[list[int]], found: dict[int, int]) -> None:
     """A group or a session whose leader is outside has the inner number 0."""
-    for name in ("NSpid", "NSpgid", "NSsid"):
-        numbers = status[name].split()
-        found[int(numbers[0])] = int(numbers[-1])
+    for outermost, *further_in in numbers:
+        found[outermost] = further_in[-1] if further_in else outermost
 
 
 def renumber(inventory: Inventory, numbers: dict[int, int]) -> None:

@@ -157,7 +157,16 @@ def comm(pid: int, tid: int) -> str:
 
 def inner_id(tid: int) -> int:
     """The number that a process or thread has in its own pid namespace (pid_namespaces(7))."""
-    return int(status(tid)["NSpid"].split()[-1])
+    return namespaced_ids(tid, tid)[0][-1]
+
+
+def namespaced_ids(pid: int, tid: int) -> list[list[int]]:
+    """The numbers of a thread, its process group and its session: each in our pid namespace and all further in."""
+    found = _NAMESPACED.findall(_read(f"/proc/{pid}/task/{tid}/status"))
+    return [[int(number) for number in numbers.split()] for numbers in found]
+
+
+_NAMESPACED = re.compile(r"^NS(?:pid|pgid|sid):(.*)$", re.MULTILINE)
 
 
 def view(pid: int) -> int:

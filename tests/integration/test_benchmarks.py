@@ -23,5 +23,8 @@ def test_a_quick_run_prints_every_row(tmp_path: Path) -> None:
     sessions = [row for row in found["rows"] if row["who"].startswith("nbcr %checkpoint")]
     assert len(sessions) == 2
     assert all(row[name] > 0 for row in sessions for name in ("pause", "blocked", "total", "bytes", "back"))
+    trees = [row for row in found["rows"] if "threads" in row["state"]]
+    assert len(trees) == 2
+    assert all(row[name] > 0 for row in trees for name in ("pause", "total", "bytes", "back"))
     assert found["failures"] == []
     assert list(folder.iterdir()) == [], "images and dd's files are removed"
