@@ -174,7 +174,6 @@ class BlobWriter:
         self._previous, self._pulse = previous, pulse
         self._by_digest: dict[bytes, int] = {}
         self._waiting: list[tuple[int, memoryview]] = []  # large buffers, written together at the end
-        self._linked: set[str] = set()
         self._parts = 0
         self._pack = -1
         self._pack_part = place / "pack.part"
@@ -264,9 +263,10 @@ class BlobWriter:
         self._write_waiting()
         self._adopt_packs()
         self._close_pack()
-        for blob in self.table:
-            if blob.file not in self._linked and not (self.place / blob.file).exists():
-                self._link(blob.file)
+        for name in {blob.file for blob in self.table}:
+            if not (self.place / name).exists():
+                self._link(name)
+        self._remove_all_but({blob.file for blob in self.table})
         return tuple(self.table)
 
     def discard(self) -> None:
@@ -274,8 +274,12 @@ class BlobWriter:
         if self._pack >= 0:
             os.close(self._pack)
             self._pack = -1
+        self._remove_all_but(set())
+
+    def _remove_all_but(self, kept: set[str]) -> None:
+        """Remove what this writer, or one that it took over from, has left in the folder."""
         for path in list(self.place.iterdir()):
-            if path.suffix in (".part", ".pack", ".blob"):
+            if path.suffix in (".part", ".pack", ".blob") and path.name not in kept:
                 path.unlink()
 
     def _write_waiting(self) -> None:
@@ -360,7 +364,6 @@ class BlobWriter:
             shutil.copyfile(source, target)
             target.chmod(0o600)
             self.added_bytes += target.stat().st_size
-        self._linked.add(name)
 
 
 class BlobReader:

@@ -1,7 +1,6 @@
 """How a value looks, for whoever looks into a snapshot without restoring it: type, shape, and a short repr.
-
-Anybody's ``__repr__`` may take for ever. In a forked child it is given a moment, and an alarm ends it; in
-the process itself only types that we know are asked.
+ Anybody's ``__repr__`` may take for ever, or worse. Only that of a value itself is called, not those of what
+is in it, and only in a forked child, where it is given a moment before an alarm ends it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,9 @@ _LONGEST = 120
 _FEW = 8
 _EACH_S = 0.05
 _ALTOGETHER_S = 0.25
-_KNOWN_ROOTS = frozenset("builtins datetime decimal fractions collections pathlib uuid re numpy".split())
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+_VALUES = (str, bytes, bytearray, int, float, complex, type(None))
+_HARMLESS_ROOTS = frozenset("builtins datetime decimal fractions pathlib uuid re _thread".split())
 
 
 class Describer:
@@ -27,37 +28,75 @@ class Describer:
 
     def __init__(self, *, forked: bool) -> None:
         self._forked = forked
-        self._until = time.monotonic() + _ALTOGETHER_S
-        self._short = reprlib.Repr()
-        self._short.maxstring = self._short.maxother = _LONGEST
-        self._short.maxlong = 60
+        self._left_s = _ALTOGETHER_S
+        self._short = _Short()
+
+    def asks_anybody(self, value: Any) -> bool:
+        """Whether describing `value` runs code that we do not know."""
+        return self._forked and self._left_s > 0 and not _is_harmless(value)
 
     def repr_of(self, value: Any) -> str:
         """At most a line of repr."""
-        known = all(str(base.__module__).partition(".")[0] in _KNOWN_ROOTS for base in type(value).__mro__)
-        kind = f"<{type_name(value)}>"
-        if isinstance(value, type | FunctionType | ModuleType):
-            return repr(value)[:_LONGEST]
         try:
-            if isinstance(value, list | tuple | dict | set | frozenset | str | bytes | bytearray | int | float):
-                text = self._built_in(value)
-            elif known and type(value).__module__ == "numpy":
-                text = _array(value)
-            elif time.monotonic() > self._until or not (known or self._forked):
-                return kind
+            if _is_harmless(value):
+                text = self._short.repr(value)
+            elif self.asks_anybody(value):
+                text = self._in_time(value)
             else:
-                with _alarm(_EACH_S) if self._forked else contextlib.nullcontext():
-                    text = repr(value)
+                text = f"<{type_name(value)}>"
         except Exception:  # _TooSlow is one
-            return kind
+            text = f"<{type_name(value)}>"
         line = " ".join(text[: 4 * _LONGEST].split())
         return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
 
-    def _built_in(self, value: Any) -> str:
-        if not isinstance(value, list | tuple | dict | set | frozenset):
-            return self._short.repr(value)
-        with _alarm(_EACH_S) if self._forked else contextlib.nullcontext():
-            return self._short.repr(value) if self._forked or _holds_plain_values(value) else f"<{type_name(value)}>"
+    def _in_time(self, value: Any) -> str:
+        begun = time.monotonic()
+        try:
+            with _alarm(_EACH_S):
+                return repr(value)
+        finally:
+            self._left_s -= time.monotonic() - begun
+
+
+class _Short(reprlib.Repr):
+    """Abridged, and without anybody's own ``__repr__``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = _LONGEST
+        self.maxlong = 60
+
+    def repr1(self, x: Any, level: int) -> str:
+        if isinstance(x, _CONTAINERS) and type(x) not in _CONTAINERS:
+            plain: Any = next(kind for kind in _CONTAINERS if isinstance(x, kind))
+            method = getattr(self, f"repr_{plain.__name__}")
+            return f"{type(x).__name__}({method(x, level)})"
+        if _is_array(x):
+            return _array(x)
+        return super().repr1(x, level) if _is_harmless(x) else f"<{type_name(x)}>"
+
+
+def _is_harmless(value: Any) -> bool:
+    """Whether `_Short` knows how to show it: by itself, or by a ``__repr__`` of Python's own."""
+    if isinstance(value, _CONTAINERS) or type(value) in _VALUES or _is_array(value):
+        return True
+    return str(type(value).__module__).partition(".")[0] in _HARMLESS_ROOTS or isinstance(value, type | FunctionType)
+
+
+def _is_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is getattr(numpy, "ndarray", None)
+
+
+def _array(value: Any) -> str:
+    shown = [_number(number) for number in value.reshape(-1)[:_FEW].tolist()]
+    return f"array([{', '.join(shown)}{', ...' if value.size > _FEW else ''}], dtype={value.dtype})"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return repr(value)[:_LONGEST] if isinstance(value, _VALUES) else f"<{type_name(value)}>"
 
 
 class _TooSlow(Exception):
@@ -66,6 +105,8 @@ class _TooSlow(Exception):
 
 @contextlib.contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
+    """Raise _TooSlow after a while. Whatever alarm was set before rings when it would have."""
+
     def ring(_number: int, _frame: FrameType | None) -> None:
         raise _TooSlow
 
@@ -79,25 +120,6 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - begun)) if left else 0)
 
 
-def _holds_plain_values(value: Any) -> bool:
-    members = list(value)[:8] if not isinstance(value, dict) else [m for pair in list(value.items())[:8] for m in pair]
-    return all(type(member).__module__ == "builtins" for member in members)
-
-
-def _array(value: Any) -> str:
-    numpy = sys.modules["numpy"]
-    if not isinstance(value, numpy.ndarray):
-        return repr(value)
-    if value.size > _FEW or value.dtype.kind not in "biuf":
-        shown = [_number(number) for number in value.reshape(-1)[:_FEW].tolist()]
-        return f"array([{', '.join(shown)}{', ...' if value.size > _FEW else ''}], dtype={value.dtype})"
-    return f"array({value.tolist()}, dtype={value.dtype})"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else reprlib.repr(value)
-
-
 def type_name(value: Any) -> str:
     """Dotted name of the type, as one writes it."""
     type_ = type(value)
@@ -107,16 +129,13 @@ def type_name(value: Any) -> str:
 
 def shape_of(value: Any) -> str:
     """How much there is of it: "5000000 x 6", "3 items"; empty where that makes no sense."""
-    if type(value).__module__ == "builtins":
-        if isinstance(value, list | tuple | dict | set | frozenset):
-            return f"{len(value)} items" if len(value) != 1 else "1 item"
-        if isinstance(value, str | bytes | bytearray | memoryview):
-            return f"{len(value)} characters" if isinstance(value, str) else f"{len(value)} bytes"
-        return ""
-    if isinstance(value, type | ModuleType) or type(value).__module__ == "__main__":
+    if isinstance(value, str | bytes | bytearray):
+        return f"{len(value)} characters" if isinstance(value, str) else f"{len(value)} bytes"
+    if type(value) in _CONTAINERS:
+        return f"{len(value)} items" if len(value) != 1 else "1 item"
+    if isinstance(value, type | ModuleType) or type(value).__module__ in ("builtins", "__main__"):
         return ""
     try:
-        shape = value.shape
-        return " x ".join(str(int(length)) for length in shape)
+        return " x ".join(str(int(length)) for length in value.shape)
     except Exception:
         return ""

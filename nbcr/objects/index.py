@@ -5,6 +5,7 @@ Knows bytes and names, and nothing of objects.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -96,6 +97,15 @@ def encoded(index: Index) -> bytes:
     if len(payload) >= _COMPRESS_FROM:
         payload, flags = zlib.compress(payload, 1), _COMPRESSED
     return _HEADER.pack(_MAGIC, VERSION, flags, len(payload), digest_of(payload)) + payload
+
+
+def publish(index: Index, place: Path) -> None:
+    """Make `index` the index of the snapshot at `place`, whole or not at all."""
+    part = place / f"{INDEX}.part"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(encoded(index))
+    part.replace(place / INDEX)
 
 
 def exists(place: Path) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nbcr.errors import NbcrError, NoRoomInStore, SnapshotFailed, UsageProblem
-from nbcr.objects import forking, surroundings
+from nbcr.objects import forking, late, surroundings
 from nbcr.objects import index as indexes
 from nbcr.objects.board import Board, Late, Orphaned, State
 from nbcr.objects.kinds.classes import number_classes
@@ -153,11 +153,11 @@ class Saving:
 
     def _wait_for_end(self, timeout_s: float) -> bool:
         """Whether nobody works on it any more."""
+        if not _is_gone(self._board.read().worker or self._child, timeout_s):
+            return False
+        # The worker may have enlisted a spare in its last moments; a spare that takes over enlists itself first.
         board = self._board.read()
-        for pid in dict.fromkeys((board.worker or self._child, board.spare)):
-            if pid and not _is_gone(pid, timeout_s):
-                return False
-        return True
+        return _is_gone(board.spare, 0.0) and _is_gone(board.read().worker, 0.0)
 
     def _settle(self) -> None:
         self._reap()
@@ -209,19 +209,43 @@ class Saving:
         return self._report is not None or self._failure is not None
 
     def _conclude(self) -> None:
-        self._report = report_of(self.place, blocked_ms=self.blocked_ms)
+        report = report_of(self.place, blocked_ms=self.blocked_ms)
+        hung = [verdict.name for verdict in report.verdicts.values() if verdict.late]
+        if hung and self._add_late(hung):
+            report = report_of(self.place, blocked_ms=self.blocked_ms)
+        self._report = report
+
+    def _add_late(self, names: list[str]) -> bool:
+        """Save in this process what came to a standstill in a child; whether anything came of it."""
+        values = {name: self._namespace[name] for name in names if name in self._namespace}
+        place = self.place / "late"
+        now = time.monotonic()
+        order = Order(place, self._namespace, values, now, now + DEADLINE_S, standing=standing(self._namespace))
+        try:
+            Writer(order, Board()).run()
+            late.add(self.place, place, seconds=now - self._begun)
+        except Exception:  # what there is without them is complete
+            return False
+        finally:
+            _remove(place)
+        return True
 
     def _give_up(self, failure: NbcrError) -> None:
         self._failure = failure
-        with contextlib.suppress(OSError):
-            for path in list(self.place.iterdir()):
-                path.unlink()
-            self.place.rmdir()
+        _remove(self.place)
 
     def __del__(self) -> None:
         if self._child:  # not waited for: at least no zombie, if it has ended
             with contextlib.suppress(OSError):
                 os.waitpid(self._child, os.WNOHANG)
+
+
+def _remove(place: Path) -> None:
+    """Remove a folder of files, as far as it is there."""
+    with contextlib.suppress(OSError):
+        for path in list(place.iterdir()):
+            path.unlink()
+        place.rmdir()
 
 
 _ROOM_MARK = "no room: "
@@ -255,8 +279,10 @@ def _as_failure(error: BaseException, order: Order) -> NbcrError:
 
 def _is_gone(pid: int, timeout_s: float) -> bool:
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid) if pid else -1
     except OSError:
+        pidfd = -1
+    if pidfd < 0:
         return True
     try:
         poll = select.poll()

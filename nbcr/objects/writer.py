@@ -104,7 +104,7 @@ class Writer:
             number = self._save_surroundings()
             self._blobs.hash_threads = self.forked and self._blobs.has_large and hash_threads_work()
             index = self._index(values, self._blobs.finish(), number)
-            self._publish(index)
+            indexes.publish(index, self.order.place)  # last: without it there is no snapshot
         except BaseException:
             self._blobs.discard()
             raise
@@ -323,19 +323,15 @@ class Writer:
         )  # fmt: skip
 
     def _repr_of(self, name: str, value: Any, describer: Describer) -> str:
-        if self.guard is not None and not self._context.kinds.is_tame(type(value)):
-            if name in self.guard.undescribed:
-                return ""
-            self.board.begin(Stage.DESCRIBING, [name])
-        return describer.repr_of(value)
-
-    def _publish(self, index: Index) -> None:
-        """Published last: until the index is there, there is no snapshot."""
-        data = indexes.encoded(index)
-        part = self.order.place / f"{indexes.INDEX}.part"
-        part.write_bytes(data)
-        part.chmod(0o600)
-        part.replace(self.order.place / indexes.INDEX)
+        if self.guard is None or not describer.asks_anybody(value):
+            return describer.repr_of(value)
+        self.guard.stand_by()  # should this process have taken over: everything else is written already
+        if name in self.guard.undescribed:
+            return f"<{type_name(value)}>"
+        self.board.begin(Stage.DESCRIBING, [name])
+        shown = describer.repr_of(value)
+        self.board.end([])
+        return shown
 
 
 def _import_of(value: Any) -> str | None:

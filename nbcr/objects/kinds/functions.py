@@ -50,11 +50,11 @@ def forget_answers() -> None:
 
 def importable_method(obj: Any) -> tuple[str, str] | None:
     """The same for a bound method that a module keeps as a function, such as ``random.randint``."""
-    owner = type(getattr(obj, "__self__", None))
-    for name in (getattr(obj, "__module__", None), owner.__module__):
-        module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
-        if module is not None and getattr(module, obj.__name__, None) is obj:
-            return module.__name__, obj.__name__
+    owner, name = type(getattr(obj, "__self__", None)), str(obj.__name__)
+    for home in (getattr(obj, "__module__", None), owner.__module__):
+        module = sys.modules.get(home) if isinstance(home, str) and home != "__main__" else None
+        if module is not None and getattr(module, name, None) is obj:
+            return module.__name__, name
     return None
 
 
