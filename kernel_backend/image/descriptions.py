@@ -10,6 +10,30 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from kernel_backend.image.limits import (
+    MANY,
+    RUNS,
+    Bits,
+    Content,
+    FdNumber,
+    Index,
+    Int,
+    Key,
+    Name,
+    Nanoseconds,
+    Natural,
+    OptionalFileName,
+    Other,
+    PathText,
+    Pid,
+    Port,
+    Signal,
+    Size,
+    Small,
+    SocketName,
+    Word,
+)
+
 OTHER_INSIDE = "inside"  # the other end belongs to the image
 OTHER_CLOSED = "closed"  # nobody had the other end
 OTHER_OUTSIDE = "outside"  # a process that is not in the image had it
@@ -32,16 +56,16 @@ def unpack_path(text: str) -> str:
 class PageRun(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
     """`length` bytes at `address` (of memory, or inside a file) that stand at `offset` of a file of the image."""
 
-    address: Annotated[int, Meta(ge=0)]
-    length: int
-    offset: int
+    address: Size
+    length: Size
+    offset: Size
 
 
 class _Base(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
-    flags: int = 0  # open flags as fdinfo shows them, without close-on-exec
-    owner: int = 0  # F_SETOWN_EX: a tid, pid or process group
-    owner_kind: int = 1  # F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP
-    owner_signal: int = 0  # F_SETSIG
+    flags: Bits = 0  # open flags as fdinfo shows them, without close-on-exec
+    owner: Int = 0  # F_SETOWN_EX: a tid, pid or process group
+    owner_kind: Annotated[int, Meta(ge=0, le=2)] = 1  # F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP
+    owner_signal: Signal = 0  # F_SETSIG
 
 
 class _Item(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -59,67 +83,67 @@ class RangeLock(_Item):
     """An OFD lock (fcntl(2)): belongs to the description."""
 
     exclusive: bool
-    start: int
-    length: int  # 0: to the end of the file
+    start: Size
+    length: Size  # 0: to the end of the file
 
 
 class RecordLock(RangeLock):
     """A POSIX record lock: belongs to a process."""
 
-    pid: int
+    pid: Pid
 
 
 class RegularFile(_Base, tag="file"):
     """A regular file or directory, opened again by path; `content` names a saved copy when it has no path any more."""
 
-    path: str  # pack_path
-    pos: int = 0
-    size: int = 0
-    mtime_ns: int = 0
-    device: int = 0
-    inode: int = 0
-    mode: int = 0
+    path: PathText  # pack_path
+    pos: Size = 0
+    size: Size = 0
+    mtime_ns: Nanoseconds = 0
+    device: Word = 0
+    inode: Word = 0
+    mode: Bits = 0
     deleted: bool = False
-    unlinked: str = ""  # pack_path: the name it was opened by and has lost, while `path` is another one
-    content: str = ""  # file name in the image folder
-    content_runs: list[PageRun] = []  # where its parts belong
-    shared: str = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
-    flock: int = 0  # LOCK_SH or LOCK_EX; 0: none
-    ranges: list[RangeLock] = []
-    record_locks: list[RecordLock] = []
+    unlinked: PathText = ""  # pack_path: the name it was opened by and has lost, while `path` is another one
+    content: OptionalFileName = ""  # file name in the image folder
+    content_runs: Annotated[list[PageRun], RUNS] = []  # where its parts belong
+    shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
+    flock: Annotated[int, Meta(ge=0, le=2)] = 0  # LOCK_SH or LOCK_EX; 0: none
+    ranges: Annotated[list[RangeLock], MANY] = []
+    record_locks: Annotated[list[RecordLock], MANY] = []
 
 
 class MemoryFile(_Base, tag="memfd"):
     """memfd_create(2); several descriptions of one object have the same device and inode."""
 
-    name: str
-    device: int
-    inode: int
-    pos: int = 0
-    size: int = 0
-    mode: int = 0
-    seals: int = 0
-    huge_page_size: int = 0  # bytes; 0: ordinary pages
-    content: str = ""  # file name in the image folder
-    content_runs: list[PageRun] = []  # where its parts belong
-    shared: str = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
-    flock: int = 0
-    ranges: list[RangeLock] = []
-    record_locks: list[RecordLock] = []
+    name: PathText
+    device: Word
+    inode: Word
+    pos: Size = 0
+    size: Size = 0
+    mode: Bits = 0
+    seals: Bits = 0
+    huge_page_size: Size = 0  # bytes; 0: ordinary pages
+    content: OptionalFileName = ""  # file name in the image folder
+    content_runs: Annotated[list[PageRun], RUNS] = []  # where its parts belong
+    shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
+    flock: Annotated[int, Meta(ge=0, le=2)] = 0
+    ranges: Annotated[list[RangeLock], MANY] = []
+    record_locks: Annotated[list[RecordLock], MANY] = []
 
 
 class ProcFile(_Base, tag="proc"):
     """A file below /proc, opened again when the new pids are known."""
 
-    path: str
-    pos: int = 0
+    path: PathText
+    pos: Size = 0
 
 
 class DeviceFile(_Base, tag="device"):
     """A harmless character device (null, zero, full, random, urandom)."""
 
-    path: str
-    pos: int = 0
+    path: PathText
+    pos: Size = 0
 
 
 # --- pipes --------------------------------------------------------------------------------------------------------
@@ -128,12 +152,14 @@ class DeviceFile(_Base, tag="device"):
 class Pipe(_Base, tag="pipe"):
     """One end (or, O_RDWR, both) of a pipe or FIFO; the ends of one pipe have the same device and inode."""
 
-    device: int
-    inode: int
-    other: str  # OTHER_…
-    path: str = ""  # of a FIFO that has one (pack_path)
-    size: int = 0  # F_GETPIPE_SZ
-    packets: list[bytes] = []  # with the first description of the pipe; only packet mode has more than one
+    device: Word
+    inode: Word
+    other: Other  # OTHER_…
+    path: PathText = ""  # of a FIFO that has one (pack_path)
+    size: Natural = 0  # F_GETPIPE_SZ
+    packets: Annotated[
+        list[Content], MANY
+    ] = []  # with the first description of the pipe; only packet mode has more than one
     packet_mode: bool = False  # the packets are bounded (O_DIRECT)
 
 
@@ -143,61 +169,61 @@ class Pipe(_Base, tag="pipe"):
 class EventFd(_Base, tag="eventfd"):
     """eventfd(2)."""
 
-    count: int
+    count: Word
     semaphore: bool = False
 
 
 class TimerFd(_Base, tag="timerfd"):
     """timerfd_create(2)."""
 
-    clock: int
-    ticks: int = 0
-    setting: int = 0  # the flags of timerfd_settime(2)
-    value_ns: int = 0  # remaining, when captured
-    interval_ns: int = 0
-    now_ns: int = 0  # the timer's clock, when captured
+    clock: Int
+    ticks: Size = 0
+    setting: Bits = 0  # the flags of timerfd_settime(2)
+    value_ns: Size = 0  # remaining, when captured
+    interval_ns: Size = 0
+    now_ns: Nanoseconds = 0  # the timer's clock, when captured
 
 
 class SignalFd(_Base, tag="signalfd"):
     """signalfd(2)."""
 
-    mask: int
+    mask: Word
 
 
 class PidFd(_Base, tag="pidfd"):
     """pidfd_open(2); `pid` -1 when the process was gone."""
 
-    pid: int
-    start_ticks: int = 0
+    pid: Index
+    start_ticks: Size = 0
 
 
 class EpollItem(_Item):
     """One watched descriptor. It is keyed by number and description; the number may be closed or reused since."""
 
-    fd: int
-    description: int
-    events: int
-    data: int
+    fd: FdNumber
+    description: Annotated[int, Meta(ge=0)]
+    events: Bits
+    data: Word
 
 
 class Epoll(_Base, tag="epoll"):
     """epoll_create(2)."""
 
-    items: list[EpollItem] = []
+    items: Annotated[list[EpollItem], MANY] = []
 
 
 class InotifyWatch(_Item):
     """One watched path."""
 
-    wd: int
-    path: str  # pack_path
-    mask: int
+    wd: Natural
+    path: PathText  # pack_path
+    mask: Bits
 
 
 class Inotify(_Base, tag="inotify"):
     """inotify_init(2)."""
 
-    watches: list[InotifyWatch] = []
+    watches: Annotated[list[InotifyWatch], MANY] = []
 
 
 # --- sockets ------------------------------------------------------------------------------------------------------
@@ -206,77 +232,77 @@ class Inotify(_Base, tag="inotify"):
 class SocketOption(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
     """setsockopt(2): level, name, value."""
 
-    level: int
-    name: int
-    value: bytes
+    level: Natural
+    name: Natural
+    value: Small
 
 
 class Message(_Item):
     """A piece of a receive queue: a datagram, or stream bytes up to the next descriptors in flight."""
 
-    data: bytes = b""
-    address: bytes = b""  # of a Unix datagram's sender
-    host: str = ""  # of a UDP datagram's sender
-    port: int = 0
-    rights: list[int] = []  # descriptions in flight (SCM_RIGHTS)
+    data: Content = b""
+    address: SocketName = b""  # of a Unix datagram's sender
+    host: Name = ""  # of a UDP datagram's sender
+    port: Port = 0
+    rights: Annotated[list[Natural], Meta(max_length=253)] = []  # descriptions in flight (SCM_RIGHTS)
 
 
 class UnixSocket(_Base, tag="unix"):
     """AF_UNIX."""
 
-    type: int
-    inode: int
-    name: bytes = b""  # bound to; abstract ones begin with NUL
-    folder: str = ""  # pack_path: where a relative name was bound
-    mode: int = 0o777  # of the bound file
+    type: Natural
+    inode: Word
+    name: SocketName = b""  # bound to; abstract ones begin with NUL
+    folder: PathText = ""  # pack_path: where a relative name was bound
+    mode: Bits = 0o777  # of the bound file
     unlinked: bool = False  # the bound file was gone
-    peer_name: bytes = b""  # of an other end outside
+    peer_name: SocketName = b""  # of an other end outside
     listening: bool = False
-    backlog: int = 0
-    pending: list[int] = []  # descriptions which connected and were not accepted yet, in order
+    backlog: Natural = 0
+    pending: Annotated[list[Natural], MANY] = []  # descriptions which connected and were not accepted yet, in order
     connected: bool = False
-    peer: int = -1
-    other: str = OTHER_CLOSED
-    shutdown: int = 0  # 1: no more receiving, 2: no more sending
-    queue: list[Message] = []
-    early: list[Message] = []  # sent on a connection that was not accepted yet
-    unread: int = 0  # of such a connection: what the OS kernel counts for it
+    peer: Index = -1
+    other: Other = OTHER_CLOSED
+    shutdown: Annotated[int, Meta(ge=0, le=3)] = 0  # 1: no more receiving, 2: no more sending
+    queue: Annotated[list[Message], MANY] = []
+    early: Annotated[list[Message], MANY] = []  # sent on a connection that was not accepted yet
+    unread: Size = 0  # of such a connection: what the OS kernel counts for it
     lost: bool = False  # and it could not be read
-    options: list[SocketOption] = []
+    options: Annotated[list[SocketOption], MANY] = []
 
 
 class TcpSocket(_Base, tag="tcp"):
     """SOCK_STREAM over IPv4 or IPv6."""
 
-    family: int
-    host: str = ""
-    port: int = 0
-    scope: int = 0
-    peer_host: str = ""
-    peer_port: int = 0
-    state: int = 7  # include/net/tcp_states.h
-    backlog: int = 0
-    peer: int = -1  # description of the other end
-    listener: int = -1  # description in whose backlog the other end still is
-    other: str = OTHER_CLOSED
-    queue: bytes = b""
-    early: bytes = b""  # sent on a connection that was not accepted yet
-    sent: int = 0  # on such a connection, bytes
+    family: Natural
+    host: Name = ""
+    port: Port = 0
+    scope: Bits = 0
+    peer_host: Name = ""
+    peer_port: Port = 0
+    state: Annotated[int, Meta(ge=0, le=12)] = 7  # include/net/tcp_states.h
+    backlog: Natural = 0
+    peer: Index = -1  # description of the other end
+    listener: Index = -1  # description in whose backlog the other end still is
+    other: Other = OTHER_CLOSED
+    queue: Content = b""
+    early: Content = b""  # sent on a connection that was not accepted yet
+    sent: Size = 0  # on such a connection, bytes
     lost: bool = False  # and they could not be read
-    options: list[SocketOption] = []
+    options: Annotated[list[SocketOption], MANY] = []
 
 
 class UdpSocket(_Base, tag="udp"):
     """SOCK_DGRAM over IPv4 or IPv6."""
 
-    family: int
-    host: str = ""
-    port: int = 0
-    scope: int = 0
-    peer_host: str = ""
-    peer_port: int = 0
-    queue: list[Message] = []
-    options: list[SocketOption] = []
+    family: Natural
+    host: Name = ""
+    port: Port = 0
+    scope: Bits = 0
+    peer_host: Name = ""
+    peer_port: Port = 0
+    queue: Annotated[list[Message], MANY] = []
+    options: Annotated[list[SocketOption], MANY] = []
 
 
 # --- terminals ----------------------------------------------------------------------------------------------------
@@ -285,39 +311,39 @@ class UdpSocket(_Base, tag="udp"):
 class Termios(_Item):
     """struct termios2 and what goes with it."""
 
-    raw: bytes
-    rows: int = 0
-    columns: int = 0
-    width_pixels: int = 0
-    height_pixels: int = 0
+    raw: Small
+    rows: Port = 0
+    columns: Port = 0
+    width_pixels: Port = 0
+    height_pixels: Port = 0
 
 
 class PtyMaster(_Base, tag="ptmx"):
     """The controlling side of a pseudo-terminal."""
 
-    index: int
-    path: str = "/dev/ptmx"
+    index: Natural
+    path: PathText = "/dev/ptmx"
     locked: bool = False
     packet: bool = False
     hung_up: bool = False  # the other side was open once and is closed
     termios: Termios | None = None
-    typed: bytes = b""  # for the program to read; in line mode: finished lines
-    typing: bytes = b""  # a line that is not finished
-    printed: bytes = b""  # by the program, for us to read
+    typed: Content = b""  # for the program to read; in line mode: finished lines
+    typing: Content = b""  # a line that is not finished
+    printed: Content = b""  # by the program, for us to read
 
 
 class Terminal(_Base, tag="terminal"):
     """A terminal: the program's side of a pseudo-terminal, or a console or serial line."""
 
-    path: str
-    device: int  # st_rdev
-    index: int = -1  # of a pseudo-terminal
-    other: str = OTHER_OUTSIDE
-    ctime_ns: int = 0
+    path: PathText
+    device: Word  # st_rdev
+    index: Index = -1  # of a pseudo-terminal
+    other: Other = OTHER_OUTSIDE
+    ctime_ns: Nanoseconds = 0
     termios: Termios | None = None
     exclusive: bool = False
-    session: int = 0  # whose controlling terminal it is; 0: nobody's
-    foreground: int = 0  # its foreground process group
+    session: Pid = 0  # whose controlling terminal it is; 0: nobody's
+    foreground: Int = 0  # its foreground process group
 
 
 class ControllingTerminal(_Base, tag="tty"):

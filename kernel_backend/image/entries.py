@@ -1,6 +1,6 @@
 """What an image says, as types (see FORMAT.md). Persisted types only: nothing here is a live object.
 
-Every structure is closed (unknown fields are an error) and bounded, because an image may come from anywhere.
+Every structure is closed (unknown fields are an error) and bounded (limits.py): an image may come from anywhere.
 """
 
 from typing import Annotated
@@ -10,11 +10,36 @@ from msgspec import Meta
 
 from kernel_backend.image.descriptions import Description
 from kernel_backend.image.descriptions import PageRun as PageRun
-
-Address = Annotated[int, Meta(ge=0)]
-Pid = Annotated[int, Meta(ge=0, le=2**22)]
-FdNumber = Annotated[int, Meta(ge=0, le=2**30)]
-Word = Annotated[int, Meta(ge=0)]
+from kernel_backend.image.limits import (
+    FEW,
+    MANY,
+    RUNS,
+    Action,
+    Address,
+    Bits,
+    Digest,
+    FdNumber,
+    FileName,
+    Id,
+    Index,
+    Int,
+    Key,
+    MappingKind,
+    Milliseconds,
+    Name,
+    Nanoseconds,
+    Natural,
+    PathText,
+    Pid,
+    SharedKind,
+    SigInfo,
+    Signal,
+    Size,
+    Small,
+    Text,
+    Timing,
+    Word,
+)
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -24,12 +49,12 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class FileIdentity(Entry):
     """Enough to tell whether a file that memory depends on is still the same one."""
 
-    path: str
-    size: int
-    mtime_ns: int
-    device: int
-    inode: int
-    build_id: str = ""  # hex; of ELF files that have one
+    path: PathText
+    size: Size
+    mtime_ns: Nanoseconds
+    device: Word
+    inode: Word
+    build_id: Name = ""  # hex; of ELF files that have one
 
 
 class VmaEntry(Entry):
@@ -37,29 +62,29 @@ class VmaEntry(Entry):
 
     start: Address
     end: Address
-    prot: int  # PROT_ bits
-    kind: str  # anon | file | shared | vdso | vvar | sysv
+    prot: Annotated[int, Meta(ge=0, le=7)]  # PROT_ bits
+    kind: MappingKind
     private: bool = True
-    offset: int = 0  # bytes into the file or shared object
-    file: int = -1  # index into ProcessEntry.files
-    shared: str = ""  # key of a SharedMemoryEntry
+    offset: Size = 0  # bytes into the file or shared object
+    file: Index = -1  # index into ProcessEntry.files
+    shared: Key = ""  # key of a SharedMemoryEntry
     growsdown: bool = False
     noreserve: bool = False
     hugetlb: bool = False
-    huge_page_bytes: int = 0  # with hugetlb
+    huge_page_bytes: Size = 0  # with hugetlb
     locked: bool = False
     lock_on_fault: bool = False  # locked, page by page as each is touched
     sealed: bool = False
     droppable: bool = False
-    advice: list[int] = []  # MADV_ values in force
-    name: str = ""  # PR_SET_VMA_ANON_NAME
+    advice: Annotated[list[Natural], FEW] = []  # MADV_ values in force
+    name: Name = ""  # PR_SET_VMA_ANON_NAME
 
 
 class Span(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
     """`length` bytes at `address`; both page-aligned."""
 
     address: Address
-    length: int
+    length: Size
 
 
 class MmEntry(Entry):
@@ -76,74 +101,74 @@ class MmEntry(Entry):
     arg_end: Address
     env_start: Address
     env_end: Address
-    auxv: bytes
+    auxv: Annotated[bytes, Meta(max_length=1024)]
 
 
 class RseqEntry(Entry):
     """A registered restartable-sequences area."""
 
     address: Address
-    size: int
-    signature: int
-    flags: int = 0
+    size: Natural
+    signature: Bits
+    flags: Bits = 0
 
 
 class SchedulingEntry(Entry):
     """sched_getattr(2) and affinity of one thread."""
 
-    policy: int = 0
-    priority: int = 0
-    nice: int = 0
+    policy: Natural = 0
+    priority: Int = 0
+    nice: Int = 0
     reset_on_fork: bool = False
-    affinity: list[int] = []
-    ioprio: int = 0
-    timerslack_ns: int = 0
+    affinity: Annotated[list[Natural], MANY] = []
+    ioprio: Natural = 0
+    timerslack_ns: Size = 0
 
 
 class ThreadEntry(Entry):
     """The core of one thread."""
 
     tid: Pid
-    name: str
-    regs: bytes
-    xstate: bytes
+    name: Name
+    regs: Small
+    xstate: Annotated[bytes, Meta(max_length=1 << 16)]
     sigmask: Word
-    pending: list[bytes] = []  # siginfo records queued for this thread
-    altstack: bytes = b""  # struct sigaltstack
-    robust_head: Address = 0
-    robust_length: int = 0
-    tid_address: Address = 0
+    pending: Annotated[list[SigInfo], MANY] = []  # siginfo records queued for this thread
+    altstack: Small = b""  # struct sigaltstack
+    robust_head: Word = 0
+    robust_length: Natural = 0
+    tid_address: Word = 0
     rseq: RseqEntry | None = None
     scheduling: SchedulingEntry = msgspec.field(default_factory=SchedulingEntry)
-    pdeathsig: int = 0
+    pdeathsig: Signal = 0
     exited: bool = False  # a leader that ended while other threads go on
 
 
 class TimerEntry(Entry):
     """One POSIX timer (timer_create(2))."""
 
-    timer_id: int
-    clock: int
-    notify: int
-    signo: int
+    timer_id: Natural
+    clock: Int
+    notify: Natural
+    signo: Signal
     value: Word
-    target_tid: int
-    setting: bytes  # struct itimerspec: interval, remaining
+    target_tid: Pid
+    setting: Timing  # struct itimerspec: interval, remaining
 
 
 class CredentialsEntry(Entry):
     """Who the process is."""
 
-    uids: list[int]  # real, effective, saved, file system
-    gids: list[int]
-    groups: list[int]
+    uids: Annotated[list[Id], Meta(min_length=4, max_length=4)]  # real, effective, saved, file system
+    gids: Annotated[list[Id], Meta(min_length=4, max_length=4)]
+    groups: Annotated[list[Id], MANY]
     inheritable: Word
     permitted: Word
     effective: Word
     bounding: Word
     ambient: Word
     no_new_privs: bool
-    securebits: int = 0
+    securebits: Bits = 0
     keepcaps: bool = False
 
 
@@ -152,7 +177,7 @@ class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=Tru
 
     fd: FdNumber
     cloexec: bool
-    description: int
+    description: Index
 
 
 class ProcessEntry(Entry):
@@ -163,32 +188,32 @@ class ProcessEntry(Entry):
     pgid: Pid
     sid: Pid
     exe: FileIdentity
-    argv: list[str]
+    argv: Annotated[list[Text], MANY]
     mm: MmEntry
-    files: list[FileIdentity]
-    vmas: list[VmaEntry]
-    pagemap: list[PageRun]
-    threads: list[ThreadEntry]
-    sigactions: dict[int, bytes]  # struct kernel_sigaction by signal number; those not default
-    pending: list[bytes]  # siginfo records queued for the process
-    itimers: list[bytes]  # struct itimerval of ITIMER_REAL, _VIRTUAL, _PROF
-    timers: list[TimerEntry]
-    descriptors: list[DescriptorEntry]
-    cwd: str
-    root: str
-    umask: int
-    rlimits: list[tuple[Word, Word]]
+    files: Annotated[list[FileIdentity], MANY]
+    vmas: Annotated[list[VmaEntry], MANY]
+    pagemap: Annotated[list[PageRun], RUNS]
+    threads: Annotated[list[ThreadEntry], MANY]
+    sigactions: dict[Signal, Action]  # by signal number; those not default
+    pending: Annotated[list[SigInfo], MANY]  # siginfo records queued for the process
+    itimers: Annotated[list[Timing], Meta(min_length=3, max_length=3)]  # struct itimerval: ITIMER_REAL, _VIRTUAL, _PROF
+    timers: Annotated[list[TimerEntry], MANY]
+    descriptors: Annotated[list[DescriptorEntry], MANY]
+    cwd: PathText
+    root: PathText
+    umask: Annotated[int, Meta(ge=0, le=0o777)]
+    rlimits: Annotated[list[tuple[Word, Word]], FEW]
     credentials: CredentialsEntry
-    dumpable: int = 1
-    personality: int = 0
+    dumpable: Natural = 1
+    personality: Bits = 0
     subreaper: bool = False
     thp_disable: bool = False
-    oom_score_adj: int = 0
-    stopped_by: int = 0  # job-control signal, 0 when running
-    exit_signal: int = 17
+    oom_score_adj: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    stopped_by: Signal = 0  # job-control signal, 0 when running
+    exit_signal: Signal = 17
     cwd_deleted: bool = False  # the folder had been removed; `cwd` is where it stood
-    guards: list[Span] = []  # where touching is a fault (MADV_GUARD_INSTALL)
-    lock_future: int = 0  # MCL_ flags in force for mappings to come
+    guards: Annotated[list[Span], RUNS] = []  # where touching is a fault (MADV_GUARD_INSTALL)
+    lock_future: Natural = 0  # MCL_ flags in force for mappings to come
 
 
 class ZombieEntry(Entry):
@@ -198,65 +223,65 @@ class ZombieEntry(Entry):
     ppid: Pid
     pgid: Pid
     sid: Pid
-    exit_code: int  # wait status
-    name: str
-    exit_signal: int = 17
+    exit_code: Natural  # wait status
+    name: Name
+    exit_signal: Signal = 17
 
 
 class SharedMemoryEntry(Entry):
     """An object mapped MAP_SHARED whose bytes are in the image (anonymous, memfd, deleted file, SysV)."""
 
-    key: str
-    kind: str  # anon | memfd | file | sysv
-    size: int
-    name: str
-    runs: list[PageRun]  # address: offset inside the object
-    pages: str  # file name in the image folder
-    seals: int = 0
-    sysv_key: int = 0
-    sysv_mode: int = 0
-    sysv_id: int = 0
-    sysv_uid: int = 0
-    sysv_gid: int = 0
-    huge_page_bytes: int = 0  # 0: ordinary pages
+    key: Key
+    kind: SharedKind
+    size: Size
+    name: PathText
+    runs: Annotated[list[PageRun], RUNS]  # address: offset inside the object
+    pages: FileName  # file name in the image folder
+    seals: Bits = 0
+    sysv_key: Int = 0
+    sysv_mode: Bits = 0
+    sysv_id: Natural = 0
+    sysv_uid: Id = 0
+    sysv_gid: Id = 0
+    huge_page_bytes: Size = 0  # 0: ordinary pages
 
 
 class ImageFile(Entry):
     """One file of the image folder besides the inventory."""
 
-    size: int
-    blake3: str
-    inode: int = 0  # with ctime_ns: proof that nobody wrote to it since we did
-    ctime_ns: int = 0
+    size: Size
+    blake3: Digest
+    inode: Word = 0  # with ctime_ns: proof that nobody wrote to it since we did
+    ctime_ns: Nanoseconds = 0
 
 
 class HostEntry(Entry):
     """Where the image was taken."""
 
-    hostname: str
-    os_kernel: str
-    machine: str
-    boot_id: str
-    page_size: int
-    xstate_bytes: int
-    vdso_blake3: str
+    hostname: Name
+    os_kernel: Name
+    machine: Name
+    boot_id: Name
+    page_size: Natural
+    xstate_bytes: Natural
+    vdso_blake3: Digest
 
 
 class Inventory(Entry):
     """The root record: written last; an image without it does not exist."""
 
-    format: int
-    created: str  # ISO 8601, UTC
+    format: Natural
+    created: Name  # ISO 8601, UTC
     host: HostEntry
     root_pid: Pid
-    channel_fd: int  # -1: none
-    processes: list[ProcessEntry]
-    zombies: list[ZombieEntry]
-    descriptions: list[Description]
-    shared_memory: list[SharedMemoryEntry]
-    files: dict[str, ImageFile]
-    warnings: list[str]
-    pause_ms: float = 0.0
+    channel_fd: Index  # -1: none
+    processes: Annotated[list[ProcessEntry], Meta(min_length=1, max_length=1 << 16)]
+    zombies: Annotated[list[ZombieEntry], MANY]
+    descriptions: Annotated[list[Description], MANY]
+    shared_memory: Annotated[list[SharedMemoryEntry], MANY]
+    files: dict[FileName, ImageFile]
+    warnings: Annotated[list[Text], MANY]
+    pause_ms: Milliseconds = 0.0
 
 
 FORMAT_VERSION = 1

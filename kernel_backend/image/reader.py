@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import msgspec
 from blake3 import blake3
 
 from kernel_backend.errors import ImageCorrupt, ImageMissing, ImageVersion
+from kernel_backend.image import validation
 from kernel_backend.image.entries import FORMAT_VERSION, ImageFile, Inventory
+from kernel_backend.image.limits import MAX_INVENTORY_BYTES
 from kernel_backend.image.writer import INVENTORY, Envelope, file_digest
-
-MAX_INVENTORY_BYTES = 1 << 30
 
 
 class _Head(msgspec.Struct):
@@ -22,11 +24,11 @@ def read_inventory(folder: Path) -> Inventory:
     """The root record of an image, checked against its own digest. Raises ImageMissing, ImageCorrupt, ImageVersion."""
     path = folder / INVENTORY
     try:
-        if path.stat().st_size > MAX_INVENTORY_BYTES:
-            raise ImageCorrupt(f"{path} is larger than any inventory", path=str(path))
-        content = path.read_bytes()
+        content = _read(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageMissing(f"{folder} holds no image", path=str(folder)) from error
+    except OSError as error:
+        raise ImageMissing(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
     try:
         envelope = msgspec.json.decode(content, type=Envelope)
         if blake3(envelope.inventory).hexdigest() != envelope.blake3:
@@ -37,35 +39,22 @@ def read_inventory(folder: Path) -> Inventory:
                 f"{folder} is of image format {head.format}, this program reads {FORMAT_VERSION}", found=head.format
             )
         inventory = msgspec.json.decode(envelope.inventory, type=Inventory)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ImageCorrupt(f"{path} is damaged: {error}", path=str(path)) from error
-    _check_numbers(inventory, path)
+    validation.check(inventory, str(path))
     return inventory
 
 
-def _check_numbers(inventory: Inventory, path: Path) -> None:
-    """References and runs must stay inside their tables, whoever wrote the image."""
-
-    def fail(what: str) -> None:
-        raise ImageCorrupt(f"{path} is inconsistent: {what}", path=str(path))
-
-    for process in inventory.processes:
-        if not process.threads or process.threads[0].tid != process.pid:
-            fail(f"process {process.pid} has no leading thread")
-        for row in process.descriptors:
-            if not 0 <= row.description < len(inventory.descriptions):
-                fail(f"descriptor {row.fd} of process {process.pid} has no description")
-        for vma in process.vmas:
-            if vma.start >= vma.end or vma.start % 4096 or vma.end % 4096 or vma.file >= len(process.files):
-                fail(f"mapping at {vma.start:#x} of process {process.pid}")
-        for run in process.pagemap:
-            if run.length <= 0 or (run.address | run.length | run.offset) % 4096 or run.offset < 0:
-                fail(f"page run at {run.address:#x} of process {process.pid}")
-    if inventory.root_pid not in {process.pid for process in inventory.processes}:
-        fail("the root process is missing")
-    for name in inventory.files:
-        if "/" in name or name in (".", ".."):
-            fail(f"file name {name!r}")
+def _read(path: Path) -> bytes:
+    """The file's content, unless it is something else, or larger than any inventory."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageCorrupt(f"{path} is no file", path=str(path))
+        if found.st_size > MAX_INVENTORY_BYTES:
+            raise ImageCorrupt(f"{path} is larger than any inventory", path=str(path))
+        return file.read(MAX_INVENTORY_BYTES)
 
 
 def verify_files(folder: Path, inventory: Inventory, *, trust_untouched: bool = False) -> None:
@@ -81,6 +70,8 @@ def verify_files(folder: Path, inventory: Inventory, *, trust_untouched: bool = 
             found = path.stat(follow_symlinks=False)
         except OSError as error:
             raise ImageCorrupt(f"{path} is missing from the image", path=str(path)) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageCorrupt(f"{path} is no file", path=str(path))
         if found.st_size != recorded.size:
             raise ImageCorrupt(f"{path} is damaged: {found.st_size} bytes instead of {recorded.size}", path=str(path))
         if trust_untouched and _untouched(recorded, found.st_ino, found.st_ctime_ns):

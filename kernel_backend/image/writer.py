@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from kernel_backend.errors import ImageExists, NoRoom
+from kernel_backend.errors import ImageCorrupt, ImageExists, NoRoom, ResourceUnsupported
+from kernel_backend.image import limits, validation
 from kernel_backend.image.entries import ImageFile, Inventory
 from kernel_backend.stages import Stage, reach
 
@@ -83,6 +84,7 @@ class ImageWriter:
         """Write the inventory and put the folder in its place; the image exists from here on."""
         reach(Stage.DUMP_INVENTORY)
         raw = msgspec.json.encode(inventory)
+        _check_readable(raw)
         content = msgspec.json.encode(Envelope(blake3(raw).hexdigest(), msgspec.Raw(raw)))
         fd = self.create(INVENTORY)
         try:
@@ -100,6 +102,16 @@ class ImageWriter:
         if durable:
             sync_folder(self.final.parent)
         self._published = True
+
+
+def _check_readable(raw: bytes) -> None:
+    """What a reader would refuse must not be written: then the fault is ours, and it is not too late."""
+    if len(raw) > limits.MAX_INVENTORY_BYTES:
+        raise ResourceUnsupported(f"an inventory of {len(raw) >> 20} MiB is more than an image may have")
+    try:
+        validation.check(msgspec.json.decode(raw, type=Inventory), "the inventory")
+    except (msgspec.DecodeError, ImageCorrupt) as error:
+        raise ResourceUnsupported(f"something does not fit into an image: {error}") from error
 
 
 def _lock(folder: Path) -> int:
