@@ -6,6 +6,7 @@ Everything here acts for the calling process; nothing knows what a tracee is for
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -94,6 +95,16 @@ def vm_write(pid: int, address: int, data: bytes) -> None:
         if count <= 0:
             raise _fail(f"writing {len(data)} bytes at {address:#x} of process {pid}")
         done += count
+
+
+def grow_stack(pid: int, address: int) -> None:
+    """Make a stack reach down to `address`, as a touch of its own would: of others, only reading by /proc does that."""
+    fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # it may not grow so far: who reads it next is told
+            os.pread(fd, 1, address)
+    finally:
+        os.close(fd)
 
 
 _PIDFD_THREAD = os.O_EXCL  # since OS kernel 6.9

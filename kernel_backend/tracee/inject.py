@@ -177,9 +177,18 @@ class Borrowed:
         frame = (fp_address - SIGFRAME_BYTES) & ~15
         self._stack = frame
         self.data = (frame - SCRATCH_DATA_BYTES) & ~15
-        self._covered = libc.vm_read(self.thread.tid, self.data, fp_address + len(state) - self.data)
+        self._covered = self._read_stack(self.data, fp_address + len(state) - self.data)
         content = build_sigframe(frame, fp_address, rewound(regs), self.sigmask, self.gadgets.sigreturn)
         libc.vm_write(self.thread.tid, frame, content.ljust(fp_address - frame, b"\0") + state)
+
+    def _read_stack(self, address: int, size: int) -> bytes:
+        try:
+            return libc.vm_read(self.thread.tid, address, size)
+        except OSError as error:
+            if error.errno != errno.EFAULT:
+                raise
+        libc.grow_stack(self.thread.tid, address)  # it ends above: nothing deeper was ever called
+        return libc.vm_read(self.thread.tid, address, size)
 
     def call(self, name: str, *args: int) -> int:
         """Make one system call; its result, or OSError."""
