@@ -146,7 +146,7 @@ def _message(order: Return, brought: Brought, late: list[Any], began: float) -> 
         "ppid": _parent_of(brought.pid),
         "began": began,
         "in_place": order.into is not None,
-        "entry": {**entry.taken(), "warnings": list(entry.warnings)},
+        "entry": entry.document(),
         "warnings": list(brought.warnings),
         "present": present,
         **{key: present.get(key) for key in _LIFTED},

@@ -363,18 +363,26 @@ def _watch(
     _refill_soon()
 
 
+def _published(document: Mapping[str, Any]) -> tuple[Entry | None, NbcrError | None]:
+    """The entry that a life was restored from, for whoever waits for it in that life too; or why it makes no sense."""
+    try:
+        return Entry.from_document(document, Path(str(document.get("path")))), None
+    except NbcrError as error:  # of a later format
+        return None, error
+
+
 def _restarted(helper: Helper, passage: Passage, answer: Mapping[str, Any]) -> CheckpointResult:
     """The restored life's way up: handlers, then word to the helper that this life is ready."""
     event = RestartEvent.from_message(answer, pid=runtime.own_pid(), ppid=os.getppid())
     known = dict(event.entry)
     result = CheckpointResult(Outcome.RESTART, entry_id=str(known.get("id")), name=str(known.get("name")))
     result.event = event
+    result.finish(*_published(known))
     result.pause_ms = float(known.get("pause_ms") or 0.0)
     result.size_bytes = int(known.get("size_bytes") or 0)
     result.duration_ms = known.get("duration_ms")
     result.warnings = [str(w) for w in answer.get("warnings", ())]
     result.problems = passage.restart(event)
-    result.finish(None)
     with contextlib.suppress(ChannelClosed):
         helper.channel.send({"state": "RESTARTED", "warnings": [str(p) for p in result.problems]})
     helper.close()

@@ -45,7 +45,8 @@ class CheckpointResult:
         return self._ended.is_set()
 
     def wait(self, timeout_s: float | None = None) -> Entry:
-        """The published entry. Raises why it is not written, or TimeoutError after `timeout_s` seconds."""
+        """The published entry, in a restored life at once. Raises why it is not written, or TimeoutError after
+        `timeout_s` seconds."""
         if not self._ended.wait(timeout_s):
             raise TimeoutError(f"checkpoint {self.name!r} is still being written after {timeout_s:g} s")
         if self.failure is not None:

@@ -61,7 +61,8 @@ for name, force in [line.split() for line in open(sys.argv[2])]:
     result = nbcr.checkpoint(name, force=force == "force")
     handed = None if result.event is None else [bytes(h).decode() for h in result.event.handed]
     say(name=name, outcome=result.outcome.value, state=state, seen=noting.seen, pid=os.getpid(),
-        id=result.id, handed=handed, counts=count > 0)
+        id=result.id, handed=handed, counts=count > 0,
+        waited=result.outcome is nbcr.Outcome.RESTART and result.wait(30).id)
     if result.outcome is nbcr.Outcome.CONTINUE:
         result.wait(30)
         say(published=name)
@@ -155,6 +156,7 @@ def test_going_on_and_going_back_in_place(program: Program, store: Store) -> Non
     assert (back["outcome"], back["state"], back["pid"], back["id"]) == ("RESTART", 0, pid, first["id"])
     assert back["seen"] == ["checkpoint", "restart_pre", ["restart", True, pid]]
     assert back["handed"] == ["from the present"]
+    assert back["waited"] == first["id"]  # code that waits for its checkpoint does so in either life
     program.tell("go on")
     after = program.next()
     assert (after["after"], after["state"], after["counts"]) == ("one", 1, True)
