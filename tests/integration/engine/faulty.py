@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from kernel_backend.stages import FAULTS, Stage
-from tests.integration.engine.harness import Engine, Finished, Life, abandoned_segments, one_line, system_wide
+from tests.integration.engine.harness import (
+    Engine,
+    Finished,
+    Life,
+    abandoned_segments,
+    one_line,
+    segment_key,
+    system_wide,
+)
 from tests.subjects.catalogue import Subject
 from tests.support import User, describe_process, family_of, wait_for_end
 
@@ -73,8 +81,7 @@ class Stand:
     def __init__(self, begin: Begin, subject: Subject, user: User) -> None:
         self.engine, self.life = begin(subject, user)
         self.folder = self.life.folder
-        self.first_pid = self.life.pid
-        self.key = ord("n") << 24 | self.first_pid  # as c/ipc/sysv_shm.c makes it
+        self.key = segment_key(self.life.base)
         self.program = os.readlink(f"/proc/{self.life.pid}/exe")
         self.members = len(family_of(self.life.pid))
         self.spare, self.image = self.folder / "spare", self.folder / "image"
@@ -220,7 +227,8 @@ class Stand:
     def _own(self) -> set[str]:
         """The named shared memory of the subject itself, which outlives it when it is killed."""
         files = {str(path) for path in self._shared_files()}
-        return files | {text for text in abandoned_segments(others_too=True) if text.endswith(f"key {self.key}")}
+        segments = abandoned_segments(self.life.base, living_too=True)
+        return files | {text for text in segments if text.endswith(f"key {self.key}")}
 
     def _look_around(self) -> set[str]:
         files = {str(path) for folder in (self.folder, self.engine.scratch) for path in folder.iterdir()}
@@ -252,4 +260,4 @@ class Stand:
                 ctypes.CDLL(None).shmctl(int(line.split()[1]), 0, None)
 
     def _shared_files(self) -> list[Path]:
-        return list(Path("/dev/shm").glob(f"nbcr-subject-{self.first_pid}*"))
+        return list(Path("/dev/shm").glob(f"nbcr-subject*{self.folder.name}*"))

@@ -22,6 +22,7 @@ from tests.support import ProcessTracker, User, describe_process, fail, family_o
 
 COMMAND_LIMIT_S = 60.0
 SUBJECT_LIMIT_S = 30.0
+SUBJECTS_KEYS = 0x6E
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ def one_line(done: Finished) -> str:
     return lines[0]
 
 
+def base_name(folder: Path) -> Path:
+    """The first argument of a subject: what the names of its files begin with."""
+    return folder / "s"
+
+
 @dataclass
 class Life:
     """One subject, from its start to its verdict."""
@@ -126,7 +132,7 @@ class Life:
 
     @property
     def base(self) -> Path:
-        return self.folder / "s"
+        return base_name(self.folder)
 
     def path(self, suffix: str) -> Path:
         return self.folder / f"s.{suffix}"
@@ -236,20 +242,30 @@ def _where(pid: int) -> str:
 # --- nothing is left over ---------------------------------------------------------------------------------
 
 
-def abandoned_segments(*, others_too: bool = False) -> set[str]:
-    """System V segments whose creator has ended and which nobody has attached. Others of this host keep theirs."""
+def segment_key(base: Path) -> int:
+    """The key that the subject ipc/sysv_shm makes of its base name."""
+    made = 5381
+    for byte in os.fsencode(base):
+        made = (made * 33 ^ byte) & 0xFFFFFFFF
+    return SUBJECTS_KEYS << 24 | made & 0xFFFFFF
+
+
+def abandoned_segments(base: Path, *, living_too: bool = False) -> set[str]:
+    """System V segments whose creator has ended and which nobody has attached; none of other subjects than `base`."""
     rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()]
     key, identity, creator, attached = (rows[0].index(name) for name in ("key", "shmid", "cpid", "nattch"))
     return {
         f"System V shared memory: id {row[identity]}, key {row[key]}"
         for row in rows[1:]
-        if others_too or (row[attached] == "0" and not Path(f"/proc/{row[creator]}").exists())
+        if (int(row[key]) >> 24 != SUBJECTS_KEYS or int(row[key]) == segment_key(base))
+        and (living_too or (row[attached] == "0" and not Path(f"/proc/{row[creator]}").exists()))
     }
 
 
 def system_wide(folder: Path, *, before: bool = False) -> set[str]:
     """What a restore could leave behind outside its folder. Tests may run beside these: theirs is not counted."""
-    found = abandoned_segments(others_too=before)  # a pid may be given anew, and an old segment seem to have an owner
+    # A pid may be given anew, and an old segment seem to have an owner.
+    found = abandoned_segments(base_name(folder), living_too=before)
     found |= {f"mount: {line}" for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line}
     for name in os.listdir("/dev/shm"):
         if "nbcr" in name and ("nbcr-subject" not in name or folder.name in name):  # subjects name theirs after it
