@@ -14,6 +14,7 @@ STATUS = (
 ).split()
 THREAD_STATUS = "Name SigPnd SigBlk Cpus_allowed".split()
 
+SIGNAL_FRAME = 64 << 10  # bytes; more than the largest register state takes
 OPENED_WITH = os.O_NOFOLLOW | 0o100000  # said to open(2), of no effect afterwards; the second is O_LARGEFILE
 
 
@@ -38,8 +39,12 @@ class Observed:
         ]
         if self.threads != other.threads:
             found.append(f"threads: {self.threads} became {other.threads}")
-        found += [f"mapping lost: {line}" for line in self.maps if line not in other.maps]
-        found += [f"mapping new: {line}" for line in other.maps if line not in self.maps]
+        lost, new = [line for line in self.maps if line not in other.maps], set(other.maps) - set(self.maps)
+        for line in lost:
+            grown = next((after for after in new if _has_grown(line, after)), None)
+            new.discard(grown or "")
+            found += [f"mapping lost: {line}"] if grown is None else []
+        found += [f"mapping new: {line}" for line in sorted(new)]
         for number in sorted(self.descriptors.keys() | other.descriptors.keys()):
             before, after = self.descriptors.get(number), other.descriptors.get(number)
             if before != after:
@@ -47,12 +52,21 @@ class Observed:
         return found
 
 
+def _has_grown(stack: str, after: str) -> bool:
+    """Whether the main thread's stack has grown by some pages: a thread that is stopped gets a signal frame on it."""
+    (low, end), (after_low, after_end) = stack.split("-", 1), after.split("-", 1)
+    return end == after_end and end.endswith(" [stack]") and 0 < int(low, 16) - int(after_low, 16) <= SIGNAL_FRAME
+
+
 def observe(pid: int) -> Observed:
     """Read everything about `pid`."""
     process = Path(f"/proc/{pid}")
     threads = [_status(task, THREAD_STATUS) for task in sorted(process.glob("task/*"), key=lambda t: int(t.name))]
     user_namespace = os.readlink(process / "ns/user")
-    return Observed(user_namespace, _status(process, STATUS), threads, _maps(process), _descriptors(process))
+    living = max(
+        process.glob("task/*"), key=lambda task: int(task.name)
+    )  # a leader that has ended shows nobody anything
+    return Observed(user_namespace, _status(process, STATUS), threads, _maps(living), _descriptors(living))
 
 
 def _status(process: Path, keys: list[str]) -> dict[str, str]:
