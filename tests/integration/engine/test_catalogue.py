@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.engine.harness import Engine, Life
 from tests.subjects.catalogue import CATALOGUE, FOLDER, Subject
-from tests.support import User, wait_for_end
+from tests.support import User, family_of, needs, wait_for_end
 
 Begin = Callable[[Subject, User], tuple[Engine, Life]]
 
@@ -85,6 +85,8 @@ def test_goes_on_after_the_dump_and_again_from_the_image(
 @pytest.mark.parametrize("subject", cases(s for s in CAPTURED if s.into and not s.running_loses))
 def test_rewound_in_place(subject: Subject, begin: Begin, ourselves: User, folder: Path) -> None:
     engine, life = begin(subject, ourselves)
+    if subject.keeps_pids and len(family_of(life.pid)) > 1:
+        needs("CAP_CHECKPOINT_RESTORE, to choose the pids of children in place", available=AS_ROOT)
     before = life.observe()
     engine.dump(life.pid, folder / "image", "running")
     files = save_files(life)

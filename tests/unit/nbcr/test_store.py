@@ -190,8 +190,7 @@ def test_a_store_that_others_can_write_to_is_refused(store: Store, mode: int) ->
 
 
 def test_a_store_of_somebody_else_is_refused(store: Store) -> None:
-    if os.geteuid() != 0:
-        needs("root", "to give a folder to another user")
+    needs("root, to give a folder to another user", available=os.geteuid() == 0)
     put(store, "a")
     os.chown(store.root, 4242, 4242)
     with pytest.raises(StoreRefused, match="belongs to user 4242"):
@@ -199,8 +198,7 @@ def test_a_store_of_somebody_else_is_refused(store: Store) -> None:
 
 
 def test_an_entry_of_somebody_else_is_not_listed(store: Store) -> None:
-    if os.geteuid() != 0:
-        needs("root", "to give a file to another user")
+    needs("root, to give a file to another user", available=os.geteuid() == 0)
     entry = put(store, "a")
     os.chown(entry.path / "manifest.json", 4242, 4242)
     assert store.entries() == []

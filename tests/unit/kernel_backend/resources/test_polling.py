@@ -98,7 +98,8 @@ def test_inotify_keeps_its_watch_numbers(carry: Carry, tmp_path: Path) -> None:
     rebuilt = carry(
         "import ctypes; libc = ctypes.CDLL(None); i = libc.inotify_init1(os.O_NONBLOCK); p = sys.argv[1].encode()\n"
         "[libc.inotify_rm_watch(i, libc.inotify_add_watch(i, p, 256)) for _ in range(4)]\n"
-        "libc.inotify_add_watch(i, p, 256); os.read(i, 4096); os.dup2(i, 100)", watched)  # fmt: skip
+        "libc.inotify_add_watch(i, p, 256); os.read(i, 4096); os.dup2(i, 100)\n"
+        "os.chdir(p)  # where an ordinary user's inodes are looked for", watched)  # fmt: skip
     entry = rebuilt.captured.at(100)
     assert isinstance(entry, Inotify)
     assert [(watch.wd, watch.path) for watch in entry.watches] == [(5, str(watched))]
