@@ -39,6 +39,7 @@ from kernel_backend.resources import (
     processes,
     shared_memory,
     threads,
+    timeouts,
     timers,
 )
 from kernel_backend.tracee.chorus import Asking, Chorus
@@ -59,12 +60,20 @@ NOBODY = CredentialsEntry(
 
 
 @dataclass
+class Ahead:
+    """What was read before the freeze."""
+
+    vma_flags: dict[int, dict[int, frozenset[str]]]  # reading them walks the page tables, which takes long
+    asleep: dict[int, timeouts.Asleep]  # a freeze wakes every thread
+
+
+@dataclass
 class Capture:
     """An image in the making: entries of the tree, and what is still needed to write its memory."""
 
     writer: ImageWriter
     tree: FrozenTree
-    vma_flags: dict[int, dict[int, frozenset[str]]]
+    ahead: Ahead
     tables: descriptors.CaptureTables
     layouts: dict[int, memory.Layout] = field(default_factory=dict)
     processes: dict[int, ProcessEntry] = field(default_factory=dict)
@@ -81,8 +90,12 @@ class Capture:
         return self.tables.warnings
 
 
-def vma_flags_of(pids: list[int]) -> dict[int, dict[int, frozenset[str]]]:
-    """VmFlags of each process, read before it is stopped: reading them walks the page tables, which takes long."""
+def look_ahead(pids: list[int]) -> Ahead:
+    """Read of a tree what needs no stop, or what a stop would spoil."""
+    return Ahead(_vma_flags_of(pids), timeouts.look(pids))
+
+
+def _vma_flags_of(pids: list[int]) -> dict[int, dict[int, frozenset[str]]]:
     found = {}
     for pid in pids:
         try:
@@ -122,20 +135,22 @@ def refuse_early(tree: FrozenTree) -> None:
 def capture_processes(capture: Capture) -> None:
     """Everything of every process but descriptors, memory, and what can wait until it has a twin."""
     capture.numbers = inner_numbers(capture.tree)
+    waits = timeouts.still_waiting(capture.tree.processes.values(), capture.ahead.asleep)  # before anything is injected
     borrowed = {pid: threads.borrow_all(process) for pid, process in capture.tree.processes.items()}
     with Chorus(member for members in borrowed.values() for member in members) as chorus:
         by_thread = chorus.run({b: threads.ask(b) for members in borrowed.values() for b in members})
         mains = {pid: members[0] for pid, members in borrowed.items()}
-        by_process = chorus.run({main: _ask(main, pid, capture.vma_flags.get(pid, {})) for pid, main in mains.items()})
+        flags = capture.ahead.vma_flags
+        by_process = chorus.run({main: _ask(main, pid, flags.get(pid, {})) for pid, main in mains.items()})
         for pid, process in capture.tree.processes.items():
-            entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]})
+            entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
             capture.processes[pid] = _process(process, entries, by_process[mains[pid]])
     for pid, process in capture.tree.processes.items():
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
         _ = process.mappings  # read now, sorted out later: that may take longer than a pause should
-        if not capture.vma_flags.get(pid):  # born since they were read
-            capture.vma_flags[pid] = proc.smaps_flags(process.view)
+        if not capture.ahead.vma_flags.get(pid):  # born since they were read
+            capture.ahead.vma_flags[pid] = proc.smaps_flags(process.view)
 
 
 @dataclass
@@ -162,7 +177,7 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
     """A process's mappings as entries; made on first use, which need not be in the pause."""
     if pid not in capture.layouts:
         process, entry = capture.tree.processes[pid], capture.processes[pid]
-        made = memory.capture(pid, process.mappings, capture.vma_flags.get(pid, {}))
+        made = memory.capture(pid, process.mappings, capture.ahead.vma_flags.get(pid, {}))
         capture.layouts[pid] = made
         entry.files, entry.vmas, entry.exe = made.files, made.vmas, _exe(pid, *capture.programs[pid])
     return capture.layouts[pid]
@@ -222,7 +237,7 @@ def _in_memory(mapping: proc.Mapping) -> bool:
 def capture_not_forked(capture: Capture) -> None:
     """Memory that the twins will not have: read while everything is stopped."""
     for pid, process in capture.tree.processes.items():
-        flags = capture.vma_flags.get(pid, {}).values()
+        flags = capture.ahead.vma_flags.get(pid, {}).values()
         if any("dc" in found or "wf" in found for found in flags):
             capture.held[pid] = pages.read_not_forked(process.view, layout(capture, pid))
 

@@ -103,13 +103,13 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
     members = cap.tree_pids(pid, descend=course.tree)
     for member in members:
         clean_stale_twins(member)
-    flags = cap.vma_flags_of(members)
+    ahead = cap.look_ahead(members)
     with ExitStack() as twins_stack:
         twins_stack.enter_context(originals.no_garbage_collection())
         reach(Stage.DUMP_FREEZE, pid)
         with frozen_tree(pid, descend=course.tree) as frozen:
             stopped_at = time.perf_counter()
-            capture = _capture(frozen, writer, flags, kinds, course)
+            capture = _capture(frozen, writer, ahead, kinds, course)
             twins = originals.give_twins(frozen, capture, twins_stack) if course.leave == "running" else {}
             if not twins:
                 size = _write_memory(capture, {})
@@ -133,14 +133,14 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
 def _capture(
     frozen: FrozenTree,
     writer: ImageWriter,
-    flags: dict[int, dict[int, frozenset[str]]],
+    ahead: cap.Ahead,
     kinds: list[descriptors.Kind],
     course: _Course,
 ) -> cap.Capture:
     channel = None if course.channel_fd is None else (frozen.root, course.channel_fd)
     ending = course.leave == "killed"
     tables = descriptors.CaptureTables(writer.folder, frozen.processes, channel=channel, ending=ending)
-    capture = cap.Capture(writer, frozen, flags, tables)
+    capture = cap.Capture(writer, frozen, ahead, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
     cap.refuse_early(frozen)
     reach(Stage.DUMP_PROCESSES, frozen.root)

@@ -13,7 +13,7 @@ from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import ThreadEntry
 from kernel_backend.rebuild import Building, Rebuild
-from kernel_backend.resources import processes, signals, threads, timers
+from kernel_backend.resources import processes, signals, threads, timeouts, timers
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.inject import Call, Workshop
@@ -122,12 +122,13 @@ def arm(rebuild: Rebuild) -> None:
         _arm(rebuild.tables.pids, building)
     for building in rebuild.built.values():
         reach(Stage.RESTORE_REGISTERS, building.pid)
+        waiting = _let_wait(building)
         gadget = _take_workshop_away(building)
         for thread in building.entry.threads:
             if thread.exited:
                 threads.exit_alone(building.threads[thread.tid], gadget)
             else:
-                threads.final_state(building.threads[thread.tid], thread)
+                threads.final_state(building.threads[thread.tid], thread, waiting=thread.tid in waiting)
         if building.entry.stopped_by:
             os.kill(building.pid, signal.SIGSTOP)
     if rebuild.init is not None:
@@ -186,6 +187,12 @@ def _arm(pids: dict[int, int], building: Building) -> None:
         if calls:
             shop.put(arguments)
             shop.run(calls)
+
+
+def _let_wait(building: Building) -> set[int]:
+    """Let threads that waited with a limit wait again, for what was left; the tids of those that do."""
+    limited = [thread for thread in building.entry.threads if thread.wait_left_ns >= 0]
+    return {t.tid for t in limited if timeouts.wait_again(building.shop, building.threads[t.tid], t)}
 
 
 def _take_workshop_away(building: Building) -> int:

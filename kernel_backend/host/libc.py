@@ -199,6 +199,11 @@ def clone3(flags: int, *, exit_signal: int = 0, set_tid: Sequence[int] = ()) -> 
     return syscall("clone3", args, len(args))
 
 
+def gettid() -> int:
+    """The calling thread's tid."""
+    return syscall("gettid")
+
+
 def prctl(option: int, *args: int) -> int:
     """prctl(2) on ourselves."""
     padded = [*args, 0, 0, 0, 0][:4]

@@ -194,6 +194,59 @@ def system_call(pid: int, tid: int) -> int:
     return int(first) if first.isdigit() else -1
 
 
+def blocked_call(pid: int, tid: int) -> tuple[int, ...]:
+    """Number and arguments of the system call that a thread is blocked in; empty where it is in none."""
+    words = _read(f"/proc/{pid}/task/{tid}/syscall").split()
+    return (int(words[0]), *(int(word, 16) for word in words[1:7])) if len(words) == 9 else ()
+
+
+def waits_in(pid: int, tid: int) -> str:
+    """The OS kernel's function that a thread waits in; "0" where it runs, empty where we may not know."""
+    try:
+        return _read(f"/proc/{pid}/task/{tid}/wchan")
+    except OSError:
+        return ""
+
+
+class RanLast(msgspec.Struct, gc=False):
+    """When and where a thread was last on a processor."""
+
+    at_ns: int  # of that processor's scheduler clock
+    switches: int
+    processor: int
+
+
+_EXEC_START = re.compile(r"^se\.exec_start\s*:\s*(\d+)\.(\d{6})$", re.M)
+_SWITCHES = re.compile(r"^nr_switches\s*:\s*(\d+)$", re.M)
+
+
+def ran_last(pid: int, tid: int) -> RanLast:
+    """From /proc/PID/task/TID/sched. Raises ValueError where the OS kernel does not tell."""
+    text = _sched(pid, tid)
+    milliseconds, rest = map(int, _found(_EXEC_START, text).groups())
+    processor = _read(f"/proc/{pid}/task/{tid}/stat").rpartition(")")[2].split()[39 - 3]
+    return RanLast(milliseconds * 10**6 + rest, int(_found(_SWITCHES, text)[1]), int(processor))
+
+
+def switches(pid: int, tid: int) -> int:
+    """How often a thread was taken off its processor. Raises ValueError where the OS kernel does not tell."""
+    return int(_found(_SWITCHES, _sched(pid, tid))[1])
+
+
+def _sched(pid: int, tid: int) -> str:
+    try:
+        return _read(f"/proc/{pid}/task/{tid}/sched")
+    except FileNotFoundError as error:
+        raise ValueError("the OS kernel tells nothing of the scheduler") from error
+
+
+def _found(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    found = pattern.search(text)
+    if found is None:
+        raise ValueError("the OS kernel tells something else of the scheduler")
+    return found
+
+
 def task_ids(pid: int) -> list[int]:
     """The tids of a process, the leader's included, ascending."""
     return sorted(map(int, os.listdir(f"/proc/{pid}/task")))

@@ -141,6 +141,7 @@ class ThreadEntry(Entry):
     rseq: RseqEntry | None = None
     scheduling: SchedulingEntry = msgspec.field(default_factory=SchedulingEntry)
     pdeathsig: Signal = 0
+    wait_left_ns: Nanoseconds = -1  # of the limit of the call that it waits in; -1: none
     exited: bool = False  # a leader that ended while other threads go on
 
 

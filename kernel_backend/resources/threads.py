@@ -10,6 +10,7 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import RseqEntry, SchedulingEntry, ThreadEntry
+from kernel_backend.resources import timeouts
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, as_interrupted
 from kernel_backend.tracee.process import Process
@@ -35,23 +36,33 @@ def ask(borrowed: Borrowed) -> Asking[tuple[bytes, int]]:
     return raw[:ALTSTACK_BYTES], struct.unpack_from("<Q", raw, 32)[0]
 
 
-def capture(process: Process, asked: dict[Borrowed, tuple[bytes, int]]) -> list[ThreadEntry]:
-    """The threads that were asked, in the same order; before them a leader that has ended."""
-    entries = [_capture_one(process, borrowed, *answers) for borrowed, answers in asked.items()]
+def capture(
+    process: Process, asked: dict[Borrowed, tuple[bytes, int]], waits: dict[int, timeouts.Wait]
+) -> list[ThreadEntry]:
+    """The threads that were asked, in the same order; before them a leader that has ended.
+
+    `waits`: those that have slept since before the freeze, by tid.
+    """
+    entries = [_capture_one(process, member, *found, waits.get(member.thread.tid)) for member, found in asked.items()]
     if process.pid not in process.threads:
         name = proc.comm(process.pid, process.pid)
         entries.insert(0, ThreadEntry(tid=process.pid, name=name, regs=b"", xstate=b"", sigmask=0, exited=True))
     return entries
 
 
-def _capture_one(process: Process, borrowed: Borrowed, altstack: bytes, tid_address: int) -> ThreadEntry:
-    thread = borrowed.thread
+def _capture_one(
+    process: Process, borrowed: Borrowed, altstack: bytes, tid_address: int, wait: timeouts.Wait | None
+) -> ThreadEntry:
+    thread, regs = borrowed.thread, UserRegs.from_buffer_copy(borrowed.regs)
+    wait_left_ns = timeouts.left_ns(thread, regs, wait)
+    number = timeouts.interrupted(thread, regs, wait)
     robust_head, robust_length = libc.get_robust_list(thread.tid)
     rseq = thread.rseq()
     return ThreadEntry(
         tid=thread.tid,
         name=proc.comm(process.pid, thread.tid),
-        regs=bytes(as_interrupted(thread, UserRegs.from_buffer_copy(borrowed.regs), keep_block=False)),
+        regs=bytes(as_interrupted(thread, regs, keep_block=False, number=number)),
+        wait_left_ns=wait_left_ns,
         xstate=borrowed.xstate,
         sigmask=borrowed.sigmask,
         pending=thread.pending_signals(shared=False),
@@ -125,11 +136,15 @@ def apply_scheduling(tid: int, entry: SchedulingEntry) -> list[str]:
     return warnings
 
 
-def final_state(thread: Thread, entry: ThreadEntry) -> None:
-    """Registers, floating-point state and mask: the last thing before the thread runs."""
+def final_state(thread: Thread, entry: ThreadEntry, *, waiting: bool) -> None:
+    """Registers, floating-point state and mask: the last thing before the thread runs.
+
+    `waiting`: timeouts.wait_again has begun its call.
+    """
+    regs = UserRegs.from_buffer_copy(entry.regs)
     thread.set_xstate(entry.xstate)
     thread.set_sigmask(entry.sigmask)
-    thread.set_regs(UserRegs.from_buffer_copy(entry.regs))
+    thread.set_regs(timeouts.resumed(regs) if waiting else regs)
 
 
 def exit_alone(thread: Thread, syscall_address: int) -> None:

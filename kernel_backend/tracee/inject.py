@@ -59,27 +59,33 @@ def restart_number(thread: Thread, regs: UserRegs) -> int:
     return struct.unpack("<I", before[1:])[0] if before[0] == arch.MOV_EAX_IMM32 else regs.orig_rax
 
 
-# Calls which return EINTR, not "restart me", although nothing but our freeze interrupted them (signal(7), last part)
+# Calls which return EINTR, not "restart me", although nothing but our freeze interrupted them (signal(7), last part);
+# those for sockets only when the socket has a time limit
 _EINTR_ON_FREEZE = frozenset(
     arch.SYS[name]
-    for name in ("epoll_wait", "epoll_pwait", "epoll_pwait2", "semop", "semtimedop", "rt_sigtimedwait", "io_getevents")
-)
+    for name in (
+        "epoll_wait", "epoll_pwait", "epoll_pwait2", "semop", "semtimedop", "rt_sigtimedwait", "io_getevents",
+        "accept", "accept4", "connect", "recvfrom", "recvmsg", "recvmmsg", "sendto", "sendmsg", "sendmmsg",
+        "read", "readv", "write", "writev",
+    )
+)  # fmt: skip
 
 
-def as_interrupted(thread: Thread, regs: UserRegs, *, keep_block: bool) -> UserRegs:
+def as_interrupted(thread: Thread, regs: UserRegs, *, keep_block: bool, number: int = 0) -> UserRegs:
     """The registers such that the thread, once it runs, repeats the system call that our freeze interrupted.
 
     The OS kernel itself does the restart when it finds -ERESTART… and a call number in the registers of a thread
     that leaves a stop, so they are mostly kept as they are. Two cases need help: calls that answered EINTR only
     because of us, and (in an image: `keep_block` false) -ERESTART_RESTARTBLOCK, whose remainder lives inside the OS
-    kernel and would be gone; the call is then repeated with its original arguments.
+    kernel and would be gone; the call is then repeated with its original arguments. `number`: of that call, where the
+    caller knows better than we.
     """
     result = regs.rax
     if regs.orig_rax == WORD or result <= WORD - _MAX_ERRNO:
         return regs
     failed = WORD + 1 - result
     if failed == linux.ERESTART_RESTARTBLOCK and not keep_block:
-        number = restart_number(thread, regs)
+        number = number or restart_number(thread, regs)
         if number == arch.SYS["restart_syscall"]:
             failed = errno.EINTR
         else:

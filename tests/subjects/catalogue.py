@@ -30,6 +30,7 @@ class Subject:
     outside: bool = False  # when it ends it has changed what no image holds: folders, System V objects
     expects_restore: bool = False  # it checks what only a restore does: an original that goes on must not pass
     running_loses: str = ""  # words of the warning about what a dump that leaves it running cannot hold
+    once: bool = False  # what it checks holds after one restore, not after a second one
     long: bool = False  # only among the long sweeps
     representative: bool = False  # runs in every variant by default
 
@@ -139,7 +140,14 @@ CATALOGUE: list[Subject] = [
     *_rows("epoll", "events/epoll_modes"),
     *_rows("pidfd", "events/pidfd", issue=4),
     Subject("events/io_uring", "io_uring", issue=4, refused=("io_uring",)),
-    *_rows("interrupted system calls", "restarts/nanosleep restarts/poll restarts/epoll_eintr restarts/futex"),
+    *_rows("interrupted system calls", "restarts/nanosleep restarts/poll restarts/epoll_eintr"),
+    *_rows("interrupted system calls", "restarts/futex", steady=False),
+    *_rows("interrupted system calls", "restarts/reads restarts/locks restarts/ipc", issue=4, outside=True),
+    *_rows("interrupted system calls", "restarts/polling restarts/futexes restarts/moving", issue=4),
+    *_rows("interrupted system calls", "restarts/signal_waits", issue=4),
+    *_rows("interrupted system calls", "restarts/children", issue=4, keeps_pids=True),
+    *_rows("interrupted system calls", "restarts/sockets restarts/remaining", issue=4, steady=False),
+    Subject("restarts/remaining:all", "interrupted system calls", issue=4, steady=False, once=True),
     *_rows("pseudo-terminals", "terminals/pty terminals/line", running_loses="wait in the terminal"),
     *_rows("controlling terminals", "terminals/controlling", issue=4),
     *_rows("working folder, umask", "identity/folder"),
