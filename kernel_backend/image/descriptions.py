@@ -191,9 +191,10 @@ class SignalFd(_Base, tag="signalfd"):
 
 
 class PidFd(_Base, tag="pidfd"):
-    """pidfd_open(2); `pid` -1 when the process was gone."""
+    """pidfd_open(2); `pid` (of a thread: its tid) -1 when it was gone."""
 
     pid: Index
+    thread: bool = False  # of a single thread (PIDFD_THREAD)
     start_ticks: Size = 0
 
 

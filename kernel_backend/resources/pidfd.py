@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 
+from kernel_backend.abi import linux
 from kernel_backend.host import proc
 from kernel_backend.image.descriptions import Description, PidFd
 from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, restore_owner
+from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.thread import Thread
 
-_OPEN_FLAGS = os.O_NONBLOCK | os.O_EXCL  # PIDFD_NONBLOCK, PIDFD_THREAD
+_PIDFD_NONBLOCK, _PIDFD_THREAD = os.O_NONBLOCK, os.O_EXCL
 
 
 class PidFdKind(Kind):
@@ -23,21 +26,44 @@ class PidFdKind(Kind):
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         pid = int(look.info.value("Pid") or "-1")
-        return PidFd(pid=pid, start_ticks=_start_ticks(pid))
+        return PidFd(pid=pid, thread=bool(look.info.flags & _PIDFD_THREAD), start_ticks=_start_ticks(pid))
 
     def rebuild(self, index: int, entry: PidFd, tables: RebuildTables) -> None:
         outside = tables.boot_id_same and entry.start_ticks and _start_ticks(entry.pid) == entry.start_ticks
-        tables.own[index] = os.pidfd_open(entry.pid, entry.flags & _OPEN_FLAGS) if outside else ended_process()
+        tables.own[index] = os.pidfd_open(entry.pid, _open_flags(entry)) if outside else ended_process()
 
     def finish(self, index: int, entry: PidFd, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
+        made = -1
         if entry.pid in tables.pids:
-            flags = entry.flags & _OPEN_FLAGS
-            try:
-                made = workshop.call("pidfd_open", tables.pids[entry.pid], flags)
-            except OSError:
-                return  # a thread, or one that has ended meanwhile: what rebuild made stays
+            made = _open_inside(tables.pids[entry.pid], entry, workshop)
+        elif entry.pid < 0 and proc.inner_id(workshop.thread.tgid) != workshop.thread.tgid:
+            made = _ended_inside(workshop)  # ours would be of a process that its pid namespace cannot name
+        if made >= 0:
             replace_everywhere(index, made, tables, workshop, pid)
         restore_owner(entry, tables, workshop, fd)
+
+
+def _open_flags(entry: PidFd) -> int:
+    return entry.flags & _PIDFD_NONBLOCK | (_PIDFD_THREAD if entry.thread else 0)
+
+
+def _open_inside(number: int, entry: PidFd, workshop: Workshop) -> int:
+    """-1 when it has ended meanwhile: then what `rebuild` made stays."""
+    try:
+        return workshop.call("pidfd_open", number, _open_flags(entry))
+    except OSError:
+        return -1
+
+
+def _ended_inside(workshop: Workshop) -> int:
+    """A pidfd of a child of the process itself that has ended and is reaped."""
+    number = workshop.call("clone", linux.CLONE_PIDFD, 0, workshop.put(bytes(4)), 0, 0)
+    made = int.from_bytes(workshop.get(4), "little")
+    child = workshop.new_tids.pop()
+    Thread(child, child).wait()
+    stub.kill_and_collect(child)
+    workshop.call("wait4", number, 0, linux.WALL, 0)
+    return made
 
 
 def _start_ticks(pid: int) -> int:
