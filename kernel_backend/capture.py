@@ -221,12 +221,17 @@ def capture_shared_memory(capture: Capture) -> None:
     sharing = [pid for pid, process in capture.tree.processes.items() if any(map(_in_memory, process.mappings))]
     layouts = {pid: layout(capture, pid) for pid in sharing}
     keys = {key for found in layouts.values() for key in found.shared}
-    fds = {
+    in_flight = capture.tables.mapped_in_flight
+    fds = in_flight | {
         shared_memory.key_of_stat(look.stat): look.own
         for look in capture.tables.looks
-        if stat.S_ISREG(look.stat.st_mode) and shared_memory.key_of_stat(look.stat) in keys
+        if stat.S_ISREG(look.stat.st_mode) and not look.in_flight and shared_memory.key_of_stat(look.stat) in keys
     }
-    capture.shared = shared_memory.capture(layouts, capture.tree.processes, fds, capture.writer)
+    try:
+        capture.shared = shared_memory.capture(layouts, capture.tree.processes, fds, capture.writer)
+    finally:
+        while in_flight:
+            os.close(in_flight.popitem()[1])
 
 
 def _in_memory(mapping: proc.Mapping) -> bool:

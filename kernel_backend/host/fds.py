@@ -107,6 +107,14 @@ def status_flags(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_GETFL)
 
 
+def getsockopt_about(fd: int, level: int, name: int, question: bytes) -> bytes:
+    """getsockopt(2) for an option whose buffer says what is asked about; the buffer afterwards."""
+    room = ctypes.create_string_buffer(question, len(question))
+    length = ctypes.c_uint32(len(question))
+    _checked(_libc.getsockopt(fd, level, name, room, ctypes.byref(length)), "getsockopt")
+    return room.raw
+
+
 def has_socket_filter(fd: int) -> bool:
     """Whether a packet filter is attached (SO_GET_FILTER gives the number of its instructions)."""
     room = ctypes.create_string_buffer(_BPF_MAX_INSTRUCTIONS * 8)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from kernel_backend.image.limits import (
+    FEW,
     MANY,
     RUNS,
     Bits,
@@ -156,6 +157,8 @@ class Pipe(_Base, tag="pipe"):
     inode: Word
     other: Other  # OTHER_…
     path: PathText = ""  # of a FIFO that has one (pack_path)
+    unlinked: PathText = ""  # pack_path: of a FIFO that has lost it
+    mode: Bits = 0  # of such a FIFO
     size: Natural = 0  # F_GETPIPE_SZ
     packets: Annotated[
         list[Content], MANY
@@ -282,15 +285,26 @@ class TcpSocket(_Base, tag="tcp"):
     peer_host: Name = ""
     peer_port: Port = 0
     state: Annotated[int, Meta(ge=0, le=12)] = 7  # include/net/tcp_states.h
+    finished: bool = False  # both sides had sent all and said so
     backlog: Natural = 0
     peer: Index = -1  # description of the other end
     listener: Index = -1  # description in whose backlog the other end still is
     other: Other = OTHER_CLOSED
     queue: Content = b""
+    urgent: Index = -1  # which byte of the queue is urgent data; -1: none
     early: Content = b""  # sent on a connection that was not accepted yet
     sent: Size = 0  # on such a connection, bytes
     lost: bool = False  # and they could not be read
     options: Annotated[list[SocketOption], MANY] = []
+
+
+class Membership(_Item):
+    """A multicast group that a socket has joined."""
+
+    device: Name  # of the network device
+    group: Name
+    only: bool = False  # only what `sources` send, instead of all but that
+    sources: Annotated[list[Name], FEW] = []
 
 
 class UdpSocket(_Base, tag="udp"):
@@ -303,6 +317,7 @@ class UdpSocket(_Base, tag="udp"):
     peer_host: Name = ""
     peer_port: Port = 0
     queue: Annotated[list[Message], MANY] = []
+    memberships: Annotated[list[Membership], MANY] = []
     options: Annotated[list[SocketOption], MANY] = []
 
 

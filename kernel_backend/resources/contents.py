@@ -40,7 +40,11 @@ def _is_saved_with_memory(mapping: proc.Mapping) -> bool:
 def memory_key(look: Look, tables: CaptureTables) -> str:
     """The key of the shared memory entry that holds this file's bytes; empty when there is none."""
     key = key_of_stat(look.stat)
-    return key if key in _mapped_keys(tables) else ""
+    if key not in _mapped_keys(tables):
+        return ""
+    if look.in_flight and key not in tables.mapped_in_flight:
+        tables.mapped_in_flight[key] = os.dup(look.own)  # the one in flight is soon closed
+    return key
 
 
 def save(look: Look, entry: RegularFile | MemoryFile, tables: CaptureTables) -> None:

@@ -97,6 +97,9 @@ class CaptureTables:
     ending: bool = False  # the tree is killed when the image is written, without running again
     last: list[Callable[[], None]] = field(default_factory=list)  # when `ending`: reading that takes things away
     in_flight: list[tuple[Message, int, int]] = field(default_factory=list)  # message, position in its rights, our fd
+    mapped_in_flight: dict[str, int] = field(
+        default_factory=dict
+    )  # our descriptors of objects that memory maps, by key
     cache: dict[str, Any] = field(default_factory=dict)  # what a room asked the OS kernel once for all
     _groups: dict[tuple[object, ...], list[int]] = field(default_factory=dict)  # candidates for sharing, by kcmp order
     _by_inode: dict[tuple[int, int], list[int]] = field(default_factory=dict)

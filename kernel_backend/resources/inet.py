@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import HostUnsupported
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.host import proc, sockdiag
 from kernel_backend.image.descriptions import TcpSocket, UdpSocket
 from kernel_backend.resources import live_sockets, socket_options
@@ -20,6 +20,8 @@ from kernel_backend.resources.descriptors import RebuildTables
 Address = tuple[str, int]
 CONNECT_TIMEOUT_S = 5.0
 _STREAM = socket.SOCK_STREAM
+_SO_OOBINLINE, _SIOCATMARK = 10, 0x8905
+_PEEK_BYTES = 1 << 20
 
 
 def sort_of(fd: int) -> tuple[int, int] | None:
@@ -91,15 +93,49 @@ def sockaddr(entry: TcpSocket | UdpSocket) -> tuple[str, int] | tuple[str, int, 
     return entry.host, entry.port
 
 
-def peek_stream(s: socket.socket) -> bytes:
-    """A stream's receive queue, left in place."""
-    waiting = struct.unpack("<i", fcntl.ioctl(s.fileno(), linux.FIONREAD, bytes(4)))[0]
-    if not waiting:
-        return b""
+def peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
+    """A stream's receive queue, left in place, and where in it the urgent byte stands (-1: there is none).
+
+    A peek ends at the urgent mark, and one that begins there leaves an urgent byte out that is not read in line.
+    """
+    in_line = s.getsockopt(socket.SOL_SOCKET, _SO_OOBINLINE)
+    at_mark = bool(struct.unpack("<i", fcntl.ioctl(s.fileno(), _SIOCATMARK, bytes(4)))[0])
+    urgent = b"" if in_line else _peek(s, 1, socket.MSG_OOB)
+    data = _peek(s, _waiting(s) + _PEEK_BYTES)
+    if in_line:
+        rest = b"" if at_mark else _peek_behind(s, len(data), who)
+        return data + rest, len(data) if rest else 0 if at_mark and data else -1
+    before, behind = (b"", data) if at_mark else (data, _peek_behind(s, len(data), who))
+    return before + urgent + behind, len(before) if urgent else -1
+
+
+def _waiting(s: socket.socket) -> int:
+    return int(struct.unpack("<i", fcntl.ioctl(s.fileno(), linux.FIONREAD, bytes(4)))[0])
+
+
+def _peek(s: socket.socket, size: int, flags: int = 0) -> bytes:
     try:
-        return s.recv(waiting, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return s.recv(size, flags | socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
-        return b""  # the connection failed; there is nothing to keep
+        return b""  # no such data, or the connection failed
+
+
+def _peek_behind(s: socket.socket, offset: int, who: str) -> bytes:
+    """What comes behind `offset` bytes, where there is an urgent mark; usually nothing."""
+    before = s.getsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF)
+    try:
+        s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, offset)
+    except OSError as error:  # before OS kernel 6.9
+        if not _peek(s, 1, socket.MSG_OOB) and _waiting(s) <= offset:
+            return b""
+        raise ResourceUnsupported(
+            f"{who}, a TCP connection, has urgent data waiting, which this OS kernel does not let us look behind",
+            hint="let the program read it and checkpoint again",
+        ) from error
+    try:
+        return _peek(s, _PEEK_BYTES)
+    finally:
+        s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, before)
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
@@ -165,20 +201,30 @@ def _as_seen_by(family: int, address: tuple[object, ...]) -> tuple[object, ...]:
     return (host if ":" in host else f"::ffff:{host}", *address[1:])
 
 
-def send_all(s: socket.socket, data: bytes) -> None:
-    """Send a queue without waiting for a reader: what does not fit into the other's buffer waits in ours."""
+def send_all(s: socket.socket, data: bytes, urgent: int = -1) -> None:
+    """Send a queue without waiting for a reader: what does not fit into the other's buffer waits in ours.
+
+    `urgent`: which byte is sent as urgent data.
+    """
     if not data:
         return
     socket_options.enlarge_send_buffer(s, 2 * len(data) + 4096)
+    try:
+        if urgent >= 0:
+            _send(s, data[:urgent])
+            s.send(data[urgent : urgent + 1], socket.MSG_OOB | socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        _send(s, data[urgent + 1 :])
+    except BlockingIOError as error:
+        raise HostUnsupported(
+            f"a TCP queue of {len(data)} bytes does not fit into this host's socket buffers",
+            hint="raise /proc/sys/net/core/wmem_max and /proc/sys/net/ipv4/tcp_wmem",
+        ) from error
+
+
+def _send(s: socket.socket, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        try:
-            view = view[s.send(view, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
-        except BlockingIOError as error:
-            raise HostUnsupported(
-                f"a TCP queue of {len(data)} bytes does not fit into this host's socket buffers",
-                hint="raise /proc/sys/net/core/wmem_max and /proc/sys/net/ipv4/tcp_wmem",
-            ) from error
+        view = view[s.send(view, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
 
 
 # --- ports in use -----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import os
 import select
 import stat
 import struct
+import tempfile
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -43,6 +44,7 @@ from kernel_backend.resources.descriptors import (
 )
 from kernel_backend.tracee.inject import Workshop
 
+_NEW = os.O_CLOEXEC | os.O_NONBLOCK
 _READERS = (os.O_RDONLY, os.O_RDWR)
 _WRITERS = (os.O_WRONLY, os.O_RDWR)
 
@@ -63,6 +65,9 @@ class PipeKind(Kind):
         entry = Pipe(device=look.stat.st_dev, inode=look.stat.st_ino, other=OTHER_INSIDE)
         if look.link.startswith("/") and _still_at(look.link, look):
             entry.path = pack_path(look.link)
+        elif look.link.startswith("/"):
+            entry.unlinked = pack_path(look.link.removesuffix(" (deleted)"))
+            entry.mode = stat.S_IMODE(look.stat.st_mode)
         entry.size = fcntl.fcntl(look.own, linux.F_GETPIPE_SZ)
         return entry
 
@@ -184,7 +189,7 @@ class _Ends:
     """Both ends of a new pipe; the first description of an end gets it, others open it again."""
 
     def __init__(self, entry: Pipe, who: str) -> None:
-        self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.reader, self.writer = _nameless_fifo(entry) if entry.unlinked else os.pipe2(_NEW)
         self._taken: set[int] = set()
         if entry.size and entry.size != fcntl.fcntl(self.reader, linux.F_GETPIPE_SZ):
             try:
@@ -291,6 +296,24 @@ def _listed_mode(process: Path, number: str) -> int:
 
 
 # --- FIFOs ------------------------------------------------------------------------------------------------------------
+
+
+def _nameless_fifo(entry: Pipe) -> tuple[int, int]:
+    """Both ends of a new FIFO whose name is gone again, where the old one was if that folder can be written to."""
+    for folder in (Path(unpack_path(entry.unlinked)).parent, Path(tempfile.gettempdir())):
+        path = folder / f".nbcr-{os.urandom(6).hex()}"
+        try:
+            os.mkfifo(path, entry.mode | 0o600)
+        except OSError:
+            continue
+        try:
+            reader = os.open(path, os.O_RDONLY | _NEW)
+            writer = os.open(path, os.O_WRONLY | _NEW)
+            path.chmod(entry.mode)
+            return reader, writer
+        finally:
+            path.unlink()
+    return os.pipe2(_NEW)
 
 
 def _is_fifo(path: str) -> bool:

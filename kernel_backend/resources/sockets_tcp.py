@@ -12,6 +12,7 @@ reports an error, so that programs reconnect. One whose other end had finished s
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import stat
 import struct
@@ -77,8 +78,11 @@ class TcpKind(Kind):
                 entry.backlog = info.backlog
             elif info.state == CLOSE:
                 entry.other = OTHER_OUTSIDE if info.received or info.sent else OTHER_CLOSED
+                entry.finished = info.received > 0 and not _failed(s)
+                if entry.finished:
+                    entry.queue, entry.urgent = inet.peek_stream(s, look.holder)
             else:
-                entry.queue = inet.peek_stream(s)
+                entry.queue, entry.urgent = inet.peek_stream(s, look.holder)
                 entry.other = OTHER_OUTSIDE
         return entry
 
@@ -87,8 +91,9 @@ class TcpKind(Kind):
             return
         entry.peer = _by_address(tables).get((inet.remote(entry), inet.local(entry)), -1)
         if entry.peer >= 0:
-            entry.other = OTHER_INSIDE
-            _add_unseen(look, entry, tables)
+            if index not in tables.cache.get("unreadable tcp", ()):
+                entry.other = OTHER_INSIDE
+                _add_unseen(index, look, entry, tables)
             return
         listener = _listener_for(entry, tables)
         if listener >= 0 and entry.state == ESTABLISHED:
@@ -126,6 +131,13 @@ class TcpKind(Kind):
 
 
 # --- capture ----------------------------------------------------------------------------------------------------------
+
+
+def _failed(s: socket.socket) -> bool:
+    """Whether an error waits to be told (poll(2) leaves it there): a connection that ended, but not in order."""
+    poll = select.poll()
+    poll.register(s, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _by_address(tables: CaptureTables) -> dict[tuple[inet.Address, inet.Address], int]:
@@ -175,7 +187,7 @@ def _unseen_bytes(look: Look, entry: TcpSocket, peer: Look, peer_entry: TcpSocke
     return max(0, sent + unsent - received + int(fin_here))
 
 
-def _add_unseen(look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
+def _add_unseen(index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
     peer, peer_entry = tables.looks[entry.peer], tables.descriptions[entry.peer]
     assert isinstance(peer_entry, TcpSocket)
     unseen = _unseen_bytes(look, entry, peer, peer_entry)
@@ -189,6 +201,7 @@ def _add_unseen(look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
             f"connection reset"
         )
         entry.other = peer_entry.other = OTHER_OUTSIDE
+        tables.cache.setdefault("unreadable tcp", set()).update((index, entry.peer))
 
 
 def _send_queue(look: Look, entry: TcpSocket) -> bytes:
@@ -235,13 +248,16 @@ def _sent(fd: int, family: int) -> int:
 
 
 def _ended(entry: TcpSocket) -> int:
-    """A connection whose other end is gone: finished (CLOSE_WAIT: what had arrived can be read) or reset."""
+    """A connection whose other end is gone: finished (what had arrived can be read) or reset."""
     near, far = inet.loopback_pair(entry.family)
     with socket.socket(entry.family, _STREAM, 0, fileno=far) as other:
-        if entry.state in (CLOSE_WAIT, LAST_ACK):
-            inet.send_all(other, entry.queue)
+        if entry.finished or entry.state in (CLOSE_WAIT, LAST_ACK):
+            inet.send_all(other, entry.queue, entry.urgent)
         else:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 1, 0))
+    if entry.finished or entry.state == LAST_ACK:
+        with socket_options.borrowed(near, entry.family, _STREAM) as s:
+            s.shutdown(socket.SHUT_WR)
     return near
 
 
@@ -292,7 +308,7 @@ def _settle_all(tables: RebuildTables) -> None:
             _connect_waiting(index, entry, tables)
         elif entry.queue and entry.other == OTHER_INSIDE:
             with socket_options.borrowed(tables.own[entry.peer], entry.family, _STREAM) as sender:
-                inet.send_all(sender, entry.queue)
+                inet.send_all(sender, entry.queue, entry.urgent)
     for index, entry in every:
         if not live_sockets.was_taken(index, tables):
             _finish_one(index, entry, tables)
@@ -331,8 +347,8 @@ def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
         socket_options.borrowed(tables.own[other], two.family, _STREAM) as far,
     ):
         live_sockets.drain_tcp_pair(near, far)
-        inet.send_all(far, one.queue)
-        inet.send_all(near, two.queue)
+        inet.send_all(far, one.queue, one.urgent)
+        inet.send_all(near, two.queue, two.urgent)
         for s, at, entry in ((near, index, one), (far, other, two)):
             socket_options.restore(s, entry.family, _STREAM, entry.options, tables, tables.who(at))
             if entry.state in _FIN_SENT:

@@ -10,7 +10,7 @@ import socket
 import stat
 
 from kernel_backend.image.descriptions import Description, Message, UdpSocket
-from kernel_backend.resources import inet, live_sockets, socket_options
+from kernel_backend.resources import inet, live_sockets, multicast, socket_options
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -41,6 +41,7 @@ class UdpKind(Kind):
             inet.note_addresses(s, entry)
             entry.options = socket_options.capture(s, entry.family, _DGRAM)
             entry.queue = _peek(s)
+        entry.memberships = multicast.capture(look.own, entry.family)
         return entry
 
     def validate(self, index: int, entry: UdpSocket, tables: RebuildTables) -> None:
@@ -70,6 +71,7 @@ class UdpKind(Kind):
             live_sockets.adopt(index, entry.flags, tables, workshop, fd)
             with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
                 live_sockets.drain(s)
+                multicast.restore(s, entry.memberships, tables, tables.who(index))
             _fill(index, entry, tables)
             _connect(index, entry, tables)
         restore_owner(entry, tables, workshop, fd)
@@ -99,6 +101,7 @@ def _settle_all(tables: RebuildTables) -> None:
         _connect(index, entry, tables)
         with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
             socket_options.restore(s, entry.family, _DGRAM, entry.options, tables, tables.who(index))
+            multicast.restore(s, entry.memberships, tables, tables.who(index))
         set_status_flags(tables.own[index], entry.flags)
 
 

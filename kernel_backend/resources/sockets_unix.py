@@ -191,14 +191,14 @@ def _far_ends(tables: RebuildTables) -> dict[int, int]:
 
 
 def _rebuild_single(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
-    live = live_sockets.find_unix(entry, tables) if entry.name else -1
+    live = live_sockets.find_unix(entry, tables) if entry.name and not entry.unlinked else -1  # nobody finds that one
     if live >= 0:
         live_sockets.take(index, live, tables)
         return
     with socket.socket(_UNIX, entry.type | socket.SOCK_CLOEXEC) as s:
         socket_options.set_before_binding(s, entry.options)
         if entry.name and not _waits(index, tables):
-            unix_names.bind(s, entry, tables.guardian)
+            unix_names.bind(s, entry, tables)
         if entry.listening:
             s.listen(entry.backlog)
         tables.own[index] = s.detach()
@@ -210,7 +210,7 @@ def _bind_again(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         return
     with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s:
         try:
-            unix_names.bind(s, entry, tables.guardian)
+            unix_names.bind(s, entry, tables)
         except OSError:
             tables.warn(f"the name of the socket at {tables.who(index)} is in use; it goes on without a name")
 
@@ -253,12 +253,12 @@ def _connect_to_listener(server: int, client: int, tables: RebuildTables) -> boo
     assert isinstance(heard, UnixSocket)
     if listener not in tables.own:
         _rebuild_single(listener, heard, tables)
-    if live_sockets.was_taken(listener, tables) or heard.unlinked:
-        return False  # strangers may be waiting there, or nobody finds it
+    if live_sockets.was_taken(listener, tables):
+        return False  # strangers may be waiting there
     with socket.socket(_UNIX, accepted.type | socket.SOCK_CLOEXEC) as s, unix_names.inside_folder(heard):
         if connecting.name:
-            unix_names.bind(s, connecting, tables.guardian)
-        s.connect(heard.name)
+            unix_names.bind(s, connecting, tables)
+        s.connect(unix_names.address_of(heard, tables))
         with socket_options.borrowed(tables.own[listener], _UNIX, accepted.type) as door:
             tables.own[server] = door.accept()[0].detach()
         tables.own[client] = s.detach()
@@ -321,7 +321,7 @@ def _fill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         with socket_options.borrowed(sender, _UNIX, entry.type) as s:
             unix_queues.fill(s, entry.queue, tables, who)
         return
-    if entry.name and not entry.unlinked:
+    if entry.name:
         _fill_by_name(index, entry, tables)
     else:
         tables.warn(f"{len(entry.queue)} datagrams waiting at {who} could not be put back: nobody can reach it")
@@ -338,7 +338,7 @@ def _fill_by_name(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         for message in entry.queue:
             own = tables.own.get(senders.get(message.address, -1), stranger.fileno())
             with socket_options.borrowed(own, _UNIX, socket.SOCK_DGRAM) as s:
-                unix_queues.fill(s, [message], tables, tables.who(index), to=entry.name)
+                unix_queues.fill(s, [message], tables, tables.who(index), to=unix_names.address_of(entry, tables))
 
 
 def _connect(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
@@ -346,7 +346,7 @@ def _connect(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     if not entry.connected or not _one_way(index, entry, tables):
         return
     peer = _unix(tables, entry.peer)
-    name = peer.name if peer is not None else entry.peer_name
+    name = unix_names.address_of(peer, tables) if peer is not None else entry.peer_name
     with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s, unix_names.inside_folder(peer or entry):
         try:
             s.connect(name)
@@ -371,8 +371,8 @@ def _connect_waiting(entry: UnixSocket, tables: RebuildTables) -> None:
             continue
         with socket_options.borrowed(tables.own[index], _UNIX, client.type) as s, unix_names.inside_folder(entry):
             if client.name:
-                unix_names.bind(s, client, tables.guardian)
-            s.connect(entry.name)
+                unix_names.bind(s, client, tables)
+            s.connect(unix_names.address_of(entry, tables))
             unix_queues.fill(s, client.early, tables, tables.who(index))
             if client.shutdown:
                 s.shutdown(_SHUT[client.shutdown])

@@ -49,7 +49,7 @@ from kernel_backend.tracee.inject import Call, Workshop
 # asm-generic/ioctls.h
 _TCGETS2, _TCSETS2, _TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
 _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045439, 0x80045438
-_TIOCPKT, _TIOCGEXCL, _TIOCEXCL, _TIOCSCTTY, _TIOCSPGRP, _TIOCNOTTY = 0x5420, 0x80045440, 0x540C, 0x540E, 0x5410, 0x5422
+_TIOCPKT, _TIOCSCTTY, _TIOCSPGRP, _TIOCNOTTY = 0x5420, 0x540E, 0x5410, 0x5422
 _MAX_TRIES = 256
 
 _PTMX = (5, 2)
@@ -194,7 +194,7 @@ class TerminalKind(Kind):
             index=(major - 136) * 256 + minor if major in _SLAVE_MAJORS else -1,
             ctime_ns=look.stat.st_ctime_ns,
             termios=_read_termios(look.own),
-            exclusive=bool(tty_queues.word(look.own, _TIOCGEXCL)),
+            exclusive=bool(tty_queues.word(look.own, tty_queues.TIOCGEXCL)),
             session=session,
             foreground=foreground,
         )
@@ -213,6 +213,8 @@ class TerminalKind(Kind):
     def finish(self, index: int, entry: Terminal, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         if pid == entry.session:
             _make_controlling(entry, tables, workshop, fd)
+        if entry.exclusive and entry.other != OTHER_OUTSIDE:
+            workshop.call("ioctl", fd, tty_queues.TIOCEXCL)  # last: nobody could open it again
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -225,8 +227,6 @@ def _inside(index: int, entry: Terminal, tables: RebuildTables) -> None:
         PtyMasterKind().rebuild(at, master, tables)
     fd = tables.own[index] = tty_queues.open_slave(masters[entry.index], open_flags(entry.flags))
     set_status_flags(fd, entry.flags)
-    if entry.exclusive:
-        fcntl.ioctl(fd, _TIOCEXCL)
 
 
 def _make_controlling(entry: Terminal, tables: RebuildTables, workshop: Workshop, fd: int) -> None:

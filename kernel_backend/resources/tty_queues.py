@@ -15,11 +15,14 @@ import select
 import struct
 import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from kernel_backend.image.descriptions import PtyMaster
+from kernel_backend.image.descriptions import PtyMaster, Terminal
 from kernel_backend.resources.descriptors import CaptureTables, Look
 
 TCGETS2, TCSETS2, TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
+TIOCGEXCL, TIOCEXCL, _TIOCNXCL = 0x80045440, 0x540C, 0x540D
 _TIOCGPTPEER, _TIOCPKT = 0x5441, 0x5420
 _SETTINGS = struct.Struct("<4I")  # input, output, control and local flags, which struct termios2 begins with
 _SPECIAL_CHARACTERS = 17  # the line discipline and its special characters, which follow
@@ -45,23 +48,45 @@ def open_slave(master: int, flags: int) -> int:
 def capture(look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
     """Take the queues at the end, or say what is not captured."""
     if tables.ending:
-        tables.last.append(lambda: _take(look, entry))
+        tables.last.append(lambda: _take(look, entry, tables))
         return
-    slave = open_slave(look.own, os.O_RDWR | os.O_NONBLOCK)
-    try:
+    with _slave(look, entry, tables) as slave:
         waiting = word(slave, termios.FIONREAD) + word(look.own, termios.FIONREAD)
-    finally:
-        os.close(slave)
     if waiting:
         tables.warnings.append(
             f"{waiting} bytes that wait in the terminal at {look.holder} are not captured, because the process goes on"
         )
 
 
-def _take(look: Look, entry: PtyMaster) -> None:
-    master = look.own
-    slave = open_slave(master, os.O_RDWR | os.O_NONBLOCK)
+@contextmanager
+def _slave(look: Look, entry: PtyMaster, tables: CaptureTables) -> Iterator[int]:
+    """The program's side, opened by us; one that is exclusive (TIOCEXCL) is not, for this moment."""
+    inside = _inside(entry, tables)
+    exclusive = inside >= 0 and word(inside, TIOCGEXCL)
+    if exclusive:
+        fcntl.ioctl(inside, _TIOCNXCL)
     try:
+        slave = open_slave(look.own, os.O_RDWR | os.O_NONBLOCK)
+    finally:
+        if exclusive:
+            fcntl.ioctl(inside, TIOCEXCL)
+    try:
+        yield slave
+    finally:
+        os.close(slave)
+
+
+def _inside(entry: PtyMaster, tables: CaptureTables) -> int:
+    """Our duplicate of a descriptor that the tree has of the program's side, -1: it has none."""
+    for look, other in zip(tables.looks, tables.descriptions, strict=True):
+        if isinstance(other, Terminal) and other.index == entry.index and not look.in_flight:
+            return look.own
+    return -1
+
+
+def _take(look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
+    master = look.own
+    with _slave(look, entry, tables) as slave:
         fcntl.ioctl(master, _TIOCPKT, struct.pack("<i", 0))
         waiting = word(master, termios.FIONREAD)
         if waiting:
@@ -70,8 +95,6 @@ def _take(look: Look, entry: PtyMaster) -> None:
         if _local_flags(slave) & termios.ICANON:
             _set_local_flags(slave, _local_flags(slave) & ~termios.ICANON)
             entry.typing = _drain(slave)
-    finally:
-        os.close(slave)
 
 
 def _drain(fd: int) -> bytes:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import sockdiag
-from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.descriptions import UnixSocket, pack_path, unpack_path
 from kernel_backend.resources import live_sockets
 from kernel_backend.resources.descriptors import Look, RebuildTables
@@ -85,7 +85,19 @@ def inside_folder(entry: UnixSocket) -> Iterator[None]:
         os.close(before)
 
 
-def bind(s: socket.socket, entry: UnixSocket, guardian: Guardian) -> None:
+def address_of(entry: UnixSocket, tables: RebuildTables) -> bytes:
+    """By which we reach a rebuilt socket, also one whose file is unlinked."""
+    door = _doors(tables).get(entry.inode, -1)
+    return entry.name if door < 0 else f"/proc/self/fd/{door}".encode()
+
+
+def _doors(tables: RebuildTables) -> dict[int, int]:
+    """Our O_PATH descriptors of socket files that have no name."""
+    doors: dict[int, int] = tables.cache.setdefault("files of unlinked unix sockets", {})
+    return doors
+
+
+def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
     """Bind to the image's name; a socket file that nobody listens on any more makes room."""
     with inside_folder(entry):
         if entry.name.startswith(b"\0"):
@@ -96,7 +108,9 @@ def bind(s: socket.socket, entry: UnixSocket, guardian: Guardian) -> None:
             path.unlink()
         s.bind(entry.name)
         if entry.unlinked:
+            door = _doors(tables)[entry.inode] = os.open(path, linux.O_PATH | os.O_CLOEXEC)
+            tables.to_close.append(door)
             path.unlink()
         else:
-            guardian.file(path)
+            tables.guardian.file(path)
             path.chmod(entry.mode)

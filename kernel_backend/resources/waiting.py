@@ -58,4 +58,4 @@ def take_tcp(door: Look, tables: CaptureTables) -> None:
             host, port = server.getpeername()[:2]
             client = clients.get((inet.plain(host), port))
             if client is not None:
-                client.early = inet.peek_stream(server)
+                client.early, _ = inet.peek_stream(server, door.holder)
