@@ -49,9 +49,9 @@ def possible(subject: str, fault: Fault) -> bool:
 
 
 @pytest.mark.parametrize("course", COURSES)
-def test_some_faults(course: str, begin: Begin, somebody: User, rng: random.Random) -> None:
+def test_some_faults(course: str, begin: Begin, as_user: User, ourselves: User, rng: random.Random) -> None:
     subject = rng.choice(SUBJECTS)
-    stand = Stand(begin, BY_NAME[subject], somebody)
+    stand = Stand(begin, BY_NAME[subject], rng.choice([ourselves, as_user]))
     faults = [fault for fault in EVERY_FAULT if fault.course == course and possible(subject, fault)]
     for fault in rng.sample(faults, 8):
         stand.inject(fault)
