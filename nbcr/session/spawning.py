@@ -76,11 +76,15 @@ class Helper:
         self._store: Store | None = None  # of its order
 
     def ready(self) -> None:
-        """Wait until it listens; done before, nothing happens. Raises HelperLost."""
+        """Wait until it listens; done before, nothing happens. Raises HelperLost or what it says, and hangs up then."""
         if not self.pid:
-            answer = self.answer(START_TIMEOUT_S)
-            if answer.get("state") == "ERROR":
-                raise from_wire(answer)
+            try:
+                answer = self.answer(START_TIMEOUT_S)
+                if answer.get("state") == "ERROR":
+                    raise from_wire(answer)
+            except NbcrError:
+                self.close()
+                raise
             self.pid = int(answer.get("pid", 0))
             _allow_tracing_by(self.pid)
 

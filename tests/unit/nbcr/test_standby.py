@@ -13,6 +13,7 @@ import pytest
 
 import nbcr
 from nbcr import session
+from nbcr.errors import HelperLost
 from nbcr.session import inprocess
 from nbcr.session.spawning import Helper, spawn
 from nbcr.store import Store
@@ -50,21 +51,43 @@ def _thread(trees: pytest.MonkeyPatch) -> Iterator[None]:
     session.stop_checkpoint_thread()
 
 
-@pytest.mark.usefixtures("processes")  # which make orphans our children
+def starting() -> list[int]:
+    """Helpers, and what starts them, that have become our children: where the fixture `processes` is used."""
+    found = []
+    for pid in children_of(os.getpid()):
+        with contextlib.suppress(OSError):
+            if b"nbcr.helper" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+@pytest.mark.usefixtures("processes")
 def test_while_it_starts_it_is_in_no_group_of_ours(store: Store) -> None:
     """Whoever interrupts or ends the program's group does not mean its helper."""
     groups: set[int] = set()
     helper = spawn()
     try:
         while not helper.channel.readable(0):
-            for pid in children_of(os.getpid()):
+            for pid in starting():
                 with contextlib.suppress(OSError):
-                    if b"nbcr.helper" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        groups.add(os.getpgid(pid))
+                    groups.add(os.getpgid(pid))
     finally:
         helper.close()
     assert groups
     assert os.getpgid(0) not in groups
+
+
+@pytest.mark.usefixtures("processes")
+def test_one_that_dies_while_it_starts_leaves_no_descriptor(store: Store) -> None:
+    waiting()
+    before = set(os.listdir("/proc/self/fd"))
+    helper = spawn()
+    while not helper.channel.readable(0):
+        for pid in starting():
+            os.kill(pid, signal.SIGKILL)
+    with pytest.raises(HelperLost):
+        helper.ready()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_it_serves_one_checkpoint_and_is_replaced(store: Store) -> None:
