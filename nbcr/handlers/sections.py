@@ -11,6 +11,10 @@ Entering costs well below a microsecond, because it takes no lock. Each thread h
 that it is inside, and then looks whether the gate is closed; whoever closes the gate first closes it, and then looks
 into the records. Whichever comes second sees the other (Dekker's rule; the interpreter's lock makes the order of
 these steps the same for all threads). Nor does leaving take a lock, so that a signal's handler may use sections.
+
+An interrupt (Ctrl-C) may be raised at the very first instruction of `__exit__`, which then does nothing: certain to
+happen when it came during the block's last operation. So whoever is found inside is looked at twice: a `with` block is
+over when the function that it stands in is (`_Record.is_over`).
 """
 
 from __future__ import annotations
@@ -24,14 +28,17 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from opcode import opname
 from time import monotonic
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, TypeVar, cast
 
 from nbcr.errors import Held, InCriticalSection
 from nbcr.handlers.deadline import Deadline
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_PUT_ASIDE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 @dataclass(frozen=True)
@@ -52,22 +59,55 @@ class Holder:
 class _Record:
     """One thread's part."""
 
-    __slots__ = ("__weakref__", "code", "depth", "exempt", "instruction", "label", "since", "thread")
+    __slots__ = ("__weakref__", "code", "depth", "exempt", "frame", "instruction", "label", "since", "thread")
 
     def __init__(self) -> None:
         self.depth = 0
-        self.exempt = 0  # runs a handler
+        self.exempt = 0  # is part of the checkpoint: asked for it, or runs a handler
         self.label = ""
         self.since = 0.0
-        self.code: CodeType | None = None
+        self.code: CodeType | None = None  # who entered, and at which instruction
         self.instruction = 0
+        self.frame: FrameType | None = None  # that code as it runs, while it is inside
         self.thread = threading.current_thread()
 
     def holder(self) -> Holder:
         """This thread's section in words."""
         code = self.code
         file = code.co_filename if code is not None else "?"
-        return Holder(self.label, self.thread.name, file, _line(code, self.instruction), monotonic() - self.since)
+        decorated = self.frame is not None and self.frame.f_code is not code
+        line = _line(code, -1 if decorated else self.instruction)
+        return Holder(self.label, self.thread.name, file, line, monotonic() - self.since)
+
+    def is_inside(self, running: FrameType | None) -> bool:
+        """Whether this thread, which runs in `running`, is in a section that a checkpoint has to wait for."""
+        return bool(self.depth) and not self.exempt and self.thread.is_alive() and not self.is_over(running)
+
+    def is_over(self, running: FrameType | None) -> bool:
+        """Whether what was entered was left unheard: the thread, which runs in `running`, is in that function no more.
+
+        False where that is no proof: what no `with` statement entered may be left anywhere, and generators, coroutines
+        and greenlets can be put aside.
+        """
+        entered = self.frame
+        if entered is None:  # by a handler
+            return True
+        while running is not None:
+            if running is entered:
+                return False
+            running = running.f_back
+        may_be_put_aside = entered.f_code.co_flags & _PUT_ASIDE or "greenlet" in sys.modules
+        return not may_be_put_aside and _is_with(entered.f_code, self.instruction)
+
+    def encloses(self, entering: FrameType) -> bool:
+        """Whether the section that `entering` is about to enter lies within the one that is noted here."""
+        if (
+            entering is self.frame
+            and entering.f_lasti == self.instruction
+            and _is_with(entering.f_code, self.instruction)
+        ):
+            return False  # the same statement: its block was left
+        return not self.is_over(entering)
 
 
 class _Local(threading.local):
@@ -79,7 +119,7 @@ class _Gate:
 
     def __init__(self) -> None:
         self.closed = False
-        self.records: list[weakref.ref[_Record]] = []
+        self.records: set[weakref.ref[_Record]] = set()
         self.disabled: list[_Record] = []  # `disable_checkpoint`, one entry a call
         self._waiting: list[threading.Lock] = []
         self._left = threading.Lock()  # released when somebody leaves a section
@@ -108,11 +148,15 @@ class _Gate:
         """Wait for the next `tell_left`."""
         return self._left.acquire(timeout=deadline.left_s)
 
+    def know(self, record: _Record) -> None:
+        """From now on `record` is asked for, until its thread ends."""
+        self.records.add(weakref.ref(record, self.records.discard))
+
     def holders(self) -> list[Holder]:
         """Who is inside now."""
-        self.records = [reference for reference in self.records if reference() is not None]
-        records = [record for reference in self.records if (record := reference()) is not None]
-        inside = [record for record in records if record.depth and not record.exempt and record.thread.is_alive()]
+        records = [record for reference in list(self.records) if (record := reference()) is not None]
+        running = sys._current_frames()
+        inside = [record for record in records if record.is_inside(running.get(record.thread.ident or 0))]
         return [record.holder() for record in [*inside, *self.disabled]]
 
 
@@ -128,7 +172,7 @@ def _forget_other_threads() -> None:
     if record is not None:
         record.exempt = 0
         record.thread = threading.current_thread()
-        _gate.records.append(weakref.ref(record))
+        _gate.know(record)
 
 
 os.register_at_fork(after_in_child=_forget_other_threads)
@@ -139,7 +183,7 @@ def _own_record() -> _Record:
         return _local.record
     except AttributeError:
         record = _local.record = _Record()
-        _gate.records.append(weakref.ref(record))
+        _gate.know(record)
         return record
 
 
@@ -149,20 +193,22 @@ class critical_section:  # noqa: N801  (used like a function, as contextlib's ow
     Re-entrant, and a matter of each thread. `label` says what it protects, to whoever has to wait for it.
     """
 
-    __slots__ = ("label",)
+    __slots__ = ("_function", "label")
 
     def __init__(self, label: str = "") -> None:
         self.label = label
+        self._function: CodeType | None = None  # which it decorates
 
     def __enter__(self) -> None:
         try:
             record = _local.record
         except AttributeError:
             record = _own_record()
-        if record.depth or record.exempt:
+        frame = sys._getframe(1)
+        if record.exempt or (record.depth and record.encloses(frame)):
             record.depth += 1
         else:
-            _note(record, self.label, sys._getframe(1))
+            _note(record, self.label, frame, self._function)
             record.depth = 1
             while _gate.closed:
                 _step_back(record)
@@ -170,16 +216,23 @@ class critical_section:  # noqa: N801  (used like a function, as contextlib's ow
     def __exit__(self, *exc: object) -> None:
         record = _local.record
         record.depth -= 1
-        if _gate.closed and not record.depth:
-            _gate.tell_left()
+        if not record.depth:
+            record.frame = None
+            if _gate.closed:
+                _gate.tell_left()
 
     def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{function!r} is a generator, which runs when it is asked: enter the section inside it")
+        section = critical_section(self.label)
+        section._function = getattr(inspect.unwrap(function), "__code__", None)
+
         async def coroutine_inside(*args: Any, **kwargs: Any) -> Any:
-            with self:
+            with section:
                 return await function(*args, **kwargs)
 
         def inside(*args: Any, **kwargs: Any) -> Any:
-            with self:
+            with section:
                 return function(*args, **kwargs)
 
         chosen = coroutine_inside if inspect.iscoroutinefunction(function) else inside
@@ -194,37 +247,35 @@ class try_critical_section:  # noqa: N801
 
     def __init__(self, label: str = "") -> None:
         self.label = label
-        self._refused: set[int] = set()  # idents of threads
+        self._refused: list[int] = []  # idents of threads, one each time
 
     def __enter__(self) -> bool:
         record = _own_record()
-        if record.depth or record.exempt:
+        frame = sys._getframe(1)
+        if record.exempt or (record.depth and record.encloses(frame)):
             record.depth += 1
         else:
-            _note(record, self.label, sys._getframe(1))
+            _note(record, self.label, frame)
             record.depth = 1
             if _gate.closed:
-                record.depth = 0
-                _gate.tell_left()
-                self._refused.add(threading.get_ident())
+                critical_section().__exit__()  # leaving is the same for all
+                self._refused.append(threading.get_ident())
                 return False
         return True
 
     def __exit__(self, *exc: object) -> None:
         if threading.get_ident() in self._refused:
-            self._refused.discard(threading.get_ident())
-            return
-        record = _local.record
-        record.depth -= 1
-        if _gate.closed and not record.depth:
-            _gate.tell_left()
+            self._refused.remove(threading.get_ident())
+        else:
+            critical_section().__exit__()
 
 
-def _note(record: _Record, label: str, frame: Any) -> None:
+def _note(record: _Record, label: str, frame: FrameType, function: CodeType | None = None) -> None:
     record.label = label
-    record.code = frame.f_code
+    record.code = function or frame.f_code
     record.instruction = frame.f_lasti
     record.since = monotonic()
+    record.frame = frame
 
 
 def _step_back(record: _Record) -> None:
@@ -240,6 +291,7 @@ def disable_checkpoint(label: str = "") -> None:
     """Let checkpoints of this process wait until as many `enable_checkpoint` were called."""
     record = _Record()
     _note(record, label or "disable_checkpoint", sys._getframe(1))
+    record.frame = None  # it may end long before
     _gate.disabled.append(record)
 
 
@@ -254,16 +306,23 @@ def enable_checkpoint() -> None:
 
 def refuse_inside() -> None:
     """Raise InCriticalSection when the calling thread would wait for itself."""
+    refuse_within()
     record = _own_record()
-    if record.exempt:
-        raise InCriticalSection(
-            "a handler cannot ask for a checkpoint: it is part of one", hint="ask before, or after it"
-        )
-    mine = [*([record] if record.depth else []), *(r for r in _gate.disabled if r.thread is record.thread)]
+    inside = record.is_inside(sys._getframe())
+    mine = [*([record] if inside else []), *(r for r in _gate.disabled if r.thread is record.thread)]
     if mine:
         raise InCriticalSection(
             f"this thread itself is in {mine[0].holder()}, so that no checkpoint can be taken",
-            hint="leave it first" if record.depth else "call nbcr.enable_checkpoint() first",
+            hint="leave it first" if inside else "call nbcr.enable_checkpoint() first",
+        )
+
+
+def refuse_within() -> None:
+    """Raise InCriticalSection when the calling thread is part of a checkpoint or restart already."""
+    if _own_record().exempt:
+        raise InCriticalSection(
+            "this thread is part of a checkpoint already: it asked for one, or runs a handler (a handler cannot ask)",
+            hint="ask before, or after it",
         )
 
 
@@ -281,8 +340,8 @@ def all_left(deadline: Deadline, tell: Callable[[list[Holder]], None]) -> Iterat
             if not told:
                 tell(holders)
                 told = True
-            if not gate.wait_until_left(deadline):
-                raise Held.by([str(holder) for holder in gate.holders() or holders], deadline.bound_s)
+            if not gate.wait_until_left(deadline) and (still := gate.holders()):
+                raise Held.by([str(holder) for holder in still], deadline.bound_s)
         yield
     finally:
         gate.open()
@@ -290,13 +349,23 @@ def all_left(deadline: Deadline, tell: Callable[[list[Holder]], None]) -> Iterat
 
 @contextlib.contextmanager
 def handling() -> Iterator[None]:
-    """The calling thread runs a handler: sections are open to it."""
+    """The calling thread is part of the checkpoint: it runs a handler, or waits for the image.
+
+    Sections are open to it, also when a signal's handler of the program enters one in the middle of that: it would wait
+    for itself.
+    """
     record = _own_record()
     record.exempt += 1
     try:
         yield
     finally:
         record.exempt -= 1
+
+
+def _is_with(code: CodeType, instruction: int) -> bool:
+    """Whether a `with` statement enters there."""
+    words = code.co_code
+    return opname[words[instruction]] == "BEFORE_WITH" or opname[words[instruction - 2]] == "LOAD_SPECIAL"  # 3.14
 
 
 def _line(code: CodeType | None, instruction: int) -> int:

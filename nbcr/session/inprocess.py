@@ -24,7 +24,7 @@ from nbcr.errors import Busy, HelperLost, NbcrError, from_wire
 from nbcr.handlers import DEFAULT_DEADLINE_S, Deadline, Outcome, Passage, Request, RestartEvent, registry
 from nbcr.handlers.contexts import ProcessPlaces
 from nbcr.handlers.interrupts import uninterrupted
-from nbcr.handlers.sections import Holder, all_left, refuse_inside
+from nbcr.handlers.sections import Holder, all_left, handling, refuse_inside, refuse_within
 from nbcr.session.results import CheckpointResult
 from nbcr.session.spawning import Helper, Interpreter, spawn
 from nbcr.store import Entry, Store
@@ -224,8 +224,10 @@ def writing() -> list[CheckpointResult]:
 def _alone(deadline: Deadline, *, patient: bool) -> Iterator[None]:
     """One checkpoint or restart at a time, after the one before was written to the end.
 
-    A channel that is still open would be a descriptor to outside in the image.
+    A channel that is still open would be a descriptor to outside in the image. A signal's handler of the program may
+    interrupt the block, and ask for another one: it is refused, and does not wait for what it interrupted.
     """
+    refuse_within()
     life = _life
     if not life.lock.acquire(timeout=deadline.left_s if patient else 0):
         raise Busy(
@@ -233,9 +235,10 @@ def _alone(deadline: Deadline, *, patient: bool) -> Iterator[None]:
             hint="wait for it to end and ask again",
         )
     try:
-        for earlier in list(life.writing):
-            _wait_for_writing(earlier, deadline.left_s, deadline.bound_s)
-        yield
+        with handling():
+            for earlier in list(life.writing):
+                _wait_for_writing(earlier, deadline.left_s, deadline.bound_s)
+            yield
     finally:
         life.lock.release()
 

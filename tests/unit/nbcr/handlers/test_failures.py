@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import signal as signals
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 import nbcr
-from nbcr.errors import HandlerFailed, HandlersFailed, Held, NbcrError, from_wire, to_wire
+from nbcr.errors import HandlerFailed, HandlersFailed, Held, InCriticalSection, NbcrError, from_wire, to_wire
 from nbcr.handlers import registry
 from nbcr.session import service
 from nbcr.store import Store
@@ -178,8 +179,6 @@ def test_a_main_thread_that_does_not_come_is_named(store: Store, log: list[str])
 
 
 def test_an_interrupt_of_the_main_thread_is_put_off_while_it_is_borrowed(store: Store, log: list[str]) -> None:
-    import signal as signals
-
     borrowed = threading.Event()
 
     @nbcr.on_checkpoint(context="signal")
@@ -267,6 +266,31 @@ def test_a_handler_cannot_ask_for_a_checkpoint(store: Store, log: list[str]) -> 
 
     nbcr.checkpoint("c").wait(WAIT_S)
     assert log == ["InCriticalSection"]
+
+
+def test_the_programs_own_signals_meet_no_gate_in_the_thread_that_asks(store: Store, log: list[str]) -> None:
+    """What the main thread interrupts is its own checkpoint: waiting for that to end would be for ever."""
+
+    def tick(number: int, frame: object) -> None:
+        with nbcr.critical_section("tick"):
+            log.append("tick")
+        with pytest.raises(InCriticalSection):
+            nbcr.checkpoint("within", deadline_s=WAIT_S)
+        log.append("refused")
+
+    @nbcr.on_checkpoint
+    def sends(request: nbcr.Request) -> Iterator[None]:
+        signals.pthread_kill(threading.main_thread().ident or 0, signals.SIGALRM)
+        while not log:
+            time.sleep(0.01)
+        yield
+
+    before = signals.signal(signals.SIGALRM, tick)
+    try:
+        nbcr.checkpoint("c").wait(WAIT_S)
+    finally:
+        signals.signal(signals.SIGALRM, before)
+    assert log == ["tick", "refused"]
 
 
 def test_what_is_no_handler_is_refused() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import functools
 import os
+import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import pytest
 
 import nbcr
 from nbcr.errors import Held, InCriticalSection
+from nbcr.handlers import sections
 from nbcr.handlers.deadline import Deadline
 from nbcr.handlers.sections import Holder, all_left, handling, refuse_inside
 
@@ -108,11 +113,23 @@ def test_trying_does_not_wait() -> None:
         with nbcr.try_critical_section("x") as entered:
             results.append(entered)
 
+    section = nbcr.try_critical_section("x")
+
+    def work_twice() -> None:
+        with section as outer, section as inner:
+            results.extend((outer, inner))
+        with nbcr.critical_section():  # waits: what was refused twice was left twice
+            results.append(True)
+
     with all_left(Deadline(WAIT_S), nobody):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join(WAIT_S)
-    assert results == [False]
+        twice = threading.Thread(target=work_twice)
+        twice.start()
+        twice.join(0.1)
+    twice.join(WAIT_S)
+    assert results == [False, False, False, True]
     with all_left(Deadline(WAIT_S), nobody):  # nothing is left of it
         pass
 
@@ -174,6 +191,101 @@ def test_a_decorator_of_functions_and_coroutines() -> None:
     assert function.__name__ == "function"
     assert asyncio.run(coroutine(1)) == 2
     refuse_inside()
+
+
+def test_a_decorated_function_is_named_itself() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    @nbcr.critical_section("f")
+    def held() -> None:
+        inside.set()
+        leave.wait(WAIT_S)
+
+    thread = threading.Thread(target=held)
+    thread.start()
+    assert inside.wait(WAIT_S)
+    with pytest.raises(Held) as caught, all_left(Deadline(0), lambda _: None):
+        pass
+    leave.set()
+    thread.join(WAIT_S)
+    assert f"{__file__}:{held.__wrapped__.__code__.co_firstlineno}," in caught.value.holders[0]  # type: ignore[attr-defined]
+
+
+def test_a_generator_is_no_stretch_of_code() -> None:
+    with pytest.raises(TypeError, match="inside it"):
+
+        @nbcr.critical_section()
+        def generator() -> Iterator[None]:
+            yield
+
+
+class Interrupt:
+    """``-Interrupt()`` sends one that is raised only after the operation: no call, so Python does not look for it."""
+
+    __neg__ = functools.partial(getattr(ctypes.CDLL(None), "raise"), signal.SIGINT)
+
+
+def interrupted_on_the_way_out(times: int) -> list[str]:
+    """Where interrupts were raised that came during the last operation of a section."""
+    raised = []
+    for _ in range(times):
+        try:
+            with nbcr.critical_section("interrupted"):
+                -Interrupt()  # type: ignore[operator]
+        except KeyboardInterrupt as interrupt:
+            raised.append(traceback.extract_tb(interrupt.__traceback__)[-1].name)
+    return raised
+
+
+def test_an_interrupt_on_the_way_out_leaves_nobody_inside() -> None:
+    assert interrupted_on_the_way_out(1) == ["__exit__"]
+    refuse_inside()
+    with all_left(Deadline(WAIT_S), nobody):
+        pass
+
+
+def test_after_an_interrupt_on_the_way_out_sections_are_as_before() -> None:
+    assert interrupted_on_the_way_out(3) == ["__exit__"] * 3  # the same statement, again and again
+    with nbcr.critical_section("next"):
+        with nbcr.critical_section("nested"), pytest.raises(InCriticalSection, match="'next'"):
+            refuse_inside()
+        with pytest.raises(InCriticalSection, match="'next'"):
+            refuse_inside()
+    refuse_inside()
+
+
+def test_what_no_with_statement_entered_is_held_wherever_its_function_went() -> None:
+    def enter(stack: contextlib.ExitStack) -> None:
+        stack.enter_context(nbcr.critical_section("stack"))
+
+    def suspended() -> Iterator[None]:
+        with nbcr.critical_section("generator"):
+            yield
+
+    with contextlib.ExitStack() as stack:
+        enter(stack)
+        with pytest.raises(InCriticalSection, match="'stack'"):
+            refuse_inside()
+    refuse_inside()
+    generator = suspended()
+    next(generator)
+    with pytest.raises(InCriticalSection, match="'generator'"):
+        refuse_inside()
+    generator.close()  # type: ignore[attr-defined]
+    refuse_inside()
+
+
+def test_threads_that_ended_leave_nothing() -> None:
+    def work() -> None:
+        with nbcr.critical_section():
+            pass
+
+    before = len(sections._gate.records)
+    for _ in range(50):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(WAIT_S)
+    assert len(sections._gate.records) <= before + 1
 
 
 def test_a_thread_that_died_inside_holds_nobody_up() -> None:
