@@ -13,12 +13,13 @@
 How the parts hang together, top to bottom:
 
     saving → forking → writer       one save: processes, then the steps of one snapshot
+    units                           names become units: pickled, limited, their culprits found; late: those that hung
     loading, looking                the way back
     sharing, pickling, unpickling   which names belong together; one unit's pickle, both directions
     culprits, fallback, describing  what to say about a name, what else to try
     kinds                           one room per kind of object, both directions in it
     modules, surroundings           what does not belong to names alone
-    blobs, index                    files: FORMAT.md. Know bytes and names, no objects
+    blobs, blob_reader, index       files: FORMAT.md. Know bytes and names, no objects
     names, results                  the words they share
 
 Everything is loaded on first use. A snapshot holds pickles: loading runs what is in it. `load` and `get`

@@ -7,8 +7,6 @@ has already is linked, not written.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 import re
 import shutil
@@ -20,9 +18,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from nbcr.errors import EntryDamaged
 from nbcr.objects import index as indexes
-from nbcr.objects.index import Blob, Index
+from nbcr.objects.index import Blob
 
 INLINE_BYTES = 1 << 10  # streams up to this size are part of the index
 OUT_OF_BAND_BYTES = 64 << 10  # buffers from this size on are kept out of the pickle
@@ -30,7 +27,7 @@ OWN_FILE_BYTES = 1 << 20  # and blobs from this size on have a file of their own
 _PAGE = 4096
 _CHUNK = 8 << 20
 _MOST_PACKS = 8  # that one snapshot shares with earlier ones
-_FILE_NAME = re.compile(r"[0-9a-f]{64}\.(blob|pack)")
+FILE_NAME = re.compile(r"[0-9a-f]{64}\.(blob|pack)")
 
 Pulse = Callable[[int], None]
 
@@ -79,6 +76,8 @@ class Stream:
     def __init__(self, part: str, pulse: Pulse, limit: int | None = None) -> None:
         self.size = 0  # of the stream itself
         self.counted = 0  # with what is kept elsewhere
+        self.probing = False  # nothing is kept any more but what was written last
+        self._last: bytes | memoryview = b""
         self._part, self._pulse, self._limit = part, pulse, limit
         self._chunks: list[bytes] = []
         self._hash = blake3()
@@ -86,6 +85,9 @@ class Stream:
 
     def write(self, data: bytes | memoryview) -> int:
         """Take more of the pickle."""
+        if self.probing:
+            self._last = data
+            return len(data)
         self.grow(len(data))
         self.size += len(data)
         self._hash.update(data)
@@ -104,6 +106,11 @@ class Stream:
         self.counted += size
         if self._limit is not None and self.counted > self._limit:
             raise TooLarge
+
+    def last_is_reference(self) -> bool:
+        """Whether what was written last is the pickle of an object that was pickled before."""
+        first = 11 if self._last[2:3] == b"\x95" else 2  # behind the protocol, and the length of a frame
+        return bytes(self._last[first : first + 1]) in (b"h", b"j")
 
     @property
     def on_disk(self) -> bool:
@@ -154,7 +161,7 @@ class Previous:
     def _is_whole(place: Path, blob: Blob) -> bool:
         try:
             return (
-                bool(_FILE_NAME.fullmatch(blob.file)) and (place / blob.file).stat().st_size >= blob.offset + blob.size
+                bool(FILE_NAME.fullmatch(blob.file)) and (place / blob.file).stat().st_size >= blob.offset + blob.size
             )
         except OSError:
             return False
@@ -364,62 +371,3 @@ class BlobWriter:
             shutil.copyfile(source, target)
             target.chmod(0o600)
             self.added_bytes += target.stat().st_size
-
-
-class BlobReader:
-    """Reads the blobs of a snapshot. Buffers are private mappings: what is never touched is never read."""
-
-    def __init__(self, place: Path, index: Index) -> None:
-        self.place, self.index = place, index
-        self._maps: dict[str, memoryview] = {}
-
-    def stream(self, number: int) -> memoryview:
-        """A pickle, after its digest was checked. Raises EntryDamaged."""
-        blob = self.index.blobs[number]
-        data = self.buffer(number) if blob.size >= OWN_FILE_BYTES else memoryview(self._read(blob))
-        self._check(blob, data)
-        return data
-
-    def _read(self, blob: Blob) -> bytes:
-        """Just these bytes: a pack may be much larger."""
-        try:
-            with self._path(blob).open("rb", buffering=0) as file:
-                file.seek(blob.offset)
-                return file.read(blob.size)
-        except OSError as error:
-            raise EntryDamaged(f"{self._path(blob)} cannot be read: {error}") from error
-
-    def buffer(self, number: int) -> memoryview:
-        """A buffer, writable: changes stay in memory."""
-        blob = self.index.blobs[number]
-        if blob.file not in self._maps:
-            self._maps[blob.file] = self._map(self._path(blob))
-        found = self._maps[blob.file][blob.offset : blob.offset + blob.size]
-        if found.nbytes != blob.size:
-            raise EntryDamaged(f"{self._path(blob)} is cut off")
-        return found
-
-    def verify(self) -> None:
-        """Read every byte. Raises EntryDamaged, naming the file."""
-        for number, blob in enumerate(self.index.blobs):
-            self._check(blob, self.buffer(number))
-
-    def _check(self, blob: Blob, data: bytes | memoryview) -> None:
-        if indexes.digest_of(data) != blob.digest:
-            raise EntryDamaged(f"{self._path(blob)} is damaged: its contents have another digest")
-
-    def _path(self, blob: Blob) -> Path:
-        if not _FILE_NAME.fullmatch(blob.file):
-            raise EntryDamaged(f"the index of the snapshot {self.place} names a file {blob.file!r}")
-        return self.place / blob.file
-
-    @staticmethod
-    def _map(path: Path) -> memoryview:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
-            raise EntryDamaged(f"{path} cannot be read: {error}") from error
-        with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)) as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))

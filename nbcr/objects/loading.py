@@ -13,7 +13,7 @@ from typing import Any
 from nbcr.errors import EntryDamaged, SnapshotFailed, StoreRefused, UnknownName
 from nbcr.objects import absent, fallback, modules, surroundings
 from nbcr.objects import index as indexes
-from nbcr.objects.blobs import BlobReader
+from nbcr.objects.blob_reader import BlobReader
 from nbcr.objects.index import Index, Name, Unit
 from nbcr.objects.names import hidden_names, user_names
 from nbcr.objects.results import Drift, Fate, Report, Verdict

@@ -10,13 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
+from blake3 import blake3
 
-from nbcr.objects.blobs import OUT_OF_BAND_BYTES
+from nbcr.objects.blobs import OUT_OF_BAND_BYTES, TooLarge
 from nbcr.objects.kinds.table import KindTable
 from nbcr.objects.results import Remarks
 from nbcr.objects.standing import COUNT, pickler_memo, standing
 
 PROTOCOL = 5
+
+
+class NotSurveyed(Exception):
+    """Something can only be pickled when it is known what shares it."""
 
 
 @dataclass
@@ -27,13 +32,20 @@ class Context:
     forked: bool = False  # what we do to objects, descriptors included, is seen by nobody else
     offsets: dict[int, int] = field(default_factory=dict)  # of open files, at the moment of the fork
     kinds: KindTable = field(default_factory=KindTable)
-    shared_memory: set[int] = field(default_factory=set)  # ids of what holds the memory of more than one array
+    # Ids of what holds the memory of more than one array; None: nobody has looked yet.
+    shared_memory: set[int] | None = field(default_factory=set)
     standing: list[Any] = field(default_factory=list)  # see `standing`; left out: those of this very moment
     memo: dict[int, tuple[int, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.standing = self.standing or standing(self.namespace)
         self.memo = pickler_memo(self.standing)
+
+    def is_shared(self, owner: Any) -> bool:
+        """Whether several objects look at the memory that `owner` holds. Raises NotSurveyed."""
+        if self.shared_memory is None:
+            raise NotSurveyed
+        return id(owner) in self.shared_memory
 
 
 class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -71,6 +83,31 @@ class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._keep_buffer is not None:
             self._keep_buffer(raw)
         return False
+
+
+class Measure:
+    """Takes a pickle that nobody wants to read: to find out how large it is and whether it is another one's equal."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.size = 0
+        self._hash = blake3()
+        self._limit = limit
+
+    def write(self, data: bytes) -> int:
+        """Count and digest `data`."""
+        self.grow(len(data))
+        self._hash.update(data)
+        return len(data)
+
+    def grow(self, size: int) -> None:
+        """Count `size` more bytes. Raises TooLarge."""
+        self.size += size
+        if self._limit is not None and self.size > self._limit:
+            raise TooLarge
+
+    def digest(self) -> bytes:
+        """Equal digests are equal pickles."""
+        return self._hash.digest()
 
 
 class NullFile:

@@ -19,6 +19,12 @@ from nbcr.objects.kinds.table import KindTable, Rule
 
 _HAVE_GC = 1 << 14
 _BYTES_PER_OBJECT = 40  # a guess, for the order in which units are saved
+_HEAVY = 50_000  # members
+_MOST_TIES = 2_000
+_MOST_AT_ONCE = 5_000  # members that are looked at while the user waits
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 class TooMuch(Exception):
@@ -33,10 +39,13 @@ class Bound:
     weight: int
     kinds: KindTable
 
-    def check(self, survey: Survey) -> None:
-        """Raise TooMuch."""
+    def check(self, survey: Survey, ahead: Collection[Any]) -> None:
+        """Raise TooMuch. `ahead` is what is looked into next."""
         self.weight -= survey.weigh_anew()
-        if self.weight < 0 or time.monotonic() > self.until or not all(map(self.kinds.is_simple, survey.types)):
+        members = sum(len(obj) for obj in ahead if type(obj) in _CONTAINERS)
+        if self.weight < 0 or members > _MOST_AT_ONCE or time.monotonic() > self.until:
+            raise TooMuch
+        if not all(map(self.kinds.is_simple, survey.types)):
             raise TooMuch
 
 
@@ -61,7 +70,7 @@ class Survey:
             if any(self._kinds.rule_for(type_) is Rule.KIND for type_ in set(map(type, fresh))):
                 fresh = self._asked(fresh, parts)
             if self._bound is not None:
-                self._bound.check(self)
+                self._bound.check(self, fresh)
             parts += gc.get_referents(*filter(gc.is_tracked, fresh))
             fresh = self._new(parts)
         self.weigh_anew()
@@ -126,6 +135,11 @@ class Survey:
         for keys in (self._reached.keys(), self._ties.keys(), self.addresses):
             yield from (key for key in keys & owners.keys() if self._ties_names(key))
 
+    def ties(self) -> list[Any]:
+        """Everything that could tie this name to another."""
+        objects = {**self._reached, **self._ties}
+        return [obj for key, obj in objects.items() if self._ties_names(key)]
+
     def enter(self, owners: dict[int, str], name: str) -> None:
         """Say that `name` reaches all this, unless somebody has said so already."""
         for keys in (self._reached.keys(), self._ties.keys(), self.addresses):
@@ -151,16 +165,40 @@ class Group:
     weight: int = 0
 
 
-def grouped(
-    values: dict[str, Any], kinds: KindTable, standing: Iterable[Any], bound: Bound | None = None
-) -> tuple[list[Group], set[int]]:
-    """The names of `values` in groups, small ones first; and the ids of what holds memory that several look at.
+def heaviest(values: dict[str, Any]) -> str | None:
+    """The name of the container with most in it, if it is so large that looking into all of it takes its time."""
+    sizes = {name: len(value) for name, value in values.items() if isinstance(value, list | tuple | dict | set)}
+    largest = max(sizes, key=lambda name: sizes[name], default=None)
+    return largest if largest is not None and sizes[largest] >= _HEAVY else None
 
-    Raises TooMuch when that is beyond the `bound`.
-    """
+
+class Grouping:
+    """Names in groups, small ones first; and the ids of what holds memory that several objects look at."""
+
+    def __init__(self, surveys: dict[str, Survey], parents: dict[str, str]) -> None:
+        self.groups = _groups(surveys, parents)
+        self.shared_memory = _shared_memory(surveys.values())
+        self._surveys = surveys
+
+    def ties(self) -> list[Any] | None:
+        """What could tie these names to another one; None: it is too much, or cannot be told by objects."""
+        found: list[Any] = []
+        for survey in self._surveys.values():
+            found += survey.ties()
+            if survey.addresses or len(found) > _MOST_TIES:
+                return None
+        return found
+
+
+def grouped(
+    values: dict[str, Any], kinds: KindTable, standing: Iterable[Any], bound: Bound | None = None,
+    *, without: str | None = None,
+) -> Grouping:  # fmt: skip
+    """Group the names of `values` by what they share, all but one. Raises TooMuch when that is beyond the `bound`."""
     ids = {id(obj) for obj in standing if obj is not None}
-    surveys = {name: _surveyed(value, Survey(kinds, ids, bound)) for name, value in values.items()}
-    parents = {name: name for name in values}
+    names = [name for name in values if name != without]
+    surveys = {name: _surveyed(values[name], Survey(kinds, ids, bound)) for name in names}
+    parents = {name: name for name in names}
     owners: dict[int, str] = {}
     order = sorted(surveys, key=lambda name: surveys[name].weight)
     for position, name in enumerate(order):
@@ -168,7 +206,7 @@ def grouped(
             parents[_root(parents, name)] = _root(parents, owners[key])
         if position + 1 < len(order):  # nobody comes after the largest: its many keys need not be remembered
             surveys[name].enter(owners, name)
-    return _groups(values, surveys, parents), _shared_memory(surveys.values())
+    return Grouping(surveys, parents)
 
 
 def _surveyed(value: Any, survey: Survey) -> Survey:
@@ -192,9 +230,9 @@ def _root(parents: dict[str, str], name: str) -> str:
     return name
 
 
-def _groups(values: dict[str, Any], surveys: dict[str, Survey], parents: dict[str, str]) -> list[Group]:
+def _groups(surveys: dict[str, Survey], parents: dict[str, str]) -> list[Group]:
     groups: dict[str, Group] = {}
-    for name in values:
+    for name in surveys:
         group = groups.setdefault(_root(parents, name), Group([]))
         group.names.append(name)
         group.types |= surveys[name].types

@@ -49,14 +49,13 @@ class Arrays(Kind):
     def parts(self, obj: Any, survey: Survey) -> Iterable[Any] | None:
         owner = memory_owner(obj)
         survey.note_memory(owner, obj)
-        elements = obj.ravel().tolist() if obj.dtype.hasobject and obj.dtype.names is None else []
-        return [*elements, getattr(obj, "__dict__", None)]
+        return obj.ravel().tolist() if obj.dtype.hasobject else ()
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
         if dotted_name(type(obj)) != "numpy.ndarray":
             return NotImplemented
         owner = memory_owner(obj)
-        if owner is not obj and id(owner) in pickler.context.shared_memory:
+        if owner is not obj and pickler.context.is_shared(owner):
             view = _view_of(obj, owner)
             if view is not None:
                 return view
@@ -163,6 +162,7 @@ class Blocks(Kind):
         if dotted_name(type(values)) != "numpy.ndarray" or not _copies_on_write():
             return reduction
         owner = memory_owner(values)
+        pickler.context.is_shared(owner)  # or it is not known who else has this memory
         if pickler.claimed.setdefault(id(owner), id(obj)) == id(obj):
             return reduction
         copy = pickler.stand_ins.setdefault(id(values), values.copy(order="K"))

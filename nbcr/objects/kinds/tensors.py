@@ -30,6 +30,7 @@ class Tensors(Kind):
         if not _is_plain(obj) or not obj.is_leaf:
             return NotImplemented
         storage = obj.untyped_storage()
+        pickler.context.is_shared(storage)  # or it is not known who else has this memory
         held = pickler.stand_ins.setdefault(("storage", storage.data_ptr()), Storage(storage))
         window = (obj.dtype, obj.storage_offset(), tuple(obj.shape), obj.stride())
         state = (obj.requires_grad, obj.grad, obj.__dict__)

@@ -1,0 +1,72 @@
+"""Reading the files of a snapshot: pickles are checked, buffers are mapped. FORMAT.md is the law here."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from pathlib import Path
+
+from nbcr.errors import EntryDamaged
+from nbcr.objects import index as indexes
+from nbcr.objects.blobs import FILE_NAME, OWN_FILE_BYTES
+from nbcr.objects.index import Blob, Index
+
+
+class BlobReader:
+    """Reads the blobs of a snapshot. Buffers are private mappings: what is never touched is never read."""
+
+    def __init__(self, place: Path, index: Index) -> None:
+        self.place, self.index = place, index
+        self._maps: dict[str, memoryview] = {}
+
+    def stream(self, number: int) -> memoryview:
+        """A pickle, after its digest was checked. Raises EntryDamaged."""
+        blob = self.index.blobs[number]
+        data = self.buffer(number) if blob.size >= OWN_FILE_BYTES else memoryview(self._read(blob))
+        self._check(blob, data)
+        return data
+
+    def _read(self, blob: Blob) -> bytes:
+        """Just these bytes: a pack may be much larger."""
+        try:
+            with self._path(blob).open("rb", buffering=0) as file:
+                file.seek(blob.offset)
+                return file.read(blob.size)
+        except OSError as error:
+            raise EntryDamaged(f"{self._path(blob)} cannot be read: {error}") from error
+
+    def buffer(self, number: int) -> memoryview:
+        """A buffer, writable: changes stay in memory."""
+        blob = self.index.blobs[number]
+        if blob.file not in self._maps:
+            self._maps[blob.file] = self._map(self._path(blob))
+        found = self._maps[blob.file][blob.offset : blob.offset + blob.size]
+        if found.nbytes != blob.size:
+            raise EntryDamaged(f"{self._path(blob)} is cut off")
+        return found
+
+    def verify(self) -> None:
+        """Read every byte. Raises EntryDamaged, naming the file."""
+        for number, blob in enumerate(self.index.blobs):
+            self._check(blob, self.buffer(number))
+
+    def _check(self, blob: Blob, data: bytes | memoryview) -> None:
+        if indexes.digest_of(data) != blob.digest:
+            raise EntryDamaged(f"{self._path(blob)} is damaged: its contents have another digest")
+
+    def _path(self, blob: Blob) -> Path:
+        if not FILE_NAME.fullmatch(blob.file):
+            raise EntryDamaged(f"the index of the snapshot {self.place} names a file {blob.file!r}")
+        return self.place / blob.file
+
+    @staticmethod
+    def _map(path: Path) -> memoryview:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise EntryDamaged(f"{path} cannot be read: {error}") from error
+        with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)) as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
