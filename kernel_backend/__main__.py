@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from kernel_backend.errors import EngineError
+from kernel_backend.errors import EngineError, NoRoom
 
 _NO_STDIO = (-1, -1, -1)
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -29,6 +29,12 @@ def main(argv: list[str] | None = None) -> int:
         hint = f" ({error.hint})" if error.hint else ""
         print(f"kernel_backend: {error}{hint}".replace("\n", " "), file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print("kernel_backend: there is not enough memory (free some and try again)", file=sys.stderr)
+        return NoRoom.exit_code
+    except OSError as error:
+        print(f"kernel_backend: {error} (nothing was touched)", file=sys.stderr)
+        return EngineError.exit_code
     except KeyboardInterrupt:
         print("kernel_backend: interrupted; nothing was left behind", file=sys.stderr)
         return 130
@@ -50,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--into", type=int, metavar="PID", help="replace this living process, which keeps its pid")
     restore.add_argument("--pid", choices=("auto", "same", "any"), default="auto", help="keep the old pids?")
     restore.add_argument("--lazy", action="store_true", help="read memory when it is first touched")
+    restore.add_argument("--trust", action="store_true", help="also an image that somebody else owns or may write to")
     restore.add_argument("--detach", action="store_true", help="leave it running and exit")
     restore.set_defaults(run=_restore)
 
@@ -82,7 +89,7 @@ def _restore(args: argparse.Namespace) -> int:
     from kernel_backend.engine import restore
 
     stdio = _NO_STDIO if args.detach or args.into else (0, 1, 2)
-    restored = restore(args.image_dir, into=args.into, pid=args.pid, lazy=args.lazy, stdio=stdio)
+    restored = restore(args.image_dir, into=args.into, pid=args.pid, lazy=args.lazy, trust=args.trust, stdio=stdio)
     _warn(restored.warnings)
     print(json.dumps({"pid": restored.pid, "pids": {str(old): new for old, new in restored.pids.items()}}), flush=True)
     if args.detach or args.into:

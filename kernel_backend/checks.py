@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from kernel_backend import capture
-from kernel_backend.errors import HostUnsupported, NoRoom, TargetDenied
+from kernel_backend.errors import HostUnsupported, ImageDenied, NoRoom, TargetDenied
 from kernel_backend.host import room
+from kernel_backend.host.identity import Identity
 from kernel_backend.image import reader
 from kernel_backend.image.entries import Inventory
 from kernel_backend.resources import memory, pages
+
+
+def check_owner(folder: Path, names: Iterable[str]) -> None:
+    """An image is a program. One that somebody else wrote, or may still change, is not run. Raises ImageDenied."""
+    for path in (folder, *(folder / name for name in names)):
+        try:
+            found = path.stat()
+        except OSError:
+            continue  # the reader says what is missing
+        if found.st_uid not in (os.geteuid(), 0):
+            raise ImageDenied(f"{path} belongs to user {found.st_uid}, you are user {os.geteuid()}", path=str(path))
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ImageDenied(f"others may write to {path}", path=str(path))
+
+
+def image_user(inventory: Inventory) -> Identity | None:
+    """As whom files are to be opened, made and removed for an image; None: as ourselves.
+
+    Root restores a user's processes with that user's rights over files. Where one of them is root's, all may be.
+    """
+    users = {process.credentials.uids[3] for process in inventory.processes}
+    if os.geteuid() != 0 or 0 in users:
+        return None
+    root = inventory.processes[0].credentials
+    return Identity(root.uids[3], root.gids[3], tuple(root.groups))
 
 
 def check_host(inventory: Inventory) -> None:
@@ -57,8 +85,10 @@ def check_memory(inventory: Inventory, *, freed: int = 0) -> None:
         )  # fmt: skip
 
 
-def check_all(folder: Path, inventory: Inventory, *, lazy: bool) -> None:
+def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) -> None:
     """Everything that can be known to be wrong before the present is touched."""
+    if not trust:
+        check_owner(folder, inventory.files)
     check_host(inventory)
     check_user(inventory)
     written_here = inventory.host.boot_id == capture.boot_id()

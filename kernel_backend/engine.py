@@ -15,7 +15,7 @@ from kernel_backend import checks, failures, family, launch, old_pids, originals
 from kernel_backend import rebuild as reb
 from kernel_backend.host import proc
 from kernel_backend.image.reader import read_inventory
-from kernel_backend.image.writer import ImageWriter
+from kernel_backend.image.writer import INVENTORY, ImageWriter
 from kernel_backend.resources import descriptors
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
@@ -208,6 +208,7 @@ def restore(
     into: int | None = None,
     pid: str = "auto",
     lazy: bool = False,
+    trust: bool = False,
     channel: socket.socket | None = None,
     stdio: tuple[int, int, int] = (0, 1, 2),
     on_ready: Callable[[], None] | None = None,
@@ -217,13 +218,14 @@ def restore(
 
     `pid` says what to do about pids: "same" insists on the old ones, "any" takes new ones, "auto" keeps them where
     the OS kernel permits. `channel` is put where the image's channel was. `stdio` are our descriptors for standard
-    streams whose other end was outside the image (-1: /dev/null). `on_ready` is called when the image has been
+    streams whose other end was outside the image (-1: /dev/null). `trust` takes an image that somebody else owns, or
+    may write to, and lets root open for it what its own user could not. `on_ready` is called when the image has been
     validated and the present still runs, `on_commit` when it is stopped, just before the point of no return.
 
     Raises EngineError subclasses; RestoreFailed has `past_no_return`. On failure nothing half-made stays behind.
     """
     try:
-        rebuild = _validated(Path(image_dir), lazy, channel, stdio)
+        rebuild = _validated(Path(image_dir), lazy, trust, channel, stdio)
         reach(Stage.RESTORE_READY)
         if on_ready is not None:
             on_ready()
@@ -237,12 +239,16 @@ def restore(
         raise failures.of_restore(error) from error
 
 
-def _validated(folder: Path, lazy: bool, channel: socket.socket | None, stdio: tuple[int, int, int]) -> reb.Rebuild:
+def _validated(
+    folder: Path, lazy: bool, trust: bool, channel: socket.socket | None, stdio: tuple[int, int, int]
+) -> reb.Rebuild:
     """An image that was found good, about to be rebuilt."""
     reach(Stage.RESTORE_READ)
+    if not trust:
+        checks.check_owner(folder, [INVENTORY])
     inventory = read_inventory(folder)
     reach(Stage.RESTORE_CHECK)
-    checks.check_all(folder, inventory, lazy=lazy)
+    checks.check_all(folder, inventory, lazy=lazy, trust=trust)
     tables = descriptors.RebuildTables(
         folder, inventory.descriptions, root_pid=inventory.root_pid, stdio=stdio,
         boot_id_same=inventory.host.boot_id == cap.boot_id(), channel_fd=channel.fileno() if channel else -1,
@@ -250,13 +256,15 @@ def _validated(folder: Path, lazy: bool, channel: socket.socket | None, stdio: t
     for entry in inventory.processes:
         for row in entry.descriptors:
             tables.holders.setdefault(row.description, []).append((entry.pid, row.fd))
-    return reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy)
+    return reb.Rebuild(
+        folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy,
+        user=None if trust else checks.image_user(inventory),
+    )  # fmt: skip
 
 
 def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:
     checks.check_memory(rebuild.inventory)
     old_pids.choose(rebuild, policy, set(), None)
-    descriptors.validate(rebuild.tables, rebuild.kinds)
     try:
         reb.prepare(rebuild)
         reach(Stage.RESTORE_COMMIT)
@@ -286,7 +294,6 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         old_pids.choose(rebuild, policy, leaving, process)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
-        descriptors.validate(rebuild.tables, rebuild.kinds)
         reb.prepare(rebuild)
         reach(Stage.RESTORE_COMMIT, target)
         if on_commit is not None:

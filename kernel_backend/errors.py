@@ -111,6 +111,13 @@ class RestoreFailed(EngineError):
     past_no_return: bool = False
 
 
+class ImageDenied(EngineError):
+    """The image belongs to somebody else, or others may change it: it is a program that we were not asked to trust."""
+
+    exit_code = 18
+    default_hint = "restore it as its owner, or make it your own (chown -R, chmod -R go=) if you trust whoever wrote it"
+
+
 class DumpFailed(EngineError):
     """A dump could not be finished; the processes go on. `stage` says where."""
 

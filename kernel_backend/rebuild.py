@@ -10,6 +10,7 @@ from pathlib import Path
 from kernel_backend import family
 from kernel_backend.abi import linux
 from kernel_backend.host import proc
+from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
 from kernel_backend.resources import (
     descriptors,
@@ -59,6 +60,7 @@ class Rebuild:
     lost_tids: set[int] = field(default_factory=set)  # tids of threads that somebody else has
     own_namespace: bool = False
     lazy: bool = False
+    user: Identity | None = None  # as whom files are opened and made; None: as ourselves
     init: Workshop | None = None  # the first process of that namespace
     built: dict[int, Building] = field(default_factory=dict)  # by image pid
     shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
@@ -106,6 +108,14 @@ class Rebuild:
 def prepare(rebuild: Rebuild) -> None:
     """Make every shared object and every open file description, here; the present is still untouched."""
     reach(Stage.RESTORE_PREPARE)
+    with acting_as(rebuild.user):
+        descriptors.validate(rebuild.tables, rebuild.kinds)
+        _make_shared_memory(rebuild)
+        reach(Stage.RESTORE_DESCRIPTIONS)
+        descriptors.rebuild(rebuild.tables, rebuild.kinds)
+
+
+def _make_shared_memory(rebuild: Rebuild) -> None:
     huge = {v.shared for entry in rebuild.inventory.processes for v in entry.vmas if v.hugetlb}
     for entry in rebuild.inventory.shared_memory:
         reach(Stage.RESTORE_SHARED_MEMORY)
@@ -117,8 +127,6 @@ def prepare(rebuild: Rebuild) -> None:
         if not new:
             rebuild.stale.append(entry)
     rebuild.tables.shared = rebuild.shared
-    reach(Stage.RESTORE_DESCRIPTIONS)
-    descriptors.rebuild(rebuild.tables, rebuild.kinds)
 
 
 def refill(rebuild: Rebuild) -> None:
@@ -246,7 +254,7 @@ def place_descriptors(building: Building) -> None:
 def settle(rebuild: Rebuild, building: Building) -> None:
     """Folders, dispositions, prctl settings, POSIX timers."""
     entry, shop = building.entry, building.shop
-    with processes.working_folder(entry) as path:
+    with acting_as(rebuild.user), processes.working_folder(entry) as path:
         _run_with(shop, processes.folder_calls(entry, path, shop.data))
     _run_with(shop, signals.flush_calls(shop.data))
     _run_with(shop, signals.action_calls(entry, shop.data))
@@ -272,7 +280,8 @@ def finish_descriptors(rebuild: Rebuild) -> None:
         for pid, fd in tables.holders.get(index, []):
             holders.setdefault(pid, fd)
         for pid in list(holders) if kind.every_process else list(holders)[:1]:
-            kind.finish(index, entry, tables, rebuild.built[pid].shop, pid, holders[pid])
+            with acting_as(rebuild.user):
+                kind.finish(index, entry, tables, rebuild.built[pid].shop, pid, holders[pid])
 
 
 def abandon(rebuild: Rebuild) -> None:

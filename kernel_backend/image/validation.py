@@ -327,10 +327,8 @@ def _rights(messages: Iterable[Message]) -> Iterator[int]:
 
 
 def _paths(entry: Description) -> Iterator[str]:
-    for name in ("path", "unlinked", "folder"):
-        path = getattr(entry, name, "")
-        if path:
-            yield path
+    named = [entry.unlinked] if isinstance(entry, RegularFile) else [getattr(entry, "folder", "")]
+    yield from filter(None, [getattr(entry, "path", ""), *named])
     if isinstance(entry, Inotify):
         yield from (watch.path for watch in entry.watches)
 

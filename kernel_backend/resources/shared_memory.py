@@ -21,6 +21,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, NoRoom
 from kernel_backend.host import libc
 from kernel_backend.host.guardian import Guardian
+from kernel_backend.host.identity import as_ourselves
 from kernel_backend.image.entries import PageRun, SharedMemoryEntry
 from kernel_backend.image.writer import ImageWriter, no_room
 from kernel_backend.resources import sysv
@@ -265,7 +266,8 @@ def fill(fd: int, saved: Path, runs: list[PageRun], size: int, *, huge: bool) ->
 
 
 def _fill(saved: Path, runs: list[PageRun], size: int, write: Callable[[bytes, int], object]) -> None:
-    source = os.open(saved, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with as_ourselves():
+        source = os.open(saved, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         for run in runs:
             done = 0

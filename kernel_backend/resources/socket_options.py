@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.errors import ImageCorrupt, ResourceUnsupported
 from kernel_backend.host import fds
 from kernel_backend.image.descriptions import SocketOption
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
@@ -160,7 +160,19 @@ def restore(
             tables.warn(f"option {level}/{name} of the socket at {who} is not permitted here: {error.strerror}")
 
 
+_KNOWN = {
+    (level, name)
+    for level, names in (
+        (socket.SOL_SOCKET, _SOCKET), (socket.IPPROTO_IP, _IP), (socket.IPPROTO_IPV6, _IPV6),
+        (socket.IPPROTO_TCP, _TCP), (socket.IPPROTO_UDP, _UDP),
+    )
+    for name in names
+}  # fmt: skip
+
+
 def _set(s: socket.socket, option: SocketOption) -> None:
+    if (option.level, option.name) not in _KNOWN:  # others reach beyond the socket: rules of the packet filter
+        raise ImageCorrupt(f"the image names a socket option {option.level}/{option.name} that no dump reads")
     if option.level == socket.SOL_SOCKET and option.name in _FORCED:
         set_buffer(s, option.name, struct.unpack("<i", option.value)[0])
     elif option.level == socket.IPPROTO_TCP and option.name == TCP_CONGESTION:

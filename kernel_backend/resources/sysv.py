@@ -24,6 +24,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.host import libc
 from kernel_backend.host.guardian import Guardian
+from kernel_backend.host.identity import as_ourselves
 from kernel_backend.image.entries import ProcessEntry, SharedMemoryEntry, VmaEntry
 from kernel_backend.tracee.inject import Call
 
@@ -176,7 +177,9 @@ def _create(entry: SharedMemoryEntry, huge: bool) -> int:
 
 def _fill(address: int, entry: SharedMemoryEntry, folder: Path) -> None:
     room = memoryview((ctypes.c_char * _rounded(entry.size)).from_address(address)).cast("B")
-    with (folder / entry.pages).open("rb", buffering=0) as source:
+    with as_ourselves():
+        fd = os.open(folder / entry.pages, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with os.fdopen(fd, "rb", buffering=0) as source:
         for run in entry.runs:
             source.seek(run.offset)
             part = room[run.address : run.address + run.length]

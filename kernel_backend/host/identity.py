@@ -1,0 +1,77 @@
+"""Touching files as the user whose processes are to come back, when root restores them.
+
+Root's helper opens, creates and removes files for an image. It must not do for it what the image's own user could
+not: so it takes that user's identity for file access (setfsuid(2)) meanwhile, and the OS kernel judges. These are
+properties of a thread, and only of ours: glibc's own functions would change all threads.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kernel_backend.errors import TargetDenied
+from kernel_backend.host import libc
+
+_ASK = 0xFFFFFFFF  # no user has this number: setfsuid(2) only answers
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose rights decide about files."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+_own: Identity | None = None  # who we are, while we act as somebody else
+
+
+@contextmanager
+def acting_as(who: Identity | None) -> Iterator[None]:
+    """Be `who` towards files; None: nobody but ourselves. Raises TargetDenied where we may not."""
+    global _own
+    if who is None or _own is not None:
+        yield
+        return
+    before = Identity(os.geteuid(), os.getegid(), tuple(os.getgroups()))
+    try:
+        _own = before
+        _become(who)
+        yield
+    finally:
+        _become(before)
+        _own = None
+
+
+@contextmanager
+def as_ourselves() -> Iterator[None]:
+    """For a moment not as somebody else: for our own files."""
+    global _own
+    if _own is None:
+        yield
+        return
+    before, other = _own, _present()
+    try:
+        _become(before)
+        _own = None
+        yield
+    finally:
+        _own = before
+        _become(other)
+
+
+def _present() -> Identity:
+    return Identity(libc.syscall("setfsuid", _ASK), libc.syscall("setfsgid", _ASK), tuple(os.getgroups()))
+
+
+def _become(who: Identity) -> None:
+    libc.syscall("setgroups", len(who.groups), struct.pack(f"<{len(who.groups)}I", *who.groups))
+    libc.syscall("setfsgid", who.gid)
+    libc.syscall("setfsuid", who.uid)
+    if (libc.syscall("setfsuid", _ASK), libc.syscall("setfsgid", _ASK)) != (who.uid, who.gid):
+        raise TargetDenied(f"we may not act as user {who.uid}", hint="run as root with all capabilities")
