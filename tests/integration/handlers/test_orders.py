@@ -14,6 +14,7 @@ from tests.integration.handlers.conftest import Stage, until
 
 LAYERS = ("APPLICATION", "MPI", "TRANSPORT")  # top to bottom
 PER_ROUND_S = 6.0
+LONG = (pytest.mark.long, pytest.mark.timeout(1500))
 
 # What seeds 002 and 004 demand, written down once more. Handlers 1 and 3 of each layer are classes, which hear of
 # RESTART_PRE, 2 is a generator.
@@ -26,7 +27,7 @@ RESTART = [(who, "RESTART_PRE") for who in (*SIGNAL, *THREAD) if not who.endswit
 ]
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [12, pytest.param(200, marks=LONG)])
 def test_every_order_is_the_specified_one(stage: Stage, count: int, rng: random.Random) -> None:
     program = stage.start("orders.py", count, rng.randrange(2**31))
     assert program.wait(60 + PER_ROUND_S * count) == 0, stage.output()
@@ -65,7 +66,7 @@ def test_restart_pre_keeps_an_upper_layer_from_closing_a_number_used_again(
     assert stage.lines() == [{"lower_is_usable": usable, "same_number": True}]
 
 
-@pytest.mark.parametrize("requests", [500, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("requests", [500, pytest.param(10_000, marks=LONG)])
 def test_a_signal_that_asks_never_meets_a_lock(stage: Stage, requests: int) -> None:
     """Signals arrive while malloc's and logging's locks are held; each sends all handlers down and up."""
     program = stage.start("signals.py", requests)
