@@ -23,6 +23,7 @@ from kernel_backend.image.descriptions import (
     Inotify,
     MemoryFile,
     Message,
+    ProcFile,
     PtyMaster,
     RegularFile,
     TcpSocket,
@@ -295,6 +296,8 @@ def _check_description(index: int, entry: Description, inventory: Inventory) -> 
         _expect(-1 <= reference < len(inventory.descriptions), f"{what} refers to one that is missing")
     for path in _paths(entry):
         _check_path(path, what)
+    if isinstance(entry, ProcFile):
+        _check_proc_path(entry, what)
     if isinstance(entry, TcpSocket | UdpSocket):
         _expect(entry.family in _FAMILIES, f"the family of {what}")
     if isinstance(entry, RegularFile | MemoryFile):
@@ -307,6 +310,21 @@ def _check_description(index: int, entry: Description, inventory: Inventory) -> 
         masters = [other.index for other in inventory.descriptions if isinstance(other, PtyMaster)]
         _expect(entry.index in masters, f"the other side of {what} is missing")
     _expect(max(_words(entry), default=0) <= limits.WORD_MAX, f"a number of {what} is too large")
+
+
+_MAGIC = ("root", "cwd", "exe", "fd", "map_files", "ns")  # links of /proc/PID that lead out of it
+
+
+def _check_proc_path(entry: ProcFile, what: str) -> None:
+    """Below /proc, and not through one of its magic links to somewhere else (an O_PATH descriptor may be of one)."""
+    parts = unpack_path(entry.path).split("/")[1:]
+    _expect(parts[0] == "proc" and len(parts) > 1, f"the path of {what}")
+    for at, part in enumerate(parts):
+        behind = len(parts) - at - 1
+        if part in _MAGIC:
+            is_link = part in _MAGIC[:3]
+            allowed = (0 if is_link else 1) if entry.flags & linux.O_PATH else (-1 if is_link else 0)
+            _expect(behind <= allowed, f"the path of {what}")
 
 
 def _references(entry: Description) -> Iterator[int]:

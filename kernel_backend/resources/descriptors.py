@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import stat
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel_backend.abi import linux
+from kernel_backend.errors import FileChanged
 from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.descriptions import Channel, Description, Message
@@ -221,12 +223,11 @@ class Kind:
 def restore_owner(entry: Any, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
     """Who gets SIGIO and SIGURG, and which signal instead: from inside, because the OS kernel notes who asked."""
     if entry.owner:
-        owner = tables.pids.get(entry.owner, entry.owner)
         try:
-            address = workshop.put(struct.pack("<ii", entry.owner_kind, owner))
+            address = workshop.put(struct.pack("<ii", entry.owner_kind, tables.pids[entry.owner]))
             workshop.call("fcntl", fd, linux.F_SETOWN_EX, address)
-        except OSError:
-            tables.warn(f"process {entry.owner}, which was to get signals about descriptor {fd}, is gone")
+        except (KeyError, OSError):  # signals to processes outside are none of ours
+            tables.warn(f"process {entry.owner}, which was to get signals about descriptor {fd}, is not of this tree")
     if entry.owner_signal:
         workshop.call("fcntl", fd, linux.F_SETSIG, entry.owner_signal)
     if entry.flags & O_ASYNC:
@@ -238,20 +239,26 @@ def open_flags(flags: int) -> int:
     return flags & ~_NOT_LASTING & ~O_ASYNC & ~_O_TMPFILE_BIT
 
 
-def open_path(path: str, flags: int, *, keep: int = 0) -> int:
+def open_path(path: str, flags: int, sort: Callable[[os.stat_result], bool], *, keep: int = 0) -> int:
     """Open what stands at a path, with the image's flags, but never through a symbolic link put there since.
 
-    O_NOFOLLOW would stay visible in the description's flags; so we go by an O_PATH descriptor. `keep`: of the flags
-    that usually are set from inside, those that belong to opening here.
+    `sort` tells whether it is what is meant to be opened there: opening something else (a FIFO, a device) may wait for
+    ever or set something off. O_NOFOLLOW would stay visible in the description's flags; so we go by an O_PATH
+    descriptor. `keep`: of the flags that usually are set from inside, those that belong to opening here.
     """
     flags = open_flags(flags) | (flags & keep) | os.O_CLOEXEC | os.O_NOCTTY
-    if flags & os.O_NOFOLLOW:
-        return os.open(path, flags)
     place = os.open(path, linux.O_PATH | os.O_NOFOLLOW | O_CLOEXEC)
     try:
-        return os.open(f"/proc/self/fd/{place}", flags)
+        if not flags & linux.O_PATH and not sort(os.fstat(place)):
+            raise FileChanged(f"{path}, which the image had open, is a thing of another kind now", path=path)
+        return os.open(path if flags & os.O_NOFOLLOW else f"/proc/self/fd/{place}", flags)
     finally:
         os.close(place)
+
+
+def is_file_or_folder(found: os.stat_result) -> bool:
+    """What can be opened without consequences."""
+    return stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
 
 
 def set_status_flags(fd: int, flags: int) -> None:

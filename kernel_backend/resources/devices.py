@@ -32,7 +32,7 @@ class DeviceKind(Kind):
 
     def validate(self, index: int, entry: DeviceFile, tables: RebuildTables) -> None:
         path = unpack_path(entry.path)
-        if not _is_harmless(path):
+        if not (Path(path).exists() and _is_harmless(os.stat(path))):
             raise HostUnsupported(
                 f"{path}, which {tables.who(index)} had open, is not a device here",
                 hint="restore where /dev has its usual devices", path=path,
@@ -40,17 +40,11 @@ class DeviceKind(Kind):
 
     def rebuild(self, index: int, entry: DeviceFile, tables: RebuildTables) -> None:
         path = unpack_path(entry.path)
-        fd = tables.own[index] = open_path(path, entry.flags)
-        if number(os.fstat(fd)) not in _HARMLESS:
-            raise HostUnsupported(f"{path} is not the device it was", path=path)
+        fd = tables.own[index] = open_path(path, entry.flags, _is_harmless)
         set_status_flags(fd, entry.flags)
 
 
-def _is_harmless(path: str) -> bool:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return False
+def _is_harmless(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) and number(found) in _HARMLESS
 
 

@@ -26,6 +26,7 @@ from kernel_backend.resources.descriptors import (
     Kind,
     Look,
     RebuildTables,
+    is_file_or_folder,
     open_flags,
     open_path,
     restore_owner,
@@ -169,7 +170,7 @@ def _open_again(index: int, entry: RegularFile, tables: RebuildTables) -> int:
     unfit = 0 if stat.S_ISDIR(entry.mode) else os.O_DIRECTORY  # left from O_TMPFILE
     try:
         with _name_again(path, unpack_path(entry.unlinked)) as present:
-            fd = open_path(present, entry.flags & ~unfit, keep=O_ASYNC)  # a file takes O_ASYNC when opened only
+            fd = open_path(present, entry.flags & ~unfit, is_file_or_folder, keep=O_ASYNC)  # which only opening sets
     except OSError as error:
         live = _live_one(entry, tables)
         if live < 0:
@@ -284,7 +285,7 @@ class ProcFileKind(Kind):
         if self._pid(entry, tables) >= 0:
             tables.own[index] = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # until `finish`
             return
-        fd = tables.own[index] = os.open(unpack_path(entry.path), open_flags(entry.flags) | os.O_CLOEXEC)
+        fd = tables.own[index] = open_path(unpack_path(entry.path), entry.flags, is_file_or_folder)
         if entry.pos:
             os.lseek(fd, entry.pos, os.SEEK_SET)
 

@@ -318,20 +318,21 @@ def _nameless_fifo(entry: Pipe) -> tuple[int, int]:
 
 def _is_fifo(path: str) -> bool:
     try:
-        return stat.S_ISFIFO(os.lstat(path).st_mode)
+        return _is_pipe(os.lstat(path))
     except OSError:
         return False
+
+
+def _is_pipe(found: os.stat_result) -> bool:
+    return stat.S_ISFIFO(found.st_mode)
 
 
 def _open_fifo(entry: Pipe) -> int:
     """Open our end without waiting for the other: with both ends open for the moment nobody has to wait."""
     path = unpack_path(entry.path)
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    both = os.open(path, os.O_RDWR | flags)
+    both = open_path(path, os.O_RDWR | os.O_NONBLOCK, _is_pipe)
     try:
-        if not stat.S_ISFIFO(os.fstat(both).st_mode):
-            raise FileChanged(f"{path} is no FIFO any more", path=path)
-        fd = open_path(path, entry.flags | os.O_NONBLOCK)
+        fd = open_path(path, entry.flags | os.O_NONBLOCK, _is_pipe)
     finally:
         os.close(both)
     set_status_flags(fd, entry.flags)
@@ -340,7 +341,7 @@ def _open_fifo(entry: Pipe) -> int:
 
 def _refill_fifo(entry: Pipe) -> None:
     """Bring the FIFO's contents to what they were; the present, which may have put others there, is gone by now."""
-    fd = os.open(unpack_path(entry.path), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = open_path(unpack_path(entry.path), os.O_RDWR | os.O_NONBLOCK, _is_pipe)
     try:
         _drain(fd)
         if fcntl.fcntl(fd, linux.F_GETPIPE_SZ) < entry.size:

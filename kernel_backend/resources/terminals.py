@@ -274,15 +274,19 @@ def _outside(index: int, entry: Terminal, tables: RebuildTables) -> int:
     return tables.stdio_for(max(number, 0))
 
 
+def _is_terminal(found: os.stat_result) -> bool:
+    return stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) in (*_SLAVE_MAJORS, *_OTHER_MAJORS)
+
+
 def _same_terminal(entry: Terminal, tables: RebuildTables) -> int:
     """By path, when it still is the terminal that it was; -1 otherwise."""
     path = unpack_path(entry.path)
     try:
         found = os.lstat(path)
-        same = stat.S_ISCHR(found.st_mode) and found.st_rdev == entry.device
+        same = _is_terminal(found) and found.st_rdev == entry.device
         if not same or (entry.index >= 0 and not (tables.boot_id_same and found.st_uid == os.geteuid())):
             return -1
-        fd = open_path(path, entry.flags | os.O_NONBLOCK)
+        fd = open_path(path, entry.flags | os.O_NONBLOCK, _is_terminal)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EACCES, errno.EIO, errno.ENXIO, errno.ENODEV, errno.EPERM):
             return -1

@@ -48,19 +48,28 @@ def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     if live_sockets.find_unix(entry, tables) >= 0 or tables.live:
         return
     shown = repr(entry.name)[2:-1]
-    with inside_folder(entry), socket.socket(_UNIX, entry.type) as probe:
+    with inside_folder(entry):
+        if not _in_use(entry):
+            return
+        if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
+            raise _name_taken(shown, index, tables)
+    raise HostUnsupported(
+        f"{shown}, the name of the socket at {tables.who(index)}, is something else now",
+        hint="move it out of the way", name=shown,
+    )  # fmt: skip
+
+
+def _in_use(entry: UnixSocket) -> bool:
+    """Whether somebody answers at the name, or it is no socket at all."""
+    with socket.socket(_UNIX, entry.type) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(entry.name)
         except (ConnectionRefusedError, FileNotFoundError):
-            return
-        except OSError as error:
-            if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
-                raise _name_taken(shown, index, tables) from error
-            raise HostUnsupported(
-                f"{shown}, the name of the socket at {tables.who(index)}, is something else now",
-                hint="move it out of the way", name=shown,
-            ) from error  # fmt: skip
-    raise _name_taken(shown, index, tables)
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _name_taken(shown: str, index: int, tables: RebuildTables) -> HostUnsupported:
@@ -104,7 +113,7 @@ def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
             s.bind(entry.name)
             return
         path = Path(os.fsdecode(entry.name))
-        if path.is_socket():
+        if path.is_socket() and not _in_use(entry):
             path.unlink()
         s.bind(entry.name)
         if entry.unlinked:
