@@ -38,6 +38,7 @@ from kernel_backend.resources import (
     pages,
     processes,
     shared_memory,
+    sharing,
     threads,
     timeouts,
     timers,
@@ -65,6 +66,7 @@ class Ahead:
 
     vma_flags: dict[int, dict[int, frozenset[str]]]  # reading them walks the page tables, which takes long
     asleep: dict[int, timeouts.Asleep]  # a freeze wakes every thread
+    unlike: dict[int, int]  # threads with rights of their own: tid → pid
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Capture:
 
 def look_ahead(pids: list[int]) -> Ahead:
     """Read of a tree what needs no stop, or what a stop would spoil."""
-    return Ahead(_vma_flags_of(pids), timeouts.look(pids))
+    return Ahead(_vma_flags_of(pids), timeouts.look(pids), sharing.unlike_threads(pids))
 
 
 def _vma_flags_of(pids: list[int]) -> dict[int, dict[int, frozenset[str]]]:
@@ -117,9 +119,11 @@ def tree_pids(pid: int, *, descend: bool) -> list[int]:
     return pids
 
 
-def refuse_early(tree: FrozenTree) -> None:
+def refuse_early(tree: FrozenTree, ahead: Ahead) -> None:
     """What cannot be captured at all is named before anything is read."""
+    sharing.check(tree.processes)
     for pid, process in tree.processes.items():
+        sharing.check_rights(process, ahead.unlike)
         processes.check_seccomp(pid, proc.status(process.view))
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)

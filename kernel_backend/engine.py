@@ -142,7 +142,7 @@ def _capture(
     tables = descriptors.CaptureTables(writer.folder, frozen.processes, channel=channel, ending=ending)
     capture = cap.Capture(writer, frozen, ahead, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
-    cap.refuse_early(frozen)
+    cap.refuse_early(frozen, ahead)
     reach(Stage.DUMP_PROCESSES, frozen.root)
     cap.capture_processes(capture)
     reach(Stage.DUMP_DESCRIPTORS, frozen.root)

@@ -149,6 +149,11 @@ def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None
         )  # fmt: skip
     if stat.S_ISDIR(mode):
         return
+    if look.link.startswith("/secretmem"):
+        raise ResourceUnsupported(
+            f"{look.holder} is secret memory (memfd_secret), which nobody else may read",
+            pid=look.process.pid, fd=look.fd, link=look.link,
+        )  # fmt: skip
     if not look.link.endswith(_DELETED) and fds.is_message_queue(look.own):
         raise ResourceUnsupported(
             f"{look.holder} is the POSIX message queue {look.link}, which cannot be captured",

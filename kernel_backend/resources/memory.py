@@ -22,6 +22,10 @@ _ADVICE = {
     "sr": linux.MADV_SEQUENTIAL, "rr": linux.MADV_RANDOM, "dc": linux.MADV_DONTFORK, "dd": linux.MADV_DONTDUMP,
     "wf": linux.MADV_WIPEONFORK, "hg": linux.MADV_HUGEPAGE, "nh": linux.MADV_NOHUGEPAGE, "mg": linux.MADV_MERGEABLE,
 }  # fmt: skip
+_REFUSED = {
+    "/[aio]": ("a context for asynchronous I/O (io_setup)", "destroy it (io_destroy) and checkpoint again"),
+    "/secretmem": ("secret memory (memfd_secret)", "unmap it and checkpoint again"),
+}
 _SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")
 PAGES_FILE = re.compile(r"/pages-\d+\.img( \(deleted\))?$")
 KERNEL_AREAS = ("[vvar]", "[vvar_vclock]", "[vdso]")
@@ -93,6 +97,12 @@ def _shared_entry(
     pid: int, vma: VmaEntry, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]
 ) -> None:
     path = mapping.path
+    for name, (what, hint) in _REFUSED.items():
+        if path.startswith(name):
+            raise ResourceUnsupported(
+                f"process {pid} has {what} at {mapping.start:#x}, which cannot be captured",
+                hint=hint, pid=pid, address=mapping.start, path=path,
+            )  # fmt: skip
     if _SYSV.match(path):
         vma.kind, vma.shared, vma.offset = "sysv", shared_key(mapping), mapping.offset
     elif path.endswith(_DELETED) or path.startswith(("/dev/zero", "/memfd:", "/dev/shm/")):

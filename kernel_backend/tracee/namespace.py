@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
-from kernel_backend.host import libc
+from kernel_backend.host import libc, proc
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.thread import Thread
@@ -46,6 +46,18 @@ def _map_ids(pid: int) -> None:
     Path(f"/proc/{pid}/setgroups").write_text("deny")
     Path(f"/proc/{pid}/uid_map").write_text(f"{os.geteuid()} {os.geteuid()} 1")
     Path(f"/proc/{pid}/gid_map").write_text(f"{os.getegid()} {os.getegid()} 1")
+
+
+def is_of_ours(pid: int) -> bool:
+    """Whether a process lives in a namespace that a restore has made."""
+    if os.stat(f"/proc/{pid}/ns/pid").st_ino == os.stat("/proc/self/ns/pid").st_ino:
+        return False
+    while True:  # up to the namespace's first process
+        status = proc.status(pid)
+        numbers = status["NSpid"].split()
+        if numbers[-1] == "1" or len(numbers) < 2:
+            return status["Name"] == _NAME.rstrip(b"\0").decode()
+        pid = int(status["PPid"])
 
 
 def furnish(init: Thread) -> Workshop:

@@ -226,6 +226,15 @@ class Thread:
             if count < room:
                 return found
 
+    def dispatches_calls(self) -> bool:
+        """Whether its system calls are handed to the program itself (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)."""
+        config = ctypes.create_string_buffer(32)  # struct ptrace_sud_config
+        try:
+            libc.ptrace(linux.PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, self.tid, 32, config)
+        except OSError:
+            return False  # an OS kernel that does not tell (before 6.4)
+        return bool(struct.unpack_from("<Q", config.raw)[0])
+
     def rseq(self) -> tuple[int, int, int, int] | None:
         """(address, size, signature, flags) of the restartable-sequences area, or None."""
         buffer = ctypes.create_string_buffer(24)

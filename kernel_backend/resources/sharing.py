@@ -1,0 +1,111 @@
+"""What threads share and processes do not: a rebuilt tree has it so, and no other way.
+
+A thread may leave the descriptor table, the folders or the user of its process (unshare(2), setfsuid(2)); a child may
+share its parent's memory and tables without being a thread (clone(2)); a process may live in namespaces of its own.
+All of that would come back as something else, so it is refused by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+
+from kernel_backend.abi import linux
+from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.host import libc, proc
+from kernel_backend.tracee.namespace import is_of_ours
+from kernel_backend.tracee.process import Process
+
+_TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
+_SHARED = {linux.KCMP_VM: "memory", linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
+_RIGHTS = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp Seccomp_filters".split()
+_NAMESPACES = ("mnt", "uts", "time", "user")
+_NAMES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user"}
+
+
+def check(tree: Mapping[int, Process]) -> None:
+    """Refuse a frozen tree in which something is shared, or is not, that would come back otherwise."""
+    for process in tree.values():
+        _check_namespaces(process)
+        _check_threads(process)
+    for kind, what in _SHARED.items():
+        _check_apart([process.view for process in tree.values()], kind, what)
+
+
+def _check_namespaces(process: Process) -> None:
+    if is_of_ours(process.view):
+        return
+    for name in _NAMESPACES:
+        try:
+            differs = os.stat(f"/proc/{process.view}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino
+        except FileNotFoundError:
+            continue  # an OS kernel without it
+        if differs:
+            raise ResourceUnsupported(
+                f"process {process.pid} lives in a {_NAMES[name]} namespace of its own",
+                hint="run nbcr inside that sandbox or container", pid=process.pid,
+            )  # fmt: skip
+
+
+def _check_threads(process: Process) -> None:
+    for tid in process.threads:
+        for kind, what in _TABLES.items():
+            if tid != process.view and libc.kcmp(process.view, tid, kind, 0, 0):
+                raise _unlike(process.pid, tid, f"a {what} of its own")
+        if process.threads[tid].dispatches_calls():
+            raise _unlike(process.pid, tid, "its system calls dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)")
+
+
+def _unlike(pid: int, tid: int, what: str) -> ResourceUnsupported:
+    return ResourceUnsupported(
+        f"thread {tid} of process {pid} has {what}, which cannot be captured",
+        hint="end that thread and checkpoint again", pid=pid, tid=tid,
+    )  # fmt: skip
+
+
+def _check_apart(views: list[int], kind: int, what: str) -> None:
+    """No two processes may share the object that `kind` names; kcmp(2) gives an order to sort by."""
+
+    def order(one: int, other: int) -> int:
+        return _order(one, other, kind)
+
+    for one, other in itertools.pairwise(sorted(views, key=functools.cmp_to_key(order))):
+        if _order(one, other, kind) == 0:
+            raise ResourceUnsupported(
+                f"processes {min(one, other)} and {max(one, other)} share their {what} without being threads",
+                hint="end one of them and checkpoint again", pid=max(one, other),
+            )  # fmt: skip
+
+
+def _order(one: int, other: int, kind: int) -> int:
+    result = libc.kcmp(one, other, kind, 0, 0)
+    return -1 if result == 1 else 1 if result else 0
+
+
+def unlike_threads(pids: Iterable[int]) -> dict[int, int]:
+    """Threads whose user, rights or filter differ from their leader's: tid → pid. Looked for before the freeze."""
+    found = {}
+    for pid in pids:
+        try:
+            tids = proc.task_ids(pid)
+            usual = _rights(pid, proc.view(pid)) if len(tids) > 1 else None
+            found.update({tid: pid for tid in tids if usual and (_rights(pid, tid) or usual) != usual})
+        except (OSError, KeyError):
+            continue  # it ended meanwhile
+    return found
+
+
+def _rights(pid: int, tid: int) -> list[str] | None:
+    status = proc.status(pid, tid)
+    return None if status["State"][0] in "ZX" else [status.get(name, "") for name in _RIGHTS]
+
+
+def check_rights(process: Process, suspects: Mapping[int, int]) -> None:
+    """Look again, now that it is frozen, at the threads that were unlike the others."""
+    for tid, pid in suspects.items():
+        if pid != process.pid or tid not in process.threads:
+            continue
+        if _rights(pid, tid) != _rights(pid, process.view):
+            raise _unlike(pid, tid, "a user, rights or a filter of its own")

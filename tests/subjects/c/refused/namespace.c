@@ -1,0 +1,39 @@
+/* A program in a namespace of its own, by argument: network (with a socket in it), mount, uts, ipc, time: refused. */
+#include "../subject.h"
+#include <sched.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+
+int main(int argc, char **argv)
+{
+    subject_begin(argc, argv);
+    static const struct {
+        const char *name;
+        int flag;
+    } all[] = {{"net", CLONE_NEWNET}, {"mnt", CLONE_NEWNS}, {"uts", CLONE_NEWUTS}, {"ipc", CLONE_NEWIPC}, {"time", CLONE_NEWTIME}};
+    int flag = 0;
+    for (int i = 0; i < 5; i++)
+        if (argc > 2 && strcmp(argv[2], all[i].name) == 0)
+            flag = all[i].flag;
+    if (unshare(flag))
+        subject_skip("namespaces (CAP_SYS_ADMIN)");
+    if (flag == CLONE_NEWTIME) { /* which takes effect for children */
+        pid_t child = (pid_t)MUST(fork());
+        if (child) {
+            int status;
+            MUST(waitpid(child, &status, 0));
+            _exit(WEXITSTATUS(status));
+        }
+    }
+    if (flag == CLONE_NEWNET)
+        MUST(socket(AF_INET, SOCK_DGRAM, 0));
+    if (flag == CLONE_NEWIPC)
+        (void)MUST_MAP(shmat((int)MUST(shmget(IPC_PRIVATE, 4096, 0600)), NULL, 0));
+    subject_wait(NULL);
+    subject_pass();
+}
