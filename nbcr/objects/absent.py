@@ -71,8 +71,8 @@ def absent_class(reason: str) -> type:
 
 def reason_of(obj: Any) -> str | None:
     """Why `obj` did not come back, if it is only a stand-in."""
-    if isinstance(obj, Absent):
+    if issubclass(type(obj), Absent):
         return str(object.__getattribute__(obj, "nbcr_reason"))
-    if isinstance(obj, type) and issubclass(obj, Absent) and obj is not Absent:
-        return str(obj.nbcr_reason)  # type: ignore[attr-defined]
+    if issubclass(type(obj), type) and issubclass(obj, Absent) and obj is not Absent:
+        return str(obj.nbcr_reason)
     return None

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nbcr.objects.names import is_a
+
 _LOWEST, _HIGHEST = 1 << 16, 1 << 47
 _LOW_LEVEL = ("ctypes", "_ctypes", "cffi", "_cffi_backend")
 
@@ -28,9 +30,9 @@ def suspicious(values: dict[str, Any]) -> dict[str, str]:
 
 
 def _is_low_level(value: Any) -> bool:
-    if isinstance(value, ModuleType):
+    if is_a(value, ModuleType):
         return value.__name__.partition(".")[0] in _LOW_LEVEL
-    types = value.__mro__ if isinstance(value, type) else type(value).__mro__
+    types = value.__mro__ if is_a(value, type) else type(value).__mro__
     return any(str(base.__module__).partition(".")[0] in _LOW_LEVEL for base in types)
 
 

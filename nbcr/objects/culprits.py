@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
 from nbcr.objects.kinds.base import CannotSave
+from nbcr.objects.names import is_a
 from nbcr.objects.pickling import Context, failure_of
 
 _DEEPEST = 40
@@ -22,7 +23,7 @@ def find(name: str, value: Any, context: Context, failure: BaseException) -> tup
     path, until = name, time.monotonic() + _SEARCH_S
     above = [value]  # they fail because of what is below them: a way back to them is no way to the culprit
     while len(above) < _DEEPEST and not _is_refused(value, context):
-        candidates = [(label, part) for label, part in parts_of(value) if not any(part is known for known in above)]
+        candidates = [(label, part) for label, part in _seen_in(value) if not any(part is known for known in above)]
         found = _first_failing(candidates, above, context, until)
         if found is None:
             break
@@ -30,6 +31,17 @@ def find(name: str, value: Any, context: Context, failure: BaseException) -> tup
         above.append(value)
         path += label
     return path, reason_of(failure)
+
+
+def _seen_in(value: Any) -> list[tuple[str, Any]]:
+    """The parts of `value`, as far as it lets itself be looked at."""
+    found = []
+    try:
+        for part in parts_of(value):
+            found.append(part)
+    except Exception:
+        pass
+    return found
 
 
 def _is_refused(value: Any, context: Context) -> bool:
@@ -68,22 +80,22 @@ def reason_of(failure: BaseException) -> str:
 
 def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
     """What is in `value`, each with how one writes the way to it."""
-    if isinstance(value, Mapping):
+    if is_a(value, dict):
         for key, item in list(value.items()):
             yield f"[{_short(key)}]", item
             yield f".keys()[{_short(key)}]", key
-    elif isinstance(value, list | tuple):
+    elif is_a(value, list, tuple):
         fields = getattr(value, "_fields", ())
         yield from ((f".{fields[i]}" if i < len(fields) else f"[{i}]", item) for i, item in enumerate(value))
-    elif isinstance(value, set | frozenset):
+    elif is_a(value, set, frozenset):
         yield from ((f".{{{_short(item)}}}", item) for item in value)
-    elif isinstance(value, FunctionType):
+    elif is_a(value, FunctionType):
         yield from _parts_of_function(value)
-    elif isinstance(value, MethodType):
+    elif is_a(value, MethodType):
         yield ".__self__", value.__self__
-    elif isinstance(value, CellType):
+    elif is_a(value, CellType):
         yield "", value.cell_contents
-    elif isinstance(value, type):
+    elif is_a(value, type):
         yield from ((f".{name}", item) for name, item in vars(value).items())
     yield from _attributes(value)
     yield from _reduced(value)
@@ -102,11 +114,11 @@ def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, type):
+    if is_a(value, type):
         return
     try:
         own = dict(vars(value))
-    except TypeError:
+    except TypeError:  # it has no attributes of its own
         own = {}
     for cls in type(value).__mro__:
         slots = cls.__dict__.get("__slots__", ())

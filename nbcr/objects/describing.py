@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
+from nbcr.objects.names import is_a
+
 _LONGEST = 120
 _FEW = 8
 _EACH_S = 0.05
@@ -67,8 +69,8 @@ class _Short(reprlib.Repr):
         self.maxlong = 60
 
     def repr1(self, x: Any, level: int) -> str:
-        if isinstance(x, _CONTAINERS) and type(x) not in _CONTAINERS:
-            plain: Any = next(kind for kind in _CONTAINERS if isinstance(x, kind))
+        if is_a(x, *_CONTAINERS) and type(x) not in _CONTAINERS:
+            plain: Any = next(kind for kind in _CONTAINERS if is_a(x, kind))
             method = getattr(self, f"repr_{plain.__name__}")
             return f"{type(x).__name__}({method(x, level)})"
         if _is_array(x):
@@ -78,9 +80,9 @@ class _Short(reprlib.Repr):
 
 def _is_harmless(value: Any) -> bool:
     """Whether `_Short` knows how to show it: by itself, or by a ``__repr__`` of Python's own."""
-    if isinstance(value, _CONTAINERS) or type(value) in _VALUES or _is_array(value):
+    if is_a(value, *_CONTAINERS) or type(value) in _VALUES or _is_array(value):
         return True
-    return str(type(value).__module__).partition(".")[0] in _HARMLESS_ROOTS or isinstance(value, type | FunctionType)
+    return str(type(value).__module__).partition(".")[0] in _HARMLESS_ROOTS or is_a(value, type, FunctionType)
 
 
 def _is_array(value: Any) -> bool:
@@ -94,9 +96,9 @@ def _array(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    if isinstance(value, float):
+    if is_a(value, float):
         return f"{value:.6g}"
-    return repr(value)[:_LONGEST] if isinstance(value, _VALUES) else f"<{type_name(value)}>"
+    return repr(value)[:_LONGEST] if is_a(value, *_VALUES) else f"<{type_name(value)}>"
 
 
 class _TooSlow(Exception):
@@ -129,11 +131,11 @@ def type_name(value: Any) -> str:
 
 def shape_of(value: Any) -> str:
     """How much there is of it: "5000000 x 6", "3 items"; empty where that makes no sense."""
-    if isinstance(value, str | bytes | bytearray):
-        return f"{len(value)} characters" if isinstance(value, str) else f"{len(value)} bytes"
+    if is_a(value, str, bytes, bytearray):
+        return f"{len(value)} characters" if is_a(value, str) else f"{len(value)} bytes"
     if type(value) in _CONTAINERS:
         return f"{len(value)} items" if len(value) != 1 else "1 item"
-    if isinstance(value, type | ModuleType) or type(value).__module__ in ("builtins", "__main__"):
+    if is_a(value, type, ModuleType) or type(value).__module__ in ("builtins", "__main__"):
         return ""
     try:
         return " x ".join(str(int(length)) for length in value.shape)

@@ -29,7 +29,7 @@ from pathlib import Path
 from nbcr.objects.board import Board, Late, Orphaned, Stage, State
 
 STALL_S = 5.0
-_GRACE_S = 5.0  # that a worker gets to stop by itself when the deadline is over
+GRACE_S = 5.0  # that a worker gets to stop by itself when the deadline is over
 _ALARM_S = 60.0  # after the deadline, the OS kernel ends whoever is left
 _LOOK_S = 0.5
 _ACCELERATORS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/render", "/dev/davinci", "/dev/accel")
@@ -190,7 +190,7 @@ class Guard:
             if now != last or not _is_idle(worker):
                 last, since = now, time.monotonic()
             stalled = time.monotonic() - since > STALL_S
-            if stalled or time.monotonic() > self.deadline + _GRACE_S:
+            if stalled or time.monotonic() > self.deadline + GRACE_S:
                 kill(worker)
         if ended >= 0:
             os.close(ended)

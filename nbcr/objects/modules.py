@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from nbcr.objects.names import bound_names
+from nbcr.objects.names import bound_names, is_a
 
 _LARGEST_SOURCE = 1 << 20
 _INSTALLED = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -44,8 +44,8 @@ def in_use_by(values: Iterable[Any]) -> list[ModuleType]:
     """The modules among the values, and those that functions, classes and instances among them come from."""
     found: dict[str, ModuleType] = {}
     for value in values:
-        home = value if isinstance(value, type | FunctionType) else type(value)
-        module = value if isinstance(value, ModuleType) else sys.modules.get(home.__module__ or "")
+        home = value if is_a(value, type, FunctionType) else type(value)
+        module = value if is_a(value, ModuleType) else sys.modules.get(home.__module__ or "")
         if isinstance(module, ModuleType):
             found[module.__name__] = module
     return list(found.values())
@@ -75,12 +75,12 @@ def _changed(module: ModuleType, source: str) -> dict[str, Any]:
     known = set() if any(word in source for word in _DYNAMIC) else set(bound_names(tree))
     changed = {}
     for name, value in list(vars(module).items()):
-        if (name.startswith("__") and name.endswith("__")) or isinstance(value, ModuleType):
+        if (name.startswith("__") and name.endswith("__")) or is_a(value, ModuleType):
             continue
         if name in constants:
             if not _equal(value, constants[name]):
                 changed[name] = value
-        elif known and name not in known and not isinstance(value, type | FunctionType):
+        elif known and name not in known and not is_a(value, type, FunctionType):
             changed[name] = value
     return changed
 

@@ -19,7 +19,11 @@ _MODULE_OWN = frozenset(
     "__name__ __doc__ __package__ __loader__ __spec__ __file__ __cached__ __path__ __builtin__ __builtins__ "
     "__session__ __vsc_ipynb_file__ __annotate__ __warningregistry__ _exit_code _nbcr".split()
 )
-_ABSENT = object()
+
+
+def is_a(value: Any, *types: type) -> bool:
+    """isinstance, without asking the object: a proxy may claim to be anything, and a broken one raises."""
+    return issubclass(type(value), types)
 
 
 def hidden_names(namespace: Namespace) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import select
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from nbcr.objects.standing import standing
 from nbcr.objects.writer import Order, Writer
 
 DEADLINE_S = 600.0
+LATE_S = 10.0  # for what came to a standstill in the child
 _LOOK_S = 0.2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -218,17 +220,17 @@ class Saving:
     def _add_late(self, names: list[str]) -> bool:
         """Save in this process what came to a standstill in a child; whether anything came of it."""
         values = {name: self._namespace[name] for name in names if name in self._namespace}
-        place = self.place / "late"
-        now = time.monotonic()
-        order = Order(place, self._namespace, values, now, now + DEADLINE_S, standing=standing(self._namespace))
-        try:
-            Writer(order, Board()).run()
+        place, now = self.place / "late", time.monotonic()
+        order = Order(place, self._namespace, values, now, now + LATE_S, standing=standing(self._namespace))
+        # In a thread, because it may stand still here as well.
+        thread = threading.Thread(target=_write_quietly, args=(order,), name="nbcr-late", daemon=True)
+        thread.start()
+        thread.join(LATE_S)
+        added = indexes.exists(place) and not thread.is_alive()
+        if added:
             late.add(self.place, place, seconds=now - self._begun)
-        except Exception:  # what there is without them is complete
-            return False
-        finally:
-            _remove(place)
-        return True
+        _remove(place)
+        return added
 
     def _give_up(self, failure: NbcrError) -> None:
         self._failure = failure
@@ -238,6 +240,11 @@ class Saving:
         if self._child:  # not waited for: at least no zombie, if it has ended
             with contextlib.suppress(OSError):
                 os.waitpid(self._child, os.WNOHANG)
+
+
+def _write_quietly(order: Order) -> None:
+    with contextlib.suppress(Exception, Late):  # what there is without it is complete
+        Writer(order, Board()).run()
 
 
 def _remove(place: Path) -> None:

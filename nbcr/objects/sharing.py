@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbcr.objects.kinds.table import KindTable, Rule
+from nbcr.objects.names import is_a
 
 _HAVE_GC = 1 << 14
 _BYTES_PER_OBJECT = 40  # a guess, for the order in which units are saved
@@ -167,7 +168,7 @@ class Group:
 
 def heaviest(values: dict[str, Any]) -> str | None:
     """The name of the container with most in it, if it is so large that looking into all of it takes its time."""
-    sizes = {name: len(value) for name, value in values.items() if isinstance(value, list | tuple | dict | set)}
+    sizes = {name: len(value) for name, value in values.items() if is_a(value, list, tuple, dict, set)}
     largest = max(sizes, key=lambda name: sizes[name], default=None)
     return largest if largest is not None and sizes[largest] >= _HEAVY else None
 

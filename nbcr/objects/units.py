@@ -88,7 +88,7 @@ class Units:
         left = {name: value for name, value in values.items() if name not in self.lost}
         self._board.names_total = len(left)
         for name in [name for name, value in left.items() if is_leaf(value)]:
-            self._save_plain(name, left.pop(name))
+            self._save_plain(name, left.pop(name), strict=bound is not None)
         kinds, standing = self._context.kinds, self._context.standing
         heavy = heaviest(left) if bound is None else None
         grouping = grouped(left, kinds, standing, bound, without=heavy)
@@ -155,10 +155,10 @@ class Units:
                 self._save_without_culprits(names, values, failure)
         self._board.end(names)
 
-    def _save_plain(self, name: str, value: Any) -> None:
+    def _save_plain(self, name: str, value: Any, *, strict: bool) -> None:
         """A number or a short text: no pickler of ours is needed."""
         if isinstance(value, str | bytes) and len(value) > INLINE_BYTES // 4:
-            return self._begin_and_save([name], {name: value})
+            return self._begin_and_save([name], {name: value}, strict=strict)
         data = pickle.dumps(value, PROTOCOL)
         share = Share(indexes.digest_of(data), (), len(data))
         return self._keep(Pickled((name,), inline=data, shares={name: share}))

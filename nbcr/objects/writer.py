@@ -27,7 +27,7 @@ from nbcr.objects.forking import Guard
 from nbcr.objects.index import Blob, Index, Name, Unit
 from nbcr.objects.kinds.functions import forget_answers, importable, importable_method
 from nbcr.objects.kinds.modules import is_importable
-from nbcr.objects.names import Cells, Namespace
+from nbcr.objects.names import Cells, Namespace, is_a
 from nbcr.objects.pickling import Context, failure_of
 from nbcr.objects.results import Fate
 from nbcr.objects.sharing import Bound
@@ -188,11 +188,11 @@ class Writer:
 
 def _import_of(value: Any) -> str | None:
     """ "numpy" or "math:sqrt": how the value is imported again; None: it is no import."""
-    if isinstance(value, ModuleType):
+    if is_a(value, ModuleType):
         return value.__name__ if is_importable(value) and value.__name__ != "__main__" else None
-    if isinstance(value, type | FunctionType):
+    if is_a(value, type, FunctionType):
         found = importable(value)
-    elif isinstance(value, BuiltinFunctionType | MethodType):
+    elif is_a(value, BuiltinFunctionType, MethodType):
         found = importable_method(value)
     else:
         return None

@@ -1,6 +1,6 @@
 """numpy arrays.
 
-Views stay views of one memory, memory goes out of band; memory-mapped files; the blocks of pandas.
+Views stay views of one memory, memory goes out of band; memory-mapped files; pandas' frames.
 """
 
 from __future__ import annotations
@@ -148,25 +148,24 @@ def map_array(path: str, mode: str, offset: int, shape: tuple[int, ...], dtype: 
     return np.memmap(path, dtype, mode, offset, shape, order)  # type: ignore[call-overload]
 
 
-class Blocks(Kind):
-    """The blocks of a pandas frame. Two that share memory copy on write, which pandas forgets.
+class BlockManagers(Kind):
+    """What holds the memory of a pandas frame or series.
 
-    The second gets its own copy.
+    Two that share memory copy on write, which pandas forgets when it is pickled: the second gets its own copy.
     """
 
-    types = ("pandas._libs.internals.Block",)
+    types = ("pandas.core.internals.managers.BaseBlockManager",)
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
-        reduction = obj.__reduce__()
-        values = obj.values
-        if dotted_name(type(values)) != "numpy.ndarray" or not _copies_on_write():
-            return reduction
-        owner = memory_owner(values)
-        pickler.context.is_shared(owner)  # or it is not known who else has this memory
-        if pickler.claimed.setdefault(id(owner), id(obj)) == id(obj):
-            return reduction
-        copy = pickler.stand_ins.setdefault(id(values), values.copy(order="K"))
-        return (reduction[0], (copy, *reduction[1][1:]), *reduction[2:])
+        if not _copies_on_write():
+            return NotImplemented
+        arrays = [block.values for block in obj.blocks if dotted_name(type(block.values)) == "numpy.ndarray"]
+        owners = [memory_owner(array) for array in arrays]
+        for owner in owners:
+            pickler.context.is_shared(owner)  # or it is not known who else has this memory
+        if all(pickler.claimed.setdefault(id(owner), id(obj)) == id(obj) for owner in owners):
+            return NotImplemented
+        return pickler.stand_ins.setdefault(id(obj), obj.copy(deep=True)).__reduce_ex__(5)
 
 
 def _copies_on_write() -> bool:
@@ -177,4 +176,4 @@ def _copies_on_write() -> bool:
     return bool(pd.options.mode.copy_on_write is True)
 
 
-KINDS: tuple[Kind, ...] = (Arrays(), MappedArrays(), Blocks())
+KINDS: tuple[Kind, ...] = (Arrays(), MappedArrays(), BlockManagers())

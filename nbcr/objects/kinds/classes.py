@@ -15,6 +15,7 @@ from cloudpickle import cloudpickle
 
 from nbcr.objects.kinds.base import Kind, Reduction
 from nbcr.objects.kinds.functions import importable
+from nbcr.objects.names import is_a
 
 if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
@@ -117,7 +118,7 @@ def number_classes(namespace: Iterable[Any]) -> None:
     What a forked child remembers is forgotten.
     """
     for value in namespace:
-        if isinstance(value, type) and value.__module__ == "__main__":
+        if is_a(value, type) and value.__module__ == "__main__":
             cloudpickle._get_or_create_tracker_id(value)
 
 
