@@ -58,7 +58,7 @@ def _renew_children(pids: Mapping[int, int]) -> None:
         module, holder, attribute = name.split(".")
         owner = getattr(sys.modules.get(f"multiprocessing.{module}"), holder, None)
         pid = getattr(owner, attribute, None)
-        if pid in pids:
+        if isinstance(pid, int) and pid in pids:
             setattr(owner, attribute, pids[pid])
 
 
