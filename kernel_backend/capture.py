@@ -84,6 +84,7 @@ class Capture:
     digests: dict[str, str] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)  # see renumber.py
     programs: dict[int, tuple[str, int]] = field(default_factory=dict)  # path and inode of /proc/PID/exe
+    outside_sessions: list[int] = field(default_factory=list)
     pause_ms: float = 0.0
 
     @property
@@ -155,6 +156,9 @@ def capture_processes(capture: Capture) -> None:
         _ = process.mappings  # read now, sorted out later: that may take longer than a pause should
         if not capture.ahead.vma_flags.get(pid):  # born since they were read
             capture.ahead.vma_flags[pid] = proc.smaps_flags(process.view)
+    sessions = {e.sid for e in capture.processes.values()} | {e.sid for e in capture.tree.zombies.values()}
+    strange = sessions - capture.processes.keys() - capture.tree.zombies.keys()
+    capture.outside_sessions = sorted(sid for sid in strange if sid == 0 or Path(f"/proc/{sid}").exists())
 
 
 @dataclass
@@ -319,6 +323,7 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         files=capture.writer.record(capture.digests, durable=durable),
         warnings=capture.warnings,
         pause_ms=capture.pause_ms,
+        outside_sessions=capture.outside_sessions,
     )  # fmt: skip
     renumber(made, capture.numbers)
     return made

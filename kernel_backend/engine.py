@@ -290,8 +290,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         checks.check_memory(rebuild.inventory, freed=originals.resident_bytes(target))
         checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
         present.check_taking_over(rebuild.inventory, process)
-        leaving = {tid for member in frozen.processes.values() for tid in member.threads} | set(frozen.zombies)
-        old_pids.choose(rebuild, policy, leaving, process)
+        old_pids.choose(rebuild, policy, frozen.tids, process)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
         reb.prepare(rebuild)

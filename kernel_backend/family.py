@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import struct
 from typing import TYPE_CHECKING
 
+from kernel_backend import kinship
 from kernel_backend.abi import arch, linux
+from kernel_backend.errors import ImageCorrupt
 from kernel_backend.host import proc
-from kernel_backend.image.entries import Inventory, ProcessEntry, ZombieEntry
+from kernel_backend.image.entries import ProcessEntry, ZombieEntry
+from kernel_backend.kinship import Member, leaderless_groups, session_of
+from kernel_backend.resources import signals
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.thread import Thread, ThreadGone
@@ -18,31 +24,127 @@ if TYPE_CHECKING:
     from kernel_backend.rebuild import Building, Rebuild
 
 WORKSHOP_BYTES = 1 << 20
+_NO_CORE = 1  # bytes; also where the OS kernel hands cores to a program, which 0 would not prevent (core(5))
 
 
 def grow_tree(rebuild: Rebuild, root: Thread) -> None:
     """Fork the stubs of all descendants, each from its parent, in the sessions and groups they were in."""
-    _grow(rebuild, rebuild.root, stub.open_workshop(root, 0, WORKSHOP_BYTES, fixed=False))
+    shop = stub.open_workshop(root, 0, WORKSHOP_BYTES, fixed=False)
+    strangers = _grow(rebuild, rebuild.root, shop, born_in=kinship.OUTSIDE)
+    while strangers:
+        strangers = _place_strangers(rebuild, strangers)
     _join_groups(rebuild)
+    _end_leaders(rebuild)
 
 
-def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop) -> None:
+def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop, born_in: int) -> list[Member]:
+    """A process and those below it; `born_in` is the session that it was forked in.
+
+    Returns its strangers: children that are in neither its session nor their own. They have been adopted: their parents
+    have ended, and they still are in the session that those were in.
+    """
     rebuild.adopt(entry, shop)
-    children: list[ProcessEntry | ZombieEntry] = [
-        *(p for p in rebuild.inventory.processes if p.ppid == entry.pid and p is not entry),
-        *(z for z in rebuild.inventory.zombies if z.ppid == entry.pid),
-    ]
-    leads_session = entry.sid == entry.pid
-    early = [child for child in children if leads_session and child.sid not in (entry.pid, child.pid)]
-    born = [(child, fork(rebuild, shop, child.pid, child.exit_signal)) for child in early]
+    own = session_of(rebuild.inventory, entry)
+    strangers: list[Member] = []
+    early: list[Member] = []  # born before it led a session of its own
+    late: list[Member] = []
+    for child in kinship.children(rebuild.inventory, entry):
+        session = session_of(rebuild.inventory, child)
+        at_home, before = session in (own, child.pid), own == entry.pid and session == born_in
+        (late if at_home else early if before else strangers).append(child)
+    born = [(child, fork(rebuild, shop, child.pid, child.exit_signal), born_in) for child in early]
     _lead(shop, entry)
-    born += [(child, fork(rebuild, shop, child.pid, child.exit_signal)) for child in children if child not in early]
-    for child, child_shop in born:
-        if isinstance(child, ProcessEntry):
-            _grow(rebuild, child, child_shop)
+    born += [(child, fork(rebuild, shop, child.pid, child.exit_signal), own) for child in late]
+    for child, child_shop, session in born:
+        strangers += _settle_in(rebuild, child, child_shop, session)
+    return strangers
+
+
+def _settle_in(rebuild: Rebuild, entry: Member, shop: Workshop, born_in: int) -> list[Member]:
+    if isinstance(entry, ProcessEntry):
+        return _grow(rebuild, entry, shop, born_in)
+    _lead(shop, entry)
+    rebuild.zombies[entry.pid] = shop
+    return []
+
+
+# --- strangers: history repeated --------------------------------------------------------------------------------------
+
+
+def _place_strangers(rebuild: Rebuild, strangers: list[Member]) -> list[Member]:
+    """Make those whose sessions are there, and what is below them; the strangers that are left, or found with them."""
+    left: list[Member] = []
+    for entry in strangers:
+        session = session_of(rebuild.inventory, entry)
+        via = _somebody_in(rebuild, session)
+        if via is None and any(other.pid == session for other in strangers):
+            left.append(entry)  # its session's leader is yet to come
         else:
-            _lead(child_shop, child)
-            rebuild.zombies[child.pid] = child_shop.thread
+            shop = _adopt(rebuild, entry, via or _lead_for_now(rebuild, entry, session))
+            left += _settle_in(rebuild, entry, shop, session)
+    if left == strangers:
+        raise ImageCorrupt(f"the sessions of processes {', '.join(str(e.pid) for e in left)} wait for each other")
+    return left
+
+
+def _somebody_in(rebuild: Rebuild, session: int) -> Workshop | None:
+    """A stub in a session, its leader if that is there."""
+    for found in (rebuild.leaders.get(session), rebuild.zombies.get(session)):
+        if found is not None:
+            return found
+    there = [b for b in rebuild.built.values() if session_of(rebuild.inventory, b.entry) == session]
+    return min(there, key=lambda building: building.entry.pid != session).shop if there else None
+
+
+def _lead_for_now(rebuild: Rebuild, entry: Member, session: int) -> Workshop:
+    """A leader for a session whose own has ended, as long as the tree is made: a child of who adopted its member."""
+    shop = rebuild.leaders[session] = fork(rebuild, rebuild.built[entry.ppid].shop, session, 0)
+    shop.call("setsid")
+    rebuild.tables.pids[session] = rebuild.number_inside(session, shop.thread.tgid)
+    return shop
+
+
+def _adopt(rebuild: Rebuild, entry: Member, via: Workshop) -> Workshop:
+    """A process forked by one that ends at once, in the session of `via`; its parent is the one that adopts it."""
+    parent = rebuild.built[entry.ppid]
+    parent.shop.call("prctl", linux.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    middle = _fork_nobody(rebuild, via)
+    shop = fork(rebuild, middle, entry.pid, signal.SIGCHLD)
+    _end_helper(middle, via)
+    parent.shop.call("prctl", linux.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    if proc.stat(shop.thread.tgid).ppid != parent.pid:
+        rebuild.tables.warn(f"process {entry.pid} is a child of another process than before")
+    return shop
+
+
+def _fork_nobody(rebuild: Rebuild, parent: Workshop) -> Workshop:
+    """A child for a moment, under a number that nobody of the image needs."""
+    needed = set(kinship.all_tids(rebuild.inventory)) if rebuild.set_tids else set()
+    spare: list[Workshop] = []
+    while True:
+        shop = fork(rebuild, parent, 0, 0)
+        if proc.inner_id(shop.thread.tgid) not in needed:
+            break
+        spare.append(shop)
+    for other in spare:
+        _end_helper(other, parent)
+    return shop
+
+
+def _end_helper(helper: Workshop, parent: Workshop) -> None:
+    """End a child that only the building needed."""
+    number = proc.inner_id(helper.thread.tgid)
+    stub.kill_and_collect(helper.thread.tgid)
+    parent.call("wait4", number, 0, linux.WALL, 0)
+
+
+def _end_leaders(rebuild: Rebuild) -> None:
+    for shop in rebuild.leaders.values():
+        above = proc.stat(shop.thread.tgid).ppid
+        _end_helper(shop, next(building.shop for building in rebuild.built.values() if building.pid == above))
+
+
+# --- sessions and groups ----------------------------------------------------------------------------------------------
 
 
 def _lead(shop: Workshop, entry: ProcessEntry | ZombieEntry) -> None:
@@ -55,9 +157,9 @@ def _lead(shop: Workshop, entry: ProcessEntry | ZombieEntry) -> None:
 
 
 def fork(rebuild: Rebuild, shop: Workshop, pid: int, exit_signal: int) -> Workshop:
-    """A child of a stub, with the image's `pid` where pids may be chosen; its workshop is a copy of the parent's."""
+    """A child of a stub, with the image's `pid` (0: any) where pids may be chosen; its workshop copies the parent's."""
     tid_at = shop.put(struct.pack("<i", pid), 128)
-    count = 1 if rebuild.set_tids else 0
+    count = 1 if rebuild.set_tids and pid else 0
     args = arch.CLONE_ARGS.pack(0, 0, 0, 0, exit_signal, 0, 0, 0, tid_at if count else 0, count, 0)
     shop.call("clone3", shop.put(args), len(args))
     new = shop.new_tids.pop()
@@ -76,17 +178,12 @@ def _join_groups(rebuild: Rebuild) -> None:
         if pgid in rebuild.built:
             _join(rebuild, members, rebuild.built[pgid].pid, rebuild.tables.pids[pgid])
         elif pgid in rebuild.zombies:
-            zombie = rebuild.zombies[pgid]
+            zombie = rebuild.zombies[pgid].thread
             _join(rebuild, members, zombie.tgid, rebuild.number_inside(pgid, zombie.tgid))
+        elif pgid in rebuild.leaders:
+            _join(rebuild, members, rebuild.leaders[pgid].thread.tgid, rebuild.tables.pids[pgid])
         elif pgid in leaderless_groups(rebuild.inventory):
             _join_leaderless(rebuild, pgid, members)
-
-
-def leaderless_groups(inventory: Inventory) -> set[int]:
-    """Process groups of the tree whose leader has ended; not the root's own, which may be that of a shell outside."""
-    entries: list[ProcessEntry | ZombieEntry] = [*inventory.processes, *inventory.zombies]
-    root = next(entry for entry in entries if entry.pid == inventory.root_pid)
-    return {entry.pgid for entry in inventory.processes} - {entry.pid for entry in entries} - {root.pgid}
 
 
 def _join_leaderless(rebuild: Rebuild, pgid: int, members: list[Building]) -> None:
@@ -96,8 +193,7 @@ def _join_leaderless(rebuild: Rebuild, pgid: int, members: list[Building]) -> No
     leader.call("setpgid", 0, 0)
     number = rebuild.tables.pids[pgid] = rebuild.number_inside(pgid, leader.thread.tgid)
     _join(rebuild, members, leader.thread.tgid, number)
-    stub.kill_and_collect(leader.thread.tgid)
-    parent.call("wait4", number, 0, linux.WALL, 0)
+    _end_helper(leader, parent)
 
 
 def _join(rebuild: Rebuild, members: list[Building], leader: int, number: int) -> None:
@@ -116,15 +212,25 @@ def _join(rebuild: Rebuild, members: list[Building], leader: int, number: int) -
 def end_zombies(rebuild: Rebuild) -> None:
     """Let the stubs of dead children die as they did, unreaped."""
     for entry in rebuild.inventory.zombies:
-        thread = rebuild.zombies[entry.pid]
-        rebuild.tables.pids[entry.pid] = rebuild.number_inside(entry.pid, thread.tgid)
-        sig = entry.exit_code & 0x7F
-        if sig:
-            os.kill(thread.tgid, signal.SIGKILL)
-        else:
-            gadget = stub.find_syscall(thread.tgid)
-            try:
-                stub.step_call(thread, gadget, "exit_group", entry.exit_code >> 8 & 0xFF)
-            except ThreadGone:
-                continue
-        stub.collect(thread.tgid)
+        shop = rebuild.zombies[entry.pid]
+        rebuild.tables.pids[entry.pid] = rebuild.number_inside(entry.pid, shop.thread.tgid)
+        with contextlib.suppress(ThreadGone):
+            if number := entry.exit_code & 0x7F:
+                _end_by_signal(shop, number)
+            else:
+                shop.call("exit_group", entry.exit_code >> 8 & 0xFF)
+        stub.collect(shop.thread.tgid)
+
+
+def _end_by_signal(shop: Workshop, number: int) -> None:
+    """By its default action, whatever the stub inherited; and without a core."""
+    thread = shop.thread
+    if number != signal.SIGKILL:
+        shop.call("rt_sigaction", number, shop.put(bytes(signals.SIGACTION_BYTES)), 0, signals.SIGSET_BYTES)
+        hard = resource.prlimit(thread.tgid, resource.RLIMIT_CORE)[1]
+        resource.prlimit(thread.tgid, resource.RLIMIT_CORE, (_NO_CORE if hard else 0, hard))
+    os.kill(thread.tgid, number)
+    thread.set_sigmask(0)
+    thread.resume()
+    thread.wait()  # the signal on its way
+    thread.resume(sig=number)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernel_backend import family
+from kernel_backend import kinship
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import proc
@@ -53,16 +52,6 @@ def choose(rebuild: Rebuild, policy: str, leaving: set[int], present: Process | 
         rebuild.warnings.append(f"child processes have new pids: {why}")
 
 
-def all_tids(inventory: Inventory, *, threads: bool = True) -> Iterator[int]:
-    """Every pid and tid that the image's memory may know; `threads` false: of leaders only."""
-    for entry in inventory.processes:
-        for thread in entry.threads if threads else entry.threads[:1]:
-            yield thread.tid
-    for zombie in inventory.zombies:
-        yield zombie.pid
-    yield from family.leaderless_groups(inventory)
-
-
 def we_may_choose() -> bool:
     """Whether stubs of ours may choose pids."""
     return bool(int(proc.status(os.getpid())["CapEff"], 16) & _CHOOSING)
@@ -93,7 +82,7 @@ def await_free(inventory: Inventory, leaving: set[int], inside: int, *, threads:
 
     `leaving` are our numbers of the tree that will be replaced.
     """
-    wanted = [tid for tid in all_tids(inventory, threads=threads) if threads or tid != inventory.root_pid]
+    wanted = [tid for tid in kinship.all_tids(inventory, threads=threads) if threads or tid != inventory.root_pid]
     return await_numbers(wanted, leaving, inside)
 
 

@@ -12,6 +12,7 @@ from kernel_backend.abi import linux
 from kernel_backend.host import proc
 from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
+from kernel_backend.kinship import root
 from kernel_backend.resources import (
     descriptors,
     lazy_pages,
@@ -66,7 +67,8 @@ class Rebuild:
     shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
     stale: list[SharedMemoryEntry] = field(default_factory=list)  # objects that were there, with other contents
     sysv: sysv.Segments = field(init=False)
-    zombies: dict[int, Thread] = field(default_factory=dict)
+    zombies: dict[int, Workshop] = field(default_factory=dict)
+    leaders: dict[int, Workshop] = field(default_factory=dict)  # of sessions whose own leaders are gone
 
     def __post_init__(self) -> None:
         self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian)
@@ -89,7 +91,7 @@ class Rebuild:
     def pids_outside(self) -> dict[int, int]:
         """Image pid → what we, outside, call that process now."""
         found = {pid: building.pid for pid, building in self.built.items()}
-        return found | {pid: thread.tgid for pid, thread in self.zombies.items()}
+        return found | {pid: shop.thread.tgid for pid, shop in self.zombies.items()}
 
     @property
     def root_pid(self) -> int:
@@ -99,7 +101,7 @@ class Rebuild:
     @property
     def root(self) -> ProcessEntry:
         """The root process's entry."""
-        return next(p for p in self.inventory.processes if p.pid == self.inventory.root_pid)
+        return root(self.inventory)
 
 
 # --- preparation in our own process -----------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ def renumber(inventory: Inventory, numbers: dict[int, int]) -> None:
     if not numbers:
         return
     inventory.root_pid = numbers[inventory.root_pid]
+    inventory.outside_sessions = sorted({numbers.get(sid, 0) for sid in inventory.outside_sessions})
     entries: list[ProcessEntry | ZombieEntry] = [*inventory.processes, *inventory.zombies]
     for entry in entries:
         entry.pid, entry.ppid = numbers[entry.pid], numbers.get(entry.ppid, 0)

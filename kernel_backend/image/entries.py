@@ -283,6 +283,7 @@ class Inventory(Entry):
     files: dict[FileName, ImageFile]
     warnings: Annotated[list[Text], MANY]
     pause_ms: Milliseconds = 0.0
+    outside_sessions: Annotated[list[Pid], MANY] = []  # that members are in, and whose leaders live outside the tree
 
 
 FORMAT_VERSION = 1

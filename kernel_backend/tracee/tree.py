@@ -22,9 +22,10 @@ class FrozenTree(msgspec.Struct):
     zombies: dict[int, proc.Stat] = {}
 
     @property
-    def thread_count(self) -> int:
-        """Threads over all processes."""
-        return sum(len(process.threads) for process in self.processes.values())
+    def tids(self) -> set[int]:
+        """Every number that it has, also those of threads that have ended and were not waited for."""
+        living = {tid for process in self.processes.values() for tid in process.threads}
+        return living | self.processes.keys() | self.zombies.keys()
 
 
 @contextmanager
@@ -62,10 +63,11 @@ def _freeze_children(tree: FrozenTree, stack: ExitStack, deadline: float) -> boo
                 continue
             try:
                 stat = proc.stat(pid)
+                ended = stat.state in "ZX" and proc.view(pid) == pid  # and no other thread of it goes on
             except OSError:
                 continue
             found = True
-            if stat.state in "ZX":
+            if ended:
                 if stat.exit_signal != 0:  # otherwise it is a dead twin of an earlier dump: not the program's
                     tree.zombies[pid] = stat
                 else:
