@@ -19,6 +19,7 @@ class BlobReader:
     def __init__(self, place: Path, index: Index) -> None:
         self.place, self.index = place, index
         self._maps: dict[str, memoryview] = {}
+        self._handed_out: set[tuple[str, int]] = set()
 
     def stream(self, number: int) -> memoryview:
         """A pickle, after its digest was checked. Raises EntryDamaged."""
@@ -37,13 +38,17 @@ class BlobReader:
             raise EntryDamaged(f"{self._path(blob)} cannot be read: {error}") from error
 
     def buffer(self, number: int) -> memoryview:
-        """A buffer, writable: changes stay in memory."""
+        """A buffer, writable: changes stay in memory. Asked for twice, it is two: equal contents are kept once."""
         blob = self.index.blobs[number]
-        if blob.file not in self._maps:
+        place = (blob.file, blob.offset)
+        if blob.file not in self._maps or (place in self._handed_out and blob.size >= OWN_FILE_BYTES):
             self._maps[blob.file] = self._map(self._path(blob))
         found = self._maps[blob.file][blob.offset : blob.offset + blob.size]
         if found.nbytes != blob.size:
             raise EntryDamaged(f"{self._path(blob)} is cut off")
+        if place in self._handed_out and blob.size < OWN_FILE_BYTES:
+            found = memoryview(bytearray(found))
+        self._handed_out.add(place)
         return found
 
     def verify(self) -> None:

@@ -15,6 +15,7 @@ from cloudpickle import cloudpickle
 
 from nbcr.objects.kinds.base import Kind, Reduction
 from nbcr.objects.kinds.functions import importable
+from nbcr.objects.kinds.generated import is_named_tuple, reduce_named_tuple, without_generated
 from nbcr.objects.names import is_a
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Classes(Kind):
         return not _is_imported(obj) and not _is_stateless(obj)
 
     def reduce(self, obj: type, pickler: UnitPickler) -> Reduction:
+        if is_named_tuple(obj) and importable(obj) is None:
+            return reduce_named_tuple(obj)
         reduction = cloudpickle._class_reduce(obj)
         if reduction is NotImplemented or len(reduction) == 2:
             pickler.note_package(obj.__module__)
@@ -100,6 +103,7 @@ def make_class(is_enum: bool, *arguments: Any) -> type:
 def set_class_state(cls: type, state: Any) -> None:
     """Give a class its attributes, and take away those that came since."""
     saved = state[0]
+    state = (without_generated(cls, saved), state[1])
     for name in [name for name in vars(cls) if name not in saved and not name.startswith("_")]:
         if not _belongs_to_the_type(cls, name):
             delattr(cls, name)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudpickle import cloudpickle
 
-from nbcr.objects import sources
+from nbcr.objects import absent, sources
 from nbcr.objects.kinds.base import Kind, Reduction
 
 if TYPE_CHECKING:
@@ -138,11 +138,15 @@ def annotations_of(function: FunctionType) -> dict[str, Any]:
 
 def make_function(code: CodeType, namespace: dict[str, Any], closure: tuple[CellType, ...] | None) -> FunctionType:
     """A function without its attributes."""
+    if absent.reason_of(code) is not None:
+        return code  # type: ignore[return-value]  # it stands in for the function as well
     return FunctionType(code, namespace, code.co_name, None, closure)
 
 
 def set_function_state(function: FunctionType, state: dict[str, Any]) -> None:
     """Give a function its attributes."""
+    if absent.reason_of(function) is not None:
+        return
     for name, value in state.items():
         if name == "__dict__":
             function.__dict__.update(value)
@@ -190,7 +194,10 @@ class Code(Kind):
 
 def make_code(*packed: Any) -> CodeType:
     """The code object that `sources.packed` took apart."""
-    return sources.unpacked(*packed)
+    try:
+        return sources.unpacked(*packed)
+    except sources.ForeignCode as error:
+        return absent.absent(str(error))  # type: ignore[no-any-return]
 
 
 # --- what wraps functions -----------------------------------------------------------------------------------

@@ -18,10 +18,12 @@ from nbcr.objects.kinds import (
     files,
     foreign,
     functions,
+    generated,
     logs,
     modules,
     references,
     refused,
+    singletons,
     tables,
     tensors,
     threads,
@@ -31,6 +33,7 @@ from nbcr.objects.kinds.base import Kind, Leaf, dotted_name, find_saver
 _ROOMS = (
     functions,
     classes,
+    generated,
     modules,
     references,
     arrays,
@@ -42,6 +45,7 @@ _ROOMS = (
     contexts,
     exceptions,
     foreign,
+    singletons,
     tables,
     tensors,
     refused,
@@ -141,6 +145,8 @@ class KindTable:
 
 
 def _home_of(type_: type) -> Kind | None:
+    if type_ is object:
+        return singletons.BARE_OBJECTS
     for base in type_.__mro__:
         kind = _HOMES.get(dotted_name(base))
         if kind is not None:

@@ -1,0 +1,290 @@
+"""The way back: name by name, into fresh and into living namespaces."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nbcr.errors import EntryDamaged, SnapshotFailed, StoreRefused, UnknownName, UsageProblem
+from nbcr.objects import Fate, Report, fingerprint, get, load, loading, look, save, verify
+from nbcr.objects import index as indexes
+from tests.unit.nbcr.objects.conftest import Namespace, session
+
+Saved = Callable[..., Report]
+
+
+def fresh() -> Namespace:
+    return {"__name__": "__main__"}
+
+
+def test_some_names_only(saved: Saved, place: Path) -> None:
+    saved(session("a, b, c = 1, [2], 3"))
+    back = fresh()
+    report = load(place, back, names=["a", "b"])
+    assert (back["a"], back["b"], "c" in back) == (1, [2], False)
+    assert set(report.verdicts) == {"a", "b"}
+
+
+def test_an_unknown_name_is_told_with_names_like_it(saved: Saved, place: Path) -> None:
+    saved(session("weights, bias = 1, 2"))
+    with pytest.raises(UnknownName, match="no variable 'weigths'") as caught:
+        load(place, fresh(), names=["weigths"])
+    assert caught.value.hint == "did you mean 'weights'?"
+    with pytest.raises(UsageProblem, match="no snapshot of objects at"):
+        load(place.with_name("elsewhere"), fresh())
+
+
+def test_rolling_back_a_living_namespace(saved: Saved, place: Path) -> None:
+    living = session("import math\nx = [1]\nclass C:\n    n = 1\nc = C()\nc.x = x\ndef f(): return x")
+    saved(living)
+    cls, function = living["C"], living["f"]
+    exec("x.append(2); new = 5; C.n = 7; C.extra = 1; import json; del c", living)
+    report = load(place, living, remove_new=True, hidden=())
+    assert living["f"]() == living["x"] == [1]
+    assert function() == [1], "what holds on to the old function sees the old state as well"
+    assert living["C"] is cls, "classes keep their identity"
+    assert (cls.n, hasattr(cls, "extra")) == (1, False)
+    assert isinstance(living["c"], cls)
+    assert report.removed == ("new",)
+    assert living["json"].__name__ == "json", "modules do no harm and stay"
+
+
+def test_names_stay_unless_they_are_to_be_removed(saved: Saved, place: Path) -> None:
+    saved(session("a = 1"))
+    living = session("a = 2; b = 3")
+    load(place, living)
+    assert (living["a"], living["b"]) == (1, 3)
+
+
+def test_lost_names_keep_the_value_they_have(saved: Saved, place: Path) -> None:
+    living = session("g = (i for i in [1]); a = 1")
+    saved(living)
+    generator, living["a"] = living["g"], 2
+    report = load(place, living, remove_new=True, hidden=())
+    assert (living["g"] is generator, living["a"]) == (True, 1)
+    assert report.verdicts["g"].fate is Fate.LOST
+
+
+def test_what_one_unit_needs_of_another_is_there_in_time(saved: Saved, place: Path) -> None:
+    """Unpickling runs methods of the notebook, which use its functions and modules."""
+    code = """
+    data = None
+    import math as m
+    SCALE = 2.0
+    def round_up(x): return m.ceil(x * SCALE)
+    class Measured:
+        def __init__(self, x): self.x = x
+        def __setstate__(self, state): self.x = round_up(state["x"])
+        def __hash__(self): return round_up(self.x)
+        def __eq__(self, other): return self.x == other.x
+    data = {Measured(1.5): [1]}
+    """
+    values = session(code)
+    saved(values)
+    back = fresh()
+    report = load(place, back)
+    assert report.lost == []
+    assert next(iter(back["data"])).x == 3
+
+
+def test_a_package_that_is_missing_costs_only_what_needs_it(
+    saved: Saved, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "passing.py").write_text("class Thing:\n    def __init__(self, x): self.x = x\ndef f(): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shared = "common = [1]; a = {'x': Thing(common)}; b = [common]; c = Thing(2); g = f; import passing; k = 3"
+    saved(session("from passing import Thing, f\n" + shared))
+    monkeypatch.undo()
+    sys.modules.pop("passing")
+    back = fresh()
+    report = load(place, back, with_surroundings=False)
+    assert {verdict.name for verdict in report.lost} == {"Thing", "f", "a", "c", "g", "passing"}
+    assert report.verdicts["a"].reason == "passing.Thing cannot be imported: No module named 'passing'"
+    assert back["b"][0] is back["common"]
+    assert [drift.now for drift in report.drift if drift.what == "passing"] == [""]
+
+
+def test_drift_is_told(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(session("import numpy as np; a = np.zeros(2)"))
+    monkeypatch.setattr(np, "__version__", "99.0")
+    drift = load(place, fresh()).drift
+    assert [(found.what, found.now) for found in drift] == [("numpy", "99.0")]
+
+
+def test_large_arrays_are_mapped_and_belong_to_the_session(saved: Saved, place: Path) -> None:
+    values = session("import numpy as np; a = np.arange(300_000.0); s = np.arange(10)")
+    saved(values)
+    back = fresh()
+    load(place, back)
+    back["a"][:] = 0
+    again = fresh()
+    load(place, again)
+    assert np.array_equal(again["a"], values["a"])
+    assert back["s"].flags.owndata
+    verify(place)
+
+
+# --- get ----------------------------------------------------------------------------------------------------
+
+
+def read_bytes() -> int:
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_one_variable_without_reading_the_others(saved: Saved, place: Path) -> None:
+    saved(session("large = ['%d' % i for i in range(300_000)]; small = {'a': [1]}; medium = ['x' * 200_000]"))
+    assert sum(path.stat().st_size for path in place.iterdir()) > 2_500_000
+    get(place, "small")
+    before = read_bytes()
+    assert get(place, "small") == {"a": [1]}
+    assert read_bytes() - before < 20_000
+    before = read_bytes()
+    assert get(place, "medium") == ["x" * 200_000]
+    assert 200_000 < read_bytes() - before < 220_000
+
+
+def test_a_function_that_is_got_sees_the_session_it_comes_to(saved: Saved, place: Path) -> None:
+    saved(session("n = 1\ndef f(): return n"))
+    assert get(place, "f", namespace={"n": 5})() == 5
+
+
+def test_what_was_lost_cannot_be_got(saved: Saved, place: Path) -> None:
+    saved(session("g = (i for i in [])"))
+    with pytest.raises(SnapshotFailed, match=r"g cannot be taken out of .*: a running generator cannot be copied"):
+        get(place, "g")
+
+
+# --- origin and damage --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_unpickled_that_others_could_have_written(saved: Saved, place: Path) -> None:
+    saved(session("a = [1] * 9000"))
+    pack = next(place.glob("*.pack"))
+    pack.chmod(0o666)
+    with pytest.raises(StoreRefused, match=r"is not loaded: .*\.pack belongs to another user"):
+        load(place, fresh())
+    with pytest.raises(StoreRefused):
+        get(place, "a")
+
+
+def test_who_trusts_is_asked_with_the_fingerprint_first(
+    saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(session("a = [1]"))
+    monkeypatch.setattr(loading, "unpickled", None)
+    asked = []
+
+    def refuse(where: Path, mark: str) -> None:
+        asked.append((where, mark))
+        raise StoreRefused("not signed")
+
+    with pytest.raises(StoreRefused, match="not signed"):
+        load(place, fresh(), trust=refuse)
+    assert asked == [(place, fingerprint(place))]
+
+
+def test_looking_unpickles_nothing(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(session("a = [1]; import math; g = (i for i in [])"))
+    monkeypatch.setattr("pickle.Unpickler", None)
+    found = {info.name: (info.type, info.shape, info.repr, info.reason) for info in look(place)}
+    assert found == {
+        "a": ("list", "1 item", "[1]", ""),
+        "math": ("module", "", "import math", ""),
+        "g": ("generator", "", "", "a running generator cannot be copied"),
+    }
+
+
+@pytest.mark.parametrize("suffix", ["pack", "blob", "index"])
+def test_a_flipped_bit_is_found(suffix: str, saved: Saved, place: Path) -> None:
+    code = "import numpy as np; a = [['x' * 60_000]]; b = [str(i) for i in range(200_000)]; n = np.ones(2**18)"
+    saved(session(code))
+    for path in [place / "index"] if suffix == "index" else list(place.glob(f"*.{suffix}")):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+    with pytest.raises(EntryDamaged):
+        verify(place)
+    if suffix == "index":
+        with pytest.raises(EntryDamaged, match="is damaged: its digest is another"):
+            load(place, fresh())
+        return
+    report = load(place, fresh())
+    (damaged,) = [verdict.name for verdict in report.lost]
+    assert damaged == {"pack": "a", "blob": "b"}[suffix]
+    assert "its contents have another digest" in report.lost[0].reason
+
+
+def test_a_file_that_is_cut_off_or_missing_costs_what_is_in_it(saved: Saved, place: Path) -> None:
+    saved(session("import numpy as np; a = np.ones(200_000); b = np.zeros(300_000); c = 1"))
+    first, second = place.glob("*.blob")
+    os.truncate(first, 8192)
+    second.unlink()
+    report = load(place, fresh())
+    assert {verdict.name: verdict.fate for verdict in report.verdicts.values() if verdict.name != "np"} == {
+        "a": Fate.LOST, "b": Fate.LOST, "c": Fate.RESTORED,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("length", [0, 7, 51, 52, 200])
+def test_an_index_that_is_cut_off_is_refused(length: int, saved: Saved, place: Path) -> None:
+    saved(session("a = [1]"))
+    os.truncate(place / "index", length)
+    with pytest.raises(EntryDamaged):
+        look(place)
+
+
+def test_a_later_format_is_refused_by_number(saved: Saved, place: Path) -> None:
+    saved(session("a = [1]"))
+    data = bytearray((place / "index").read_bytes())
+    data[8] = indexes.VERSION + 1
+    (place / "index").write_bytes(data)
+    with pytest.raises(EntryDamaged, match="has format 2, this nbcr reads 1"):
+        look(place)
+
+
+def test_an_index_cannot_lead_out_of_the_folder(saved: Saved, place: Path) -> None:
+    saved(session("a = ['x' * 5000]"))
+    index = indexes.read(place)
+    outside = place.parent / ("0" * 64 + ".blob")
+    outside.write_bytes(b"x")
+    from msgspec.structs import replace
+
+    indexes.publish(replace(index, blobs=tuple(replace(b, file=f"../{outside.name}") for b in index.blobs)), place)
+    assert "names a file '../000" in load(place, fresh()).verdicts["a"].reason
+
+
+def test_a_folder_that_is_in_use_is_not_written_into(saved: Saved, place: Path) -> None:
+    saved(session("a = [1]"))
+    with pytest.raises(UsageProblem, match="is not empty"):
+        save(session("a = 2"), place, hidden=())
+    assert get(place, "a") == [1]
+
+
+# --- which names --------------------------------------------------------------------------------------------
+
+
+def test_what_the_shell_hides_is_not_saved_unless_it_was_rebound(place: Path) -> None:
+    own = object()
+    values = session("a = 1; exit = 5", quit=own, In=["", "a = 1"], Out={}, _1=3, _i1="a", _=4, __=5, _mine=6)
+    report = save(values, place, hidden={"quit": own, "exit": own}).wait()
+    assert set(report.verdicts) == {"a", "exit", "_mine"}
+
+
+def test_history_when_asked_for(saved: Saved, place: Path) -> None:
+    saved(session("x = [1]", In=["", "x = [1]", "x"], Out={}), history=False)
+    values = session("x = [1]", In=["", "x = [1]", "x"])
+    values["Out"] = {2: values["x"]}
+    other = place.with_name("other")
+    saved(values, other, history=True)
+    living = session("", In=["", "load()"], Out={1: 5})
+    out, inputs = living["Out"], living["In"]
+    load(other, living)
+    assert living["Out"] is out
+    assert out[2] is living["x"]
+    assert living["In"] is inputs
+    assert inputs == ["", "x = [1]", "x"]
