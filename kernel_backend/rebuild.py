@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kernel_backend import family
-from kernel_backend.abi import linux
 from kernel_backend.host import proc
-from kernel_backend.host.identity import Identity, acting_as
+from kernel_backend.host.identity import Identity, acting_as, as_ourselves
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
 from kernel_backend.kinship import root
 from kernel_backend.resources import (
@@ -65,6 +65,8 @@ class Rebuild:
     init: Workshop | None = None  # the first process of that namespace
     built: dict[int, Building] = field(default_factory=dict)  # by image pid
     shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
+    mapped: dict[tuple[str, bool], int] = field(default_factory=dict)  # our descriptors of files that are mapped
+    pages: dict[int, int] = field(default_factory=dict)  # and of the image's pages, by image pid
     stale: list[SharedMemoryEntry] = field(default_factory=list)  # objects that were there, with other contents
     sysv: sysv.Segments = field(init=False)
     zombies: dict[int, Workshop] = field(default_factory=dict)
@@ -112,9 +114,20 @@ def prepare(rebuild: Rebuild) -> None:
     reach(Stage.RESTORE_PREPARE)
     with acting_as(rebuild.user):
         descriptors.validate(rebuild.tables, rebuild.kinds)
+        _open_files(rebuild)
         _make_shared_memory(rebuild)
         reach(Stage.RESTORE_DESCRIPTIONS)
         descriptors.rebuild(rebuild.tables, rebuild.kinds)
+
+
+def _open_files(rebuild: Rebuild) -> None:
+    """What is mapped, and the image's own pages: opened while there is a way back."""
+    descriptors.raise_our_limit()
+    for entry in rebuild.inventory.processes:
+        memory.open_files(entry, rebuild.mapped)
+        with as_ourselves():
+            path = rebuild.folder / pages.pages_name(entry.pid)
+            rebuild.pages[entry.pid] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def _make_shared_memory(rebuild: Rebuild) -> None:
@@ -142,10 +155,11 @@ def discard(rebuild: Rebuild) -> None:
     """Close everything of ours."""
     rebuild.tables.close()
     rebuild.sysv.discard()
-    for fd in {*rebuild.shared.values(), *rebuild.tables.live.values()}:
+    ours: list[dict[Any, int]] = [rebuild.shared, rebuild.tables.live, rebuild.mapped, rebuild.pages]
+    for fd in {fd for table in ours for fd in table.values()}:
         os.close(fd)
-    rebuild.shared.clear()
-    rebuild.tables.live.clear()
+    for table in ours:
+        table.clear()
 
 
 # --- the tree of stubs ------------------------------------------------------------------------------------------------
@@ -184,17 +198,12 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     entry, shop = building.entry, building.shop
     processes.raise_limits(shop, building.pid)
     own = rebuild.tables.own
-    mapped = [_open_mapped(entry, i) for i in range(len(entry.files))]
+    mapped = memory.opened_files(entry, rebuild.mapped)
     shared_keys = sorted({vma.shared for vma in entry.vmas if vma.kind == "shared"})
-    source = os.open(rebuild.folder / pages.pages_name(entry.pid), os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        wanted = [own[row.description] for row in entry.descriptors]
-        ours = [*wanted, *mapped, *(rebuild.shared[key] for key in shared_keys), source]
-        moved = _hand_over(building, ours)
-        lazily, at_once = lazy_pages.split(entry, source) if rebuild.lazy else ([], entry.pagemap)
-    finally:
-        for fd in (*mapped, source):
-            os.close(fd)
+    source = rebuild.pages[entry.pid]
+    wanted = [own[row.description] for row in entry.descriptors]
+    moved = _hand_over(building, [*wanted, *mapped, *(rebuild.shared[key] for key in shared_keys), source])
+    lazily, at_once = lazy_pages.split(entry, source) if rebuild.lazy else ([], entry.pagemap)
     building.moved = moved[: len(wanted)]
     files = dict(enumerate(moved[len(wanted) : len(wanted) + len(mapped)]))
     shared = dict(zip(shared_keys, moved[len(wanted) + len(mapped) : -1], strict=True))
@@ -217,12 +226,6 @@ def _close_memory(rebuild: Rebuild, building: Building) -> None:
     shop.put(arguments)
     _run_harmless(shop, calls)
     shop.run(memory.closing_calls(entry))
-
-
-def _open_mapped(entry: ProcessEntry, index: int) -> int:
-    """A mapped file, writable where a shared mapping writes to it."""
-    writes = any(vma.file == index and not vma.private and vma.prot & linux.PROT_WRITE for vma in entry.vmas)
-    return os.open(entry.files[index].path, (os.O_RDWR if writes else os.O_RDONLY) | os.O_CLOEXEC)
 
 
 def _hand_over(building: Building, ours: list[int]) -> list[int]:

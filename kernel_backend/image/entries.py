@@ -55,6 +55,7 @@ class FileIdentity(Entry):
     device: Word
     inode: Word
     build_id: Name = ""  # hex; of ELF files that have one
+    segments: Name = ""  # of ELF files: digest of what is loaded from where to where
 
 
 class VmaEntry(Entry):

@@ -303,7 +303,7 @@ def look_at(process: Process, fd: int) -> Look:
 
 def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
     """Fill tables, looks and descriptions for every process of the tree, while all of it is stopped."""
-    _raise_descriptor_limit()
+    raise_our_limit()
     try:
         for pid, process in tables.processes.items():
             tables.tables[pid] = []
@@ -382,7 +382,7 @@ def validate(tables: RebuildTables, kinds: Sequence[Kind]) -> None:
 
 def rebuild(tables: RebuildTables, kinds: Sequence[Kind]) -> None:
     """Make every description in this process (tables.own); nothing is left when it fails."""
-    _raise_descriptor_limit()
+    raise_our_limit()
     by_entry = {kind.entry: kind for kind in kinds}
     try:
         for index, entry in enumerate(tables.descriptions):
@@ -396,7 +396,7 @@ def rebuild(tables: RebuildTables, kinds: Sequence[Kind]) -> None:
         raise
 
 
-def _raise_descriptor_limit() -> None:
+def raise_our_limit() -> None:
     """We hold the descriptors of a whole tree at once."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
