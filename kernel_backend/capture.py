@@ -6,7 +6,7 @@ import datetime
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from kernel_backend.renumber import inner_numbers, renumber
 from kernel_backend.resources import (
     descriptors,
     inherited,
+    jobs,
     memory,
     pages,
     processes,
@@ -142,14 +143,17 @@ def capture_processes(capture: Capture) -> None:
     capture.numbers = inner_numbers(capture.tree)
     waits = timeouts.still_waiting(capture.tree.processes.values(), capture.ahead.asleep)  # before anything is injected
     borrowed = {pid: threads.borrow_all(process) for pid, process in capture.tree.processes.items()}
+    places = {pid: proc.stat(pid) for pid in borrowed}
     with Chorus(member for members in borrowed.values() for member in members) as chorus:
         by_thread = chorus.run({b: threads.ask(b) for members in borrowed.values() for b in members})
         mains = {pid: members[0] for pid, members in borrowed.items()}
         flags = capture.ahead.vma_flags
         by_process = chorus.run({main: _ask(main, pid, flags.get(pid, {})) for pid, main in mains.items()})
+        untold = _untold(capture, chorus, mains, places)
         for pid, process in capture.tree.processes.items():
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
-            capture.processes[pid] = _process(process, entries, by_process[mains[pid]])
+            capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
+            capture.processes[pid].untold = untold.get(pid, 0)
     for pid, process in capture.tree.processes.items():
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
@@ -181,6 +185,20 @@ def _ask(borrowed: Borrowed, pid: int, vma_flags: dict[int, frozenset[str]]) -> 
     return _Own(subreaper, pdeathsig, itimers, posix_timers, lock_future)
 
 
+def _untold(
+    capture: Capture, chorus: Chorus, mains: Mapping[int, Borrowed], places: Mapping[int, proc.Stat]
+) -> dict[int, jobs.Change]:
+    """What parents in the tree have not heard of their children yet, by the children's pids."""
+    families: dict[int, dict[int, int]] = {}  # parent → the number that a child has for it → what we call the child
+    for pid, place in places.items():
+        if place.ppid in mains:
+            families.setdefault(place.ppid, {})[capture.numbers.get(pid, pid)] = pid
+    heard = chorus.run(
+        {mains[parent]: jobs.ask_untold(mains[parent], list(found)) for parent, found in families.items()}
+    )
+    return {found[number]: code for p, found in families.items() for number, code in heard[mains[p]].items()}
+
+
 def layout(capture: Capture, pid: int) -> memory.Layout:
     """A process's mappings as entries; made on first use, which need not be in the pause."""
     if pid not in capture.layouts:
@@ -191,9 +209,9 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
     return capture.layouts[pid]
 
 
-def _process(process: Process, thread_entries: list[ThreadEntry], own: _Own) -> ProcessEntry:
+def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntry], own: _Own) -> ProcessEntry:
     """The entry of a process, which `layout` and `inherited` complete."""
-    pid, place = process.pid, proc.stat(process.pid)
+    pid = process.pid
     thread_entries[0].pdeathsig = own.pdeathsig
     return ProcessEntry(
         pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=[], mm=NO_MM,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_backend import capture as cap
-from kernel_backend import checks, failures, family, launch, old_pids, originals, present
+from kernel_backend import checks, failures, family, fates, launch, old_pids, originals, present
 from kernel_backend import rebuild as reb
 from kernel_backend.host import proc
 from kernel_backend.image.reader import read_inventory
@@ -328,7 +328,7 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
         reach(Stage.RESTORE_THREADS, building.pid)
         launch.make_threads(rebuild, building)
     reach(Stage.RESTORE_ZOMBIES, leader.tgid)
-    family.end_zombies(rebuild)
+    fates.happen_again(rebuild)
     reach(Stage.RESTORE_FINISH, leader.tgid)
     reb.finish_descriptors(rebuild)
     for building in rebuild.built.values():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import resource
 import signal
 import struct
 from typing import TYPE_CHECKING
@@ -15,16 +12,14 @@ from kernel_backend.errors import ImageCorrupt
 from kernel_backend.host import proc
 from kernel_backend.image.entries import ProcessEntry, ZombieEntry
 from kernel_backend.kinship import Member, leaderless_groups, session_of
-from kernel_backend.resources import signals
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Workshop
-from kernel_backend.tracee.thread import Thread, ThreadGone
+from kernel_backend.tracee.thread import Thread
 
 if TYPE_CHECKING:
     from kernel_backend.rebuild import Building, Rebuild
 
 WORKSHOP_BYTES = 1 << 20
-_NO_CORE = 1  # bytes; also where the OS kernel hands cores to a program, which 0 would not prevent (core(5))
 
 
 def grow_tree(rebuild: Rebuild, root: Thread) -> None:
@@ -207,30 +202,3 @@ def _join(rebuild: Rebuild, members: list[Building], leader: int, number: int) -
             rebuild.tables.warn(f"process {member.entry.pid} is in another process group than before")
         else:
             member.shop.call("setpgid", 0, number)
-
-
-def end_zombies(rebuild: Rebuild) -> None:
-    """Let the stubs of dead children die as they did, unreaped."""
-    for entry in rebuild.inventory.zombies:
-        shop = rebuild.zombies[entry.pid]
-        rebuild.tables.pids[entry.pid] = rebuild.number_inside(entry.pid, shop.thread.tgid)
-        with contextlib.suppress(ThreadGone):
-            if number := entry.exit_code & 0x7F:
-                _end_by_signal(shop, number)
-            else:
-                shop.call("exit_group", entry.exit_code >> 8 & 0xFF)
-        stub.collect(shop.thread.tgid)
-
-
-def _end_by_signal(shop: Workshop, number: int) -> None:
-    """By its default action, whatever the stub inherited; and without a core."""
-    thread = shop.thread
-    if number != signal.SIGKILL:
-        shop.call("rt_sigaction", number, shop.put(bytes(signals.SIGACTION_BYTES)), 0, signals.SIGSET_BYTES)
-        hard = resource.prlimit(thread.tgid, resource.RLIMIT_CORE)[1]
-        resource.prlimit(thread.tgid, resource.RLIMIT_CORE, (_NO_CORE if hard else 0, hard))
-    os.kill(thread.tgid, number)
-    thread.set_sigmask(0)
-    thread.resume()
-    thread.wait()  # the signal on its way
-    thread.resume(sig=number)

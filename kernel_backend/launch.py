@@ -129,8 +129,6 @@ def arm(rebuild: Rebuild) -> None:
                 threads.exit_alone(building.threads[thread.tid], gadget)
             else:
                 threads.final_state(building.threads[thread.tid], thread, waiting=thread.tid in waiting)
-        if building.entry.stopped_by:
-            os.kill(building.pid, signal.SIGSTOP)
     if rebuild.init is not None:
         namespace.make_wait(rebuild.init, rebuild.root.pid)
 

@@ -261,11 +261,17 @@ def settle(rebuild: Rebuild, building: Building) -> None:
     entry, shop = building.entry, building.shop
     with acting_as(rebuild.user), processes.working_folder(entry) as path:
         _run_with(shop, processes.folder_calls(entry, path, shop.data))
-    _run_with(shop, signals.flush_calls(shop.data))
-    _run_with(shop, signals.action_calls(entry, shop.data))
+    reset_signals(building)
     shop.run(processes.prctl_calls(entry))
     if entry.lock_future and not _run_harmless(shop, [Call("mlockall", entry.lock_future)]):
         rebuild.tables.warn(f"what process {entry.pid} maps from now on will not be locked: it may not lock memory")
+
+
+def reset_signals(building: Building) -> None:
+    """The image's signal actions, and nothing queued."""
+    shop = building.shop
+    _run_with(shop, signals.flush_calls(shop.data))
+    _run_with(shop, signals.action_calls(building.entry, shop.data))
 
 
 def _run_with(shop: Workshop, prepared: tuple[list[Call], bytes]) -> None:

@@ -3,7 +3,7 @@
 Every structure is closed (unknown fields are an error) and bounded (limits.py): an image may come from anywhere.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -211,6 +211,7 @@ class ProcessEntry(Entry):
     subreaper: bool = False
     thp_disable: bool = False
     oom_score_adj: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    untold: Literal[0, 5, 6] = 0  # CLD_STOPPED, CLD_CONTINUED: what its parent has not heard of it yet
     stopped_by: Signal = 0  # job-control signal, 0 when running
     exit_signal: Signal = 17
     cwd_deleted: bool = False  # the folder had been removed; `cwd` is where it stood

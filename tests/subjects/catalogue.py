@@ -191,6 +191,7 @@ CATALOGUE: list[Subject] = [
     *_rows("memory between processes", "trees/shared_memory trees/copy_on_write", issue=4, keeps_pids=True),
     *_rows("zombies, stopped and adopted children", "trees/zombies trees/stopped", issue=4, keeps_pids=True),
     *_rows("zombies, stopped and adopted children", "trees/orphans trees/leader_gone", issue=4, keeps_pids=True),
+    *_rows("job control", "trees/job_control trees/stop_not_told", issue=4, keeps_pids=True),
     *_rows("sessions, process groups", "trees/sessions trees/daemons trees/adopted", issue=4, keeps_pids=True),
     *_rows("signals between processes", "trees/death_signal trees/signals_between", issue=4, keeps_pids=True),
     *_rows("pidfd", "trees/pidfds", issue=4, keeps_pids=True),
