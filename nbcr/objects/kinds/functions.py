@@ -248,7 +248,8 @@ class Caches(Kind):
         if obj.cache_info().currsize:
             pickler.remarks.add("its cache comes back empty")
         chosen = obj.cache_parameters()
-        return make_cache, (obj.__wrapped__, chosen["maxsize"], chosen["typed"]), obj.__dict__
+        own = {name: value for name, value in obj.__dict__.items() if name not in ("__wrapped__", "cache_parameters")}
+        return make_cache, (obj.__wrapped__, chosen["maxsize"], chosen["typed"]), own
 
 
 def make_cache(function: Any, maxsize: int | None, typed: bool) -> Any:
