@@ -122,6 +122,9 @@ def without_generated(cls: type, state: dict[str, Any]) -> dict[str, Any]:
     if not lost or parameters is None or any(getattr(parameters, name, False) for name in _NEEDS_THE_CLASS_ITSELF):
         return state
     kept = {name: value for name, value in state.items() if name not in lost}
+    for name in lost:
+        if name in vars(cls):  # it was generated before, for another name that uses the class
+            delattr(cls, name)
     for name, value in kept.items():
         if isinstance(value, FunctionType) or not (name.startswith("__dataclass") or name == "__dict__"):
             setattr(cls, name, value)

@@ -77,7 +77,7 @@ CELLS = (
     class Child(Base):
         def double(self):
             return super().double() + 1
-    @dataclasses.dataclass(frozen=True)
+    @dataclasses.dataclass(frozen=True, repr=False)
     class Row:
         a: int
         b: str = "b"
@@ -134,7 +134,7 @@ def namespace() -> dict[str, Any]:
     for number, cell in enumerate(CELLS):
         source, name = dedent(cell).lstrip("\n"), f"<golden {number}>"
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-        exec(compile(source, name, "exec"), made)
+        exec(compile(source, name, "exec", dont_inherit=True), made)
     return made
 
 

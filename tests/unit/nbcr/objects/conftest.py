@@ -17,7 +17,7 @@ Namespace = dict[str, Any]
 def session(code: str = "", **values: Any) -> Namespace:
     """A namespace in which a cell has run."""
     namespace: Namespace = {"__name__": "__main__", **values}
-    exec(compile(dedent(code), "<cell>", "exec"), namespace)
+    exec(compile(dedent(code), "<cell>", "exec", dont_inherit=True), namespace)
     return namespace
 
 
