@@ -13,7 +13,7 @@ from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import ThreadEntry
 from kernel_backend.rebuild import Building, Rebuild
-from kernel_backend.resources import processes, signals, threads, timeouts, timers
+from kernel_backend.resources import processes, settings, signals, threads, timeouts, timers
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.inject import Call, Workshop
@@ -93,6 +93,7 @@ def identity(rebuild: Rebuild, building: Building) -> None:
         if not thread.exited:
             rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))
     rebuild.warnings.extend(processes.apply_oom_score(building.pid, entry.oom_score_adj))
+    rebuild.warnings.extend(settings.apply_coredump_filter(building.pid, entry.settings))
     rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid))
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kernel_backend.errors import EngineError, HostUnsupported, TargetUnsupported
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
-from kernel_backend.resources import processes, timers
+from kernel_backend.resources import processes, settings, timers
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
@@ -19,6 +19,11 @@ def check_taking_over(inventory: Inventory, process: Process) -> None:
     if process.view != process.pid:
         raise TargetUnsupported(
             f"the main thread of process {process.pid} has ended, so another program cannot take its place",
+            hint="restore the image as a fresh process", pid=process.pid,
+        )  # fmt: skip
+    if settings.denies_execution(process):
+        raise TargetUnsupported(
+            f"process {process.pid} may not make memory executable (PR_SET_MDWE), so no other can take its place",
             hint="restore the image as a fresh process", pid=process.pid,
         )  # fmt: skip
     for entry in inventory.processes:

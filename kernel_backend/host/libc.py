@@ -107,6 +107,15 @@ def grow_stack(pid: int, address: int) -> None:
         os.close(fd)
 
 
+def poke(pid: int, address: int, data: bytes) -> None:
+    """Write `data` into a tracee's memory also where it may not be written to; a private page becomes its own."""
+    fd = os.open(f"/proc/{pid}/mem", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, data, address)
+    finally:
+        os.close(fd)
+
+
 _PIDFD_THREAD = os.O_EXCL  # since OS kernel 6.9
 
 

@@ -114,13 +114,27 @@ class RseqEntry(Entry):
     flags: Bits = 0
 
 
+class SettingsEntry(Entry):
+    """Settings that few programs touch (prctl(2)), and /proc/PID/coredump_filter."""
+
+    tsc: Natural = 1
+    mce_kill: Natural = 2
+    mdwe: Natural = 0
+    memory_merge: bool = False
+    speculation: Annotated[list[Natural], FEW] = []  # PR_GET_SPECULATION_CTRL of each sort
+    coredump_filter: Bits = 0x33
+
+
 class SchedulingEntry(Entry):
     """sched_getattr(2) and affinity of one thread."""
 
     policy: Natural = 0
     priority: Int = 0
     nice: Int = 0
-    reset_on_fork: bool = False
+    flags: Bits = 0  # SCHED_FLAG_
+    runtime_ns: Size = 0  # of SCHED_DEADLINE; of others the slice
+    deadline_ns: Size = 0
+    period_ns: Size = 0
     affinity: Annotated[list[Natural], MANY] = []
     ioprio: Natural = 0
     timerslack_ns: Size = 0
@@ -209,7 +223,8 @@ class ProcessEntry(Entry):
     dumpable: Natural = 1
     personality: Bits = 0
     subreaper: bool = False
-    thp_disable: bool = False
+    thp_disable: Natural = 0
+    settings: SettingsEntry = msgspec.field(default_factory=SettingsEntry)
     oom_score_adj: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     untold: Literal[0, 5, 6] = 0  # CLD_STOPPED, CLD_CONTINUED: what its parent has not heard of it yet
     stopped_by: Signal = 0  # job-control signal, 0 when running

@@ -11,15 +11,17 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.host import proc
 from kernel_backend.image.entries import MmEntry, ProcessEntry
-from kernel_backend.resources import processes, signals
+from kernel_backend.resources import processes, settings, signals
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop
+
+_DATA_BYTES = signals.ACTIONS_DATA_BYTES + settings.DATA_BYTES
 
 
 def read_in_twin(entry: ProcessEntry, workshop: Workshop) -> None:
     """Complete the entry of a process from its twin."""
     results = workshop.run(_calls(workshop.data))
-    _complete(entry, workshop.thread.tid, results, workshop.get(signals.ACTIONS_DATA_BYTES))
+    _complete(entry, workshop.thread.tid, results, workshop.get(_DATA_BYTES))
 
 
 def ask(entry: ProcessEntry, borrowed: Borrowed) -> Asking[bool]:
@@ -27,7 +29,7 @@ def ask(entry: ProcessEntry, borrowed: Borrowed) -> Asking[bool]:
     results: list[int] = []
     for call in _calls(borrowed.data):
         results.append((yield call))
-    _complete(entry, borrowed.thread.tid, results, borrowed.get(signals.ACTIONS_DATA_BYTES))
+    _complete(entry, borrowed.thread.tid, results, borrowed.get(_DATA_BYTES))
     return True
 
 
@@ -39,14 +41,16 @@ def _calls(data: int) -> list[Call]:
         Call("prctl", linux.PR_GET_SECUREBITS),
         Call("prctl", linux.PR_GET_KEEPCAPS),
         Call("prctl", linux.PR_GET_TIMERSLACK),
+        *settings.read_calls(data + signals.ACTIONS_DATA_BYTES),
         *signals.read_calls(data),
     ]
 
 
-def _complete(entry: ProcessEntry, source: int, results: list[int], actions: bytes) -> None:
+def _complete(entry: ProcessEntry, source: int, results: list[int], room: bytes) -> None:
     """`source` is whom to look up in /proc; the other arguments are what the calls gave."""
-    brk, entry.dumpable, thp_disable, securebits, keepcaps, timerslack = results[:6]
-    entry.thp_disable = bool(thp_disable)
+    actions, rest = room[: signals.ACTIONS_DATA_BYTES], room[signals.ACTIONS_DATA_BYTES :]
+    brk, entry.dumpable, entry.thp_disable, securebits, keepcaps, timerslack = results[:6]
+    entry.settings = settings.entry_of(results[6 : 6 + len(settings.read_calls(0))], rest, source)
     entry.threads[0].scheduling.timerslack_ns = timerslack
     entry.sigactions = signals.actions_of(actions)
     entry.mm = _mm(source, brk)

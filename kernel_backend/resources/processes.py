@@ -14,6 +14,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import proc
 from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry
+from kernel_backend.resources import settings
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
 from kernel_backend.tracee.process import Process
@@ -155,8 +156,9 @@ def prctl_calls(entry: ProcessEntry) -> list[Call]:
     """Settings that need nothing and that new threads inherit."""
     calls = [
         Call("prctl", linux.PR_SET_CHILD_SUBREAPER, int(entry.subreaper), 0, 0, 0),
-        Call("prctl", linux.PR_SET_THP_DISABLE, int(entry.thp_disable), 0, 0, 0),
+        Call("prctl", linux.PR_SET_THP_DISABLE, entry.thp_disable & 1, entry.thp_disable & ~1, 0, 0),
         Call("personality", entry.personality),
+        *settings.early_calls(entry.settings),
     ]
     slack = entry.threads[0].scheduling.timerslack_ns
     if slack:
@@ -171,6 +173,7 @@ def late_prctl_calls(entry: ProcessEntry) -> list[Call]:
     return [
         Call("prctl", linux.PR_SET_DUMPABLE, 1 if entry.dumpable == 1 else 0, 0, 0, 0),
         Call("prctl", linux.PR_SET_PDEATHSIG, entry.threads[0].pdeathsig, 0, 0, 0),  # a stub has one of its own
+        *settings.late_calls(entry.settings),
     ]
 
 

@@ -17,7 +17,6 @@ from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 
 ALTSTACK_BYTES = 24
-_SCHED_RESET_ON_FORK = 1
 _SS_DISABLE = 2
 _IOPRIO_WHO_PROCESS = 1
 
@@ -78,12 +77,15 @@ def _capture_one(
 def _scheduling(tid: int) -> SchedulingEntry:
     attr = ctypes.create_string_buffer(56)
     libc.syscall("sched_getattr", tid, attr, 56, 0)
-    _, policy, flags, _, priority = struct.unpack_from("<IIQiI", attr.raw)
+    _, policy, flags, _, priority, runtime, deadline, period = struct.unpack_from("<IIQiIQQQ", attr.raw)
     return SchedulingEntry(
         policy=policy,
         priority=priority,
         nice=os.getpriority(os.PRIO_PROCESS, tid),  # also under policies that do not heed it
-        reset_on_fork=bool(flags & _SCHED_RESET_ON_FORK),
+        flags=flags,
+        runtime_ns=runtime,
+        deadline_ns=deadline,
+        period_ns=period,
         affinity=sorted(os.sched_getaffinity(tid)),
         ioprio=libc.syscall("ioprio_get", _IOPRIO_WHO_PROCESS, tid),
     )
@@ -119,9 +121,11 @@ def apply_scheduling(tid: int, entry: SchedulingEntry) -> list[str]:
         possible = set(entry.affinity) & os.sched_getaffinity(0)
         if possible:
             os.sched_setaffinity(tid, possible)
-    if (entry.policy, entry.priority, entry.nice) != (present.policy, present.priority, present.nice):
-        flags = _SCHED_RESET_ON_FORK if entry.reset_on_fork else 0
-        attr = struct.pack("<IIQiIQQQII", 56, entry.policy, flags, entry.nice, entry.priority, 0, 0, 0, 0, 0)
+    if _policy(entry) != _policy(present):
+        policy, priority, nice, flags, *times = _policy(entry)
+        if not policy and times == _policy(present)[4:]:
+            times = [0, 0, 0]  # the host's usual slice
+        attr = struct.pack("<IIQiIQQQII", 56, policy, flags, nice, priority, *times, 0, 0)
         try:
             libc.syscall("sched_setattr", tid, attr, 0)
             if os.getpriority(os.PRIO_PROCESS, tid) != entry.nice:
@@ -134,6 +138,12 @@ def apply_scheduling(tid: int, entry: SchedulingEntry) -> list[str]:
         except OSError as error:
             warnings.append(f"I/O priority of thread {tid} was not restored: {error.strerror}")
     return warnings
+
+
+def _policy(entry: SchedulingEntry) -> list[int]:
+    return [
+        entry.policy, entry.priority, entry.nice, entry.flags, entry.runtime_ns, entry.deadline_ns, entry.period_ns,
+    ]  # fmt: skip
 
 
 def final_state(thread: Thread, entry: ThreadEntry, *, waiting: bool) -> None:

@@ -300,23 +300,27 @@ class Workshop:
     """The page of ours inside a process that is being built: code, a table of calls, room for arguments.
 
     `address` lies where neither the image nor the present layout has anything. `size` bytes; the table may take
-    `TABLE_ROWS` rows at a time.
+    `TABLE_ROWS` rows at a time. The code stands at its beginning, or at `code`, where the process may run it.
     """
 
     TABLE_ROWS = 256
     CODE_BYTES = 64
     DATA_OFFSET = 64 + 256 * 64
 
-    def __init__(self, thread: Thread, address: int, size: int) -> None:
+    def __init__(self, thread: Thread, address: int, size: int, code: int = 0) -> None:
         self.thread = thread
         self.address = address
         self.size = size
+        self.code = code or address
         self.data = address + self.DATA_OFFSET
         self.data_bytes = size - self.DATA_OFFSET
         self.new_tids: list[int] = []
         self._base = thread.get_regs()
         self._base.orig_rax = WORD
-        libc.vm_write(thread.tid, address, arch.RUN_TABLE)
+        if code:
+            libc.poke(thread.tid, code, arch.RUN_TABLE)
+        else:
+            libc.vm_write(thread.tid, address, arch.RUN_TABLE)
 
     def put(self, data: bytes, offset: int = 0) -> int:
         """Place argument bytes at `offset` of the data room; their address."""
@@ -348,7 +352,7 @@ class Workshop:
         )
         libc.vm_write(self.thread.tid, table, packed)
         regs = UserRegs.from_buffer_copy(self._base)
-        regs.rip, regs.rbx, regs.r12 = self.address, table, len(calls)
+        regs.rip, regs.rbx, regs.r12 = self.code, table, len(calls)
         thread.set_regs(regs)
         thread.resume(linux.PTRACE_CONT)
 

@@ -21,7 +21,8 @@ from kernel_backend.tracee.inject import WORD, Workshop, check
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, ThreadGone
 
 STUB_OPTIONS = FOLLOW_NEW | linux.PTRACE_O_TRACEEXEC | linux.PTRACE_O_EXITKILL
-_RWX = linux.PROT_READ | linux.PROT_WRITE | linux.PROT_EXEC
+_RW = linux.PROT_READ | linux.PROT_WRITE
+_RWX = _RW | linux.PROT_EXEC
 _DIES_WITHIN_S = 10.0
 _ANON = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
 
@@ -102,10 +103,25 @@ def find_syscall(pid: int) -> int:
 
 
 def open_workshop(thread: Thread, address: int, size: int, *, fixed: bool) -> Workshop:
-    """Map our page into a stub: at `address`, or wherever there is room when not `fixed`."""
+    """Map our page into a stub: at `address`, or wherever there is room when not `fixed`.
+
+    A twin of a process that may not make memory executable (PR_SET_MDWE) has our code in its copy of the vdso.
+    """
     flags = _ANON | (linux.MAP_FIXED_NOREPLACE if fixed else 0)
-    at = step_call(thread, find_syscall(thread.tgid), "mmap", address, size, _RWX, flags, -1 & WORD, 0)
-    return Workshop(thread, at, size)
+    gadget = find_syscall(thread.tgid)
+    try:
+        return Workshop(thread, step_call(thread, gadget, "mmap", address, size, _RWX, flags, -1 & WORD, 0), size)
+    except PermissionError:
+        at = step_call(thread, gadget, "mmap", address, size, _RW, flags, -1 & WORD, 0)
+        return Workshop(thread, at, size, _vdso(thread.tgid))
+
+
+def _vdso(pid: int) -> int:
+    """Where the OS kernel's own code lies in a process."""
+    found = next((mapping.start for mapping in proc.maps(pid) if mapping.path == "[vdso]"), 0)
+    if not found:
+        raise HostUnsupported(f"process {pid} may not make memory executable and has no vdso")
+    return found
 
 
 def execute(workshop: Workshop, path: str) -> None:

@@ -1,0 +1,114 @@
+"""Settings of a process that few programs touch: prctl(2), and the filter of core dumps.
+
+A fork copies all of them, so they are read with what a twin can tell (inherited.py). Which of them exist depends on the
+OS kernel; what ours does not know no process of it has set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from kernel_backend.host import libc
+from kernel_backend.image.entries import SettingsEntry
+from kernel_backend.tracee.inject import Call
+from kernel_backend.tracee.process import Process
+
+# linux/prctl.h
+_GET_TSC, _SET_TSC, _TSC_ENABLE = 25, 26, 1
+_MCE_KILL, _MCE_KILL_GET, _MCE_KILL_CLEAR, _MCE_KILL_SET, _MCE_KILL_DEFAULT = 33, 34, 0, 1, 2
+_GET_SPECULATION, _SET_SPECULATION, _SPECULATION_SORTS = 52, 53, (0, 1, 2)
+_SPEC_BY_PRCTL, _SPEC_STATES = 1, 0x1E
+_SET_MDWE, _GET_MDWE = 65, 66
+_SET_MEMORY_MERGE, _GET_MEMORY_MERGE = 67, 68
+
+DATA_BYTES = 4
+
+
+@cache
+def _questions() -> list[tuple[str, tuple[int, ...]]]:
+    """(what, arguments of prctl) of everything that this OS kernel tells; each asked in the same way of ourselves."""
+    every = [
+        ("mce_kill", (_MCE_KILL_GET, 0, 0, 0, 0)),
+        ("mdwe", (_GET_MDWE, 0, 0, 0, 0)),
+        ("memory_merge", (_GET_MEMORY_MERGE, 0, 0, 0, 0)),
+        *((f"speculation {sort}", (_GET_SPECULATION, sort, 0, 0, 0)) for sort in _SPECULATION_SORTS),
+    ]
+    return [(what, arguments) for what, arguments in every if _is_answered(arguments)]
+
+
+def _is_answered(arguments: tuple[int, ...]) -> bool:
+    try:
+        libc.syscall("prctl", *arguments)
+    except OSError:
+        return False
+    return True
+
+
+def read_calls(data: int) -> list[Call]:
+    """The calls that tell; `data` has room for DATA_BYTES."""
+    return [Call("prctl", _GET_TSC, data, 0, 0, 0), *(Call("prctl", *arguments) for _, arguments in _questions())]
+
+
+def entry_of(results: Sequence[int], room: bytes, pid: int) -> SettingsEntry:
+    """What `read_calls` gave, and the core dump filter of `pid`."""
+    found = {what: result for (what, _), result in zip(_questions(), results[1:], strict=True)}
+    return SettingsEntry(
+        tsc=int.from_bytes(room[:DATA_BYTES], "little"),
+        mce_kill=found.get("mce_kill", _MCE_KILL_DEFAULT),
+        mdwe=found.get("mdwe", 0),
+        memory_merge=bool(found.get("memory_merge", 0)),
+        speculation=[found.get(f"speculation {sort}", 0) for sort in _SPECULATION_SORTS],
+        coredump_filter=int(Path(f"/proc/{pid}/coredump_filter").read_text() or "0", 16),
+    )
+
+
+def denies_execution(process: Process) -> bool:
+    """Whether a process may not make memory executable, which it cannot take back."""
+    try:
+        with process.borrow() as borrowed:
+            return bool(borrowed.call("prctl", _GET_MDWE, 0, 0, 0, 0))
+    except OSError:
+        return False  # before OS kernel 6.3
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+def early_calls(entry: SettingsEntry) -> Iterator[Call]:
+    """What new threads inherit from the first."""
+    if entry.tsc not in (0, _TSC_ENABLE):
+        yield Call("prctl", _SET_TSC, entry.tsc, 0, 0, 0)
+    if entry.mce_kill != _MCE_KILL_DEFAULT:
+        yield Call("prctl", _MCE_KILL, _MCE_KILL_SET, entry.mce_kill, 0, 0)
+    for sort, state in zip(_SPECULATION_SORTS, entry.speculation, strict=False):
+        if state & _SPEC_BY_PRCTL and state & _SPEC_STATES and _differs(sort, state):
+            yield Call("prctl", _SET_SPECULATION, sort, state & _SPEC_STATES, 0, 0)
+
+
+def _differs(sort: int, state: int) -> bool:
+    """From what a process of ours has by itself."""
+    try:
+        return libc.syscall("prctl", _GET_SPECULATION, sort, 0, 0, 0) != state
+    except OSError:
+        return False
+
+
+def late_calls(entry: SettingsEntry) -> Iterator[Call]:
+    """What must wait until all mappings stand."""
+    if entry.memory_merge:
+        yield Call("prctl", _SET_MEMORY_MERGE, 1, 0, 0, 0)
+    if entry.mdwe:
+        yield Call("prctl", _SET_MDWE, entry.mdwe, 0, 0, 0)
+
+
+def apply_coredump_filter(pid: int, entry: SettingsEntry) -> list[str]:
+    """From outside; warnings."""
+    path = Path(f"/proc/{pid}/coredump_filter")
+    try:
+        if int(path.read_text() or "0", 16) != entry.coredump_filter:
+            path.write_text(f"{entry.coredump_filter:#x}")
+    except OSError as error:
+        return [f"the core dump filter of process {pid} was not restored: {error.strerror}"]
+    return []
