@@ -31,6 +31,7 @@ class Context:
     namespace: dict[str, Any]
     forked: bool = False  # what we do to objects, descriptors included, is seen by nobody else
     offsets: dict[int, int] = field(default_factory=dict)  # of open files, at the moment of the fork
+    files: dict[int, Any] = field(default_factory=dict)  # reductions of open files, by id
     kinds: KindTable = field(default_factory=KindTable)
     # Ids of what holds the memory of more than one array; None: nobody has looked yet.
     shared_memory: set[int] | None = field(default_factory=set)

@@ -19,6 +19,7 @@ from nbcr.objects.kinds.table import KindTable, Rule
 from nbcr.objects.names import is_a
 
 _HAVE_GC = 1 << 14
+_HEAP_TYPE = 1 << 9
 _BYTES_PER_OBJECT = 40  # a guess, for the order in which units are saved
 _HEAVY = 50_000  # members
 _MOST_TIES = 2_000
@@ -96,9 +97,8 @@ class Survey:
         leaves = {type_ for type_ in types if self._kinds.rule_for(type_) is Rule.LEAF}
         if leaves == types:
             return ()
-        # A tuple that the collector gave up tracking holds plain values only; everything else of these types
-        # is tracked.
-        if all(type_ is tuple or (type_.__flags__ & _HAVE_GC and type_ is not dict) for type_ in types - leaves):
+        # A tuple that the collector gave up tracking holds plain values only.
+        if all(map(self._is_tracked_or_tuple, types - leaves)):
             found = list(filter(gc.is_tracked, found))
         elif leaves:
             found = [obj for obj in found if type(obj) not in leaves]
@@ -107,6 +107,11 @@ class Survey:
             del fresh[known]
         self._reached.update(fresh)
         return fresh.values()
+
+    def _is_tracked_or_tuple(self, type_: type) -> bool:
+        """Whether the collector tracks all objects of this type: some types begin to be tracked when it matters."""
+        made_by_class = type_.__flags__ & _HEAP_TYPE and type_.__flags__ & _HAVE_GC
+        return type_ in (tuple, list, set) or bool(made_by_class and self._kinds.rule_for(type_) is Rule.PLAIN)
 
     def weigh_anew(self) -> int:
         """Count what was reached since the last time."""

@@ -111,8 +111,17 @@ def _advertised_saver(dotted: str) -> Saver | None:
         served = found.load()
         known[dotted] = Saver(served.save, served.load)
     except Exception as error:
-        raise CannotSave(f"its saver {found.value} cannot be loaded: {type(error).__name__}: {error}") from error
-    return _advertised_saver(dotted)
+        known[dotted] = _missing_saver(f"its saver {found.value} cannot be loaded: {type(error).__name__}: {error}")
+    return known[dotted]  # type: ignore[no-any-return]
+
+
+def _missing_saver(reason: str) -> Saver:
+    """Says why, when an object of its type is to be saved: until then it does no harm."""
+
+    def save(obj: Any) -> Any:
+        raise CannotSave(reason)
+
+    return Saver(save, lambda saved: saved)
 
 
 def dotted_name(type_: type) -> str:

@@ -45,6 +45,12 @@ class Files(Kind):
         return ()
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        known = pickler.context.files  # finding out where a file stands may change it: once is enough
+        if id(obj) not in known:
+            known[id(obj)] = self._reduced(obj, pickler)
+        return known[id(obj)]
+
+    def _reduced(self, obj: Any, pickler: UnitPickler) -> Reduction:
         layers = _layers(obj)
         raw = layers[-1]
         if not isinstance(raw, io.FileIO) or not isinstance(raw.name, str | bytes):
