@@ -13,7 +13,15 @@ import re
 
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import proc
-from kernel_backend.image.descriptions import Description, MemoryFile, PidFd, ProcFile, RegularFile, Terminal
+from kernel_backend.image.descriptions import (
+    Description,
+    MemoryFile,
+    MessageQueue,
+    PidFd,
+    ProcFile,
+    RegularFile,
+    Terminal,
+)
 from kernel_backend.image.entries import Inventory, ProcessEntry, ZombieEntry
 from kernel_backend.tracee.tree import FrozenTree
 
@@ -72,6 +80,8 @@ def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
     entry.owner = numbers.get(entry.owner, 0)
     if isinstance(entry, PidFd):
         entry.pid = numbers.get(entry.pid, -1)
+    elif isinstance(entry, MessageQueue) and entry.notification:
+        entry.notification.pid = numbers.get(entry.notification.pid, 0)
     elif isinstance(entry, RegularFile | MemoryFile):
         for lock in entry.record_locks:
             lock.pid = numbers[lock.pid]

@@ -36,7 +36,8 @@ SYS = {
     "pidfd_send_signal": 424,
     "pidfd_open": 434, "clone3": 435, "close_range": 436, "pidfd_getfd": 438, "epoll_pwait2": 441,
     "process_vm_readv": 310, "process_vm_writev": 311, "msgrcv": 70, "msgsnd": 69, "inotify_add_watch": 254,
-    "mq_open": 240, "mq_timedsend": 242, "mq_timedreceive": 243, "io_uring_setup": 425, "timerfd_create": 283,
+    "mq_open": 240, "mq_unlink": 241, "mq_timedsend": 242, "mq_timedreceive": 243, "mq_notify": 244,
+    "mq_getsetattr": 245, "io_uring_setup": 425, "timerfd_create": 283,
     "userfaultfd": 323, "waitid": 247, "mlockall": 151, "mseal": 462,
     "readv": 19, "writev": 20, "sendto": 44, "accept4": 288, "recvmmsg": 299, "sendmmsg": 307,
 }  # fmt: skip

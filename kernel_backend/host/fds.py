@@ -97,11 +97,6 @@ def epoll_add(epoll: int, fd: int, events: int, data: int) -> None:
     _checked(_libc.epoll_ctl(epoll, linux.EPOLL_CTL_ADD, fd, ctypes.byref(_EpollEvent(events, data))), "epoll_ctl")
 
 
-def is_message_queue(fd: int) -> bool:
-    """Whether it is a POSIX message queue (mq_overview(7)), which stat(2) cannot tell from a file."""
-    return int(_libc.mq_getattr(fd, ctypes.create_string_buffer(64))) == 0
-
-
 def status_flags(fd: int) -> int:
     """F_GETFL."""
     return fcntl.fcntl(fd, fcntl.F_GETFL)

@@ -133,6 +133,36 @@ class MemoryFile(_Base, tag="memfd"):
     record_locks: Annotated[list[RecordLock], MANY] = []
 
 
+class QueuedMessage(_Item):
+    """A message of a POSIX message queue."""
+
+    priority: Bits
+    data: Content
+
+
+class Notification(_Item):
+    """Who is to be told of a message that comes into an empty queue (mq_notify(3))."""
+
+    pid: Pid
+    how: Natural  # SIGEV_
+    signo: Signal = 0
+
+
+class MessageQueue(_Base, tag="mqueue"):
+    """mq_open(3); several descriptions of one queue have the same device and inode."""
+
+    name: PathText  # pack_path, without the slash
+    device: Word
+    inode: Word
+    nameless: bool = False  # the name was gone
+    mode: Bits = 0
+    most_messages: Size = 0
+    most_bytes: Size = 0  # of one message
+    complete: bool = False  # `messages` are all there were; with the first description
+    messages: Annotated[list[QueuedMessage], MANY] = []
+    notification: Notification | None = None
+
+
 class ProcFile(_Base, tag="proc"):
     """A file below /proc, opened again when the new pids are known."""
 
@@ -370,6 +400,7 @@ Description = (
     Channel
     | RegularFile
     | MemoryFile
+    | MessageQueue
     | ProcFile
     | DeviceFile
     | Pipe

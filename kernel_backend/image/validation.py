@@ -23,6 +23,7 @@ from kernel_backend.image.descriptions import (
     Inotify,
     MemoryFile,
     Message,
+    MessageQueue,
     ProcFile,
     PtyMaster,
     RegularFile,
@@ -309,6 +310,9 @@ def _check_description(index: int, entry: Description, inventory: Inventory) -> 
     elif isinstance(entry, Terminal) and entry.other == OTHER_INSIDE:
         masters = [other.index for other in inventory.descriptions if isinstance(other, PtyMaster)]
         _expect(entry.index in masters, f"the other side of {what} is missing")
+    elif isinstance(entry, MessageQueue):
+        name = unpack_path(entry.name)
+        _expect(0 < len(name) < 256 and "/" not in name and "\0" not in name, f"the name of {what}")
     _expect(max(_words(entry), default=0) <= limits.WORD_MAX, f"a number of {what} is too large")
 
 

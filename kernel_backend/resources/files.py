@@ -154,11 +154,6 @@ def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None
             f"{look.holder} is secret memory (memfd_secret), which nobody else may read",
             pid=look.process.pid, fd=look.fd, link=look.link,
         )  # fmt: skip
-    if not look.link.endswith(_DELETED) and fds.is_message_queue(look.own):
-        raise ResourceUnsupported(
-            f"{look.holder} is the POSIX message queue {look.link}, which cannot be captured",
-            pid=look.process.pid, fd=look.fd, link=look.link,
-        )  # fmt: skip
     if look.stat.st_nlink:
         tables.warnings.append(
             f"{look.holder}: {look.link} has another name which was not found; a restored process gets a copy of it"

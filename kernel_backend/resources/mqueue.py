@@ -1,0 +1,242 @@
+"""POSIX message queues (mq_overview(7)).
+
+A queue is no process's own: like a file it stays, with its messages, when its users end. So a restore looks for the
+name first and makes the queue anew only where it is gone. Either way it gets the image's messages.
+
+The OS kernel shows no message without taking it out. So the messages are received and sent again, the most urgent
+first, which leaves every one where it was. That is done only while all who use the queue are frozen: where another
+process has it open, or one of the tree is to be notified of the next message, the messages are left alone and a warning
+says so. And it is done by a child of ours that nobody kills together with us, so that none is lost on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from kernel_backend.errors import FileChanged, HostUnsupported, ResourceUnsupported
+from kernel_backend.host import messages
+from kernel_backend.image.descriptions import (
+    Description,
+    MessageQueue,
+    Notification,
+    QueuedMessage,
+    pack_path,
+    unpack_path,
+)
+from kernel_backend.resources import contents
+from kernel_backend.resources.descriptors import (
+    CaptureTables,
+    Kind,
+    Look,
+    RebuildTables,
+    restore_owner,
+    set_status_flags,
+)
+from kernel_backend.tracee.inject import Workshop
+
+_DELETED = " (deleted)"
+_MOUNT = "/dev/mqueue/"
+_SIGEV_BYTES = 64
+
+
+class MessageQueueKind(Kind):
+    """mq_open(3)."""
+
+    entry = MessageQueue
+    every_process = True  # a notification belongs to a process
+
+    def matches(self, look: Look) -> bool:
+        name = look.link.removeprefix(_MOUNT).removesuffix(_DELETED)
+        by_name = name != look.link or look.link.rfind("/") == 0  # queues live in one flat folder
+        return by_name and stat.S_ISREG(look.stat.st_mode) and messages.is_queue(look.own)
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        if os.stat(f"/proc/{look.process.view}/ns/ipc").st_ino != os.stat("/proc/self/ns/ipc").st_ino:
+            raise ResourceUnsupported(
+                f"{look.holder} is a message queue of another IPC namespace",
+                hint="run nbcr inside the same container", pid=look.process.pid, fd=look.fd,
+            )  # fmt: skip
+        facts = messages.facts(look.own)
+        name = Path(look.link.removesuffix(_DELETED)).name
+        return MessageQueue(
+            name=pack_path(name), nameless=look.stat.st_nlink == 0, device=look.stat.st_dev, inode=look.stat.st_ino,
+            mode=stat.S_IMODE(look.stat.st_mode), most_messages=facts.most_messages, most_bytes=facts.most_bytes,
+            notification=_notification(look, facts),
+        )  # fmt: skip
+
+    def capture_links(self, index: int, look: Look, entry: MessageQueue, tables: CaptureTables) -> None:
+        if index != tables.with_inode(*look.inode)[0]:
+            return  # the messages are with the first description of the queue
+        waiting = messages.facts(look.own).waiting
+        others = _others(look, tables) if waiting else []
+        if waiting and (others or entry.notification):
+            why = f"process {others[0]} uses it too" if others else "its next message is to be announced"
+            tables.warnings.append(
+                f"{waiting} messages that wait in the queue /{unpack_path(entry.name)} are not in the image: {why}"
+            )
+        else:
+            entry.messages = _look_through(look.own, entry) if waiting else []
+            entry.complete = True
+
+    def validate(self, index: int, entry: MessageQueue, tables: RebuildTables) -> None:
+        there = -1 if entry.nameless else messages.open_queue(unpack_path(entry.name))
+        if there < 0:
+            return
+        try:
+            facts = messages.facts(there)
+        finally:
+            os.close(there)
+        if (facts.most_messages, facts.most_bytes) != (entry.most_messages, entry.most_bytes):
+            raise FileChanged(
+                f"the message queue /{unpack_path(entry.name)}, which {tables.who(index)} had open, is another one now",
+                hint="remove it (mq_unlink), then restart",
+            )
+
+    def rebuild(self, index: int, entry: MessageQueue, tables: RebuildTables) -> None:
+        queues: dict[tuple[int, int], int] = tables.cache.setdefault("message queues", {})
+        key = (entry.device, entry.inode)
+        if key not in queues:
+            queues[key] = _make(index, entry, tables)
+            tables.to_close.append(queues[key])
+        fd = tables.own[index] = contents.reopen(queues[key], entry.flags)
+        set_status_flags(fd, entry.flags)
+
+    def finish(
+        self, index: int, entry: MessageQueue, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
+    ) -> None:
+        """The present is gone: its messages make room for the image's."""
+        filled: set[tuple[int, int]] = tables.cache.setdefault("filled message queues", set())
+        key = (entry.device, entry.inode)
+        if entry.complete and key not in filled:
+            filled.add(key)
+            queue = tables.cache["message queues"][key]
+            list(_received(queue, entry.most_bytes))
+            _send(queue, entry.messages)
+        if entry.notification and entry.notification.pid == pid:
+            _announce(entry.notification, workshop, fd)
+            tables.warn(f"process {pid} is told of the next message in /{unpack_path(entry.name)}, but not which value")
+        restore_owner(entry, tables, workshop, fd)
+
+
+# --- capture ----------------------------------------------------------------------------------------------------------
+
+
+def _notification(look: Look, facts: messages.Facts) -> Notification | None:
+    """Who is to be told of the next message, where that is a process that has this descriptor."""
+    if facts.notified_pid != look.process.pid:
+        return None
+    return Notification(pid=facts.notified_pid, how=facts.notified_how, signo=facts.notified_signo)
+
+
+def _others(look: Look, tables: CaptureTables) -> list[int]:
+    """Processes outside the tree that have the queue open, as far as we can see."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and int(process.name) not in tables.processes and int(process.name) != os.getpid():
+            found += [int(process.name)] if _has_open(process, look) else []
+    return found
+
+
+def _has_open(process: Path, look: Look) -> bool:
+    try:
+        for number in os.listdir(process / "fd"):
+            if os.readlink(process / "fd" / number) == look.link:
+                there = os.stat(process / "fd" / number)
+                if (there.st_dev, there.st_ino) == look.inode:
+                    return True
+    except OSError:
+        return False  # another user's, or it has ended
+    return False
+
+
+def _look_through(fd: int, entry: MessageQueue) -> list[QueuedMessage]:
+    """All messages, which afterwards are in the queue as they were."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    queue = contents.reopen(fd, os.O_RDWR | os.O_NONBLOCK)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        child = os.fork()
+        if child == 0:
+            _take_and_return(queue, entry.most_bytes, writing)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(queue)
+        os.close(writing)
+    with open(reading, "rb") as told:  # noqa: PTH123
+        answer = told.read()
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise OSError(5, f"the messages in /{unpack_path(entry.name)} could not be read")
+    return msgspec.msgpack.decode(answer, type=list[QueuedMessage])
+
+
+def _take_and_return(queue: int, most_bytes: int, writing: int) -> None:
+    """The whole life of the child that looks through a queue; it is in nobody's process group but its own."""
+    status = 1
+    try:
+        os.setsid()
+        taken: list[QueuedMessage] = []
+        try:
+            taken += _received(queue, most_bytes)
+        finally:
+            _send(queue, taken)
+        with open(writing, "wb") as answer:
+            answer.write(msgspec.msgpack.encode(taken))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _received(queue: int, most_bytes: int) -> Iterator[QueuedMessage]:
+    """What is in a queue, taken out of it; the most urgent first, of those the oldest."""
+    while True:
+        try:
+            priority, data = messages.receive(queue, most_bytes)
+        except BlockingIOError:
+            return
+        yield QueuedMessage(priority=priority, data=data)
+
+
+def _send(queue: int, taken: list[QueuedMessage]) -> None:
+    for message in taken:
+        messages.send(queue, message.priority, message.data)
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+def _make(index: int, entry: MessageQueue, tables: RebuildTables) -> int:
+    """Our descriptor of the queue: the one of that name, or a new one."""
+    name = unpack_path(entry.name)
+    if not entry.nameless:
+        there = messages.open_queue(name)
+        if there >= 0:
+            return there
+    made_as = f"nbcr-{os.urandom(6).hex()}" if entry.nameless else name
+    try:
+        fd = messages.create(made_as, entry.mode, entry.most_messages, entry.most_bytes)
+    except OSError as error:
+        raise HostUnsupported(
+            f"the message queue /{name}, which {tables.who(index)} had open, cannot be made: {error.strerror}",
+            hint="raise RLIMIT_MSGQUEUE and the limits in /proc/sys/fs/mqueue",
+        ) from error
+    if entry.nameless:
+        messages.unlink(made_as)
+    else:
+        tables.guardian.tell("queue", name)
+    return fd
+
+
+def _announce(wanted: Notification, workshop: Workshop, fd: int) -> None:
+    """mq_notify(3), from inside: it is for the process that asks. What value goes with it nobody tells."""
+    event = struct.pack("<QiiI", 0, wanted.signo, wanted.how, 0).ljust(_SIGEV_BYTES, b"\0")
+    workshop.call("mq_notify", fd, workshop.put(event))
+
+
+KINDS: list[Kind] = [MessageQueueKind()]
