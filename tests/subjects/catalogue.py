@@ -28,6 +28,7 @@ class Subject:
     steady: bool = True  # threads, descriptors and maps stay as they are while it waits
     into: bool = True  # may be restored in place of itself
     outside: bool = False  # when it ends it has changed what no image holds: folders, System V objects
+    trust: bool = False  # it holds what its own user may not open: root has to say that it trusts the image
     expects_restore: bool = False  # it checks what only a restore does: an original that goes on must not pass
     running_loses: str = ""  # words of the warning about what a dump that leaves it running cannot hold
     once: bool = False  # what it checks holds after one restore, not after a second one
@@ -183,7 +184,9 @@ CATALOGUE: list[Subject] = [
     *_rows("further settings (prctl, core dump filter)", "identity/settings", issue=4),
     Subject("identity/settings:mdwe", "further settings (prctl, core dump filter)", issue=4, into=False),
     Subject("identity/merging", "further settings (prctl, core dump filter)", issue=4, privilege="CAP_SYS_RESOURCE"),
-    Subject("identity/credentials", "credentials", issue=4, privilege="CAP_SETUID and CAP_SETGID", into=False),
+    Subject(
+        "identity/credentials", "credentials", issue=4, privilege="CAP_SETUID and CAP_SETGID", into=False, trust=True
+    ),
     Subject("identity/capabilities", "capabilities", issue=4, privilege="CAP_SETPCAP"),
     Subject("identity/seccomp", "seccomp filters", issue=4, refused=("seccomp",)),
     Subject("identity/group", "pid, session, group", keeps_pids=True),

@@ -30,6 +30,11 @@ def cases(subjects: Iterable[Subject], all_by_default: bool = False) -> list[obj
     return found
 
 
+def options(subject: Subject) -> list[str]:
+    """What its restore has to be told."""
+    return ["--trust"] if subject.trust else []
+
+
 WHO = ["ourselves", "as_user"] if AS_ROOT else ["ourselves"]
 
 
@@ -44,7 +49,7 @@ def test_killed_and_restored(
     before = life.observe()
     engine.dump(life.pid, folder / "image")
     life.expect_killed()
-    life.continue_as(engine.restore(folder / "image"))
+    life.continue_as(engine.restore(folder / "image", *options(subject)))
     life.expect_like(before)
     life.expect_pass()
 
@@ -80,7 +85,7 @@ def test_goes_on_after_the_dump_and_again_from_the_image(
         needs("CAP_NET_ADMIN, to end what its connections leave behind for a minute", available=AS_ROOT)
     restore_files(life, files)
     life.again()
-    life.continue_as(engine.restore(folder / "image"))
+    life.continue_as(engine.restore(folder / "image", *options(subject)))
     life.expect_pass()
 
 
@@ -114,7 +119,7 @@ def test_three_generations(
         engine.dump(life.pid, image)
         assert wait_for_end(life.pid, 10), "the dumped process lives on"
         life.processes.reap(life.pid)
-        life.continue_as(engine.restore(image))
+        life.continue_as(engine.restore(image, *options(subject)))
     life.expect_like(before)
     life.expect_pass()
 

@@ -20,7 +20,7 @@ from tests.support import User
 WITH_EVERYTHING = "trees/shared_memory"  # several processes, and objects that both share
 SUBJECTS = [
     "cpu/registers", "threads/compute", "trees/pipes_between", "trees/zombies", WITH_EVERYTHING,
-    "ipc/posix_shm", "ipc/sysv_shm", "sockets/unix_named",
+    "ipc/posix_shm", "ipc/sysv_shm",
 ]  # fmt: skip
 SHARES_MEMORY = {WITH_EVERYTHING, "ipc/posix_shm", "ipc/sysv_shm"}
 
