@@ -134,7 +134,6 @@ class Component(ABC):  # the empty methods are defaults: not every component nee
     name: str
     version: str
     priority: int = 0  # the available component with the highest one is chosen
-    roots: tuple[str, ...] = ()  # files of a snapshot by which `restart` and `inspect` prove all others; empty: none
 
     @abstractmethod
     def availability(self) -> Availability:
@@ -161,17 +160,6 @@ class Component(ABC):  # the empty methods are defaults: not every component nee
     @abstractmethod
     def inspect(self, snapshot: SnapshotReference) -> SnapshotSummary:
         """What is in the snapshot."""
-
-    def digests(self, snapshot: SnapshotReference) -> Mapping[str, str]:
-        """BLAKE3 digests (hex) of files of the snapshot, by path, that are known; the store computes the others."""
-        return {}
-
-    def layout(self, snapshot: SnapshotReference) -> Mapping[str, Sequence[tuple[int, int, int]]]:
-        """Where the bytes of a file belong: runs of (address, length, offset in the file), whole pages, the whole file.
-
-        The store cuts files along them, so that the same memory is recognised in another snapshot.
-        """
-        return {}
 
     def disable_checkpoint(self, pid: int) -> None:
         """Hold off checkpoints and restarts of `pid`, whoever asks, until `enable_checkpoint` or our end.

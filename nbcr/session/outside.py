@@ -16,7 +16,7 @@ from nbcr.errors import Busy, HelperLost, NbcrError, NotPossible, from_wire
 from nbcr.session import connections
 from nbcr.session.bringing import Return, bring
 from nbcr.session.results import RestartResult
-from nbcr.session.spawning import Interpreter, start_packer
+from nbcr.session.spawning import Interpreter
 from nbcr.session.taking import Order, check_leave, take
 from nbcr.store import Entry, Store
 
@@ -71,9 +71,7 @@ def checkpoint(
         facts=_facts(target),
         warnings=_warnings(target),
     )
-    entry = take(errand.store, order)
-    start_packer(errand.store)
-    return entry
+    return take(errand.store, order)
 
 
 def restart_fresh(entry: Entry, *, stdio: tuple[int, int, int]) -> RestartResult:

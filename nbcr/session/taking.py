@@ -17,7 +17,6 @@ from nbcr import crs, runtime
 from nbcr.crs import CheckpointOptions, Component, Progress, SnapshotReference, Taken
 from nbcr.errors import UsageProblem
 from nbcr.store import Draft, Entry, Store
-from nbcr.store.entry import IMAGE
 
 LEAVES = ("running", "stopped", "killed")
 DEFAULT_DEADLINE_S = 30.0
@@ -114,9 +113,7 @@ def _publish(store: Store, draft: Draft, order: Order, component: Component, tak
         note=order.note,
         channel_fd=order.channel_fd,
     )
-    snapshot = SnapshotReference(component.name, draft.id, draft.image)
-    digests = {f"{IMAGE}/{path}": digest for path, digest in component.digests(snapshot).items()}
-    return store.publish(draft, manifest, digests)
+    return store.publish(draft, manifest)
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -142,25 +142,20 @@ class Details:
 def show(name: str, *, store: StoreLike = None) -> Details:
     """Everything known of checkpoint `name`."""
     from nbcr import crs
-    from nbcr.store import opening
 
     entry = _store(store).find(name)
     try:
         component = crs.maker_of(entry.name, entry.component.get("name"))
-        with opening.opened(entry, only=component.roots or None) as image:
-            return Details(entry, component.inspect(crs.SnapshotReference(component.name, entry.id, image)))
+        return Details(entry, component.inspect(crs.SnapshotReference(component.name, entry.id, entry.image)))
     except Exception as error:
         return Details(entry, None, str(error))
 
 
 def remove(name: str, *, store: StoreLike = None) -> Entry:
     """Remove checkpoint `name`; returns what was removed."""
-    from nbcr.session.spawning import start_packer
-
     place = _store(store)
     entry = place.find(name)
     place.remove(entry)
-    start_packer(place)  # which gives back what the entry alone needed
     return entry
 
 

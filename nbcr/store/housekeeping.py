@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nbcr.errors import EntryDamaged, NbcrError, StoreLocked
 from nbcr.store import collecting, opening, packing, publishing, recipe, signing
-from nbcr.store.entry import IMAGE, Entry, packed_parts, recipe_of
+from nbcr.store.entry import IMAGE, Entry
 from nbcr.store.packing import Packed, Packing
 from nbcr.store.pieces import Run
 from nbcr.store.recipe import Recipe
@@ -75,7 +75,7 @@ def hot_only(store: Store) -> list[Entry]:
 
 def parts_to_pack(store: Store, entry: Entry) -> list[str]:
     """Images; where the store is encrypted everything, because nothing may stay as it is."""
-    packed = packed_parts(entry.path)
+    packed = recipe.parts_of(entry.path)
     with contextlib.suppress(FileNotFoundError):
         return [p for p in opening.hot_parts(entry) if p not in packed and (p == IMAGE or store.is_encrypted)]
     return []
@@ -110,12 +110,12 @@ def pack_entry(
 
 def _base(store: Store, entry: Entry, part: str) -> Recipe | None:
     """The recipe that is most like what `entry` will need: its parent's, else the same process's or notebook's last."""
-    others = [other for other in store.entries() if other.id != entry.id and part in packed_parts(other.path)]
+    others = [other for other in store.entries() if other.id != entry.id and part in recipe.parts_of(other.path)]
     for alike in (_is_parent, _is_same_process, _is_same_notebook):
         for other in reversed(others):
             if alike(other, entry):
                 with contextlib.suppress(EntryDamaged, StoreLocked):
-                    return recipe.read(recipe_of(other.path, part), store.keys())
+                    return recipe.read(recipe.path_of(other.path, part), store.keys())
     return None
 
 
