@@ -60,7 +60,6 @@ class User:
             "HOME": str(self.home),
             "USER": self.name,
             "PYTHONDONTWRITEBYTECODE": "1",
-            "NBCR_PACK": "never",
             **own,
             **(extra or {}),
         }

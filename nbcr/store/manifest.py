@@ -46,8 +46,6 @@ class Manifest(msgspec.Struct, kw_only=True):
     warnings: list[str]
     note: str = ""
     channel_fd: int | None = None
-    files: dict[str, tuple[int, str]] = {}
-    sealed: str | None = None
 
     def encoded(self) -> bytes:
         """The file's bytes, ending in a newline."""
