@@ -60,16 +60,20 @@ def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
 
 
 def _in_use(entry: UnixSocket) -> bool:
-    """Whether somebody answers at the name, or it is no socket at all."""
-    with socket.socket(_UNIX, entry.type) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(entry.name)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:
-            return True
-    return True
+    """Whether a socket of somebody's has the name, or it is no socket at all.
+
+    The OS kernel's list is asked, and not whoever listens: a connection, even one that is closed at once, may be the
+    end of a server that expects others to speak (a forkserver's).
+    """
+    sockets = sockdiag.unix_sockets().values()
+    if entry.name.startswith(b"\0"):
+        return any(name_of(facts) == entry.name for facts in sockets)
+    try:
+        found = Path(os.fsdecode(entry.name)).lstat()
+    except FileNotFoundError:
+        return False
+    inode = found.st_ino & 0xFFFFFFFF
+    return not stat.S_ISSOCK(found.st_mode) or any(facts.name and facts.file_inode == inode for facts in sockets)
 
 
 def _name_taken(shown: str, index: int, tables: RebuildTables) -> HostUnsupported:
@@ -113,7 +117,8 @@ def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
             s.bind(entry.name)
             return
         path = Path(os.fsdecode(entry.name))
-        if path.is_socket() and not _in_use(entry):
+        # In place the name may still be the present's, whose children go on until all that is new stands.
+        if path.is_socket() and (tables.live or not _in_use(entry)):
             path.unlink()
         s.bind(entry.name)
         if entry.unlinked:
