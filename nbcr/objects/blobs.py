@@ -18,6 +18,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from nbcr.errors import NbcrError
 from nbcr.objects import index as indexes
 from nbcr.objects.index import Blob
 
@@ -152,7 +153,7 @@ class Previous:
             return None
         try:
             index = indexes.read(place)
-        except Exception:
+        except NbcrError:
             return None
         whole = [blob for blob in index.blobs if cls._is_whole(place, blob)]
         return cls(place, {blob.digest: blob for blob in whole}, {blob.size for blob in whole})

@@ -38,7 +38,7 @@ def owned_by_us(place: Path, fingerprint: str) -> None:
 
 
 def load(
-    place: Path,
+    place: Path | str,
     namespace: dict[str, Any],
     *,
     names: Collection[str] | None = None,
@@ -81,7 +81,7 @@ def load(
     )
 
 
-def get(place: Path, name: str, *, namespace: dict[str, Any] | None = None, trust: Trust = owned_by_us) -> Any:
+def get(place: Path | str, name: str, *, namespace: dict[str, Any] | None = None, trust: Trust = owned_by_us) -> Any:
     """One variable of a snapshot, of which no other bytes are read.
 
     Its functions are bound to `namespace` (None: __main__).
@@ -98,12 +98,12 @@ def get(place: Path, name: str, *, namespace: dict[str, Any] | None = None, trus
     return found[name]
 
 
-def fingerprint(place: Path) -> str:
+def fingerprint(place: Path | str) -> str:
     """What a signature of the snapshot has to cover: it changes with any byte of any pickle and buffer."""
     return indexes.digest_of(indexes.read_bytes(Path(place))).hex()
 
 
-def verify(place: Path) -> None:
+def verify(place: Path | str) -> None:
     """Read every byte of the snapshot and compare digests. Raises EntryDamaged, naming the file."""
 
     BlobReader(Path(place), indexes.read(Path(place))).verify()

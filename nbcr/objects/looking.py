@@ -9,7 +9,7 @@ from nbcr.objects.index import Index
 from nbcr.objects.results import Change, Fate, VariableInfo
 
 
-def look(place: Path) -> list[VariableInfo]:
+def look(place: Path | str) -> list[VariableInfo]:
     """The names of a snapshot as they looked when it was saved, in the namespace's order."""
     index = indexes.read(Path(place))
     return [
@@ -33,7 +33,7 @@ def _companions(index: Index, name: indexes.Name) -> tuple[str, ...]:
     return tuple(other for other in index.units[name.unit].names if other != name.name)
 
 
-def diff(before: Path, after: Path) -> list[Change]:
+def diff(before: Path | str, after: Path | str) -> list[Change]:
     """The names that two snapshots do not have in common, or whose contents differ."""
     old, new = ({name.name: name for name in indexes.read(Path(place)).names} for place in (before, after))
     changes = []

@@ -43,7 +43,7 @@ def test_one_int_that_changed_costs_next_to_nothing(saved: Saved, tmp_path: Path
     first = saved(values, one)
     assert first.added_bytes > 4_000_000
     values["count"] = 1
-    second = saved(values, two, previous=one)
+    second = saved(values, two, previous=str(one))
     assert second.size_bytes >= first.size_bytes - 10
     assert second.added_bytes == 0
     assert disk_bytes(one, two) - disk_bytes(one) <= 64 << 10
