@@ -5,6 +5,7 @@ registry         all handlers         passage      the order in which they are t
 places           where calls run      thread       … in the checkpoint thread    main_thread  … or there
 sections         critical sections    deadline     how long all that may take
 listening        requests by socket   signals      requests by signal
+interrupts       where Ctrl-C may come
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from queue import Empty, SimpleQueue
 from nbcr.errors import NotPossible
 from nbcr.handlers.deadline import Deadline
 from nbcr.handlers.interrupts import uninterrupted
-from nbcr.handlers.places import Call, Job, LateError, where_is
+from nbcr.handlers.places import Job, LateError, where_is
+from nbcr.handlers.sections import handling
 
 _SEND_AGAIN_S = 0.02
 
@@ -65,26 +66,30 @@ class Loan:
         """Let the main thread go on with what it did; harmless when repeated."""
         self._jobs.put(None)
 
-    def run(self, call: Call, deadline: Deadline, if_late: Call) -> None:
+    def run(self, job: Job, deadline: Deadline) -> None:
         """See `Place.run`. Once a call was late, no other is waited for."""
-        job = Job(call, if_late)
         self._jobs.put(job)
         if not job.wait(Deadline(0.0) if self._stuck else deadline):
             self._stuck = True
             raise LateError(deadline, where_is(threading.main_thread()))
 
     def serve(self) -> None:
-        """In the main thread: do what comes until it is given back."""
+        """In the main thread: do what comes until it is given back.
+
+        Interrupts come to a call that is late only: that would otherwise never end. What was interrupted by all this
+        goes on.
+        """
         raised: BaseException | None = None
         self._arrival.do()
-        while True:
-            try:
-                job = self._jobs.get()
-                if job is None:
-                    break
-                job.do()
-            except BaseException as error:  # the program's own handler of another signal raised, a timeout for example
-                raised = error
+        with uninterrupted(unless=lambda: self._stuck), handling():
+            while True:
+                try:
+                    job = self._jobs.get()
+                    if job is None:
+                        break
+                    job.do()
+                except BaseException as error:  # the program's handler of another signal raised, a timeout for example
+                    raised = error
         if raised is not None:
             raise raised
 

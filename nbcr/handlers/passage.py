@@ -10,10 +10,14 @@
 
 Within one layer: reverse order of registration going down, order of registration coming up, as atexit and fork
 handlers do it.
+
+A handler hears one thing at a time. One whose call was left alone because it was late hears nothing more until that
+call has ended, in a later passage either: the deadline counts for this, too.
 """
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -25,11 +29,15 @@ from typing import Any
 from nbcr.errors import HandlerFailed
 from nbcr.handlers.base import Context, Handler, Request, RestartEvent, code_of, name_of
 from nbcr.handlers.deadline import Deadline
-from nbcr.handlers.places import Call, Here, LateError, Place
+from nbcr.handlers.interrupts import uninterrupted, waiting
+from nbcr.handlers.places import Call, Here, Job, LateError, Place, where_is
 from nbcr.handlers.sections import handling
 from nbcr.states import State
 
 CONTEXTS: tuple[Context, ...] = ("thread", "signal")  # the order of the way down
+
+_left_alone: dict[int, Job] = {}  # calls that nobody waits for any more, by id() of their handlers
+os.register_at_fork(after_in_child=_left_alone.clear)  # their threads are not there
 
 
 @dataclass(frozen=True)
@@ -37,11 +45,13 @@ class HandlerProblem:
     """A handler that failed after the image was taken: it stops nobody, but it is told."""
 
     handler: str
+    place: str
     state: State
     error: Exception
 
     def __str__(self) -> str:
-        return f"handler {self.handler} failed in {self.state.value}: {type(self.error).__name__}: {self.error}"
+        what = f"handler {self.handler} ({self.place}) failed in {self.state.value}"
+        return f"{what}: {type(self.error).__name__}: {self.error}"
 
 
 class Places:
@@ -104,13 +114,16 @@ class Passage:
             ) from None
 
     def _tell_checkpoint(self, handler: Handler, request: Request) -> None:
-        begun = time.monotonic()
+        begun, before_s = time.monotonic(), self._deadline.elapsed_s
         try:
             self._run(handler, lambda: handler.checkpoint(request), self._deadline, if_late=handler.aborted)
         except LateError as late:
             place = place_of_frame(code_of(handler), late.frame)
             elapsed_s = time.monotonic() - begun
-            raise HandlerFailed.late(name_of(handler), place, State.CHECKPOINT.value, elapsed_s) from None
+            why = late.why
+            if not why and before_s > elapsed_s:
+                why = f"of the deadline of {self._deadline.bound_s:g} s others had taken {before_s:.1f} s"
+            raise HandlerFailed.late(name_of(handler), place, State.CHECKPOINT.value, elapsed_s, why) from None
         except Exception as error:
             place = place_of_traceback(code_of(handler), error.__traceback__)
             raise HandlerFailed.by(
@@ -140,33 +153,69 @@ class Passage:
 
     def _up(self, *phases: tuple[State, Iterable[Handler], Callable[[Handler], None]]) -> list[HandlerProblem]:
         """Tell all, whatever each of them does. What is borrowed is given back as early as can be: a handler of the
-        thread context may need a lock that the main thread was holding when it was interrupted."""
-        deadline = Deadline(self._deadline.bound_s)  # a new one: this may be another life, with another clock
+        thread context may need a lock that the main thread was holding when it was interrupted.
+
+        Each has a deadline of its own: this may be another life, with another clock, and those behind a late one are to
+        be told in order, too.
+        """
         problems = []
         steps = [(state, handler, call) for state, handlers, call in phases for handler in handlers]
         borrowed = [n for n, (_, handler, _) in enumerate(steps, 1) if handler.context == "signal"]
-        try:
-            for n, (state, handler, call) in enumerate(steps, 1):
-                try:
-                    self._run(handler, partial(call, handler), deadline)
-                except Exception as error:
-                    problems.append(HandlerProblem(name_of(handler), state, error))
-                if n in borrowed[-1:]:
-                    self._places.leave()
-        finally:
-            self._places.leave()
+        with uninterrupted():
+            try:
+                for n, (state, handler, call) in enumerate(steps, 1):
+                    try:
+                        self._run(handler, partial(call, handler), Deadline(self._deadline.bound_s))
+                    except Exception as error:
+                        problems.append(_problem(handler, state, error))
+                    if n in borrowed[-1:]:
+                        self._places.leave()
+            finally:
+                self._places.leave()
         return problems
 
     def _run(self, handler: Handler, call: Call, deadline: Deadline, if_late: Call = lambda: None) -> None:
-        self._places.of(handler.context).run(_as_handler(call), deadline, _as_handler(if_late))
+        self._await_earlier(handler, deadline)
+        job = Job(_as_handler(call), _as_handler(if_late))
+        try:
+            self._places.of(handler.context).run(job, deadline)
+        finally:
+            if job.abandoned:
+                _left_alone[id(handler)] = job
+
+    def _await_earlier(self, handler: Handler, deadline: Deadline) -> None:
+        earlier = _left_alone.get(id(handler))
+        if earlier is None:
+            return
+        with waiting():
+            ended = earlier.ended(deadline.left_s)
+        if not ended:
+            why = "an earlier call of it, left alone because it was late, has not ended yet"
+            raise LateError(deadline, where_is(earlier.thread), why)
+        del _left_alone[id(handler)]
 
 
 def _as_handler(call: Call) -> Call:
     def run() -> None:
         with handling():
-            call()
+            try:
+                call()
+            except Exception:
+                raise
+            except (
+                BaseException
+            ) as error:  # sys.exit, say: it is a handler that fails, not the thread it happens to be in
+                failure = RuntimeError(f"it raised {type(error).__name__} {error}".rstrip())
+                raise failure.with_traceback(error.__traceback__) from error
 
     return run
+
+
+def _problem(handler: Handler, state: State, error: Exception) -> HandlerProblem:
+    code = code_of(handler)
+    if isinstance(error, LateError):
+        return HandlerProblem(name_of(handler), place_of_frame(code, error.frame), state, error)
+    return HandlerProblem(name_of(handler), place_of_traceback(code, error.__traceback__), state, error)
 
 
 def place_of_traceback(code: CodeType | None, trace: TracebackType | None) -> str:

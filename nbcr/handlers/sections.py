@@ -35,6 +35,7 @@ from typing import Any, TypeVar, cast
 
 from nbcr.errors import Held, InCriticalSection
 from nbcr.handlers.deadline import Deadline
+from nbcr.handlers.interrupts import waiting
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -340,7 +341,9 @@ def all_left(deadline: Deadline, tell: Callable[[list[Holder]], None]) -> Iterat
             if not told:
                 tell(holders)
                 told = True
-            if not gate.wait_until_left(deadline) and (still := gate.holders()):
+            with waiting():
+                left = gate.wait_until_left(deadline)
+            if not left and (still := gate.holders()):
                 raise Held.by([str(holder) for holder in still], deadline.bound_s)
         yield
     finally:

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 
 from nbcr.handlers.deadline import Deadline
-from nbcr.handlers.places import Call, Job, LateError, where_is
+from nbcr.handlers.places import Job, LateError, where_is
 
 THREAD_NAME = "nbcr-checkpoint"
 LATE_NAME = "nbcr-late"
@@ -70,13 +70,12 @@ class CheckpointThread:
         """Whether the caller is the checkpoint thread."""
         return threading.current_thread() is self._thread
 
-    def run(self, call: Call, deadline: Deadline, if_late: Call) -> None:
+    def run(self, job: Job, deadline: Deadline) -> None:
         """See `Place.run`. After a LateError another thread has taken over."""
         if self.is_current:
-            call()
+            job.call()
             return
         self.start()
-        job = Job(call, if_late)
         self._jobs.put(job)
         self._wake()
         try:

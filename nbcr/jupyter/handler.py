@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any
 
 from nbcr.handlers.base import Handler, Request, RestartEvent
-from nbcr.handlers.interrupts import uninterrupted
 from nbcr.jupyter import identity, pid_alias, widgets
 from nbcr.jupyter.gates import Outgoing, ask_when_routable
 from nbcr.jupyter.history import History
@@ -84,16 +83,15 @@ class JupyterHandler(Handler):
     def aborted(self) -> None:
         """No image, or no restart, after all: as if nothing had been asked."""
         drained, self._drained = self._drained, None
-        with uninterrupted():
-            self._clock.stop()
-            if drained is not None:
-                self._outgoing.open_after_parting()
-                self._inbox.put_back(drained.taken)
-            else:
-                self._outgoing.open()
-                self._inbox.resume()
-            self._parent.rearm()
-            self._history.release()
+        self._clock.stop()
+        if drained is not None:
+            self._outgoing.open_after_parting()
+            self._inbox.put_back(drained.taken)
+        else:
+            self._outgoing.open()
+            self._inbox.resume()
+        self._parent.rearm()
+        self._history.release()
 
     # One restart, in the present that is about to be replaced
 

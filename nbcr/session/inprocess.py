@@ -23,7 +23,7 @@ from nbcr.channel import ChannelClosed
 from nbcr.errors import Busy, HelperLost, NbcrError, from_wire
 from nbcr.handlers import DEFAULT_DEADLINE_S, Deadline, Outcome, Passage, Request, RestartEvent, registry
 from nbcr.handlers.contexts import ProcessPlaces
-from nbcr.handlers.interrupts import uninterrupted
+from nbcr.handlers.interrupts import uninterrupted, waiting
 from nbcr.handlers.sections import Holder, all_left, handling, refuse_inside, refuse_within
 from nbcr.session.results import CheckpointResult
 from nbcr.session.spawning import Helper, Interpreter, spawn
@@ -38,7 +38,7 @@ class _Life:
     """What a process remembers of its own checkpoints. Part of each image, and rewound with it."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # one checkpoint or restart at a time
+        self.lock = threading.RLock()  # one checkpoint or restart at a time
         self.parent: str | None = None  # entry this life was last checkpointed to, or restarted from
         self.writing: list[CheckpointResult] = []  # not published yet
         self.untold: list[CheckpointResult] = []  # failed in the background, nobody was told yet
@@ -89,7 +89,7 @@ def checkpoint(wish: Wish) -> CheckpointResult:
     refuse_inside()
     deadline = Deadline(wish.deadline_s)
     store = wish.store or Store()
-    with _alone(deadline, patient=wish.patient):
+    with uninterrupted(but_in_waits=True), _alone(deadline, patient=wish.patient):
         wish.on_begin()
         with all_left(deadline, wish.on_wait):
             helper = _helper(wish.interpreter)
@@ -127,7 +127,7 @@ def replace_by(
     patient: bool = True,
 ) -> NoReturn:
     """Replace this process by `entry`; see `restart`."""
-    with _alone(Deadline(deadline_s), patient=patient):
+    with uninterrupted(but_in_waits=True), _alone(Deadline(deadline_s), patient=patient):
         helper = _helper(interpreter)
         passage: Passage | None = None
         try:
@@ -229,7 +229,7 @@ def _alone(deadline: Deadline, *, patient: bool) -> Iterator[None]:
     """
     refuse_within()
     life = _life
-    if not life.lock.acquire(timeout=deadline.left_s if patient else 0):
+    if not _acquire(life.lock, deadline.left_s if patient else 0.0):
         raise Busy(
             f"another checkpoint or restart of this process did not end within {deadline.bound_s:g} s",
             hint="wait for it to end and ask again",
@@ -243,10 +243,22 @@ def _alone(deadline: Deadline, *, patient: bool) -> Iterator[None]:
         life.lock.release()
 
 
+def _acquire(lock: threading.RLock, timeout_s: float) -> bool:
+    try:
+        with waiting():
+            return lock.acquire(timeout=timeout_s)
+    except BaseException:  # an interrupt, perhaps when it had just been taken
+        with contextlib.suppress(RuntimeError):
+            lock.release()
+        raise
+
+
 def _wait_for_writing(earlier: CheckpointResult, left_s: float, deadline_s: float) -> None:
     done = threading.Event()
     earlier.when_done(lambda result: done.set())
-    if not done.wait(max(0.0, left_s)):
+    with waiting():
+        written = done.wait(max(0.0, left_s))
+    if not written:
         raise Busy(
             f"checkpoint {earlier.name!r} is still being written after {deadline_s:g} s",
             hint="wait for it (`.wait()`, or %checkpoint --wait) and ask again",
@@ -274,16 +286,14 @@ def _through(helper: Helper, passage: Passage, request: Request, wish: Wish, sto
         answer = _expect(helper.answer(), "CONTINUE", "DONE", "RESTART")
     except BaseException as error:
         _life.parent = before
-        with uninterrupted():
-            _cancel(helper)
-            passage.aborted()
+        _cancel(helper)
+        passage.aborted()
         if isinstance(error, ChannelClosed):
             raise helper.lost(error) from error
         raise
-    with uninterrupted():
-        if answer["state"] == "RESTART":
-            return _restarted(helper, passage, answer)
-        return _continued(helper, passage, request, accepted, answer, before)
+    if answer["state"] == "RESTART":
+        return _restarted(helper, passage, answer)
+    return _continued(helper, passage, request, accepted, answer, before)
 
 
 def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:

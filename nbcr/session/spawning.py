@@ -18,6 +18,7 @@ from typing import Any
 
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import HelperLost, NbcrError, NotPossible, from_wire
+from nbcr.handlers.interrupts import waiting
 from nbcr.store import Entry, Store
 
 START_TIMEOUT_S = 20.0
@@ -103,7 +104,8 @@ class Helper:
     def answer(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Next message from the helper; raises HelperLost when it ended or gave none in time."""
         try:
-            return self.channel.receive(timeout_s)
+            with waiting():
+                return self.channel.receive(timeout_s)
         except (ChannelClosed, TimeoutError, ValueError) as error:
             raise self.lost(error) from error
 

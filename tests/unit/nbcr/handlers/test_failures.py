@@ -111,6 +111,75 @@ def test_one_that_is_late_is_abandoned(store: Store, log: list[str]) -> None:
     assert log[-1] == "hangs Outcome.ABORTED"  # told when it came back, so that it can undo what it began
 
 
+def test_one_that_is_late_hears_nothing_more_until_it_has_ended(store: Store, log: list[str]) -> None:
+    go_on = threading.Event()
+    times = iter(range(1, 100))
+
+    @nbcr.on_checkpoint
+    def hangs(request: nbcr.Request) -> Iterator[None]:
+        number = next(times)
+        log.append(f"{number} begins")
+        go_on.wait(WAIT_S)  # and hangs for ever
+        outcome = yield
+        log.append(f"{number} {outcome.value}")
+
+    for _ in range(3):
+        with pytest.raises(HandlerFailed, match="is late") as caught:
+            nbcr.checkpoint("never", deadline_s=0.5)
+        assert caught.value.place == f"{__file__}:{line_of('# and hangs for ever')}"
+    assert "earlier call" in str(caught.value)
+    assert log == ["1 begins"]
+    assert len([thread for thread in threading.enumerate() if thread.name == "nbcr-late"]) == 1
+
+    @nbcr.on_checkpoint
+    def before(request: nbcr.Request) -> Iterator[None]:
+        go_on.set()
+        yield
+
+    nbcr.checkpoint("now").wait(WAIT_S)
+    assert log == ["1 begins", "1 ABORTED", "2 begins", "2 CONTINUE"]
+
+
+def test_one_that_is_late_afterwards_does_not_spoil_the_order_of_the_others(store: Store, log: list[str]) -> None:
+    go_on = threading.Event()
+
+    def slow(who: str, layer: nbcr.Layer, wait: Callable[[], Any]) -> None:
+        @nbcr.on_checkpoint(layer=layer)
+        def span(request: nbcr.Request) -> Iterator[None]:
+            yield
+            log.append(f"{who} begins")
+            wait()
+            log.append(f"{who} ends")
+
+    slow("top", nbcr.Layer.APPLICATION, lambda: time.sleep(0.1))
+    slow("middle", nbcr.Layer.MPI, lambda: time.sleep(0.1))
+    slow("late", nbcr.Layer.TRANSPORT, lambda: go_on.wait(WAIT_S))
+    with pytest.raises(HandlersFailed) as caught:
+        nbcr.checkpoint("taken", wait=True, deadline_s=2)
+    (error,) = caught.value.exceptions
+    assert f"{__file__}:" in error.__notes__[0]
+    assert "had not ended" in str(error)
+    assert log == ["late begins", "middle begins", "middle ends", "top begins", "top ends"]
+    go_on.set()
+
+
+def test_one_that_had_no_time_left_is_not_blamed_alone(store: Store) -> None:
+    @nbcr.on_checkpoint(layer=nbcr.Layer.MPI)
+    def quick(request: nbcr.Request) -> Iterator[None]:
+        done.wait(WAIT_S)
+        yield
+
+    @nbcr.on_checkpoint
+    def slow(request: nbcr.Request) -> Iterator[None]:
+        time.sleep(1.8)
+        yield
+
+    done = threading.Event()
+    with pytest.raises(HandlerFailed, match=r"quick.*of the deadline of 3 s others had taken [12]\.\d s"):
+        nbcr.checkpoint("never", deadline_s=3)
+    done.set()
+
+
 def test_one_that_is_late_in_the_main_thread_when_that_asks(store: Store, log: list[str]) -> None:
     noting(log, "first", nbcr.Layer.MPI, "signal")
 
@@ -198,6 +267,45 @@ def test_an_interrupt_of_the_main_thread_is_put_off_while_it_is_borrowed(store: 
     assert end() is nbcr.Outcome.CONTINUE
     assert end_interrupt() is None
     assert log == ["Outcome.CONTINUE"]
+
+
+@pytest.mark.parametrize("who_asks", ["main", "other"])
+def test_an_interrupt_ends_a_late_handler_that_has_the_main_thread(store: Store, log: list[str], who_asks: str) -> None:
+    noting(log, "first", context="signal")
+    begun, ended = threading.Event(), threading.Event()
+
+    @nbcr.on_checkpoint(layer=nbcr.Layer.TRANSPORT, context="signal")
+    def hangs(request: nbcr.Request) -> Iterator[None]:
+        begun.set()
+        try:
+            while True:
+                time.sleep(0.01)
+            yield
+        finally:
+            ended.set()
+
+    def ask() -> Any:
+        with pytest.raises(HandlerFailed, match="hangs") as caught:
+            nbcr.checkpoint("never", deadline_s=0.3)
+        return caught.value
+
+    def interrupt() -> None:
+        assert begun.wait(WAIT_S)
+        signals.pthread_kill(threading.main_thread().ident or 0, signals.SIGINT)  # put off: it is not late yet
+        while not ended.wait(1.0):
+            signals.pthread_kill(threading.main_thread().ident or 0, signals.SIGINT)
+
+    end_interrupt = in_another_thread(interrupt)
+    if who_asks == "main":
+        with pytest.raises(KeyboardInterrupt):  # the one put off
+            ask()
+    else:
+        end = in_another_thread(ask)
+        with pytest.raises(KeyboardInterrupt):
+            end()
+        assert isinstance(end(), HandlerFailed)
+    assert end_interrupt() is None
+    assert log == ["first CHECKPOINT", "first Outcome.ABORTED"]
 
 
 @pytest.mark.parametrize("context", ["thread", "signal"])

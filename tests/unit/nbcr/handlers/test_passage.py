@@ -88,18 +88,33 @@ def test_a_failure_on_the_way_down_tells_those_entered_in_reverse() -> None:
     assert "jup cannot checkpoint" in text
 
 
-def test_an_interrupt_on_the_way_down_aborts_too_and_stays_an_interrupt() -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
+def test_a_handler_that_would_end_the_thread_it_happens_to_be_in_only_fails(error: BaseException) -> None:
     log: list[str] = []
     registry = some(log)
 
-    class Interrupted(Handler):
-        def checkpoint(self, request: Request) -> None:
-            raise KeyboardInterrupt
+    class Exits(Handler):
+        layer = Layer.JUPYTER
 
-    registry.register(Interrupted())
-    with pytest.raises(KeyboardInterrupt):
+        def checkpoint(self, request: Request) -> None:
+            self._exit("checkpoint")
+
+        def continue_(self) -> None:
+            self._exit("continue")
+
+        def _exit(self, when: str) -> None:
+            if fails_in == when:
+                raise error
+
+    fails_in = "checkpoint"
+    registry.register(Exits())
+    with pytest.raises(HandlerFailed, match=rf"Exits \({__file__}:\d+\).*raised {type(error).__name__}"):
         registry.enter(Request())
-    assert log == []
+    assert log == ["app2.checkpoint", "app1.checkpoint", "app1.aborted", "app2.aborted"]
+    fails_in = "continue"
+    (problem,) = registry.enter(Request()).continue_()
+    assert type(error).__name__ in str(problem)
+    assert log[-4:] == ["wire.continue", "jup.continue", "app1.continue", "app2.continue"]
 
 
 @pytest.mark.parametrize("state", ["continue", "restart_pre", "restart"])
