@@ -61,7 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = long
     if not config.getoption("--long"):
         chooser = random.Random(config.stash[_SEED])
-        chosen = chooser.sample(long, round(len(long) * config.getoption("--long-share")))
+        drawn = [item for item in long if not item.get_closest_marker("exhaustive")]
+        chosen = chooser.sample(drawn, round(len(drawn) * config.getoption("--long-share")))
     left_out = set(map(id, long)) - set(map(id, chosen))
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])

@@ -63,6 +63,7 @@ assert {what for group in GROUPS.values() for what in group} == set(FAULTS)
 
 
 @pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("course", COURSES)
 @pytest.mark.parametrize("group", GROUPS)
