@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SEED] = int(seed) if seed else random.SystemRandom().randrange(2**31)
     config.stash[_LEFT_OUT] = []
     signal.signal(signal.SIGTERM, _terminated)  # a run that is cut short ends what it started all the same
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _terminated(number: int, _frame: object) -> None:

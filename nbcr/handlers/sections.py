@@ -60,7 +60,9 @@ class Holder:
 class _Record:
     """One thread's part."""
 
-    __slots__ = ("__weakref__", "code", "depth", "exempt", "frame", "instruction", "label", "since", "thread")
+    __slots__ = (
+        "__weakref__", "code", "depth", "exempt", "frame", "greenlet", "instruction", "label", "since", "thread",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.depth = 0
@@ -70,6 +72,7 @@ class _Record:
         self.code: CodeType | None = None  # who entered, and at which instruction
         self.instruction = 0
         self.frame: FrameType | None = None  # that code as it runs, while it is inside
+        self.greenlet: Any = None  # in which, where the package of that name is in use
         self.thread = threading.current_thread()
 
     def holder(self) -> Holder:
@@ -87,18 +90,20 @@ class _Record:
     def is_over(self, running: FrameType | None) -> bool:
         """Whether what was entered was left unheard: the thread, which runs in `running`, is in that function no more.
 
-        False where that is no proof: what no `with` statement entered may be left anywhere, and generators, coroutines
-        and greenlets can be put aside.
+        False where that is no proof: what no `with` statement entered may be left anywhere, and generators and
+        coroutines can be put aside. So can greenlets, but one that is tells where it will go on.
         """
         entered = self.frame
         if entered is None:  # by a handler
             return True
-        while running is not None:
-            if running is entered:
+        if _is_within(entered, running) or entered.f_code.co_flags & _PUT_ASIDE:
+            return False
+        if "greenlet" in sys.modules:
+            if self.greenlet is None:  # entered before there were any: it may have been put aside since
                 return False
-            running = running.f_back
-        may_be_put_aside = entered.f_code.co_flags & _PUT_ASIDE or "greenlet" in sys.modules
-        return not may_be_put_aside and _is_with(entered.f_code, self.instruction)
+            if _is_within(entered, self.greenlet.gr_frame):
+                return False
+        return _is_with(entered.f_code, self.instruction)
 
     def encloses(self, entering: FrameType) -> bool:
         """Whether the section that `entering` is about to enter lies within the one that is noted here."""
@@ -218,7 +223,7 @@ class critical_section:  # noqa: N801  (used like a function, as contextlib's ow
         record = _local.record
         record.depth -= 1
         if not record.depth:
-            record.frame = None
+            record.frame = record.greenlet = None
             if _gate.closed:
                 _gate.tell_left()
 
@@ -276,6 +281,7 @@ def _note(record: _Record, label: str, frame: FrameType, function: CodeType | No
     record.code = function or frame.f_code
     record.instruction = frame.f_lasti
     record.since = monotonic()
+    record.greenlet = _current_greenlet()
     record.frame = frame
 
 
@@ -363,6 +369,21 @@ def handling() -> Iterator[None]:
         yield
     finally:
         record.exempt -= 1
+
+
+def _is_within(function: FrameType, running: FrameType | None) -> bool:
+    """Whether `function` is among the calls that lead to `running`."""
+    while running is not None:
+        if running is function:
+            return True
+        running = running.f_back
+    return False
+
+
+def _current_greenlet() -> Any:
+    """The greenlet that we are in; None where nobody has loaded that package."""
+    package = sys.modules.get("greenlet")
+    return None if package is None else package.getcurrent()
 
 
 def _is_with(code: CodeType, instruction: int) -> bool:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import greenlet
 import pytest
 
 import nbcr
@@ -272,6 +273,27 @@ def test_what_no_with_statement_entered_is_held_wherever_its_function_went() -> 
     with pytest.raises(InCriticalSection, match="'generator'"):
         refuse_inside()
     generator.close()  # type: ignore[attr-defined]
+    refuse_inside()
+
+
+def test_a_greenlet_that_was_put_aside_is_inside_until_it_leaves() -> None:
+    def work() -> None:
+        with nbcr.critical_section("aside"):
+            main.switch()
+
+    main = greenlet.getcurrent()
+    worker = greenlet.greenlet(work)
+    worker.switch()
+    with pytest.raises(InCriticalSection, match="'aside'"):
+        refuse_inside()
+    worker.switch()
+    assert worker.dead
+    refuse_inside()
+
+
+def test_an_interrupt_on_the_way_out_of_a_greenlet_leaves_nobody_inside() -> None:
+    worker = greenlet.greenlet(interrupted_on_the_way_out)
+    assert worker.switch(2) == ["__exit__"] * 2
     refuse_inside()
 
 
