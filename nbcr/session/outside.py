@@ -106,7 +106,7 @@ def _ask_thread(
     document = {**request, **common, "helper": Interpreter.ours().document()}
     for channel in _channels(target, errand):
         with channel:
-            answer = _converse(channel, document, final, target.pid, errand.on_warning)
+            answer = _converse(channel, document, final, target.pid, errand)
         if answer["state"] != "BUSY":
             return answer
     return None
@@ -140,20 +140,23 @@ def _converse(
     request: Mapping[str, Any],
     final: tuple[str, ...],
     pid: int,
-    on_warning: Callable[[str], None],
+    errand: Errand,
 ) -> dict[str, Any]:
     heard = False
     try:
         channel.send(request)
         while True:
-            answer = channel.receive()  # however long the image takes; a helper that dies ends the connection
+            # Once heard, however long the image takes; a helper that dies ends the connection.
+            answer = channel.receive(None if heard else errand.deadline_s)
             heard = True
             if answer["state"] == "WAITING":
-                on_warning(f"process {pid} goes on first with {'; '.join(answer['for'])}")
+                errand.on_warning(f"process {pid} goes on first with {'; '.join(answer['for'])}")
             if answer["state"] == "ERROR":
                 raise from_wire(answer)
             if answer["state"] == "BUSY" or answer["state"] in final:
                 return answer
+    except TimeoutError as error:
+        raise _deaf(pid, errand.deadline_s) from error
     except ChannelClosed as error:
         if not heard:
             return {"state": "BUSY"}
@@ -161,6 +164,16 @@ def _converse(
             f"the helper, or process {pid}, ended without an answer",
             hint="no checkpoint was made; see the store's log folder",
         ) from error
+
+
+def _deaf(pid: int, waited_s: float) -> Busy:
+    """Nothing was done, nor will be: when the process comes to our request, it finds that nobody waits."""
+    if runtime.is_stopped(pid):
+        why, hint = "it is stopped", f"continue it (kill -CONT {pid}) and ask again"
+    else:
+        why = "a call of its holds Python's interpreter lock"
+        hint = "ask again when that call is over, or with a longer --deadline"
+    return Busy(f"process {pid} did not hear the request within {waited_s:g} s: {why}", hint=hint)
 
 
 def _load(target: Target, errand: Errand) -> bool:

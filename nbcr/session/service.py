@@ -9,6 +9,7 @@ request is made again too.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -59,6 +60,7 @@ def start(*, standby: bool = True) -> None:
         listener.open()
         registry.register(listener)
         _service.listener = listener
+        atexit.register(listener.remove)
     if threading.current_thread() is threading.main_thread():
         main_thread.install()
         name = os.environ.get(SIGNAL_VARIABLE)
@@ -83,6 +85,7 @@ def stop() -> None:
     if _service.listener is not None:
         registry.remove(_service.listener)
         _service.listener.remove()
+        atexit.unregister(_service.listener.remove)
         _service.listener = None
     checkpoint_thread.stop()
 
@@ -95,12 +98,28 @@ def running() -> bool:
 def request_on(number: int = signal.SIGUSR2) -> None:
     """Take a checkpoint of this process whenever signal `number` arrives. Call in the main thread.
 
-    Raises NotPossible when the program uses that signal itself. A failure is told by the logger ``nbcr``.
+    Another signal that was chosen before is given back. Raises NotPossible when the program uses that signal itself. A
+    failure is told by the logger ``nbcr``.
     """
     start(standby=False)
+    before = _service.signal
+    if before is not None and before.number == number:
+        return
+    if before is not None:
+        before.remove()  # first: the two would contend for the wake-up descriptor
+        _service.signal = None
+    try:
+        _service.signal = _taken(number)
+    except NotPossible:
+        if before is not None:
+            _service.signal = _taken(before.number)
+        raise
+
+
+def _taken(number: int) -> RequestSignal:
     taken = RequestSignal(number, checkpoint_thread, _asked_by_signal)
     taken.install()
-    _service.signal = taken
+    return taken
 
 
 def _forget_in_child() -> None:
@@ -109,6 +128,7 @@ def _forget_in_child() -> None:
     before, _service = _service, _Service()
     if before.listener is not None:
         registry.remove(before.listener)
+        atexit.unregister(before.listener.remove)
         before.listener.forget()
     if before.signal is not None:
         before.signal.forget()

@@ -8,7 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
+
+import pytest
 
 from tests.integration.handlers.conftest import Stage, until
 
@@ -87,6 +90,26 @@ def test_a_late_handler_is_named_to_the_shell_and_the_program_goes_on(stage: Sta
         assert "server.py:" in err
     assert told(stage) == ["CHECKPOINT", "ABORTED"] * 2
     assert program.poll() is None
+
+
+@pytest.mark.parametrize("why", ["stopped", "deaf"])
+def test_a_program_that_cannot_hear_is_given_up_in_time_and_harmed_by_nothing(stage: Stage, why: str) -> None:
+    program, pid = start(stage, why)
+    if why == "stopped":
+        os.kill(pid, signal.SIGSTOP)
+    else:
+        until(stage, "deaf", program)
+    begun = time.monotonic()
+    _, err = ended(nbcr(stage, "checkpoint", pid, "--name", "never", "--deadline", "1"), 25)
+    assert time.monotonic() - begun < 20
+    (line,) = err.splitlines()
+    assert {"stopped": "it is stopped", "deaf": "interpreter lock"}[why] in line
+    assert told(stage) == []
+    os.kill(pid, signal.SIGCONT)
+    (stage.folder / "leave").write_text("")
+    entry, _ = ended(nbcr(stage, "checkpoint", pid, "--name", "then"))
+    assert entry["name"] == "then"
+    assert told(stage) == ["CHECKPOINT", "CONTINUE"]  # the request that was given up is not served late
 
 
 def test_handlers_that_fail_in_the_restored_life_are_told(stage: Stage) -> None:

@@ -4,10 +4,12 @@ holds    is in a critical section until the file "leave" exists
 raises   its handler raises in CHECKPOINT          late   its handler does not come back
 breaks   two handlers fail in RESTART, another one does not
 fork     a child has the same handlers, and is asked itself
+deaf     is in a call that holds the interpreter's lock until the file "leave" exists
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -81,5 +83,9 @@ def hold():
 if BEHAVIOUR == "holds":
     threading.Thread(target=hold, name="committer", daemon=True).start()
 say(ready=os.getpid())
+if BEHAVIOUR == "deaf":
+    os.mkfifo("leave")
+    say(deaf=True)
+    ctypes.PyDLL(None).open(b"leave", os.O_RDONLY)  # waits for somebody who opens it to write
 while True:
     time.sleep(60)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -114,3 +117,37 @@ def test_nonsense_and_hanging_up_harm_nobody(listener: Listener) -> None:
             Channel(sock).receive(WAIT_S)
         sock.close()
     assert ask({"fine": 1}) == {"echo": {"fine": 1}}
+
+
+def test_a_program_that_ends_leaves_no_socket() -> None:
+    code = dedent("""
+        from nbcr import runtime
+        from nbcr.session import service
+        service.start(standby=False)
+        print(runtime.socket_path(runtime.own_pid()), runtime.socket_path(runtime.own_pid()).exists())
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    path, was_there = done.stdout.split()
+    assert was_there == "True"
+    assert not Path(path).exists()
+
+
+def test_another_signal_may_be_chosen_later_and_the_same_one_twice() -> None:
+    code = dedent("""
+        import nbcr, signal
+        nbcr.request_on_signal(signal.SIGUSR2)
+        nbcr.request_on_signal(signal.SIGUSR2)
+        nbcr.request_on_signal(signal.SIGUSR1)
+        signal.signal(signal.SIGWINCH, print)
+        try:
+            nbcr.request_on_signal(signal.SIGWINCH)
+        except nbcr.NbcrError as error:
+            print(error)
+        names = [s.name for s in (signal.SIGUSR1, signal.SIGUSR2) if signal.getsignal(s) is not signal.SIG_DFL]
+        print(names)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == [
+        "SIGWINCH is in use by the program and cannot ask for checkpoints",
+        "['SIGUSR1']",
+    ]
