@@ -54,8 +54,6 @@ def _forget_in_child() -> None:
     global _life
     before, _life = _life, _Life()
     _life.parent = before.parent
-    if before.standby is not None:
-        before.standby.close()  # our copy of the parent's
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

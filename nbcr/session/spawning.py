@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import sys
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ class Helper:
         self.channel = channel
         self.pid = 0  # once it is ready
         self._store: Store | None = None  # of its order
+        _running.add(self)
 
     def ready(self) -> None:
         """Wait until it listens; done before, nothing happens. Raises HelperLost or what it says, and hangs up then."""
@@ -129,6 +131,18 @@ class Helper:
     def close(self) -> None:
         """Close the channel; a helper that still waits for orders then ends."""
         self.channel.close()
+
+
+_running: weakref.WeakSet[Helper] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """A forked child's copies of our channels would hide from helpers that we are gone, and be in its own image."""
+    for helper in list(_running):
+        helper.close()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def log_path(store: Store, helper_pid: int) -> Path:

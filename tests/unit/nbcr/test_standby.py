@@ -137,3 +137,15 @@ def test_it_goes_with_the_process() -> None:
     with os.fdopen(reading) as said:
         helper = int(said.readline())
     until(lambda: gone(helper))
+
+
+def test_a_forked_child_holds_no_channel_of_its_parents() -> None:
+    """Neither that of the helper in waiting nor of one at work: it would be in the child's own image."""
+    helpers = [waiting(), spawn()]
+    numbers = [helper.channel.fileno() for helper in helpers]
+    child = os.fork()
+    if child == 0:
+        os._exit(sum(Path(f"/proc/self/fd/{number}").exists() for number in numbers))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert all(Path(f"/proc/self/fd/{number}").exists() for number in numbers)
+    helpers[1].close()
