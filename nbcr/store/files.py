@@ -29,20 +29,22 @@ def fsync_tree(root: Path) -> None:
         fsync_path(Path(folder))
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, 0600: the old contents are there or the new ones, also after a power cut."""
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` to `path`, 0600: the old contents are there or the new ones; if `durable` also after a power cut."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    fsync_path(path.parent)
+    if durable:
+        fsync_path(path.parent)
 
 
 def tree_size_bytes(root: Path) -> int:

@@ -135,7 +135,8 @@ class Store:
                     replace=replace,
                 )
                 draft.path.mkdir(mode=0o700)
-                files.write_atomically(draft.path / OWNER, json.dumps(_owner(draft.name)).encode())
+                # Not durable: whoever asked for the checkpoint waits for this, and a disk may take its time to sync.
+                files.write_atomically(draft.path / OWNER, json.dumps(_owner(draft.name)).encode(), durable=False)
         return draft
 
     def sync(self, draft: Draft) -> None:

@@ -287,9 +287,9 @@ def test_a_living_writers_draft_is_left_alone(store: Store) -> None:
 
 # Ends in the middle of telling who owns the draft: the file is there under its temporary name.
 DIES_BEFORE_IT_OWNS = """
-import os
+import os, pathlib
 from nbcr.store import Store
-os.fsync = lambda descriptor: os._exit(9)
+pathlib.Path.replace = lambda path, target: os._exit(9)
 Store().draft('lost')
 """
 
