@@ -202,7 +202,7 @@ def check_target(pid: int) -> None:
         with exe.open("rb") as file:
             head = file.read(20)
     except PermissionError as error:
-        raise TargetDenied(f"process {pid} belongs to another user", pid=pid) from error
+        raise _denied(pid) from error
     except FileNotFoundError as error:
         if Path(f"/proc/{pid}").exists():
             raise TargetUnsupported(
@@ -215,6 +215,17 @@ def check_target(pid: int) -> None:
             f"process {pid} is not a 64-bit {arch.MACHINE} program",
             hint=f"only 64-bit {arch.MACHINE} programs can be checkpointed", pid=pid,
         )  # fmt: skip
+
+
+def _denied(pid: int) -> TargetDenied:
+    """Why the OS kernel does not let us look into a process (ptrace(2), "Ptrace access mode checking")."""
+    owner = int(proc.status(pid).get("Uid", "-1").split()[0])
+    if owner != os.geteuid():
+        return TargetDenied(f"process {pid} belongs to another user", pid=pid)
+    return TargetDenied(
+        f"process {pid} has rights that we lack, or has closed itself to others (PR_SET_DUMPABLE)",
+        hint="run as root with all capabilities", pid=pid,
+    )  # fmt: skip
 
 
 @contextmanager
