@@ -12,6 +12,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from kernel_backend.ahead import Ahead
 from kernel_backend.errors import ResourceUnsupported, TargetUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image.entries import (
@@ -62,15 +63,6 @@ NOBODY = CredentialsEntry(
 
 
 @dataclass
-class Ahead:
-    """What was read before the freeze."""
-
-    vma_flags: dict[int, dict[int, frozenset[str]]]  # reading them walks the page tables, which takes long
-    asleep: dict[int, timeouts.Asleep]  # a freeze wakes every thread
-    unlike: dict[int, int]  # threads with rights of their own: tid → pid
-
-
-@dataclass
 class Capture:
     """An image in the making: entries of the tree, and what is still needed to write its memory."""
 
@@ -92,33 +84,6 @@ class Capture:
     def warnings(self) -> list[str]:
         """What the user should know."""
         return self.tables.warnings
-
-
-def look_ahead(pids: list[int]) -> Ahead:
-    """Read of a tree what needs no stop, or what a stop would spoil."""
-    return Ahead(_vma_flags_of(pids), timeouts.look(pids), sharing.unlike_threads(pids))
-
-
-def _vma_flags_of(pids: list[int]) -> dict[int, dict[int, frozenset[str]]]:
-    found = {}
-    for pid in pids:
-        try:
-            found[pid] = proc.smaps_flags(proc.view(pid))
-        except OSError:
-            found[pid] = {}
-    return found
-
-
-def tree_pids(pid: int, *, descend: bool) -> list[int]:
-    """The pids of the tree as it is right now."""
-    pids = [pid]
-    for parent in pids:
-        if descend:
-            try:
-                pids += [child for child in proc.children(parent) if child not in pids]
-            except OSError:
-                continue
-    return pids
 
 
 def refuse_early(tree: FrozenTree, ahead: Ahead) -> None:
@@ -147,8 +112,7 @@ def capture_processes(capture: Capture) -> None:
     with Chorus(member for members in borrowed.values() for member in members) as chorus:
         by_thread = chorus.run({b: threads.ask(b) for members in borrowed.values() for b in members})
         mains = {pid: members[0] for pid, members in borrowed.items()}
-        flags = capture.ahead.vma_flags
-        by_process = chorus.run({main: _ask(main, pid, flags.get(pid, {})) for pid, main in mains.items()})
+        by_process = chorus.run({main: _ask(main, pid, capture.tree.processes[pid]) for pid, main in mains.items()})
         untold = _untold(capture, chorus, mains, places)
         for pid, process in capture.tree.processes.items():
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
@@ -158,8 +122,6 @@ def capture_processes(capture: Capture) -> None:
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
         _ = process.mappings  # read now, sorted out later: that may take longer than a pause should
-        if not capture.ahead.vma_flags.get(pid):  # born since they were read
-            capture.ahead.vma_flags[pid] = proc.smaps_flags(process.view)
     sessions = {e.sid for e in capture.processes.values()} | {e.sid for e in capture.tree.zombies.values()}
     strange = sessions - capture.processes.keys() - capture.tree.zombies.keys()
     capture.outside_sessions = sorted(sid for sid in strange if sid == 0 or Path(f"/proc/{sid}").exists())
@@ -176,11 +138,11 @@ class _Own:
     lock_future: int
 
 
-def _ask(borrowed: Borrowed, pid: int, vma_flags: dict[int, frozenset[str]]) -> Asking[_Own]:
+def _ask(borrowed: Borrowed, pid: int, process: Process) -> Asking[_Own]:
     subreaper, pdeathsig = yield from processes.ask_own(borrowed)
     itimers = yield from timers.ask_itimers(borrowed)
     posix_timers = yield from timers.ask_timers(borrowed, pid)
-    locks = any("lo" in flags for flags in vma_flags.values())
+    locks = proc.status(process.view).get("VmLck", "0").split()[0] != "0"
     lock_future = (yield from processes.ask_lock_future(borrowed, borrowed.thread.tid)) if locks else 0
     return _Own(subreaper, pdeathsig, itimers, posix_timers, lock_future)
 
@@ -203,7 +165,7 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
     """A process's mappings as entries; made on first use, which need not be in the pause."""
     if pid not in capture.layouts:
         process, entry = capture.tree.processes[pid], capture.processes[pid]
-        made = memory.capture(pid, process.mappings, capture.ahead.vma_flags.get(pid, {}))
+        made = memory.capture(pid, process.mappings, capture.ahead.vma_flags.of(pid))
         capture.layouts[pid] = made
         entry.files, entry.vmas, entry.exe = made.files, made.vmas, _exe(pid, *capture.programs[pid])
     return capture.layouts[pid]
@@ -268,8 +230,7 @@ def _in_memory(mapping: proc.Mapping) -> bool:
 def capture_not_forked(capture: Capture) -> None:
     """Memory that the twins will not have: read while everything is stopped."""
     for pid, process in capture.tree.processes.items():
-        flags = capture.ahead.vma_flags.get(pid, {}).values()
-        if any("dc" in found or "wf" in found for found in flags):
+        if capture.ahead.vma_flags.forks_otherwise(pid):
             capture.held[pid] = pages.read_not_forked(process.view, layout(capture, pid))
 
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kernel_backend import ahead, checks, failures, family, fates, launch, old_pids, originals, present
 from kernel_backend import capture as cap
-from kernel_backend import checks, failures, family, fates, launch, old_pids, originals, present
 from kernel_backend import rebuild as reb
 from kernel_backend.host import proc
 from kernel_backend.image.reader import read_inventory
@@ -100,16 +100,16 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
     kinds = descriptors.all_kinds()
     pid = course.pid
     reach(Stage.DUMP_LOOK, pid)
-    members = cap.tree_pids(pid, descend=course.tree)
+    members = ahead.tree_pids(pid, descend=course.tree)
     for member in members:
         clean_stale_twins(member)
-    ahead = cap.look_ahead(members)
+    seen = ahead.look_ahead(members)
     with ExitStack() as twins_stack:
         twins_stack.enter_context(originals.no_garbage_collection())
         reach(Stage.DUMP_FREEZE, pid)
         with frozen_tree(pid, descend=course.tree) as frozen:
             stopped_at = time.perf_counter()
-            capture = _capture(frozen, writer, ahead, kinds, course)
+            capture = _capture(frozen, writer, seen, kinds, course)
             twins = originals.give_twins(frozen, capture, twins_stack) if course.leave == "running" else {}
             if not twins:
                 size = _write_memory(capture, {})
@@ -133,16 +133,16 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
 def _capture(
     frozen: FrozenTree,
     writer: ImageWriter,
-    ahead: cap.Ahead,
+    seen: ahead.Ahead,
     kinds: list[descriptors.Kind],
     course: _Course,
 ) -> cap.Capture:
     channel = None if course.channel_fd is None else (frozen.root, course.channel_fd)
     ending = course.leave == "killed"
     tables = descriptors.CaptureTables(writer.folder, frozen.processes, channel=channel, ending=ending)
-    capture = cap.Capture(writer, frozen, ahead, tables)
+    capture = cap.Capture(writer, frozen, seen, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
-    cap.refuse_early(frozen, ahead)
+    cap.refuse_early(frozen, seen)
     reach(Stage.DUMP_PROCESSES, frozen.root)
     cap.capture_processes(capture)
     reach(Stage.DUMP_DESCRIPTORS, frozen.root)

@@ -65,19 +65,23 @@ def maps(pid: int) -> list[Mapping]:
         return [_parse_map_line(line) for line in lines]
 
 
-_SMAPS_HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ")
+_SMAPS_HEAD = re.compile(rb"^([0-9a-f]+)-[0-9a-f]+ |^VmFlags:(.*)$", re.MULTILINE)
 
 
-def smaps_flags(pid: int) -> dict[int, frozenset[str]]:
-    """VmFlags by start address. Walks the page tables: slow on large processes."""
+def smaps(pid: int) -> bytes:
+    """/proc/PID/smaps. The OS kernel walks the page tables for it: slow on large processes."""
+    return Path(f"/proc/{pid}/smaps").read_bytes()
+
+
+def smaps_flags(text: bytes) -> dict[int, frozenset[str]]:
+    """VmFlags by start address, from `smaps`."""
     flags: dict[int, frozenset[str]] = {}
     start = 0
-    with Path(f"/proc/{pid}/smaps").open(errors="surrogateescape", newline="\n") as lines:
-        for line in lines:
-            if line.startswith("VmFlags:"):
-                flags[start] = frozenset(line[8:].split())
-            elif _SMAPS_HEAD.match(line):
-                start = int(line[: line.index("-")], 16)
+    for found in _SMAPS_HEAD.finditer(text):
+        if found[1] is not None:
+            start = int(found[1], 16)
+        else:
+            flags[start] = frozenset(found[2].decode().split())
     return flags
 
 

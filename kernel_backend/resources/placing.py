@@ -52,7 +52,7 @@ def place_large(shop: Workshop, runs: list[PageRun], remote: int) -> set[int]:
 
 def _small_paged(pid: int) -> list[tuple[int, int]]:
     """The anonymous private mappings [start, end) that the OS kernel backs by small pages only, by address."""
-    flags = proc.smaps_flags(pid)  # cheap: the process has hardly a page yet
+    flags = proc.smaps_flags(proc.smaps(pid))  # cheap: the process has hardly a page yet
     anonymous = [m for m in proc.maps(pid) if m.inode == 0 and not m.shared and m.path in ("", "[heap]")]
     barred = {"hg", "ht"} if not _huge_by_default() else None
     return [

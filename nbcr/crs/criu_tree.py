@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel_backend.capture import tree_pids
+from kernel_backend.ahead import tree_pids
 from kernel_backend.host import proc, sockdiag
 from nbcr.crs.criu_record import OutsideRecord, ProcessRecord
 from nbcr.errors import NotPossible, TargetUnknown
