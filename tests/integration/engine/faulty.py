@@ -49,6 +49,7 @@ COURSES: dict[str, list[Stage]] = {
 }
 _order = list(Stage).index
 ABOUT_NO_PROCESS = {Stage.DUMP_RECORD, Stage.DUMP_INVENTORY, Stage.DUMP_RENAME, Stage.DUMP_RENAMED}
+NEW_PIDS = "child processes have new pids"
 FALLS_BACK = {Stage.DUMP_TWINS, Stage.DUMP_TWIN}  # where a fork that fails only lengthens the pause
 
 
@@ -80,6 +81,7 @@ class Stand:
 
     def __init__(self, begin: Begin, subject: Subject, user: User) -> None:
         self.engine, self.life = begin(subject, user)
+        self.engine.keep_warm()
         self.folder = self.life.folder
         self.key = segment_key(self.life.base)
         self.program = os.readlink(f"/proc/{self.life.pid}/exe")
@@ -127,6 +129,8 @@ class Stand:
             self._adopt(int(done.document["pid"]))
             if fault.what not in ("target", "child"):
                 self._goes_on()
+            if NEW_PIDS in done.err:
+                self._revive()  # it goes on, but would wait for its children under their old pids
         elif fault.stage is Stage.RESTORE_LETTING_GO and self._lives_whole():
             self._goes_on()
         elif fault.what == "target" and not (fresh or fault.costs_the_present):
@@ -166,11 +170,11 @@ class Stand:
         self.engine.processes.adopt(pid)
 
     def _end_life(self) -> None:
-        """Kill all of it; children whose parent a fault has killed are ours by now."""
+        """Kill all of it; children whose parent a fault has killed are ours by now, or those of a keeper."""
         self._kill(family_of(self.life.pid))
         assert wait_for_end(self.life.pid, SETTLES_WITHIN_S)
         self.engine.processes.reap(self.life.pid)
-        self._kill([pid for pid in self._strays() if self._program_of(pid) == self.program])
+        self._kill([pid for pid in self._strays() if self._is_keeper(pid) or self._program_of(pid) == self.program])
 
     def _kill(self, pids: list[int]) -> None:
         for pid in pids:
@@ -192,17 +196,24 @@ class Stand:
 
         def undecided() -> list[int]:
             found[:] = [pid for pid in (*self._strays(), self.life.pid) if not wait_for_end(pid, 0)]
-            members = [member for root in found for member in family_of(root)]
-            ours = [pid for pid in members if self._program_of(pid) == self.program]
-            keepers = [pid for pid in members if Path(f"/proc/{pid}/comm").read_text() == "nbcr-init\n"]
-            whole = len(ours) in (0, self.members) and len(ours) + len(keepers) == len(members)
-            return [] if whole else members
+            members = {member for root in found for member in family_of(root)}  # it may be below a keeper
+            members -= {pid for pid in members if self._is_keeper(pid)}
+            ours = {pid for pid in members if self._program_of(pid) in (self.program, "")}  # "": it has ended
+            whole = not members or (ours == members and len(ours) == self.members)
+            return [] if whole else sorted(members)
 
         left = self._until_empty(undecided)
         assert not left, [describe_process(pid) for pid in left]
         for pid in found:
             self._adopt(pid)
         return bool(found)
+
+    def _is_keeper(self, pid: int) -> bool:
+        """Whether it is the first process of a namespace that was made for the tree."""
+        try:
+            return Path(f"/proc/{pid}/comm").read_text() == "nbcr-init\n"
+        except OSError:
+            return False
 
     def _program_of(self, pid: int) -> str:
         try:
