@@ -38,7 +38,7 @@ class Guardian:
 
     def __init__(self, more: Mapping[str, Callable[..., None]] | None = None) -> None:
         self._undo: dict[str, Callable[..., None]] = {
-            "file": _remove_file, "folder": _remove_folder, "segment": _remove_segment,
+            "file": _remove_file, "folder": _remove_folder, "segments": _remove_segments,
             "queue": messages.unlink, **(more or {}),
         }  # fmt: skip
         self._line: socket.socket | None = None
@@ -158,5 +158,9 @@ def _remove_folder(path: str) -> None:
     shutil.rmtree(path)
 
 
-def _remove_segment(number: int) -> None:
-    libc.syscall("shmctl", number, _IPC_RMID, 0)
+def _remove_segments(creator: int, spared: list[int]) -> None:
+    """The System V segments that a process has created, but for some."""
+    for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
+        _, number, _, _, made_by, *_ = map(int, line.split())
+        if made_by == creator and number not in spared:
+            libc.syscall("shmctl", number, _IPC_RMID, 0)
