@@ -153,7 +153,7 @@ def _warn(warnings: list[str]) -> None:
         print(f"kernel_backend: warning: {warning}", file=sys.stderr)
 
 
-def _run_and_leave() -> NoReturn:
+def run_and_leave() -> NoReturn:
     """As a command of its own: nothing we made needs collecting, and taking the interpreter down takes a while."""
     gc.disable()
     code = main()
@@ -163,4 +163,4 @@ def _run_and_leave() -> NoReturn:
 
 
 if __name__ == "__main__":
-    _run_and_leave()
+    run_and_leave()

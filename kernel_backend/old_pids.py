@@ -48,7 +48,7 @@ def choose(rebuild: Rebuild, policy: str, leaving: set[int], present: Process | 
         return
     if fresh:
         rebuild.warnings.append(f"the processes have new pids: {why}")
-    elif len(rebuild.inventory.processes) > 1:  # the root has the target's; thread ids are known to libc alone
+    elif len(kinship.members(rebuild.inventory)) > 1:  # the root has the target's; thread ids are known to libc alone
         rebuild.warnings.append(f"child processes have new pids: {why}")
 
 

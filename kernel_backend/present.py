@@ -36,9 +36,10 @@ def check_taking_over(inventory: Inventory, process: Process) -> None:
 
 
 def tie_together(frozen: FrozenTree, guardian: Guardian) -> None:
-    """From here on the present ends as a whole, whatever becomes of us."""
+    """The point of no return: from here on the present ends as a whole, whatever becomes of us."""
     if len(frozen.processes) > 1:
         guardian.processes([process.pidfd for process in frozen.processes.values()])
+    frozen.processes[frozen.root].main.set_options(stub.STUB_OPTIONS)
 
 
 def empty(frozen: FrozenTree, process: Process) -> None:
@@ -46,7 +47,6 @@ def empty(frozen: FrozenTree, process: Process) -> None:
     leader = process.main
     gadget = process.gadgets.syscall
     reach(Stage.RESTORE_EMPTY, process.pid)
-    leader.set_options(stub.STUB_OPTIONS)
     for pid, member in reversed(frozen.processes.items()):
         if pid != process.pid:
             _reap_in(member)  # its children are dead: free their pids, init may be slow to do it

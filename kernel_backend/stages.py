@@ -149,4 +149,13 @@ def _end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-_fault = _Fault.parse(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+_fault: _Fault | None = None
+
+
+def inject(text: str) -> None:
+    """Let a fault happen in this process, as the environment says it; "" for none."""
+    global _fault
+    _fault = _Fault.parse(text) if text else None
+
+
+inject(os.environ.get(VARIABLE, ""))

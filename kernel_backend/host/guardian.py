@@ -27,6 +27,7 @@ _IPC_RMID = 0
 _MESSAGE_BYTES = 1 << 16
 _MAX_FDS = 253
 _DISMISSED = b"."
+_PROCESSES, _MORE_FOLLOW = b"p", b"+"
 
 
 class Guardian:
@@ -37,7 +38,7 @@ class Guardian:
 
     def __init__(self, more: Mapping[str, Callable[..., None]] | None = None) -> None:
         self._undo: dict[str, Callable[..., None]] = {
-            "file": _remove_file, "folder": _remove_folder, "segment": _remove_segment,
+            "file": _remove_file, "folder": _remove_folder, "segments": _remove_segments,
             "queue": messages.unlink, **(more or {}),
         }  # fmt: skip
         self._line: socket.socket | None = None
@@ -66,9 +67,13 @@ class Guardian:
         self.tell("file", str(Path(path).absolute()), found.st_dev, found.st_ino)
 
     def processes(self, pidfds: Sequence[int]) -> None:
-        """Processes that are to live all or none: they are killed when we end before it is said that all is well."""
+        """Processes that are to live all or none: they are killed when we end before it is said that all is well.
+
+        When we end before all were told, which may take several messages, none is.
+        """
         for first in range(0, len(pidfds), _MAX_FDS):
-            self._send(b"p", list(pidfds[first : first + _MAX_FDS]))
+            part = list(pidfds[first : first + _MAX_FDS])
+            self._send(_PROCESSES if first + len(part) == len(pidfds) else _MORE_FOLLOW, part)
 
     def dismiss(self) -> None:
         """All is well: nothing is undone."""
@@ -129,13 +134,18 @@ class Guardian:
 def _listen(line: socket.socket) -> list[tuple[bytes, list[int]]] | None:
     """What was told until the end; None when all is well."""
     told: list[tuple[bytes, list[int]]] = []
+    some: list[int] = []  # the beginning of what is still being told
     while True:
         message, fds, _, _ = socket.recv_fds(line, _MESSAGE_BYTES, _MAX_FDS)
         if message == _DISMISSED:
             return None
         if not message:
             return told
-        told.append((message, fds))
+        if message == _MORE_FOLLOW:
+            some += fds
+        else:
+            told.append((message, some + fds))
+            some = []
 
 
 def _remove_file(path: str, device: int, inode: int) -> None:
@@ -148,5 +158,9 @@ def _remove_folder(path: str) -> None:
     shutil.rmtree(path)
 
 
-def _remove_segment(number: int) -> None:
-    libc.syscall("shmctl", number, _IPC_RMID, 0)
+def _remove_segments(creator: int, spared: list[int]) -> None:
+    """The System V segments that a process has created, but for some."""
+    for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
+        _, number, _, _, made_by, *_ = map(int, line.split())
+        if made_by == creator and number not in spared:
+            libc.syscall("shmctl", number, _IPC_RMID, 0)

@@ -46,6 +46,7 @@ class Segment:
     id: int
     mode: int
     size: int
+    creator: int  # its pid, 0 when that means nothing here
     uid: int
     gid: int
 
@@ -55,7 +56,7 @@ def segments() -> dict[int, Segment]:
     found = {}
     for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
         f = line.split()
-        found[int(f[1])] = Segment(int(f[0]), int(f[1]), int(f[2], 8), int(f[3]), int(f[7]), int(f[8]))
+        found[int(f[1])] = Segment(int(f[0]), int(f[1]), int(f[2], 8), int(f[3]), int(f[4]), int(f[7]), int(f[8]))
     return found
 
 
@@ -89,15 +90,16 @@ class Segments:
     _found: list[tuple[int, SharedMemoryEntry]] = field(default_factory=list)  # our address; others may see them
     _passing: list[int] = field(default_factory=list)  # to be marked for removal again
     _attached: list[int] = field(default_factory=list)  # our addresses
+    _announced: bool = False
 
     def bring_back(self, entry: SharedMemoryEntry, folder: Path, *, huge: bool) -> None:
         """Find or make the segment; a new one gets the image's contents at once, others see no change yet."""
         number = self._find(entry)
         made = number < 0
         if made:
+            self._announce()
             number = _create(entry, huge)
             self._created.append(number)
-            self.guardian.tell("segment", number)
             if number != entry.sysv_id and not entry.sysv_mode & _SHM_DEST:
                 self.warnings.append(f"System V shared memory {entry.sysv_id} has the new identifier {number}")
         address = libc.syscall("shmat", number, 0, 0)
@@ -109,6 +111,13 @@ class Segments:
         self.ids[entry.key], self.sizes[entry.key] = number, _rounded(entry.size)
         if entry.sysv_mode & _SHM_DEST:
             self._passing.append(number)
+
+    def _announce(self) -> None:
+        """Tell the guardian before the first is made: killed between the two, we would leave it for ever."""
+        if not self._announced:
+            ours = [found.id for found in segments().values() if found.creator == os.getpid()]
+            self.guardian.tell("segments", os.getpid(), ours)
+            self._announced = True
 
     def _find(self, entry: SharedMemoryEntry) -> int:
         """The identifier of the segment if it lives; keyless ones are recognised within one boot only."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from kernel_backend.host import proc
 from kernel_backend.stages import FAULTS, Stage
 from tests.integration.engine.harness import (
     Engine,
@@ -49,6 +50,7 @@ COURSES: dict[str, list[Stage]] = {
 }
 _order = list(Stage).index
 ABOUT_NO_PROCESS = {Stage.DUMP_RECORD, Stage.DUMP_INVENTORY, Stage.DUMP_RENAME, Stage.DUMP_RENAMED}
+NEW_PIDS = "child processes have new pids"
 FALLS_BACK = {Stage.DUMP_TWINS, Stage.DUMP_TWIN}  # where a fork that fails only lengthens the pause
 
 
@@ -72,6 +74,28 @@ class Fault:
         return self.course == "in place" and _order(self.stage) >= _order(Stage.RESTORE_EMPTY)
 
 
+PF_EXITING = 0x4
+
+
+def ancestors_of(pid: int) -> list[int]:
+    """Those above a process, the nearest first; of one that has ended, none."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        while pid := proc.stat(pid).ppid:
+            found.append(pid)
+    return found
+
+
+def is_ending(pid: int) -> bool:
+    """Whether it was killed and only has to notice."""
+    try:
+        status, stat = proc.status(pid), proc.stat(pid)
+    except OSError:
+        return True
+    killed = (int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) >> (signal.SIGKILL - 1) & 1
+    return stat.state not in "ZX" and bool(killed or stat.flags & PF_EXITING)
+
+
 EVERY_FAULT = [Fault(course, stage, what) for course, stages in COURSES.items() for stage in stages for what in FAULTS]
 
 
@@ -80,6 +104,7 @@ class Stand:
 
     def __init__(self, begin: Begin, subject: Subject, user: User) -> None:
         self.engine, self.life = begin(subject, user)
+        self.engine.keep_warm()
         self.folder = self.life.folder
         self.key = segment_key(self.life.base)
         self.program = os.readlink(f"/proc/{self.life.pid}/exe")
@@ -127,6 +152,8 @@ class Stand:
             self._adopt(int(done.document["pid"]))
             if fault.what not in ("target", "child"):
                 self._goes_on()
+            if NEW_PIDS in done.err:
+                self._revive()  # it goes on, but would wait for its children under their old pids
         elif fault.stage is Stage.RESTORE_LETTING_GO and self._lives_whole():
             self._goes_on()
         elif fault.what == "target" and not (fresh or fault.costs_the_present):
@@ -140,6 +167,33 @@ class Stand:
         else:
             self._goes_on()
         if fault.what in ("target", "child"):
+            self._revive()
+
+    def count_steps(self, course: str) -> int:
+        """How many moments a restore has at which `kill_at_step` can kill it."""
+        self.kill_at_step(course, -1)
+        assert self.engine.warm is not None
+        return self.engine.warm.steps
+
+    def kill_at_step(self, course: str, turn: int) -> None:
+        """Kill a restore before or after one of its ptrace(2) calls (warm.py)."""
+        fresh = course == "fresh"
+        if fresh:
+            self._end_life()
+            self._forget_shared_objects()
+        words = ["--detach"] if fresh else ["--into", str(self.life.pid)]
+        done = self.engine.run("restore", self.spare, *words, "--json", fault=f"step:{turn}")
+        assert done.status in (0, -signal.SIGKILL), f"step {turn}: {done}"
+        if done.status == 0:
+            self._adopt(int(done.document["pid"]))
+        lives = self._lives_whole()
+        if lives:
+            self._goes_on()
+        else:
+            self.engine.processes.reap(self.life.pid)
+            left = self._until_empty(lambda: self._left_over(with_shared_objects=fresh))
+            assert not left, f"step {turn}: left over: {left}"
+        if not lives or NEW_PIDS in done.err:
             self._revive()
 
     def _judge(self, fault: Fault, done: Finished) -> None:
@@ -166,11 +220,11 @@ class Stand:
         self.engine.processes.adopt(pid)
 
     def _end_life(self) -> None:
-        """Kill all of it; children whose parent a fault has killed are ours by now."""
+        """Kill all of it; children whose parent a fault has killed are ours by now, or those of a keeper."""
         self._kill(family_of(self.life.pid))
         assert wait_for_end(self.life.pid, SETTLES_WITHIN_S)
         self.engine.processes.reap(self.life.pid)
-        self._kill([pid for pid in self._strays() if self._program_of(pid) == self.program])
+        self._kill([pid for pid in self._strays() if self._is_keeper(pid) or self._program_of(pid) == self.program])
 
     def _kill(self, pids: list[int]) -> None:
         for pid in pids:
@@ -187,22 +241,30 @@ class Stand:
                 assert "State:\tT" not in text, f"{describe_process(pid)} is stopped"
 
     def _lives_whole(self) -> bool:
-        """Killed while it let go: all of the tree runs, or nothing of it."""
-        found: list[int] = []
+        """Whether all of the tree runs; fails unless it is all or nothing. For when the helper was killed."""
+        roots: list[int] = []
 
         def undecided() -> list[int]:
-            found[:] = [pid for pid in (*self._strays(), self.life.pid) if not wait_for_end(pid, 0)]
-            members = [member for root in found for member in family_of(root)]
-            ours = [pid for pid in members if self._program_of(pid) == self.program]
-            keepers = [pid for pid in members if Path(f"/proc/{pid}/comm").read_text() == "nbcr-init\n"]
-            whole = len(ours) in (0, self.members) and len(ours) + len(keepers) == len(members)
-            return [] if whole else members
+            found = [pid for pid in (*self._strays(), self.life.pid) if not wait_for_end(pid, 0)]
+            everybody = {member for pid in found for member in family_of(pid)}  # it may be below a keeper
+            members = everybody - {pid for pid in everybody if self._is_keeper(pid)}
+            ours = {pid for pid in members if self._program_of(pid) in (self.program, "")}  # "": it has ended
+            whole = ours == members and len(ours) == self.members and not any(map(is_ending, everybody))
+            roots[:] = [pid for pid in members if not members & set(ancestors_of(pid))]
+            return sorted(members) if members and not whole else []
 
         left = self._until_empty(undecided)
         assert not left, [describe_process(pid) for pid in left]
-        for pid in found:
+        for pid in roots:
             self._adopt(pid)
-        return bool(found)
+        return bool(roots)
+
+    def _is_keeper(self, pid: int) -> bool:
+        """Whether it is the first process of a namespace that was made for the tree."""
+        try:
+            return Path(f"/proc/{pid}/comm").read_text() == "nbcr-init\n"
+        except OSError:
+            return False
 
     def _program_of(self, pid: int) -> str:
         try:
