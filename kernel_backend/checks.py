@@ -10,10 +10,10 @@ from pathlib import Path
 from kernel_backend import capture
 from kernel_backend.errors import HostUnsupported, ImageDenied, NoRoom, TargetDenied
 from kernel_backend.host import room
-from kernel_backend.host.identity import Identity
+from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
 from kernel_backend.image.entries import Inventory
-from kernel_backend.resources import memory, pages
+from kernel_backend.resources import mapped_files, pages
 
 
 def check_owner(folder: Path, names: Iterable[str]) -> None:
@@ -93,5 +93,6 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) ->
     check_user(inventory)
     written_here = inventory.host.boot_id == capture.boot_id()
     reader.verify_files(folder, inventory, trust_untouched=lazy or written_here)
-    for entry in inventory.processes:
-        memory.check_files(entry)
+    with acting_as(None if trust else image_user(inventory)):
+        for entry in inventory.processes:
+            mapped_files.check_files(entry)

@@ -163,6 +163,7 @@ def _tell(course: _Course, capture: cap.Capture) -> None:
 
 
 def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
+    cap.begin_digests(capture)
     for work in capture.tables.later:
         work()
     cap.capture_inherited(capture, twins)
