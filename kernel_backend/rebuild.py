@@ -74,7 +74,7 @@ class Rebuild:
     leaders: dict[int, Workshop] = field(default_factory=dict)  # of sessions whose own leaders are gone
 
     def __post_init__(self) -> None:
-        self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian)
+        self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)
 
     @property
     def warnings(self) -> list[str]:
@@ -128,7 +128,7 @@ def _open_files(rebuild: Rebuild) -> None:
         mapped_files.open_files(entry, rebuild.mapped)
         with as_ourselves():
             path = rebuild.folder / pages.pages_name(entry.pid)
-            rebuild.pages[entry.pid] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            rebuild.pages[entry.pid] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _make_shared_memory(rebuild: Rebuild) -> None:

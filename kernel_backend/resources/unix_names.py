@@ -48,11 +48,17 @@ def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     if live_sockets.find_unix(entry, tables) >= 0 or tables.live:
         return
     shown = repr(entry.name)[2:-1]
-    with inside_folder(entry):
-        if not _in_use(entry):
-            return
-        if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
-            raise _name_taken(shown, index, tables)
+    try:
+        with inside_folder(entry):
+            if not _in_use(entry):
+                return
+            if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
+                raise _name_taken(shown, index, tables)
+    except OSError as error:
+        raise HostUnsupported(
+            f"{shown}, the name of the socket at {tables.who(index)}, cannot be had: {error.strerror}",
+            hint="give this user access to its folder", name=shown,
+        ) from error  # fmt: skip
     raise HostUnsupported(
         f"{shown}, the name of the socket at {tables.who(index)}, is something else now",
         hint="move it out of the way", name=shown,

@@ -14,6 +14,7 @@ import pytest
 from kernel_backend.errors import FileChanged, ResourceUnsupported
 from kernel_backend.host import elf
 from tests.integration.engine.harness import Engine, Life, one_line
+from tests.subjects.build import build
 from tests.subjects.catalogue import BY_NAME, FOLDER
 from tests.support import ProcessTracker, User, wait_for_end
 
@@ -215,3 +216,24 @@ def test_a_program_replaced_while_it_runs(begin: Callable[..., Begun], folder: P
     assert str(files.program) in one_line(done)
     assert not (folder / "image").exists()
     life.expect_pass()
+
+
+def test_names_that_are_no_text(
+    ourselves: User, folder: Path, processes: ProcessTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Program, working folder, arguments and thread name in Latin 1, which JSON cannot hold."""
+    place = folder / os.fsdecode(b"caf\xe9")
+    place.mkdir()
+    shutil.copy(build(BY_NAME["memory/anonymous"].source), place / os.fsdecode(b"na\xefve"))
+    argv = ["env", f"--chdir={place}", str(place / os.fsdecode(b"na\xefve"))]
+    monkeypatch.setattr("tests.integration.engine.harness.command", lambda _, base: [*argv, str(base)])
+    more = [os.fsdecode(b"\xfcber")]
+    engine = Engine(ourselves, folder, processes)
+    life = Life(BY_NAME["memory/anonymous"], ourselves, folder, processes, more).start()
+    engine.dump(life.pid, folder / "image")
+    life.continue_as(engine.restore(folder / "image"))
+    assert os.fsencode(os.readlink(f"/proc/{life.pid}/cwd")).endswith(b"caf\xe9")
+    assert Path(f"/proc/{life.pid}/cmdline").read_bytes().endswith(b"\xfcber\0")
+    assert Path(f"/proc/{life.pid}/comm").read_bytes() == b"na\xefve\n"
+    life.expect_pass()
+    life.close()
