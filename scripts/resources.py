@@ -20,8 +20,8 @@ dumped, killed, restored and then ask themselves whether everything is as it was
 page is written by `scripts/resources.py` from the catalogue of these programs, and a test sees to it that they agree.
 
 *Captured*: it comes back. *Partly*: with the exception that is named. *Refused*: nothing is touched, and the message
-names it and who holds it. How to add a kind is in [CONTRIBUTING.md](../CONTRIBUTING.md); [engine.md](engine.md) is about
-the commands.
+names it and who holds it. How to add a kind is in [CONTRIBUTING.md](../CONTRIBUTING.md); [engine.md](engine.md)
+is about the commands.
 
 | kind | | without privileges | shown by |
 |---|---|---|---|
