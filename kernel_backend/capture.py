@@ -36,6 +36,7 @@ from kernel_backend.resources import (
     descriptors,
     inherited,
     jobs,
+    mapped_files,
     memory,
     pages,
     processes,
@@ -194,7 +195,7 @@ def _exe(pid: int, path: str, inode: int) -> FileIdentity:
             f"the program file of process {pid} is gone or was replaced while it ran: {path}",
             hint="bring the file back and checkpoint again", pid=pid, path=path,
         )  # fmt: skip
-    return memory.identify(path)
+    return mapped_files.identify(path)
 
 
 def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:
@@ -248,6 +249,13 @@ def plan_pages(capture: Capture, pid: int, source: int, *, forked: bool) -> tupl
     return runs, behind
 
 
+def begin_digests(capture: Capture) -> None:
+    """Digests of the files that are mapped are made meanwhile."""
+    for pid in capture.processes:
+        layout(capture, pid)
+    mapped_files.begin_contents(list(capture.processes.values()))
+
+
 def capture_inherited(capture: Capture, twins: dict[int, Twin]) -> None:
     """What a fork copies besides memory, from the twins or, where there are none, from the processes themselves."""
     for pid, twin in twins.items():
@@ -283,6 +291,7 @@ def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:
 def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
     """The root record."""
     root = capture.processes[capture.tree.root]
+    mapped_files.add_contents(list(capture.processes.values()))  # what a thread has not done yet, or could not
     made = Inventory(
         format=FORMAT_VERSION,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kernel_backend import capture
-from kernel_backend.errors import HostUnsupported, ImageDenied, NoRoom, TargetDenied
+from kernel_backend.errors import FileChanged, HostUnsupported, ImageDenied, NoRoom, TargetDenied
 from kernel_backend.host import room
-from kernel_backend.host.identity import Identity
+from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
-from kernel_backend.image.entries import Inventory
-from kernel_backend.resources import memory, pages
+from kernel_backend.image.entries import Inventory, ProcessEntry
+from kernel_backend.resources import mapped_files, pages
 
 
 def check_owner(folder: Path, names: Iterable[str]) -> None:
@@ -75,13 +75,36 @@ def check_user(inventory: Inventory) -> None:
 
 
 def check_memory(inventory: Inventory, *, freed: int = 0) -> None:
-    """The image's pages fit into memory."""
-    needed = sum(pages.total_bytes(entry.pagemap) for entry in inventory.processes)
+    """The image's pages fit into memory, and what will be locked there. Raises NoRoom."""
+    needed = sum(pages.total_bytes(entry.pagemap) + _locked_bytes(entry) for entry in inventory.processes)
     available = room.available_bytes() + freed
     if needed > available:
         raise NoRoom(
             f"the image needs {needed / 2**20:.0f} MiB of memory, {available / 2**20:.0f} MiB are left",
             needed=needed, free=available,
+        )  # fmt: skip
+
+
+def _locked_bytes(entry: ProcessEntry) -> int:
+    """Of what mlock(2) will bring in, the bytes that no page of the image fills."""
+    locked = [vma for vma in entry.vmas if vma.locked and not vma.lock_on_fault and vma.prot]
+    runs = iter(sorted((run.address, run.address + run.length) for run in entry.pagemap) if locked else ())
+    run, covered = next(runs, None), 0
+    for vma in locked:
+        while run is not None and run[0] < vma.end:
+            covered += max(min(run[1], vma.end) - max(run[0], vma.start), 0)
+            if run[1] > vma.end:
+                break
+            run = next(runs, None)
+    return sum(vma.end - vma.start for vma in locked) - covered
+
+
+def check_folder(entry: ProcessEntry) -> None:
+    """The working folder can be entered. Raises FileChanged."""
+    if not entry.cwd_deleted and not os.access(f"{entry.cwd}/.", os.X_OK, effective_ids=True):
+        raise FileChanged(
+            f"{entry.cwd}, the working folder of process {entry.pid}, is gone or cannot be entered by this user",
+            hint="make it again, then restart", path=entry.cwd,
         )  # fmt: skip
 
 
@@ -93,5 +116,7 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) ->
     check_user(inventory)
     written_here = inventory.host.boot_id == capture.boot_id()
     reader.verify_files(folder, inventory, trust_untouched=lazy or written_here)
-    for entry in inventory.processes:
-        memory.check_files(entry)
+    with acting_as(None if trust else image_user(inventory)):
+        for entry in inventory.processes:
+            mapped_files.check_files(entry)
+            check_folder(entry)

@@ -163,6 +163,7 @@ def _tell(course: _Course, capture: cap.Capture) -> None:
 
 
 def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
+    cap.begin_digests(capture)
     for work in capture.tables.later:
         work()
     cap.capture_inherited(capture, twins)
@@ -256,10 +257,10 @@ def _validated(
     for entry in inventory.processes:
         for row in entry.descriptors:
             tables.holders.setdefault(row.description, []).append((entry.pid, row.fd))
-    return reb.Rebuild(
-        folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy,
-        user=None if trust else checks.image_user(inventory),
-    )  # fmt: skip
+    user = None if trust else checks.image_user(inventory)
+    if user is not None:
+        tables.users = {entry.pid: entry.credentials.uids[1] for entry in inventory.processes}
+    return reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy, user=user)
 
 
 def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:

@@ -16,6 +16,7 @@ from kernel_backend.kinship import root
 from kernel_backend.resources import (
     descriptors,
     lazy_pages,
+    mapped_files,
     memory,
     pages,
     processes,
@@ -73,7 +74,7 @@ class Rebuild:
     leaders: dict[int, Workshop] = field(default_factory=dict)  # of sessions whose own leaders are gone
 
     def __post_init__(self) -> None:
-        self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian)
+        self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)
 
     @property
     def warnings(self) -> list[str]:
@@ -124,10 +125,10 @@ def _open_files(rebuild: Rebuild) -> None:
     """What is mapped, and the image's own pages: opened while there is a way back."""
     descriptors.raise_our_limit()
     for entry in rebuild.inventory.processes:
-        memory.open_files(entry, rebuild.mapped)
+        mapped_files.open_files(entry, rebuild.mapped)
         with as_ourselves():
             path = rebuild.folder / pages.pages_name(entry.pid)
-            rebuild.pages[entry.pid] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            rebuild.pages[entry.pid] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _make_shared_memory(rebuild: Rebuild) -> None:
@@ -198,7 +199,7 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     entry, shop = building.entry, building.shop
     processes.raise_limits(shop, building.pid)
     own = rebuild.tables.own
-    mapped = memory.opened_files(entry, rebuild.mapped)
+    mapped = mapped_files.opened_files(entry, rebuild.mapped)
     shared_keys = sorted({vma.shared for vma in entry.vmas if vma.kind == "shared"})
     source = rebuild.pages[entry.pid]
     wanted = [own[row.description] for row in entry.descriptors]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from kernel_backend.errors import TargetDenied
 from kernel_backend.host import libc
 
+_KEEP = 0xFFFFFFFF
 _ASK = 0xFFFFFFFF  # no user has this number: setfsuid(2) only answers
 
 
@@ -62,6 +63,23 @@ def as_ourselves() -> Iterator[None]:
         yield
     finally:
         _own = before
+        _become(other)
+
+
+@contextmanager
+def without_capabilities() -> Iterator[None]:
+    """While we act as somebody else: be that user in all respects. Files in /proc look at more than file access."""
+    if _own is None:
+        yield
+        return
+    other = _present()
+    libc.syscall("setresgid", _KEEP, other.gid, _KEEP)
+    libc.syscall("setresuid", _KEEP, other.uid, _KEEP)  # the effective capabilities go with user 0, and come back
+    try:
+        yield
+    finally:
+        libc.syscall("setresuid", _KEEP, _own.uid, _KEEP)
+        libc.syscall("setresgid", _KEEP, _own.gid, _KEEP)
         _become(other)
 
 

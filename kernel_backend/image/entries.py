@@ -56,6 +56,8 @@ class FileIdentity(Entry):
     inode: Word
     build_id: Name = ""  # hex; of ELF files that have one
     segments: Name = ""  # of ELF files: digest of what is loaded from where to where
+    contents: Name = ""  # digest of what is loaded, of other files of all; empty: none was made
+    ctime_ns: Nanoseconds = 0
 
 
 class VmaEntry(Entry):

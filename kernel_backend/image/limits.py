@@ -18,7 +18,7 @@ I64_MAX = 2**63 - 1
 WORD_MAX = 2**64 - 1
 
 MAX_INVENTORY_BYTES = 256 << 20  # a tree with 2,000 threads and full queues has 60
-FD_MAX = 2**30 - 1  # of fs.nr_open
+FD_MAX = 2**22 - 1  # above fs.nr_open as it usually is; the OS kernel keeps 8 bytes for every number below
 MAX_DEPTH = 128  # generations of a process tree
 
 # --- numbers ----------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from kernel_backend.errors import ImageCorrupt, ImageMissing, ImageVersion
-from kernel_backend.image import validation
+from kernel_backend.errors import ImageCorrupt, ImageDenied, ImageMissing, ImageVersion
+from kernel_backend.image import texts, validation
 from kernel_backend.image.entries import FORMAT_VERSION, ImageFile, Inventory
 from kernel_backend.image.limits import MAX_INVENTORY_BYTES
 from kernel_backend.image.writer import INVENTORY, Envelope, file_digest
@@ -39,7 +39,9 @@ def read_inventory(folder: Path) -> Inventory:
                 f"{folder} is of image format {head.format}, this program reads {FORMAT_VERSION}", found=head.format
             )
         inventory = msgspec.json.decode(envelope.inventory, type=Inventory)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if texts.MARK in content:
+            texts.unpack(inventory)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ImageCorrupt(f"{path} is damaged: {error}", path=str(path)) from error
     validation.check(inventory, str(path))
     return inventory
@@ -64,6 +66,7 @@ def verify_files(folder: Path, inventory: Inventory, *, trust_untouched: bool = 
     ctime, which no user can set back) is not read again. A restore asks for that when the image was written since the
     host booted, or when it is to be lazy; after a reboot, from a copy, or after any write to it all is read and proved.
     """
+    owner = (folder / INVENTORY).stat(follow_symlinks=False).st_uid
     for name, recorded in inventory.files.items():
         path = folder / name
         try:
@@ -72,6 +75,8 @@ def verify_files(folder: Path, inventory: Inventory, *, trust_untouched: bool = 
             raise ImageCorrupt(f"{path} is missing from the image", path=str(path)) from error
         if not stat.S_ISREG(found.st_mode):
             raise ImageCorrupt(f"{path} is no file", path=str(path))
+        if found.st_uid != owner:  # a hard link to what the owner may not read, for whoever may
+            raise ImageDenied(f"{path} belongs to user {found.st_uid}, the image to user {owner}", path=str(path))
         if found.st_size != recorded.size:
             raise ImageCorrupt(f"{path} is damaged: {found.st_size} bytes instead of {recorded.size}", path=str(path))
         if trust_untouched and _untouched(recorded, found.st_ino, found.st_ctime_ns):

@@ -14,7 +14,7 @@ import msgspec
 from blake3 import blake3
 
 from kernel_backend.errors import ImageCorrupt, ImageExists, NoRoom, ResourceUnsupported
-from kernel_backend.image import limits, validation
+from kernel_backend.image import limits, texts, validation
 from kernel_backend.image.entries import ImageFile, Inventory
 from kernel_backend.stages import Stage, reach
 
@@ -83,7 +83,9 @@ class ImageWriter:
     def publish(self, inventory: Inventory, *, durable: bool) -> None:
         """Write the inventory and put the folder in its place; the image exists from here on."""
         reach(Stage.DUMP_INVENTORY)
+        texts.pack(inventory)
         raw = msgspec.json.encode(inventory)
+        texts.unpack(inventory)
         _check_readable(raw)
         content = msgspec.json.encode(Envelope(blake3(raw).hexdigest(), msgspec.Raw(raw)))
         fd = self.create(INVENTORY)
@@ -109,7 +111,9 @@ def _check_readable(raw: bytes) -> None:
     if len(raw) > limits.MAX_INVENTORY_BYTES:
         raise ResourceUnsupported(f"an inventory of {len(raw) >> 20} MiB is more than an image may have")
     try:
-        validation.check(msgspec.json.decode(raw, type=Inventory), "the inventory")
+        inventory = msgspec.json.decode(raw, type=Inventory)
+        texts.unpack(inventory)
+        validation.check(inventory, "the inventory")
     except (msgspec.DecodeError, ImageCorrupt) as error:
         raise ResourceUnsupported(f"something does not fit into an image: {error}") from error
 

@@ -146,6 +146,7 @@ class RebuildTables:
     holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (image pid, fd)
     root_pid: int = 0  # image pid of the root process
     stdio: tuple[int, int, int] = (-1, -1, -1)  # ours, for streams whose other end was outside; -1: /dev/null
+    users: dict[int, int] = field(default_factory=dict)  # image pid → whose rights decide; where absent, ours
     boot_id_same: bool = False
     same_place: bool = False  # in place: the present process is the one the image was taken of (or stands for it)
     warnings: list[str] = field(default_factory=list)

@@ -18,6 +18,7 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, ResourceUnsupported
 from kernel_backend.host import fds, proc
+from kernel_backend.host.identity import without_capabilities
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
 from kernel_backend.resources import contents, locks
 from kernel_backend.resources.descriptors import (
@@ -285,7 +286,12 @@ class ProcFileKind(Kind):
         if self._pid(entry, tables) >= 0:
             tables.own[index] = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # until `finish`
             return
-        fd = tables.own[index] = open_path(unpack_path(entry.path), entry.flags, is_file_or_folder)
+        path = unpack_path(entry.path)
+        try:
+            with without_capabilities():
+                fd = tables.own[index] = open_path(path, entry.flags, is_file_or_folder)
+        except OSError as error:
+            raise _not_opened(path, index, tables, error) from error
         if entry.pos:
             os.lseek(fd, entry.pos, os.SEEK_SET)
 
@@ -297,7 +303,8 @@ class ProcFileKind(Kind):
         path = re.sub(r"^/proc/\d+", f"/proc/{new}", unpack_path(entry.path))
         address = workshop.put(os.fsencode(path) + b"\0")
         try:
-            made = workshop.call("open", address, open_flags(entry.flags))
+            with _as_its_user(workshop, tables.users.get(pid, 0)):
+                made = workshop.call("open", address, open_flags(entry.flags))
         except OSError as error:
             tables.warn(f"{path} cannot be opened again for process {pid}: {error.strerror}")
             return
@@ -310,6 +317,21 @@ class ProcFileKind(Kind):
         found = _PROC_PID.match(entry.path)
         holders = {pid for rows in tables.holders.values() for pid, _ in rows}
         return int(found.group(1)) if found and int(found.group(1)) in holders else -1
+
+
+@contextmanager
+def _as_its_user(workshop: Workshop, uid: int) -> Iterator[None]:
+    """What root's stub opens would stay open with root's rights: with the physical addresses in its pagemap, say."""
+    if not uid:
+        yield
+        return
+    keep, ours = 0xFFFFFFFF, os.geteuid()
+    workshop.call("setresuid", keep, uid, keep)
+    try:
+        workshop.call("prctl", linux.PR_SET_DUMPABLE, 1, 0, 0, 0)  # else its files in /proc are root's
+        yield
+    finally:
+        workshop.call("setresuid", keep, ours, keep)
 
 
 KINDS: list[Kind] = [ProcFileKind(), FileKind()]

@@ -69,9 +69,10 @@ class InotifyKind(Kind):
     def rebuild(self, index: int, entry: Inotify, tables: RebuildTables) -> None:
         fd = tables.own[index] = fds.inotify_init(os.O_CLOEXEC)
         set_status_flags(fd, entry.flags)
-        reached = 0
+        reached, left = 0, _MAX_TURNS
         for watch in sorted(entry.watches, key=lambda watch: watch.wd):
-            if watch.wd - reached > _MAX_TURNS:
+            left -= max(watch.wd - reached, 1)
+            if left < 0:
                 tables.warn(f"watch {watch.wd} of {tables.who(index)} has too high a number to be made again")
                 break
             try:

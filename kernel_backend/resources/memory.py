@@ -1,22 +1,22 @@
 """The address space: what each mapping is, and how it is made again.
 
-Contents are elsewhere: private pages in pages.py, objects behind MAP_SHARED mappings in shared_memory.py.
+Contents are elsewhere: private pages in pages.py, objects behind MAP_SHARED mappings in shared_memory.py, files that
+are mapped in mapped_files.py.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_backend.abi import arch, linux
-from kernel_backend.errors import FileChanged, ResourceUnsupported
-from kernel_backend.host import elf, proc
+from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.host import proc
 from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry
-from kernel_backend.resources.descriptors import open_path
+from kernel_backend.resources.mapped_files import identify
 from kernel_backend.tracee.inject import Call, Workshop
 
 # VmFlags of /proc/PID/smaps (fs/proc/task_mmu.c) → madvise values that bring them back
@@ -146,99 +146,6 @@ def _file_index(mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, 
         by_path[key] = len(layout.files)
         layout.files.append(identify(mapping.path))
     return by_path[key]
-
-
-_identities: dict[tuple[str, int, int, int, int], FileIdentity] = {}
-
-
-def identify(path: str) -> FileIdentity:
-    """A file's identity as an image records it."""
-    found = os.stat(path)
-    key = (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-    if key not in _identities:
-        build = elf.build_of(path)
-        _identities[key] = FileIdentity(
-            path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, device=found.st_dev, inode=found.st_ino,
-            build_id=build.build_id, segments=build.segments,
-        )  # fmt: skip
-    return _identities[key]
-
-
-# --- validation -------------------------------------------------------------------------------------------------------
-
-
-def check_files(entry: ProcessEntry) -> None:
-    """Every file that memory depends on is still the one that was mapped. Raises FileChanged naming it."""
-    for index, file in enumerate(entry.files):
-        check_file(file, content_matters=not _is_shared(entry, index))
-    check_file(entry.exe)
-    if not elf.is_program(entry.exe.path):
-        raise FileChanged(
-            f"{entry.exe.path}, the program of process {entry.pid}, cannot be run by this user",
-            hint="give this user the right to run it, then restart", path=entry.exe.path,
-        )  # fmt: skip
-
-
-_ZERO_DEVICE = os.makedev(1, 5)
-
-
-def _can_be_mapped(found: os.stat_result) -> bool:
-    """A file, or /dev/zero: of other devices no mapping is captured, and opening them may set something off."""
-    return stat.S_ISREG(found.st_mode) or (stat.S_ISCHR(found.st_mode) and found.st_rdev == _ZERO_DEVICE)
-
-
-def _is_shared(entry: ProcessEntry, index: int) -> bool:
-    """Whether what the file holds now is what the process is to see, whatever it was."""
-    return any(vma.file == index and not vma.private for vma in entry.vmas)
-
-
-def check_file(file: FileIdentity, *, content_matters: bool = True) -> None:
-    """Same size and time, or the same build; anything else would run into a crash later."""
-    try:
-        now = identify(file.path)
-        fits = _can_be_mapped(os.stat(file.path))
-    except OSError as error:
-        raise FileChanged(f"{file.path}, which the image maps, is gone ({error.strerror})", path=file.path) from error
-    if not fits:
-        raise FileChanged(f"{file.path}, which the image maps, is no file any more", path=file.path)
-    if not content_matters or (now.size, now.mtime_ns) == (file.size, file.mtime_ns):
-        return
-    if file.build_id and (now.build_id, now.segments) == (file.build_id, file.segments):
-        return  # at most its debug sections differ
-    what = "another build" if file.segments else "another size or date"
-    raise FileChanged(f"{file.path} was replaced since the checkpoint ({what})", path=file.path)
-
-
-def open_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int]) -> None:
-    """Open what a process maps, once for each file and mode, and see that it still is what `check_files` saw.
-
-    Raises FileChanged, while there still is a way back.
-    """
-    for index, file in enumerate(entry.files):
-        key = _mode_of(entry, index)
-        if key in ours:
-            continue
-        try:
-            ours[key] = open_path(file.path, os.O_RDWR if key[1] else os.O_RDONLY, _can_be_mapped)
-        except OSError as error:
-            raise FileChanged(
-                f"{file.path}, which process {entry.pid} maps, cannot be opened: {error.strerror}",
-                hint="give this user access to it", path=file.path,
-            ) from error  # fmt: skip
-        now, found = identify(file.path), os.fstat(ours[key])
-        if (now.device, now.inode, now.size) != (found.st_dev, found.st_ino, found.st_size):
-            raise FileChanged(f"{file.path}, which the image maps, is just being replaced", path=file.path)
-
-
-def opened_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int]) -> list[int]:
-    """Our descriptors of what a process maps, in the order of its entries."""
-    return [ours[_mode_of(entry, index)] for index in range(len(entry.files))]
-
-
-def _mode_of(entry: ProcessEntry, index: int) -> tuple[str, bool]:
-    """Path, and whether a shared mapping writes to it."""
-    writes = any(vma.file == index and not vma.private and vma.prot & linux.PROT_WRITE for vma in entry.vmas)
-    return entry.files[index].path, writes
 
 
 # --- coming back ------------------------------------------------------------------------------------------------------

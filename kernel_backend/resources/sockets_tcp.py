@@ -19,6 +19,7 @@ import struct
 from typing import NamedTuple
 
 from kernel_backend.abi import linux
+from kernel_backend.errors import HostUnsupported
 from kernel_backend.image.descriptions import OTHER_CLOSED, OTHER_INSIDE, OTHER_OUTSIDE, Description, TcpSocket
 from kernel_backend.resources import inet, live_sockets, socket_options, waiting
 from kernel_backend.resources.descriptors import (
@@ -320,6 +321,11 @@ def _connect_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> Non
     assert isinstance(heard, TcpSocket)
     with socket_options.borrowed(tables.own[entry.listener], heard.family, _STREAM) as door:
         port = door.getsockname()[1]
+    if inet.is_foreign(entry.peer_host):
+        raise HostUnsupported(
+            f"{tables.who(index)} was connected to {entry.peer_host}, which is no address of this host",
+            hint="restart it where the network has the same addresses",
+        )
     with socket_options.borrowed(tables.own[index], entry.family, _STREAM) as s:
         s.settimeout(inet.CONNECT_TIMEOUT_S)
         s.connect((entry.peer_host, port))

@@ -6,6 +6,7 @@ bound there for the moment. What came from an address that nobody here can have 
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import stat
 
@@ -133,6 +134,8 @@ def _send(
         host, port = s.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if entry.family == socket.AF_INET or "." in message.host else "::1"
+    if ipaddress.ip_address(host.partition("%")[0]).is_multicast:
+        return False  # sending there would reach everybody else in the group
     known = senders.get((inet.plain(message.host), message.port), -1)
     try:
         if known >= 0:

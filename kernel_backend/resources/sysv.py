@@ -24,7 +24,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.host import libc
 from kernel_backend.host.guardian import Guardian
-from kernel_backend.host.identity import as_ourselves
+from kernel_backend.host.identity import Identity, as_ourselves
 from kernel_backend.image.entries import ProcessEntry, SharedMemoryEntry, VmaEntry
 from kernel_backend.tracee.inject import Call
 
@@ -49,6 +49,21 @@ class Segment:
     creator: int  # its pid, 0 when that means nothing here
     uid: int
     gid: int
+    creator_uid: int
+    creator_gid: int
+
+    def belongs_to(self, who: Identity) -> bool:
+        """Whether this user may remove it."""
+        return who.uid in (self.uid, self.creator_uid)
+
+    def is_open_to(self, who: Identity) -> bool:
+        """Whether this user may read it and write to it."""
+        if self.belongs_to(who):
+            mode = self.mode >> 6
+        else:
+            in_group = {who.gid, *who.groups} & {self.gid, self.creator_gid}
+            mode = self.mode >> 3 if in_group else self.mode
+        return mode & 0o6 == 0o6
 
 
 def segments() -> dict[int, Segment]:
@@ -56,7 +71,7 @@ def segments() -> dict[int, Segment]:
     found = {}
     for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
         f = line.split()
-        found[int(f[1])] = Segment(int(f[0]), int(f[1]), int(f[2], 8), int(f[3]), int(f[4]), int(f[7]), int(f[8]))
+        found[int(f[1])] = Segment(int(f[0]), int(f[1]), int(f[2], 8), int(f[3]), int(f[4]), *map(int, f[7:11]))
     return found
 
 
@@ -84,6 +99,7 @@ class Segments:
     boot_id_same: bool
     warnings: list[str]
     guardian: Guardian
+    user: Identity | None = None  # whose rights decide: the OS kernel would ask for ours; None: they do
     ids: dict[str, int] = field(default_factory=dict)  # by key of the shared memory entry
     sizes: dict[str, int] = field(default_factory=dict)
     _created: list[int] = field(default_factory=list)
@@ -98,7 +114,7 @@ class Segments:
         made = number < 0
         if made:
             self._announce()
-            number = _create(entry, huge)
+            number = _create(entry, huge, self.user)
             self._created.append(number)
             if number != entry.sysv_id and not entry.sysv_mode & _SHM_DEST:
                 self.warnings.append(f"System V shared memory {entry.sysv_id} has the new identifier {number}")
@@ -109,7 +125,7 @@ class Segments:
         else:
             self._found.append((address, entry))
         self.ids[entry.key], self.sizes[entry.key] = number, _rounded(entry.size)
-        if entry.sysv_mode & _SHM_DEST:
+        if entry.sysv_mode & _SHM_DEST and (made or self.user is None or segments()[number].belongs_to(self.user)):
             self._passing.append(number)
 
     def _announce(self) -> None:
@@ -123,8 +139,14 @@ class Segments:
         """The identifier of the segment if it lives; keyless ones are recognised within one boot only."""
         for found in segments().values():
             same = found.id == entry.sysv_id and self.boot_id_same if not entry.sysv_key else True
-            if same and (found.key, found.size) == (entry.sysv_key, entry.size):
-                return found.id
+            if not same or (found.key, found.size) != (entry.sysv_key, entry.size):
+                continue
+            if self.user is not None and not found.is_open_to(self.user):
+                raise HostUnsupported(
+                    f"System V shared memory {found.id} of the image is another user's now",
+                    hint="restore with --trust if the image's user is to have it all the same", id=found.id,
+                )  # fmt: skip
+            return found.id
         return -1
 
     def refill(self, folder: Path) -> None:
@@ -163,7 +185,7 @@ def _rounded(size: int) -> int:
     return -(-size // linux.PAGE_SIZE) * linux.PAGE_SIZE
 
 
-def _create(entry: SharedMemoryEntry, huge: bool) -> int:
+def _create(entry: SharedMemoryEntry, huge: bool, user: Identity | None) -> int:
     try:
         _NEXT_ID.write_text(str(entry.sysv_id))
     except OSError:
@@ -178,8 +200,9 @@ def _create(entry: SharedMemoryEntry, huge: bool) -> int:
             f"the key {entry.sysv_key:#x} of System V shared memory is in use for a segment of another size",
             hint=f"remove that one: ipcrm -M {entry.sysv_key:#x}",
         ) from error
-    if (entry.sysv_uid, entry.sysv_gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
-        owner = struct.pack("<iIIIII", 0, entry.sysv_uid, entry.sysv_gid, 0, 0, entry.sysv_mode & 0o777)
+    uid, gid = (entry.sysv_uid, entry.sysv_gid) if user is None else (user.uid, user.gid)
+    if (uid, gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
+        owner = struct.pack("<iIIIII", 0, uid, gid, 0, 0, entry.sysv_mode & 0o777)
         libc.syscall("shmctl", number, _IPC_SET, owner.ljust(_SHMID_DS_BYTES, b"\0"))
     return number
 

@@ -284,7 +284,8 @@ def _same_terminal(entry: Terminal, tables: RebuildTables) -> int:
     try:
         found = os.lstat(path)
         same = _is_terminal(found) and found.st_rdev == entry.device
-        if not same or (entry.index >= 0 and not (tables.boot_id_same and found.st_uid == os.geteuid())):
+        ours = tables.boot_id_same and found.st_uid == os.geteuid()
+        if not same or (os.major(found.st_rdev) in _SLAVE_MAJORS and not ours):
             return -1
         fd = open_path(path, entry.flags | os.O_NONBLOCK, _is_terminal)
     except OSError as error:

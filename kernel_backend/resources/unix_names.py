@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -48,15 +49,30 @@ def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     if live_sockets.find_unix(entry, tables) >= 0 or tables.live:
         return
     shown = repr(entry.name)[2:-1]
-    with inside_folder(entry):
-        if not _in_use(entry):
-            return
-        if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
-            raise _name_taken(shown, index, tables)
+    try:
+        with inside_folder(entry):
+            if not _in_use(entry):
+                _check_folder(entry)
+                return
+            if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
+                raise _name_taken(shown, index, tables)
+    except OSError as error:
+        raise HostUnsupported(
+            f"{shown}, the name of the socket at {tables.who(index)}, cannot be had: {error.strerror}",
+            hint="make its folder again, where this user may write to it", name=shown,
+        ) from error  # fmt: skip
     raise HostUnsupported(
         f"{shown}, the name of the socket at {tables.who(index)}, is something else now",
         hint="move it out of the way", name=shown,
     )  # fmt: skip
+
+
+def _check_folder(entry: UnixSocket) -> None:
+    """A name needs a folder that it can be made in. Raises OSError."""
+    folder = Path(os.fsdecode(entry.name)).parent
+    if not entry.name.startswith(b"\0") and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        folder.stat()  # says that it is gone, if it is
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _in_use(entry: UnixSocket) -> bool:

@@ -244,10 +244,16 @@ CATALOGUE: list[Subject] = [
     *_rows("POSIX message queues", "ipc/mq_notify", issue=4),
     *_rows("CPython", "py/objects py/threads", representative=True),
     *_rows("CPython", "py/sqlite py/native py/event_loop py/signals"),
+    *_rows("CPython", "py/generations", issue=4, steady=False),
     *_rows("numpy with BLAS threads", "py/numeric"),
+    *_rows("numpy with BLAS threads", "py/matmul", issue=4, steady=False),
     *_rows("multiprocessing, subprocess", "py/subprocesses py/pool", issue=4, keeps_pids=True),
     *_rows("multiprocessing, subprocess", "py/pool:spawn py/pool:forkserver", issue=4, keeps_pids=True),
     *_rows("multiprocessing, subprocess", "py/shared_memory", issue=4, keeps_pids=True),
+    *_rows("multiprocessing, subprocess", "py/manager", issue=4, keeps_pids=True, outside=True),
+    *_rows("multiprocessing, subprocess", "py/async_children", issue=4, keeps_pids=True),
+    *_rows("concurrent.futures, joblib (loky)", "py/executor", issue=4, keeps_pids=True, representative=True),
+    *_rows("concurrent.futures, joblib (loky)", "py/executor:loky", issue=4, keeps_pids=True),
 ]
 
 BY_NAME = {subject.name: subject for subject in CATALOGUE}

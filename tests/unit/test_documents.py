@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+
+from tests.subjects.catalogue import CATALOGUE
+from tests.subjects.notes import NOTES
+from tests.support import fail
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("[kn]*/*/FORMAT.md")]
@@ -26,3 +31,21 @@ def test_the_architecture_names_what_exists() -> None:
         words.update(re.findall(r"\w+", source.read_text()))
     known_to_others = {"md", "py"}
     assert named - words - known_to_others == set()
+
+
+def test_the_table_of_resources_is_that_of_the_catalogue() -> None:
+    spec = importlib.util.spec_from_file_location("resources", CHECKOUT / "scripts" / "resources.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    if (CHECKOUT / "docs" / "resources.md").read_text() != script.table():
+        fail(
+            "docs/resources.md is not what tests/subjects/catalogue.py and notes.py say: run scripts/resources.py "
+            "and commit what it writes (a kind that changes, or loses something without privileges, gets a note)"
+        )
+
+
+def test_notes_are_about_kinds_of_the_catalogue() -> None:
+    kinds = {subject.kind for subject in CATALOGUE}
+    assert set(NOTES) - kinds == set(), "tests/subjects/notes.py has notes about kinds that no subject shows"

@@ -1,4 +1,4 @@
-"""Programs that nobody wrote for us: other Pythons, Node.js, Java, an editor. Each works, or is refused by name."""
+"""Programs that nobody wrote for us: every Python, Node.js and Java of the host, in place and in a fresh tree."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.engine.harness import Engine, Life, nothing_left
 from tests.subjects.catalogue import BY_NAME, FOLDER
-from tests.support import ProcessTracker, User, fail, needs
+from tests.support import ProcessTracker, User, fail, family_of
 
 NODE = """
 const fs = require("fs"), base = process.argv[2];
 const map = new Map([["kept", [1, 2, 3]]]);
-let ticks = 0;
+let ticks = 0, heard = 0;
 setInterval(() => ticks++, 5);
-const writer = fs.openSync(base + ".ready", "w"); fs.closeSync(writer);
+const { Worker } = require("worker_threads");
+const worker = new Worker("const { parentPort } = require('worker_threads');" +
+    "parentPort.on('message', n => parentPort.postMessage(n + 1))", { eval: true });
+worker.on("message", number => { heard = number; worker.postMessage(number); });
+worker.postMessage(0);
+fs.closeSync(fs.openSync(base + ".ready", "w"));
+let before = 0;
 const timer = setInterval(() => {
     if (!fs.existsSync(base + ".go")) return;
+    before = before || heard;
+    if (!before || heard < before + 3) return;  // the worker answers on
     const right = map.get("kept").join() === "1,2,3" && ticks > 0;
     fs.writeFileSync(base + ".result", right ? "PASS\\n" : "FAIL: state\\n");
     process.exit(right ? 0 : 1);
@@ -50,63 +57,71 @@ class Subject {
 """
 
 
-def pythons() -> list[str]:
-    """Interpreters of this host other than ours, one for each minor version from 3.11 on."""
-    found: dict[str, str] = {}
-    roots = [Path(sys.base_prefix).parent.glob("*/bin"), [Path("/usr/bin"), Path("/usr/local/bin")]]
-    for folder in [folder for root in roots for folder in root]:
+def interpreters() -> dict[str, str]:
+    """Pythons of this host, ours among them, one for each minor version from 3.11 on."""
+    ours = Path(sys.executable).resolve()
+    found = {f"3.{sys.version_info.minor}": sys.executable}
+    folders = [Path(sys.base_prefix) / "bin", Path("/usr/bin"), Path("/usr/local/bin"), Path("/opt/python/bin")]
+    folders += sorted(Path(sys.base_prefix).parent.glob("*/bin"), reverse=True)  # of pyenv, of uv
+    folders += sorted(Path("~/.local/share/uv/python").expanduser().glob("*/bin"), reverse=True)
+    for folder in folders:
         for minor in range(11, 16):
             candidate = folder / f"python3.{minor}"
-            if candidate.exists() and not candidate.resolve().samefile(Path(sys.executable).resolve()):
-                found.setdefault(f"3.{minor} {folder.parent.name}", str(candidate))
-    return list(found.values())
+            if candidate.exists() and candidate.resolve() != ours:
+                found.setdefault(f"3.{minor}", str(candidate))
+    return found
 
 
-@pytest.fixture
-def live(ourselves: User, folder: Path, processes: ProcessTracker, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """Lead a foreign command, BASE appended, through dump, death and restore."""
-    lives: list[Life] = []
-
-    def lead(command: list[str]) -> None:
-        monkeypatch.setattr("tests.integration.engine.harness.command", lambda _, base: [*command, str(base)])
-        engine, life = Engine(ourselves, folder, processes), Life(BY_NAME["py/objects"], ourselves, folder, processes)
-        lives.append(life)
-        with nothing_left(engine):
-            life.start()
-            done = engine.run("dump", life.pid, folder / "image", "--leave", "killed", "--json")
-            if done.status:
-                assert len(done.err.strip().splitlines()) == 1, done.err
-                life.expect_pass()
-                return
-            life.expect_killed()
-            life.continue_as(engine.restore(folder / "image"))
-            life.expect_pass()
-
-    yield lead
-    for life in lives:
-        life.close()
+PYTHONS = interpreters()
+OTHERS = [name for name, there in (("node", shutil.which("node")), ("java", shutil.which("javac"))) if there]
+SUBJECTS = ["objects", "threads", "event_loop", "executor"]
 
 
-@pytest.mark.parametrize("python", pythons() or ["none"])
-@pytest.mark.parametrize("name", ["objects", "threads", "event_loop"])
-def test_other_pythons(name: str, python: str, live: object) -> None:
-    needs("another Python, 3.11 or newer", available=python != "none")
-    assert callable(live)
-    live([python, str(FOLDER / "py" / f"{name}.py")])
+def command_of(program: str, folder: Path) -> list[str]:
+    """How to run a program, which is made in `folder` where it has to be."""
+    kind, _, what = program.partition(" ")
+    if kind == "node":
+        (folder / "subject.js").write_text(NODE)
+        return ["node", str(folder / "subject.js")]
+    if kind == "java":
+        (folder / "Subject.java").write_text(JAVA)
+        made = subprocess.run(["javac", "-d", folder, folder / "Subject.java"], capture_output=True, text=True)
+        if made.returncode:
+            fail(made.stderr)
+        return [os.path.realpath(shutil.which("java") or ""), "-Xmx64m", "-cp", str(folder), "Subject"]
+    return [PYTHONS[kind], str(FOLDER / "py" / f"{what}.py")]
 
 
-def test_node(live: object, folder: Path) -> None:
-    needs("Node.js", available=shutil.which("node") is not None)
-    assert callable(live)
-    (folder / "subject.js").write_text(NODE)
-    live(["node", str(folder / "subject.js")])
+def lead(command: list[str], user: User, folder: Path, processes: ProcessTracker) -> None:
+    """Through a rewind in place, and from the same image through death and a fresh restore."""
+    user.give(folder)
+    engine, life = Engine(user, folder, processes), Life(BY_NAME["py/objects"], user, folder, processes)
+    with nothing_left(engine), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.integration.engine.harness.command", lambda _, base: [*command, str(base)])
+        life.start()
+        image = folder / "image"
+        engine.dump(life.pid, image, "running")
+        alone = len(family_of(life.pid)) == 1
+        if alone or user.uid == 0:  # nobody else may choose the pids of children
+            engine.must("restore", image, "--into", life.pid)
+        again = folder / "again"
+        engine.dump(life.pid, again)
+        life.expect_killed()
+        life.continue_as(engine.restore(again))
+        life.expect_pass()
+    life.close()
 
 
-def test_java(live: object, folder: Path) -> None:
-    needs("a JDK", available=shutil.which("javac") is not None)
-    assert callable(live)
-    (folder / "Subject.java").write_text(JAVA)
-    made = subprocess.run(["javac", "-d", folder, folder / "Subject.java"], capture_output=True, text=True)
-    if made.returncode:
-        fail(made.stderr)
-    live([os.path.realpath(shutil.which("java") or ""), "-Xmx64m", "-cp", str(folder), "Subject"])
+OURS = next(iter(PYTHONS))  # the catalogue leads it through the rest
+EACH = [f"{python} {name}" for python in PYTHONS for name in SUBJECTS if name == "executor" or python != OURS]
+
+
+@pytest.mark.parametrize("program", [*EACH, *OTHERS])
+def test_as_ourselves(program: str, ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    lead(command_of(program, folder), ourselves, folder, processes)
+
+
+@pytest.mark.parametrize("program", [f"{OURS} executor", *OTHERS])
+def test_as_an_ordinary_user(program: str, as_user: User, folder: Path, processes: ProcessTracker) -> None:
+    """Those that everybody can run: other Pythons may lie in folders that are root's."""
+    lead(command_of(program, folder), as_user, folder, processes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,10 +58,11 @@ def generations(life: Life, engine: Engine, rng: random.Random, folder: Path, co
     for generation in range(count):
         let_run(life, rng)
         image = folder / f"image{generation}"
-        engine.dump(life.pid, image)
-        assert wait_for_end(life.pid, 10), "the dumped process lives on"
+        engine.must("dump", life.pid, image, "--leave", "killed")
+        assert wait_for_end(life.pid, 10), f"the dumped process of generation {generation} lives on"
         life.processes.reap(life.pid)
         life.continue_as(engine.restore(image))
+        shutil.rmtree(image)
     let_run(life, rng)
 
 
@@ -82,3 +84,41 @@ def test_twenty_five_generations(
     engine, life = begin(BY_NAME[name], ourselves)
     generations(life, engine, rng, folder, 25)
     life.expect_pass()
+
+
+LIVES = ["py/generations", "threads/churn", "py/executor"]  # threads and joins in each; a pool of processes
+
+
+@pytest.mark.parametrize("name", LIVES[:1])
+def test_ten_generations_of_one_life(name: str, begin: Begin, as_user: User, folder: Path, rng: random.Random) -> None:
+    """A restore of a restore of …, each at a random moment: nothing of one life piles up in the next."""
+    many_generations(name, begin, as_user, folder, rng, 10)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LIVES)
+def test_a_hundred_generations_of_one_life(
+    name: str, begin: Begin, ourselves: User, folder: Path, rng: random.Random
+) -> None:
+    many_generations(name, begin, ourselves, folder, rng, 100)
+
+
+def many_generations(name: str, begin: Begin, user: User, folder: Path, rng: random.Random, count: int) -> None:
+    engine, life = begin(BY_NAME[name], user)
+    let_run(life, rng)
+    before = belongings(life.pid)
+    generations(life, engine, rng, folder, count)
+    grown = {what: (before[what], now) for what, now in belongings(life.pid).items() if now > before[what] + 20}
+    assert not grown, f"more in the last generation than in the first: {grown}"
+    life.expect_pass()
+
+
+def belongings(pid: int) -> dict[str, int]:
+    """How many of each a process has; of mappings the threads' stacks make some come and go."""
+    process = Path(f"/proc/{pid}")
+    maps = (process / "maps").read_text().splitlines()
+    return {
+        "descriptors": len(list((process / "fd").iterdir())),
+        "named mappings": sum("/" in line for line in maps),
+        "deleted mappings": sum("(deleted)" in line for line in maps),
+    }

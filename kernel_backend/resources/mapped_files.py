@@ -1,0 +1,161 @@
+"""Files that memory depends on: programs, libraries, data that is mapped privately.
+
+Of such memory an image holds only the pages that were written to; all others come from the file. So the file must
+still be the one that was mapped, and "the same" is decided by what the OS kernel would load:
+
+- A file that nobody has touched (same inode, size, times) is the same. The ctime is among them, which no user can set
+  back, and so is nothing read in the usual case.
+- Else its bytes decide: of an ELF file those that are loaded, with where they are loaded (elf.py), of others all. So a
+  file that was copied back, stripped, built again to the same result or given to somebody else is the same one, and
+  one that was patched without a change of its build id is not.
+- What is too large to be read for that (elf.MOST_HASHED_BYTES) is the same when its build id and its segments are, or
+  its size and date.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+
+from kernel_backend.abi import linux
+from kernel_backend.errors import FileChanged
+from kernel_backend.host import elf
+from kernel_backend.image.entries import FileIdentity, ProcessEntry
+from kernel_backend.resources.descriptors import open_path
+
+_identities: dict[tuple[str, int, int, int, int, int], FileIdentity] = {}
+
+
+def identify(path: str) -> FileIdentity:
+    """A file's identity as an image records it, without the digest of its contents. Raises OSError."""
+    found = os.stat(path)
+    key = (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if key not in _identities:
+        build = elf.build_of(path)
+        _identities[key] = FileIdentity(
+            path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, ctime_ns=found.st_ctime_ns,
+            device=found.st_dev, inode=found.st_ino, build_id=build.build_id, segments=build.segments,
+        )  # fmt: skip
+    return _identities[key]
+
+
+def begin_contents(entries: list[ProcessEntry]) -> None:
+    """Begin `add_contents` in a thread, while the processes' own memory is written: a session maps 200 MB of files."""
+    threading.Thread(target=add_contents, args=(entries,), name="nbcr-digests", daemon=True).start()
+
+
+_one_at_a_time = threading.Lock()
+
+
+def add_contents(entries: list[ProcessEntry]) -> None:
+    """Complete the identities of what processes map with digests, those that are not complete yet.
+
+    A file that has changed since the processes were looked at is left without: nothing fits it any more.
+    """
+    with _one_at_a_time:
+        _add_contents(entries)
+
+
+def _add_contents(entries: list[ProcessEntry]) -> None:
+    for entry in entries:
+        for index, file in enumerate((*entry.files, entry.exe)):
+            if file.contents or (index < len(entry.files) and _is_shared(entry, index)):
+                continue
+            digest = elf.contents_of(file.path)
+            try:
+                file.contents = digest if _untouched(file, os.stat(file.path)) else ""
+            except OSError:
+                continue
+
+
+def _is_shared(entry: ProcessEntry, index: int) -> bool:
+    """Whether what the file holds now is what the process is to see, whatever it was."""
+    return any(vma.file == index and not vma.private for vma in entry.vmas)
+
+
+# --- validation -------------------------------------------------------------------------------------------------------
+
+
+def check_files(entry: ProcessEntry) -> None:
+    """Every file that memory depends on is still the one that was mapped. Raises FileChanged naming it."""
+    for index, file in enumerate(entry.files):
+        check_file(file, file.path, content_matters=not _is_shared(entry, index))
+    check_file(entry.exe, entry.exe.path)
+    if not elf.is_program(entry.exe.path) or not os.access(entry.exe.path, os.X_OK, effective_ids=True):
+        raise FileChanged(
+            f"{entry.exe.path}, the program of process {entry.pid}, cannot be run by this user",
+            hint="give this user the right to run it, then restart", path=entry.exe.path,
+        )  # fmt: skip
+
+
+def check_file(file: FileIdentity, at: str, *, content_matters: bool = True) -> None:
+    """What stands at a path is what was mapped; anything else would run into a crash later. Raises FileChanged."""
+    try:
+        found = os.stat(at)
+    except OSError as error:
+        raise FileChanged(f"{file.path}, which the image maps, is gone ({error.strerror})", path=file.path) from error
+    if not _can_be_mapped(found):
+        raise FileChanged(f"{file.path}, which the image maps, is no file any more", path=file.path)
+    if not content_matters or _untouched(file, found):
+        return
+    build = elf.build_of(at)
+    same_build = (build.build_id, build.segments) == (file.build_id, file.segments)
+    if file.contents:
+        if build.segments == file.segments and elf.contents_of(at) == file.contents:
+            return
+        what = "other contents" if not file.segments or same_build else "another build"
+    else:
+        if (found.st_size, found.st_mtime_ns) == (file.size, file.mtime_ns) or (file.build_id and same_build):
+            return
+        what = "another build" if file.segments else "another size or date"
+    raise FileChanged(f"{file.path} was replaced since the checkpoint ({what})", path=file.path)
+
+
+_ZERO_DEVICE = os.makedev(1, 5)
+
+
+def _can_be_mapped(found: os.stat_result) -> bool:
+    """A file, or /dev/zero: of other devices no mapping is captured, and opening them may set something off."""
+    return stat.S_ISREG(found.st_mode) or (stat.S_ISCHR(found.st_mode) and found.st_rdev == _ZERO_DEVICE)
+
+
+def _untouched(file: FileIdentity, found: os.stat_result) -> bool:
+    """Nobody can have written to it since. Images from before format field `ctime_ns` are content with less."""
+    if not file.ctime_ns:
+        return (found.st_size, found.st_mtime_ns) == (file.size, file.mtime_ns)
+    now = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return now == (file.device, file.inode, file.size, file.mtime_ns, file.ctime_ns)
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+def open_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int]) -> None:
+    """Open what a process maps, once for each file and mode, and check what was opened: that cannot change any more.
+
+    Raises FileChanged, while there still is a way back.
+    """
+    for index, file in enumerate(entry.files):
+        key = _mode_of(entry, index)
+        if key in ours:
+            continue
+        try:
+            ours[key] = open_path(file.path, os.O_RDWR if key[1] else os.O_RDONLY, _can_be_mapped)
+        except OSError as error:
+            raise FileChanged(
+                f"{file.path}, which process {entry.pid} maps, cannot be opened: {error.strerror}",
+                hint="give this user access to it", path=file.path,
+            ) from error  # fmt: skip
+        check_file(file, f"/proc/self/fd/{ours[key]}", content_matters=not _is_shared(entry, index))
+
+
+def opened_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int]) -> list[int]:
+    """Our descriptors of what a process maps, in the order of its entries."""
+    return [ours[_mode_of(entry, index)] for index in range(len(entry.files))]
+
+
+def _mode_of(entry: ProcessEntry, index: int) -> tuple[str, bool]:
+    """Path, and whether a shared mapping writes to it."""
+    writes = any(vma.file == index and not vma.private and vma.prot & linux.PROT_WRITE for vma in entry.vmas)
+    return entry.files[index].path, writes

@@ -1,0 +1,357 @@
+"""Images that mean harm: a restore does nothing for them that their user could not do, and nothing outside."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blake3 import blake3
+
+from kernel_backend import errors
+from kernel_backend.image import reader
+from tests.integration.engine.harness import Engine, Finished, Life, nothing_left, one_line
+from tests.subjects.build import build
+from tests.subjects.catalogue import BY_NAME
+from tests.support import ProcessTracker, User, needs, tracked_processes
+from tests.unit.kernel_backend.image.test_reader_fuzz import change, sealed
+
+Document = dict[str, Any]
+BOUND_S = 8.0
+
+
+def rewrite(image: Path, by: Callable[[Document], object]) -> None:
+    """Change what an image says, under a digest that is right again."""
+    path = image / reader.INVENTORY
+    document = json.loads(path.read_bytes())["inventory"]
+    by(document)
+    path.write_bytes(sealed(json.dumps(document).encode()))
+
+
+def opened(document: Document, **description: Any) -> int:
+    """Give the root process one more descriptor; its number."""
+    rows = document["processes"][0]["descriptors"]
+    number = max(row[0] for row in rows) + 1
+    document["descriptions"].append(description)
+    rows.append([number, False, len(document["descriptions"]) - 1])
+    return number
+
+
+def image_of(name: str, subject_user: User, engine_user: User, folder: Path) -> Path:
+    """An image of a subject that runs as one user, written by another."""
+    folder.chmod(0o755)
+    subject_user.give(folder)
+    with tracked_processes() as processes:
+        engine = Engine(engine_user, folder, processes)
+        life = Life(BY_NAME[name], subject_user, folder, processes).start()
+        engine.dump(life.pid, folder / "image")
+        life.close()
+    return folder / "image"
+
+
+@pytest.fixture(scope="module")
+def own_image(ourselves: User, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_of("trees/zombies", ourselves, ourselves, tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture(scope="module")
+def users_image(ourselves: User, as_user: User) -> Iterator[Path]:
+    """Root's image of an ordinary user's process."""
+    needs("root, who restores others' processes", available=not as_user.is_ourselves)
+    drop = ("setpriv", f"--reuid={as_user.uid}", f"--regid={as_user.gid}", "--clear-groups", "--")
+    user = dataclasses.replace(as_user, prefix=drop)  # in our own view of the file system
+    with tempfile.TemporaryDirectory(prefix="nbcr-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        program = Path(folder) / "program"
+        shutil.copy(build(BY_NAME["memory/anonymous"].source), program)
+        patch.setattr("tests.integration.engine.harness.command", lambda _, base: [str(program), str(base)])
+        yield image_of("memory/anonymous", user, ourselves, Path(folder))
+
+
+@pytest.fixture
+def engine(ourselves: User, folder: Path, processes: ProcessTracker) -> Iterator[Engine]:
+    engine = Engine(ourselves, folder, processes)
+    with nothing_left(engine):
+        yield engine
+
+
+def expect_refused(done: Finished, *statuses: int) -> str:
+    assert done.status in statuses, done
+    return one_line(done)
+
+
+# --- what an image says --------------------------------------------------------------------------------------------
+
+
+def root(document: Document) -> Document:
+    found: Document = document["processes"][0]
+    return found
+
+
+def locked(document: Document) -> None:
+    """More memory than there is, locked."""
+    vma = max(root(document)["vmas"], key=lambda vma: vma["end"] * (vma["kind"] == "anon" and vma["end"] < 2**46))
+    more = {
+        **vma,
+        "start": vma["end"] + 2**30,
+        "end": vma["end"] + 2**30 + 2**44,
+        "prot": 3,
+        "locked": True,
+        "name": "",
+    }
+    root(document)["vmas"].append(more)
+    root(document)["vmas"].sort(key=lambda vma: vma["start"])
+
+
+def unwritten(document: Document, name: str) -> None:
+    document["files"][name] = document["files"].pop(next(iter(document["files"])))
+
+
+def zombie(document: Document, exit_code: int) -> None:
+    document["zombies"][0]["exit_code"] = exit_code
+
+
+def renumber(document: Document, new: int) -> None:
+    old = document["root_pid"]
+    text = (
+        json.dumps(document).replace(f'"pid": {old},', f'"pid": {new},').replace(f'"ppid": {old},', f'"ppid": {new},')
+    )
+    changed = json.loads(text.replace(f'"tid": {old},', f'"tid": {new},'))
+    document.clear()
+    document.update(changed | {"root_pid": new})
+
+
+TCP = {"kind": "tcp", "family": 2, "host": "127.0.0.1", "port": 1}
+CORRUPT = errors.ImageCorrupt.exit_code
+LIES: dict[str, tuple[Callable[[Document], object], int]] = {
+    "a file elsewhere": (lambda d: unwritten(d, "../../etc/shadow"), CORRUPT),
+    "a file by its absolute name": (lambda d: unwritten(d, "/etc/shadow"), CORRUPT),
+    "content elsewhere": (lambda d: opened(d, kind="file", path="/x", deleted=True, content="../x-1.img"), CORRUPT),
+    "overlapping runs": (lambda d: root(d)["pagemap"].append(list(root(d)["pagemap"][0])), CORRUPT),
+    "a run outside": (lambda d: root(d)["pagemap"][0].__setitem__(0, 1 << 46), CORRUPT),
+    "a run in the OS kernel": (lambda d: root(d)["pagemap"][0].__setitem__(0, 1 << 55), CORRUPT),
+    "a huge descriptor number": (lambda d: root(d)["descriptors"][0].__setitem__(0, 2**30 - 1), CORRUPT),
+    "pid 0": (lambda d: renumber(d, 0), CORRUPT),
+    "pid -1": (lambda d: renumber(d, -1), CORRUPT),
+    "a zombie that was stopped": (lambda d: zombie(d, 19), CORRUPT),
+    "a zombie by a signal that kills nobody": (lambda d: zombie(d, 17), CORRUPT),
+    "a zombie by no signal": (lambda d: zombie(d, 100), CORRUPT),
+    "stopped by SIGKILL": (lambda d: root(d).update(stopped_by=9), CORRUPT),
+    "all memory locked": (lambda d: root(d).update(lock_future=1), CORRUPT),
+    "more locked than there is": (locked, errors.NoRoom.exit_code),
+    "a queue in a folder": (lambda d: opened(d, kind="mqueue", name="../x", device=1, inode=1), CORRUPT),
+    "a queue's name that is none": (lambda d: opened(d, kind="mqueue", name="\0zz", device=1, inode=1), CORRUPT),
+    "a memfd's name with NUL": (lambda d: opened(d, kind="memfd", name="a\0b", device=1, inode=1), CORRUPT),
+    "a watch above": (lambda d: opened(d, kind="inotify", watches=[{"wd": 1, "path": "/tmp/..", "mask": 1}]), CORRUPT),
+    "a host to look up": (lambda d: opened(d, **TCP | {"host": "localhost"}), CORRUPT),
+    "a socket's name with NUL": (lambda d: opened(d, kind="unix", type=1, inode=1, name="L3RtcC94AHk="), CORRUPT),
+    "another process's root": (lambda d: opened(d, kind="proc", path="/proc/1/root/etc/shadow"), CORRUPT),
+    "a device": (lambda d: opened(d, kind="device", path="/dev/kmsg"), errors.HostUnsupported.exit_code),
+    "a FIFO that is none": (lambda d: opened(d, kind="file", path="/dev/null", mode=0o100644), 11),
+    "a firewall's rules": (lambda d: opened(d, **TCP | {"port": 0, "options": [[0, 64, "AAAAAA=="]]}), 9),
+    "a connection to elsewhere": (
+        lambda d: (
+            opened(d, **TCP | {"state": 10, "port": 0}),
+            opened(d, **TCP | {"peer_host": "192.0.2.7", "peer_port": 9, "port": 0, "other": "inside",
+                   "listener": len(d["descriptions"]) - 1, "early": "AAAA", "state": 1}),
+        ), errors.HostUnsupported.exit_code),
+}  # fmt: skip
+
+
+def test_what_is_no_image(engine: Engine, own_image: Path, folder: Path, processes: ProcessTracker) -> None:
+    """Each is refused before anything is touched, also in place."""
+    present = processes.start(["sleep", "600"])
+    for number, (name, (lie, status)) in enumerate(LIES.items()):
+        image = folder / f"image{number}"
+        shutil.copytree(own_image, image)
+        rewrite(image, lie)
+        try:
+            reader.read_inventory(image)  # with which a restore begins
+        except errors.ImageCorrupt:
+            assert status == CORRUPT, name
+            continue
+        done = engine.run("restore", image, "--into", present.pid, "--detach")
+        assert done.status == status, f"{name}: {done}"
+        one_line(done)
+        assert present.poll() is None, name
+        assert processes.strays() == [], name
+    assert Path(f"/proc/{present.pid}/comm").read_text() == "sleep\n"
+
+
+@pytest.mark.parametrize("number", ["init", "ours"])
+def test_a_number_that_somebody_has(number: str, engine: Engine, own_image: Path, folder: Path) -> None:
+    """Nobody is touched for it: the tree has others, or these in a namespace of its own, or is refused."""
+    shutil.copytree(own_image, folder / "image")
+    rewrite(folder / "image", lambda d: renumber(d, 1 if number == "init" else os.getpid()))
+    done = engine.run("restore", folder / "image", "--detach", "--json")
+    if done.status:
+        one_line(done)
+        return
+    pids = done.document["pids"]
+    engine.processes.adopt(done.document["pid"])
+    assert not {1, os.getpid()} & set(pids.values())
+
+
+# --- what stands in place of an image's files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["link", "hard link", "FIFO", "folder"])
+def test_other_things_in_place_of_files(what: str, engine: Engine, own_image: Path, folder: Path) -> None:
+    image = folder / "image"
+    shutil.copytree(own_image, image)
+    pages = next(path for path in image.iterdir() if path.name.startswith("pages") and path.stat().st_size)
+    target = folder / "elsewhere"
+    target.write_bytes(pages.read_bytes())
+    pages.unlink()
+    if what == "link":
+        pages.symlink_to(target)
+    elif what == "hard link":
+        needs("root, to have a file of somebody else's", available=os.geteuid() == 0)
+        os.chown(target, 12345, -1)
+        os.link(target, pages)
+    elif what == "FIFO":
+        os.mkfifo(pages)
+    else:
+        pages.mkdir()
+    for command in (["verify", image], ["restore", image, "--trust", "--detach"]):
+        line = expect_refused(engine.run(*command), CORRUPT, errors.ImageDenied.exit_code)
+        assert str(pages) in line
+
+
+# --- what root would do for a user ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roots_own(folder: Path) -> Path:
+    """A folder that only root may enter."""
+    place = folder / "root's"
+    place.mkdir(mode=0o700)
+    (place / "secret").write_text("secret")
+    (place / "program").write_bytes(Path(shutil.which("true") or "").read_bytes())
+    (place / "program").chmod(0o755)
+    os.mkfifo(place / "fifo")
+    return place
+
+
+def identity_of(path: Path) -> Document:
+    found = path.stat()
+    return {"path": str(path), "size": found.st_size, "mtime_ns": found.st_mtime_ns, "device": found.st_dev,
+            "inode": found.st_ino, "segments": "", "build_id": ""}  # fmt: skip
+
+
+def map_privately(document: Document, path: Path) -> None:
+    files, vmas = root(document)["files"], root(document)["vmas"]
+    files.append(identity_of(path))
+    vmas.append({"start": 0x20000000, "end": 0x20001000, "prot": 1, "kind": "file", "file": len(files) - 1})
+    vmas.sort(key=lambda vma: vma["start"])
+
+
+def bound(document: Document, path: Path) -> None:
+    opened(document, kind="unix", type=2, inode=1, name=_base64(os.fsencode(path)))
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+FORBIDDEN: dict[str, Callable[[Document, Path], object]] = {
+    "a file, to write": lambda d, own: opened(d, kind="file", path=str(own / "secret"), mode=0o100600, flags=2),
+    "/etc/shadow": lambda d, own: opened(d, kind="file", path="/etc/shadow", mode=os.stat("/etc/shadow").st_mode),
+    "a FIFO": lambda d, own: opened(d, kind="pipe", path=str(own / "fifo"), device=1, inode=1, other="outside"),
+    "a mapped file": lambda d, own: map_privately(d, own / "secret"),
+    "a program": lambda d, own: root(d).update(exe=identity_of(own / "program")),
+    "a working folder": lambda d, own: root(d).update(cwd=str(own)),
+    "a socket's name": lambda d, own: bound(d, own / "socket"),
+    "init's memory map": lambda d, own: opened(d, kind="proc", path="/proc/1/maps"),
+    "a setting of the OS kernel": lambda d, own: opened(d, kind="proc", path="/proc/sys/kernel/core_pattern", flags=1),
+}
+
+
+def test_what_its_user_could_not_open(
+    engine: Engine, users_image: Path, folder: Path, roots_own: Path, processes: ProcessTracker
+) -> None:
+    for number, (name, wish) in enumerate(FORBIDDEN.items()):
+        image = folder / f"image{number}"
+        shutil.copytree(users_image, image)
+        rewrite(image, lambda document, wish=wish: wish(document, roots_own))  # type: ignore[misc]
+        before = sorted(path.name for path in roots_own.iterdir())
+        done = engine.run("restore", image, "--detach", "--json")
+        assert done.status, f"{name}: {done}"
+        one_line(done)
+        assert sorted(path.name for path in roots_own.iterdir()) == before, name
+        assert processes.strays() == [], name
+
+
+def test_roots_shared_memory_is_not_a_users(engine: Engine, users_image: Path, folder: Path) -> None:
+    """Neither attached, nor filled, nor removed, although the image has its very number and size."""
+    made = subprocess.run(["ipcmk", "-M", "8192", "-p", "0600"], capture_output=True, text=True, check=True)
+    number = int(made.stdout.split()[-1])
+    rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    key = next(int(row[0]) for row in rows if row[1] == str(number))
+    try:
+        shutil.copytree(users_image, folder / "image")
+        rewrite(folder / "image", lambda document: attached(document, number, key))
+        (folder / "image" / "shared-0.img").touch(0o600)
+        done = engine.run("restore", folder / "image", "--detach")
+        assert done.status == errors.HostUnsupported.exit_code, done
+        assert str(number) in one_line(done)
+        assert f" {number} " in Path("/proc/sysvipc/shm").read_text()
+    finally:
+        subprocess.run(["ipcrm", "-m", str(number)], check=True)
+
+
+def attached(document: Document, number: int, key: int) -> None:
+    document["shared_memory"].append(
+        {"key": "0:1", "kind": "sysv", "size": 8192, "name": "", "runs": [], "pages": "shared-0.img", "sysv_id": number,
+         "sysv_key": key, "sysv_mode": 0o1600}
+    )  # fmt: skip
+    document["files"]["shared-0.img"] = {"size": 0, "blake3": blake3(b"").hexdigest()}
+    root(document)["vmas"].append(
+        {"start": 0x20000000, "end": 0x20002000, "prot": 3, "kind": "sysv", "shared": "0:1", "private": False}
+    )
+    root(document)["vmas"].sort(key=lambda vma: vma["start"])
+
+
+# --- anything at all -----------------------------------------------------------------------------------------------
+
+
+def test_whatever_is_taken_for_an_image(
+    as_user: User, user_dir: Path, processes: ProcessTracker, rng: random.Random
+) -> None:
+    """What a reader lets pass is restored, for a bounded time: it runs, or is refused and leaves nothing."""
+    good = image_of("sockets/in_flight", as_user, as_user, user_dir)
+    (user_dir / "again").mkdir()
+    as_user.give(user_dir / "again")
+    engine = Engine(as_user, user_dir / "again", processes)
+    until = time.monotonic() + BOUND_S
+    tried = 0
+    while time.monotonic() < until:
+        image = user_dir / f"image{tried}"
+        shutil.copytree(good, image)
+        while True:
+            shutil.copy(good / reader.INVENTORY, image / reader.INVENTORY)
+            rewrite(image, lambda document: [change(document, rng) for _ in range(rng.choice((1, 2)))])
+            try:
+                reader.read_inventory(image)
+                break
+            except errors.EngineError:
+                continue
+        as_user.give(image, *image.iterdir())
+        with nothing_left(engine):
+            done = engine.run("restore", image, "--detach", "--json")
+            if done.status:
+                assert done.status < 20, done
+                one_line(done)
+            else:
+                processes.adopt(done.document["pid"])
+                os.kill(done.document["pid"], 9)
+        tried += 1

@@ -1,0 +1,68 @@
+"""What docs/resources.md says of a kind besides what the catalogue tells: how it changes, what an ordinary user loses.
+
+A kind needs no note to be in the table. One that is in no row of the catalogue is an error.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Note(NamedTuple):
+    """A sentence each, without a full stop; empty: there is nothing to say."""
+
+    partly: str = ""  # what does not come back, or not as it was
+    user: str = ""  # what somebody without capabilities has to do without
+
+
+_PIDS = "a fresh tree has its pids in a pid namespace of its own, or new ones; in place, children have new ones"
+_TIDS = "in place, threads have new ids where the old ones are not free"
+
+NOTES: dict[str, Note] = {
+    "interrupted system calls": Note("where the OS kernel gives no other choice they return EINTR"),
+    "clocks": Note("the host's: monotonic time goes on, timers keep what was left of them"),
+    "threads": Note("", _TIDS),
+    "children with threads": Note("", _PIDS),
+    "scheduling, affinity": Note("", "real-time and deadline policies, as far as RLIMIT_RTPRIO does not allow them"),
+    "droppable memory": Note("comes back empty, as it may be at any time"),
+    "mapped files": Note("pages that nobody wrote to come from the file, which has to be the same one"),
+    "madvise, mlock": Note("", "what is locked beyond RLIMIT_MEMLOCK comes back unlocked, with a warning"),
+    "regular files": Note(
+        "what is in them stays as it is now; where one is too short for the offset, a warning says so"
+    ),
+    "deleted files": Note("", "what was written to one that this user may not read"),
+    "inotify": Note(
+        "watches whose path cannot be found and events that were not read are left out, with a warning",
+        "paths are searched for where the program has files open (CAP_DAC_READ_SEARCH finds any)",
+    ),
+    "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
+    "socket options": Note("", "buffers above rmem_max and wmem_max"),
+    "TCP inside": Note("", "bytes that did not fit into the receiver's buffer: that connection is reset"),
+    "TCP to outside (reset)": Note("they find their connection reset"),
+    "UDP": Note("datagrams of senders that cannot be imitated are dropped, with a warning"),
+    "pidfd": Note("", _PIDS),
+    "resource limits": Note("", "hard limits above those of the restoring process"),
+    "nice and I/O priority": Note(
+        "", "a nice value below, or the real-time class of I/O, as far as limits forbid them"
+    ),
+    "no_new_privs, personality, oom_score_adj": Note("", "a lower oom_score_adj than the restoring process has"),
+    "credentials": Note("", "only one's own can be had"),
+    "capabilities": Note("", "only to be dropped"),
+    "pid, session, group": Note("", _PIDS),
+    "children": Note("", _PIDS),
+    "System V IPC": Note(
+        "shared memory that is attached; semaphores and message queues are nobody's own and stay as they are now",
+        "a segment that is gone gets a new identifier",
+    ),
+    "POSIX message queues": Note(
+        "messages of a queue that processes outside use too are left alone; a notification has lost its value",
+        "queues larger than RLIMIT_MSGQUEUE allows",
+    ),
+}
+
+# Programs that tests/integration/engine/test_foreign.py leads through dump, death and restore
+PROGRAMS = {
+    "CPython": "captured: the one that runs the tests, and each of 3.11 and newer that the host has",
+    "Node.js": "captured, with its worker threads and timers",
+    "Java": "captured, with its compiler and collector threads",
+}
