@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nbcr import crs
-from nbcr.crs import CheckpointOptions, RestartOptions, SnapshotReference
+from nbcr.crs import SnapshotReference
 from nbcr.crs.ptrace import PtraceComponent
 from nbcr.crs.registry import BUILT_IN
 from nbcr.errors import EntryDamaged, NotPossible
@@ -203,17 +203,11 @@ def test_a_snapshot_of_nobody_is_damaged() -> None:
         crs.maker_of("theirs", None)
 
 
-# --- the objects tier, until it is there ------------------------------------------------------------------------------
+# --- the objects tier -------------------------------------------------------------------------------------------------
 
 
-def test_the_objects_tier_refuses_everything() -> None:
-    objects = crs.by_name("objects")
-    assert not objects.availability().available
-    for ask in (
-        lambda: objects.checkpoint(1, SNAPSHOT, CheckpointOptions()),
-        lambda: objects.restart(SNAPSHOT, RestartOptions()),
-        lambda: objects.verify(SNAPSHOT),
-        lambda: objects.inspect(SNAPSHOT),
-    ):
-        with pytest.raises(NotPossible, match="does not save and load objects yet"):
-            ask()
+def test_what_saves_variables_is_never_asked_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert crs.by_name("objects").availability().available
+    monkeypatch.setenv("NBCR_CRS", "objects")
+    with pytest.raises(NotPossible, match="'objects' takes no process images"):
+        crs.select()
