@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from nbcr.objects import Report
     from nbcr.session.outside import Target
 
-# Errors that say that this host, or anybody, cannot bring an image back. The present was not touched.
-_NOT_HERE = frozenset(
-    "NotPossible EntryDamaged HostUnsupported TargetDenied ImageMissing ImageCorrupt ImageVersion FileChanged".split()
-)
+# Errors that say that this host cannot run an image, which may well be whole. The present was not touched.
+_NOT_HERE = frozenset("NotPossible HostUnsupported TargetDenied ImageVersion FileChanged".split())
+_DAMAGED = frozenset("EntryDamaged ImageMissing ImageCorrupt".split())
 StoreLike = Store | str | os.PathLike[str] | None
 
 
@@ -116,6 +115,8 @@ def restart(
         try:
             inprocess.replace_by(entry, place, deadline_s=deadline_s)
         except NbcrError as error:
+            if "objects" in entry.kinds and error.type_name in _DAMAGED:
+                error.hint = f"{error.hint}; `%restart {entry.name} --objects` loads the variables".lstrip("; ")
             if "objects" not in entry.kinds or error.type_name not in _NOT_HERE:
                 raise
             why = error.line()

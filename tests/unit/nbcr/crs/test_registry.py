@@ -80,7 +80,7 @@ def test_where_nobody_can_serve_ours_says_what_it_misses(install: Install, monke
 
 def test_the_user_chooses_by_name(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("low", working("low", priority=-1))
-    for name in ("low", "objects", "ptrace"):
+    for name in ("low", "criu", "ptrace"):
         monkeypatch.setenv("NBCR_CRS", name)
         assert crs.select().name == name
     monkeypatch.setenv("NBCR_CRS", "lwo")
