@@ -5,10 +5,12 @@ What may import what (top to bottom):
     jupyter, cli            faces: parse and render, nothing else
     session                 the use cases; never prints
     crs, handlers, store    how an image is taken, who is told, where it is kept
+    objects                 the variables beside it, saved and loaded
     channel, errors, states the words they all share
 
 Everything below is loaded on first use, so that ``import nbcr`` costs next to nothing in a user's Jupyter
-kernel. What runs inside that Jupyter kernel uses the standard library (and IPython) only.
+kernel. What runs inside that Jupyter kernel uses the standard library (and IPython) only, but for `objects`, which is
+loaded by the first checkpoint, or before it in idle time.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from nbcr.errors import HandlersFailed, NbcrError
     from nbcr.handlers import Handler, Request, RestartEvent, registry
     from nbcr.handlers.sections import critical_section, disable_checkpoint, enable_checkpoint, try_critical_section
+    from nbcr.objects import register_saver
     from nbcr.session import (
         CheckpointResult,
         Entry,
         checkpoint,
         checkpoints,
+        diff,
+        get,
         on_checkpoint,
         remove_handler,
         request_on_signal,
@@ -48,9 +53,12 @@ __all__ = [
     "checkpoint",
     "checkpoints",
     "critical_section",
+    "diff",
     "disable_checkpoint",
     "enable_checkpoint",
+    "get",
     "on_checkpoint",
+    "register_saver",
     "registry",
     "remove_handler",
     "request_on_signal",
@@ -72,9 +80,12 @@ _HOMES = {
     "checkpoint": "nbcr.session",
     "checkpoints": "nbcr.session",
     "critical_section": "nbcr.handlers.sections",
+    "diff": "nbcr.session",
     "disable_checkpoint": "nbcr.handlers.sections",
     "enable_checkpoint": "nbcr.handlers.sections",
+    "get": "nbcr.session",
     "on_checkpoint": "nbcr.session",
+    "register_saver": "nbcr.objects",
     "registry": "nbcr.handlers",
     "remove_handler": "nbcr.session",
     "request_on_signal": "nbcr.session",

@@ -81,15 +81,25 @@ def checkpoint(
     leave: Annotated[str, typer.Option("--leave", metavar="running|stopped|killed")] = "running",
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a checkpoint of that name.")] = False,
     note: Annotated[str, typer.Option("--note", help="Words to keep with it.")] = "",
+    image: Annotated[bool, typer.Option("--image", help="The process image only.")] = False,
+    objects: Annotated[bool, typer.Option("--objects", help="The variables only.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Save In and Out with the variables.")] = False,
+    max_size: Annotated[
+        str | None, typer.Option("--max-size", metavar="SIZE", help="Leave out variables larger than this, as 100M.")
+    ] = None,
     store: StoreOption = None,
     deadline: DeadlineOption = _DEADLINE_S,
     as_json: JsonOption = False,
 ) -> None:
-    """Checkpoint a living process, also in the middle of a cell."""
+    """Checkpoint a living process, also in the middle of a cell.
+
+    Of a Jupyter kernel, and whatever else runs IPython, the variables are saved too, beside the process image.
+    """
     with _errors():
         from nbcr import session
         from nbcr.jupyter.attach import ensure_loaded
         from nbcr.jupyter.finding import find_target
+        from nbcr.rendering import size_from
 
         entry = session.checkpoint_other(
             find_target(target),
@@ -98,6 +108,8 @@ def checkpoint(
             force=force,
             leave=leave,
             note=note,
+            kinds=session.kinds_of(image=image, objects=objects),
+            limits=session.Limits(history, None if max_size is None else size_from(max_size)),
             deadline_s=deadline,
             load=ensure_loaded,
             on_warning=_warn,
@@ -125,13 +137,25 @@ def list_(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(name: NameArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show everything known of a checkpoint, without starting it."""
+def show(
+    name: NameArgument,
+    variables: Annotated[bool, typer.Option("--vars", help="The variables: types, shapes, sizes, values.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show everything known of a checkpoint, without starting it or unpickling anything."""
     with _errors():
         from dataclasses import asdict
 
         from nbcr import session
 
+        if variables:
+            found = session.variables(name, store=store)
+            if as_json:
+                _print_json([asdict(variable) for variable in found])
+            else:
+                typer.echo(repr(found))
+            return
         details = session.show(name, store=store)
         image = None if details.image is None else asdict(details.image)
         document = {**details.entry.details(), "image": image}
@@ -141,6 +165,52 @@ def show(name: NameArgument, store: StoreOption = None, as_json: JsonOption = Fa
             _print_details(document)
         if details.problem:
             _warn(f"the image cannot be looked into: {details.problem}")
+
+
+@app.command()
+def get(
+    name: NameArgument,
+    variable: Annotated[str, typer.Argument(help="Name of a variable.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print one variable of a checkpoint. Only its own bytes are read; `nbcr.get` gives the object itself."""
+    with _errors():
+        from nbcr import session
+
+        value = session.get(name, variable, store=store, namespace={"__name__": "__main__"})
+        if as_json:
+            kind = type(value)
+            _print_json(
+                {
+                    "name": variable,
+                    "type": f"{kind.__module__}.{kind.__qualname__}",
+                    "repr": repr(value),
+                    "value": _as_json(value),
+                }
+            )
+        else:
+            typer.echo(repr(value))
+
+
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="Name or id of a checkpoint.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Name or id of a later one.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell which variables were added, removed or changed between two checkpoints."""
+    with _errors():
+        from dataclasses import asdict
+
+        from nbcr import session
+
+        changes = session.diff(before, after, store=store)
+        if as_json:
+            _print_json([{"change": change.kind, **asdict(change)} for change in changes])
+        else:
+            typer.echo(repr(changes))
 
 
 @app.command()
@@ -262,14 +332,24 @@ def _print_json(document: Any) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False))
 
 
+def _as_json(value: Any) -> Any:
+    """The value itself where JSON can hold it, else None."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
 def _print_taken(entry: Entry) -> None:
     from nbcr.rendering import size_text, time_text
+    from nbcr.session import report_of
 
     typer.echo(
         f"CONTINUE  {entry.name}  id {entry.id}, size {size_text(entry.size_bytes)}, "
         f"pause {time_text(entry.pause_ms)}, duration {time_text(entry.duration_ms)}"
     )
-    for warning in entry.warnings:
+    report = report_of(entry)
+    for warning in [*entry.warnings, *(report.lines() if report is not None else ())]:
         _warn(warning)
 
 

@@ -5,8 +5,11 @@ one end of a socket pair, it talks with the process that started it:
 
     helper → READY {pid}
     process → {"op": "checkpoint", …} or {"op": "restart", …}
-    checkpoint: helper → ACCEPTED {id, name, created};  process → {"op": "go"}, then blocks in a read
-                helper → CONTINUE {pause_ms, resident_bytes, …}, then, the image written, DONE {entry}
+    checkpoint: helper → ACCEPTED {id, name, created, snapshot};  process → {"op": "go"}, then blocks in a read
+                helper → CONTINUE {pause_ms, resident_bytes, …}, then, all of it written, DONE {entry}
+                Where the objects are wanted as well, the process forks when it reads CONTINUE: its child, which is
+                in no image, writes them to the folder `snapshot`, and process → {"op": "objects", counts or failure}.
+                Of a process that will not go on, the word is part of "go"
     restart:    helper → COMMIT;  process → {late}: what reached it since it prepared itself
                 Then it is replaced. The restored life finds a new socket at its image's channel descriptor
                 with RESTART {pids, ppid, connection, cell, …} in it, and answers RESTARTED {warnings}
@@ -44,6 +47,7 @@ CHANNEL_FD = 3
 _HANG_UP_TIMEOUT_S = 2.0
 _COMMIT_TIMEOUT_S = 2.0
 _ORDER_TIMEOUT_S = 60.0  # handlers of the process run meanwhile
+_OBJECTS_TIMEOUT_S = 660.0  # more than a snapshot may take; a process that was stopped must not hold up its image
 
 
 def main() -> None:
@@ -141,6 +145,7 @@ class Conversation:
         self._channel = channel
         self._report = report
         self._resumed = False
+        self._word: Mapping[str, Any] | None = None  # about the objects
 
     def serve(self, request: dict[str, Any]) -> None:
         """Do what `request` asks; every failure is answered, none escapes."""
@@ -182,17 +187,22 @@ class Conversation:
         take(
             Store(request["store"]),
             order,
-            on_accept=self._accept,
+            on_accept=lambda draft: self._accept(order, draft),
             on_resume=lambda progress: self._resume(order, progress),
+            on_objects=self._objects,
             on_done=done,
         )
 
-    def _accept(self, draft: Draft) -> None:
+    def _accept(self, order: Order, draft: Draft) -> None:
         from nbcr.errors import NotPossible
 
-        self._channel.send({"state": "ACCEPTED", "id": draft.id, "name": draft.name, "created": draft.created})
-        if self._channel.receive(_ORDER_TIMEOUT_S).get("op") != "go":
+        accepted = {"id": draft.id, "name": draft.name, "created": draft.created, "snapshot": str(draft.snapshot)}
+        self._channel.send({"state": "ACCEPTED", **accepted})
+        # Handlers run, and of a process that will be stopped or killed the objects are saved meanwhile.
+        message = self._channel.receive(_ORDER_TIMEOUT_S if order.leave == "running" else _OBJECTS_TIMEOUT_S)
+        if message.get("op") != "go":
             raise NotPossible("the process did not say that it is ready to be captured")
+        self._word = message.get("objects")
 
     def _resume(self, order: Order, progress: Progress) -> None:
         """The process runs again: it must hear so, or its caller would wait for ever."""
@@ -207,6 +217,17 @@ class Conversation:
         }
         self._channel.send(message)
         self._say(message, to_process=False)
+
+    def _objects(self) -> Mapping[str, Any]:
+        """The process's word about its objects, when its child has ended."""
+        from nbcr.channel import ChannelClosed
+
+        try:
+            return self._word or self._channel.receive(_OBJECTS_TIMEOUT_S)
+        except ChannelClosed:
+            return {"failure": "the process ended before they were written"}
+        except TimeoutError:
+            return {"failure": f"the process did not say within {_OBJECTS_TIMEOUT_S:g} s what became of them"}
 
     def _wait_for_hang_up(self, order: Order) -> None:
         """Let the process close the channel before another checkpoint may find it open in its descriptors."""

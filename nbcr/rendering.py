@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import datetime
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from nbcr.errors import UsageProblem
 from nbcr.states import Outcome
 
 if TYPE_CHECKING:
-    from nbcr.session.results import CheckpointResult
+    from nbcr.objects import Change, Report, VariableInfo
+    from nbcr.session.results import CheckpointResult, LoadResult
     from nbcr.store import Entry
 
 COLUMNS = ("id", "name", "when", "parent", "kinds", "size", "notebook", "pid")
-_RIGHT = ("size", "pid")
+VARIABLE_COLUMNS = ("name", "type", "shape", "size", "fate", "value")
+CHANGE_COLUMNS = ("change", "name", "before", "after")
+_RIGHT = ("size", "pid", "before", "after")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_LONGEST_VALUE = 60
 
 
 def size_text(size_bytes: int) -> str:
@@ -25,6 +32,15 @@ def size_text(size_bytes: int) -> str:
             break
         size /= 1024
     return f"{size_bytes} B" if unit == "B" else f"{size:.3g} {unit}" if size < 1000 else f"{size:.0f} {unit}"
+
+
+def size_from(text: str) -> int:
+    """The inverse, as users type it: 512, 100M, 1.5 GiB. Raises UsageProblem."""
+    found = re.fullmatch(r"([\d.]+) *([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
+    try:
+        return int(float(found[1]) * _UNITS[found[2].upper()]) if found else int(text)
+    except ValueError:
+        raise UsageProblem(f"{text!r} is no size", hint="write it as 512, 100M or 1.5GiB") from None
 
 
 def time_text(ms: float) -> str:
@@ -71,7 +87,14 @@ def _facts(result: CheckpointResult) -> list[str]:
         facts.append(f"duration {time_text(result.duration_ms)}")
     else:
         facts.append(f"duration {time_text(result.blocked_ms)} so far, being written behind your back")
-    return facts
+    return facts + ([f"objects: {_tally(result.objects)}"] if result.objects is not None else [])
+
+
+def _tally(report: Report) -> str:
+    """How many names had which fate."""
+    fates = [verdict.fate.value for verdict in report.verdicts.values()]
+    counts = [f"{fates.count(fate)} {fate}" for fate in dict.fromkeys(fates)]
+    return ", ".join(counts) or "no names"
 
 
 def _restart_facts(result: CheckpointResult) -> list[str]:
@@ -87,7 +110,80 @@ def _restart_facts(result: CheckpointResult) -> list[str]:
 
 
 def _notes(result: CheckpointResult) -> list[str]:
-    return [f"note: {text}" for text in [*result.warnings, *map(str, result.problems)]]
+    names = result.objects.lines() if result.objects is not None else []
+    return [f"note: {text}" for text in [*result.warnings, *map(str, result.problems)]] + names
+
+
+def load_text(result: LoadResult) -> str:
+    """A roll-back in one line, and one more for each name that is not as it was."""
+    return "\n".join([f"RESTART  {result.entry.name}  " + ", ".join(_load_facts(result)), *_load_notes(result)])
+
+
+def load_bundle(result: LoadResult) -> dict[str, str]:
+    """A roll-back as a mime bundle."""
+    facts = " · ".join(html.escape(f) for f in _load_facts(result))
+    notes = "".join(f"<div>{html.escape(n)}</div>" for n in _load_notes(result))
+    head = f"<b>RESTART</b>&ensp;<code>{html.escape(result.entry.name)}</code>"
+    return {"text/plain": load_text(result), "text/html": f"<div>{head}&ensp;{facts}</div>{notes}"}
+
+
+def _load_facts(result: LoadResult) -> list[str]:
+    report = result.report
+    facts = [f"id {result.entry.id}", f"taken {when_text(result.entry.created)}"]
+    facts.append(f"the objects only: {_tally(report)}, this process goes on")
+    facts.append(f"duration {time_text(report.duration_ms)}")
+    return facts
+
+
+def _load_notes(result: LoadResult) -> list[str]:
+    notes = [f"note: its process image was not used: {result.why}"] if result.why else []
+    removed = [f"removed, because they came later: {', '.join(result.report.removed)}"] if result.report.removed else []
+    return [*notes, *result.report.lines(), *removed]
+
+
+def variables_text(variables: Sequence[VariableInfo]) -> str:
+    """A table of variables, aligned."""
+    return _table(VARIABLE_COLUMNS, variable_rows(variables)) if variables else "no variables"
+
+
+def variables_bundle(variables: Sequence[VariableInfo]) -> dict[str, str]:
+    """A table of variables as a mime bundle."""
+    shown = _html_table(VARIABLE_COLUMNS, variable_rows(variables))
+    return {"text/plain": variables_text(variables), "text/html": shown}
+
+
+def variable_rows(variables: Iterable[VariableInfo]) -> list[list[str]]:
+    """One row of texts per variable, in the order of VARIABLE_COLUMNS: what it looked like, or why it is not there."""
+    rows = []
+    for found in variables:
+        value = " ".join((found.reason or found.repr).split())
+        if len(value) > _LONGEST_VALUE and not found.reason:
+            value = value[: _LONGEST_VALUE - 1] + "…"
+        rows.append(
+            [found.name, found.type, found.shape or "-", size_text(found.size_bytes), found.fate.value, value or "-"]
+        )
+    return rows
+
+
+def changes_text(changes: Sequence[Change]) -> str:
+    """A table of changes, aligned."""
+    return _table(CHANGE_COLUMNS, change_rows(changes)) if changes else "no differences"
+
+
+def changes_bundle(changes: Sequence[Change]) -> dict[str, str]:
+    """A table of changes as a mime bundle."""
+    text = changes_text(changes)
+    shown = _html_table(CHANGE_COLUMNS, change_rows(changes)) if changes else f"<i>{text}</i>"
+    return {"text/plain": text, "text/html": shown}
+
+
+def change_rows(changes: Iterable[Change]) -> list[list[str]]:
+    """One row of texts per change, in the order of CHANGE_COLUMNS."""
+
+    def size(of: int | None) -> str:
+        return "-" if of is None else size_text(of)
+
+    return [[change.kind, change.name, size(change.before_bytes), size(change.after_bytes)] for change in changes]
 
 
 def entries_text(entries: Sequence[Entry], writing: Sequence[str] = ()) -> str:
@@ -95,16 +191,20 @@ def entries_text(entries: Sequence[Entry], writing: Sequence[str] = ()) -> str:
     coming = [f"being written: {', '.join(writing)}"] if writing else []
     if not entries:
         return "\n".join(coming or ["no checkpoints"])
-    rows = [list(COLUMNS), *table_rows(entries)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    return "\n".join([_table(COLUMNS, table_rows(entries)), *coming])
+
+
+def _table(columns: Sequence[str], texts: Sequence[Sequence[str]]) -> str:
+    rows = [columns, *texts]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     lines = []
     for row in rows:
         cells = [
             cell.rjust(width) if column in _RIGHT else cell.ljust(width)
-            for cell, width, column in zip(row, widths, COLUMNS, strict=True)
+            for cell, width, column in zip(row, widths, columns, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, *coming])
+    return "\n".join(lines)
 
 
 def entries_bundle(entries: Sequence[Entry], writing: Sequence[str] = ()) -> dict[str, str]:
@@ -112,15 +212,18 @@ def entries_bundle(entries: Sequence[Entry], writing: Sequence[str] = ()) -> dic
     text = entries_text(entries, writing)
     if not entries:
         return {"text/plain": text, "text/html": f"<i>{html.escape(text)}</i>"}
-    head = "".join(f"<th>{c}</th>" for c in COLUMNS)
-    body = "".join("<tr>" + "".join(_cells(row)) + "</tr>" for row in table_rows(entries))
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     coming = f"<i>being written: {html.escape(', '.join(writing))}</i>" if writing else ""
-    return {"text/plain": text, "text/html": table + coming}
+    return {"text/plain": text, "text/html": _html_table(COLUMNS, table_rows(entries)) + coming}
 
 
-def _cells(row: Iterable[str]) -> Iterable[str]:
-    for cell, column in zip(row, COLUMNS, strict=True):
+def _html_table(columns: Sequence[str], texts: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{c}</th>" for c in columns)
+    body = "".join("<tr>" + "".join(_cells(columns, row)) + "</tr>" for row in texts)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(columns: Sequence[str], row: Sequence[str]) -> Iterable[str]:
+    for cell, column in zip(row, columns, strict=True):
         align = "right" if column in _RIGHT else "left"
         yield f'<td style="text-align: {align}">{html.escape(cell)}</td>'
 

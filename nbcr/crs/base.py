@@ -134,6 +134,7 @@ class Component(ABC):  # the empty methods are defaults: not every component nee
     name: str
     version: str
     priority: int = 0  # the available component with the highest one is chosen
+    serves: str = "image"  # what its snapshots hold; only components that serve "image" are chosen for a process
 
     @abstractmethod
     def availability(self) -> Availability:

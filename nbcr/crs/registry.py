@@ -81,7 +81,12 @@ def maker_of(snapshot: str, component: str | None) -> Component:
 def select() -> Component:
     """The component that takes new checkpoints, ready for use. Raises NotPossible when there is none."""
     chosen = os.environ.get("NBCR_CRS")
-    return by_name(chosen) if chosen else _best(tuple(sys.path))
+    if not chosen:
+        return _best(tuple(sys.path))
+    component = by_name(chosen)
+    if component.serves != "image":
+        raise NotPossible(f"CRS component {chosen!r} takes no process images (NBCR_CRS)", hint=_HINT)
+    return component
 
 
 def availability(component: Component) -> Availability:
@@ -95,7 +100,7 @@ def availability(component: Component) -> Availability:
 @cache
 def _best(path: tuple[str, ...]) -> Component:
     for component in _by_priority():
-        if availability(component).available:
+        if component.serves == "image" and availability(component).available:
             try:
                 return _ready(component)
             except Exception:  # the next one will do; who asks for this one by name is told

@@ -109,6 +109,10 @@ class Handler:
         """
         return {}
 
+    def facts(self) -> dict[str, Any]:
+        """Facts (see `Request`) for a checkpoint without an image, of which no handler is told. Within milliseconds."""
+        return {}
+
     def late_requests(self) -> list[Any]:
         """What arrived since `prepare_restart`, or the last call: handed over behind the rest."""
         return []

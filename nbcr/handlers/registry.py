@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,14 @@ class Registry:
         passage = Passage(places or Places(), deadline or Deadline())
         passage.down(self.top_down(), request, self.__contains__)
         return passage
+
+    def facts(self) -> dict[str, Any]:
+        """What handlers know of this process, where none of them has to be told of the checkpoint."""
+        found: dict[str, Any] = {}
+        for handler in self.top_down():
+            with contextlib.suppress(Exception):  # less is known
+                found.update(handler.facts())
+        return found
 
     def prepare_restart(self) -> tuple[dict[str, Any], Passage]:
         """What the present hands to the life that will replace it, and the passage to abort if that fails.

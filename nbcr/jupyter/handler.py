@@ -173,12 +173,15 @@ class JupyterHandler(Handler):
         return running_in(self._requester) or running_in_main(self._here)
 
     def _facts(self) -> dict[str, Any]:
+        return {"jupyter": Connection.of(self._here.app).as_dict(), **self.facts()}
+
+    def facts(self) -> dict[str, Any]:
+        """Which notebook this is, and which cell runs."""
         here = self._here
         running = self._running()
         names = here.kernel.shell.user_ns if here.kernel.shell is not None else {}
         notebook = os.environ.get("JPY_SESSION_NAME") or names.get("__vsc_ipynb_file__")
         return {
-            "jupyter": Connection.of(here.app).as_dict(),
             "notebook": str(notebook) if notebook else None,
             "cell": here.kernel.execution_count if running is not None and running.executes else None,
         }

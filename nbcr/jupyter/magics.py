@@ -20,7 +20,8 @@ from traitlets import Float, Unicode
 
 from nbcr import session
 from nbcr.errors import HandlersFailed, NbcrError
-from nbcr.session import CheckpointResult, EntryList
+from nbcr.rendering import size_from
+from nbcr.session import ChangeList, CheckpointResult, EntryList, LoadResult
 
 _NAMED = ("checkpoint", "restart")  # magics whose argument is the name of a checkpoint
 
@@ -43,9 +44,14 @@ class NbcrMagics(Magics):
     @argument("--wait", "-w", action="store_true", help="Wait until it is written to the disk.")
     @argument("--note", "-n", nargs="+", default=[], help="Words to keep with it.")
     @argument("--deadline", "-d", type=float, default=None, help="Seconds to wait for handlers and critical sections.")
+    @argument("--image", action="store_true", help="The process image only, without the variables beside it.")
+    @argument("--objects", action="store_true", help="The variables only, without a process image.")
+    @argument("--history", action="store_true", help="Save In and Out with the variables.")
+    @argument("--max-size", default=None, metavar="SIZE", help="Leave out variables larger than this, as 100M.")
+    @argument("--diff", nargs=2, default=None, metavar=("A", "B"), help="Only tell how the variables of two differ.")
     @line_magic
-    def checkpoint(self, line: str) -> CheckpointResult | None:
-        """Checkpoint this Jupyter kernel: the whole process, its threads and children.
+    def checkpoint(self, line: str) -> CheckpointResult | ChangeList | None:
+        """Checkpoint this Jupyter kernel: the whole process, its threads and children; and its variables.
 
         The cell goes on after a pause of milliseconds; the checkpoint is written meanwhile. After a
         `%restart`, this cell returns once more, with the outcome RESTART.
@@ -53,6 +59,8 @@ class NbcrMagics(Magics):
         args = _parsed(self.checkpoint, line)
         if args is None:
             return None
+        if args.diff is not None:
+            return session.diff(*args.diff, store=self.store or None)
         try:
             return session.checkpoint(
                 args.name,
@@ -63,6 +71,10 @@ class NbcrMagics(Magics):
                 deadline_s=self.deadline_s if args.deadline is None else args.deadline,
                 origin="magic",
                 on_wait=_tell_waiting,
+                image=args.image,
+                objects=args.objects,
+                history=args.history,
+                max_size_bytes=None if args.max_size is None else size_from(args.max_size),
             )
         except HandlersFailed as failures:  # the checkpoint is there, and so is what was to be shown of it
             result: CheckpointResult = failures.result
@@ -70,15 +82,18 @@ class NbcrMagics(Magics):
 
     @magic_arguments()
     @argument("name", help="Name or id of the checkpoint.")
+    @argument("--objects", action="store_true", help="Roll back the variables only; the process stays as it is.")
     @line_magic
-    def restart(self, line: str) -> None:
+    def restart(self, line: str) -> LoadResult | None:
         """Go back to a checkpoint: this process becomes what it was then. Whatever came after is gone.
 
-        Works in a fresh Jupyter kernel too, which then becomes the checkpointed one.
+        Works in a fresh Jupyter kernel too, which then becomes the checkpointed one. Where the checkpoint has no
+        process image, or this host cannot run it, the variables are loaded, as with --objects.
         """
         args = _parsed(self.restart, line)
-        if args is not None:
-            session.restart(args.name, store=self.store or None, deadline_s=self.deadline_s)
+        if args is None:
+            return None
+        return session.restart(args.name, store=self.store or None, objects=args.objects, deadline_s=self.deadline_s)
 
     @magic_arguments()
     @line_magic
@@ -109,11 +124,8 @@ class NbcrMagics(Magics):
     def tell(self, *_: Any) -> None:
         """After each cell: what went wrong behind the user's back since the last one."""
         for result in session.reports():
-            if result.failure is not None:
-                print(
-                    f"nbcr: checkpoint {result.name!r} was not written: {result.failure.line()}",
-                    file=sys.stderr,
-                )
+            for line in result.shortfalls:
+                print(f"nbcr: {line}", file=sys.stderr)
 
 
 def _tell_waiting(holders: Sequence[object]) -> None:

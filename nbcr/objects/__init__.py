@@ -21,6 +21,7 @@ How the parts hang together, top to bottom:
     modules, surroundings           what does not belong to names alone
     blobs, blob_reader, index       files: FORMAT.md. Know bytes and names, no objects
     names, results                  the words they share
+    here                            this process's own namespace
 
 Everything is loaded on first use. A snapshot holds pickles: loading runs what is in it. `load` and `get`
 refuse what does not belong to the user, and call `trust` with the fingerprint before anything is unpickled;

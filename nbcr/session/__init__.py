@@ -1,8 +1,9 @@
-"""The use cases: checkpoint, restart, list, show, remove. Every face calls these; none of them prints.
+"""The use cases: checkpoint, restart, list, show, get, diff, remove. Every face calls these; none of them prints.
 
     usecases     what faces call
     inprocess    checkpoint and restart of the own process (standard library only)
     announcing   its handlers                               service       what it does when asked from outside
+    namespaces   its variables: saved by a child of it, and rolled back
     outside      of other processes, through their checkpoint thread (service) or from outside
     taking       what the helper does for a checkpoint     bringing   … and for a restart
     spawning     starting a helper                          connections   Jupyter connection files
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from nbcr.handlers import DEFAULT_DEADLINE_S
     from nbcr.session.announcing import on_checkpoint, remove_handler, request_on_signal
     from nbcr.session.inprocess import Wish, reports, writing
-    from nbcr.session.results import CheckpointResult, EntryList, RestartResult
+    from nbcr.session.namespaces import Limits
+    from nbcr.session.results import (
+        ChangeList,
+        CheckpointResult,
+        EntryList,
+        LoadResult,
+        RestartResult,
+        VariableList,
+    )
     from nbcr.session.service import start as start_checkpoint_thread
     from nbcr.session.service import stop as stop_checkpoint_thread
     from nbcr.session.usecases import (
@@ -26,31 +35,44 @@ if TYPE_CHECKING:
         checkpoint,
         checkpoint_other,
         checkpoints,
+        diff,
+        get,
+        kinds_of,
         remove,
+        report_of,
         restart,
         restart_fresh,
         restart_into,
         show,
+        variables,
     )
     from nbcr.states import Outcome
     from nbcr.store import Entry, Store
 
 __all__ = [
     "DEFAULT_DEADLINE_S",
+    "ChangeList",
     "CheckpointResult",
     "Details",
     "Entry",
     "EntryList",
+    "Limits",
+    "LoadResult",
     "Outcome",
     "RestartResult",
     "Store",
+    "VariableList",
     "Wish",
     "checkpoint",
     "checkpoint_other",
     "checkpoints",
+    "diff",
+    "get",
+    "kinds_of",
     "on_checkpoint",
     "remove",
     "remove_handler",
+    "report_of",
     "reports",
     "request_on_signal",
     "restart",
@@ -59,13 +81,15 @@ __all__ = [
     "show",
     "start_checkpoint_thread",
     "stop_checkpoint_thread",
+    "variables",
     "writing",
 ]
 
 _HOMES = {
     "announcing": ("on_checkpoint", "remove_handler", "request_on_signal"),
     "inprocess": ("Wish", "reports", "writing"),
-    "results": ("CheckpointResult", "EntryList", "RestartResult"),
+    "namespaces": ("Limits",),
+    "results": ("ChangeList", "CheckpointResult", "EntryList", "LoadResult", "RestartResult", "VariableList"),
     "usecases": ("Entry", "Outcome", "Store"),
 }
 

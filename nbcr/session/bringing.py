@@ -51,7 +51,10 @@ def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> Restart
     says so. Raises NbcrError or what the component raises.
     """
     if "image" not in order.entry.kinds:
-        raise NotPossible(f"{order.entry.name!r} holds no process image", hint="it can be loaded, not restarted")
+        raise NotPossible(
+            f"{order.entry.name!r} holds no process image",
+            hint=f"`%restart {order.entry.name}` in a notebook loads its objects",
+        )
     component = crs.maker_of(order.entry.name, order.entry.component.get("name"))
     late: list[Any] = []
     if order.into is None:

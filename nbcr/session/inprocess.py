@@ -14,18 +14,19 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from nbcr import runtime
 from nbcr.channel import ChannelClosed
-from nbcr.errors import Busy, HelperLost, NbcrError, from_wire
-from nbcr.handlers import DEFAULT_DEADLINE_S, Deadline, Outcome, Passage, Request, RestartEvent, registry
+from nbcr.errors import Busy, HelperLost, NbcrError, NotPossible, UsageProblem, from_wire
+from nbcr.handlers import DEFAULT_DEADLINE_S, Deadline, Outcome, Passage, Places, Request, RestartEvent, registry
 from nbcr.handlers.contexts import ProcessPlaces
 from nbcr.handlers.interrupts import uninterrupted, waiting
 from nbcr.handlers.sections import Holder, all_left, handling, refuse_inside, refuse_within
-from nbcr.session.results import CheckpointResult
+from nbcr.session import namespaces
+from nbcr.session.results import CheckpointResult, LoadResult
 from nbcr.session.spawning import Helper, Interpreter, spawn
 from nbcr.store import Entry, Store
 
@@ -40,6 +41,7 @@ class _Life:
     def __init__(self) -> None:
         self.lock = threading.RLock()  # one checkpoint or restart at a time
         self.parent: str | None = None  # entry this life was last checkpointed to, or restarted from
+        self.snapshot: Path | None = None  # objects this life last saved or loaded: the next ones share files with it
         self.writing: list[CheckpointResult] = []  # not published yet
         self.untold: list[CheckpointResult] = []  # failed in the background, nobody was told yet
         self.standby: Helper | None = None  # a helper that waits for the next order
@@ -53,7 +55,7 @@ def _forget_in_child() -> None:
     """A forked child has neither our watcher threads nor our helpers."""
     global _life
     before, _life = _life, _Life()
-    _life.parent = before.parent
+    _life.parent, _life.snapshot = before.parent, before.snapshot
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
@@ -68,6 +70,8 @@ class Wish:
     replace: bool = False
     note: str = ""
     leave: str = "running"
+    kinds: tuple[str, ...] = ()  # "image", "objects"; empty: what is usual in this process
+    limits: namespaces.Limits = namespaces.NO_LIMITS
     origin: str = "api"
     deadline_s: float = DEFAULT_DEADLINE_S
     report: socket.socket | None = None  # connection of a requester outside; closed once the helper has it
@@ -87,6 +91,9 @@ def checkpoint(wish: Wish) -> CheckpointResult:
     refuse_inside()
     deadline = Deadline(wish.deadline_s)
     store = wish.store or Store()
+    wish = replace(wish, kinds=wish.kinds or namespaces.usual_kinds())
+    if wish.leave != "running" and "image" not in wish.kinds:
+        raise UsageProblem(f"--leave {wish.leave} needs a process image", hint="leave out --objects, or --leave")
     with uninterrupted(but_in_waits=True), _alone(deadline, patient=wish.patient):
         wish.on_begin()
         with all_left(deadline, wish.on_wait):
@@ -110,9 +117,31 @@ def restart(name: str, *, store: Store | None = None, deadline_s: float = DEFAUL
     Raises NbcrError when that cannot be; then this process goes on as it was.
     """
     place = store or Store()
-    for earlier in writing():  # it may be the one that is meant
+    replace_by(find(name, place, deadline_s=deadline_s), place, deadline_s=deadline_s)
+
+
+def find(name: str, store: Store, *, deadline_s: float = DEFAULT_DEADLINE_S) -> Entry:
+    """The entry called `name`, which may be one that is still being written. Raises UnknownName, Busy."""
+    for earlier in writing():
         _wait_for_writing(earlier, deadline_s, deadline_s)
-    replace_by(place.find(name), place, deadline_s=deadline_s)
+    return store.find(name)
+
+
+def roll_back(entry: Entry, *, deadline_s: float = DEFAULT_DEADLINE_S) -> LoadResult:
+    """Give this session the names of `entry`, without touching the process. Raises NbcrError when nothing was loaded.
+
+    Nobody is in a critical section meanwhile; other threads of the program run on.
+    """
+    refuse_inside()
+    deadline = Deadline(deadline_s)
+    with _alone(deadline, patient=True), all_left(deadline, Wish.on_wait):
+        if "objects" not in entry.kinds:
+            raise NotPossible(
+                f"{entry.name!r} holds no objects", hint=f"`%restart {entry.name}` brings its process image back"
+            )
+        report = namespaces.load(entry)
+        _life.parent, _life.snapshot = entry.id, entry.snapshot
+    return LoadResult(entry, report)
 
 
 def replace_by(
@@ -202,10 +231,12 @@ def _refill() -> None:
         pass  # the next order starts one, and says what is wrong
     finally:
         life.lock.release()
+    if "objects" in namespaces.usual_kinds():
+        namespaces.preload()
 
 
 def reports() -> list[CheckpointResult]:
-    """Checkpoints whose writing failed behind the user's back; each is told once, here or by its `wait`."""
+    """Checkpoints of which something was not written, behind the user's back; each is told once, here or by `wait`."""
     untold = [r for r in _life.untold if not r.told]
     _life.untold = []
     for result in untold:
@@ -266,6 +297,9 @@ def _wait_for_writing(earlier: CheckpointResult, left_s: float, deadline_s: floa
 def _go_down(wish: Wish, deadline: Deadline) -> tuple[Passage, Request]:
     request = Request(name=wish.name, origin=wish.origin)
     request.facts["python"] = sys.version.split()[0]
+    if "image" not in wish.kinds:  # nothing stops, and no handler has anything to do
+        request.facts.update(registry.facts())
+        return Passage(Places(), deadline), request
     return registry.enter(request, places=ProcessPlaces(), deadline=deadline), request
 
 
@@ -279,7 +313,7 @@ def _through(helper: Helper, passage: Passage, request: Request, wish: Wish, sto
             wish.report.close()  # the helper's now: it must not be in the image
         accepted = _expect(helper.answer(wish.deadline_s + 5.0), "ACCEPTED")
         _life.parent = str(accepted["id"])  # what the image remembers
-        helper.channel.send({"op": "go"})
+        helper.channel.send({"op": "go", **_objects_beforehand(wish, accepted)})
         # Two returns: the image is taken in this read, and each life reads its own answer.
         answer = _expect(helper.answer(), "CONTINUE", "DONE", "RESTART")
     except BaseException as error:
@@ -291,7 +325,20 @@ def _through(helper: Helper, passage: Passage, request: Request, wish: Wish, sto
         raise
     if answer["state"] == "RESTART":
         return _restarted(helper, passage, answer)
-    return _continued(helper, passage, request, accepted, answer, before)
+    part = _begin_objects(wish, accepted) if wish.leave == "running" else None
+    return _continued(helper, passage, request, accepted, answer, before, part)
+
+
+def _objects_beforehand(wish: Wish, accepted: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a process that will not go on after its image, the objects are saved before it, to the end."""
+    part = _begin_objects(wish, accepted) if wish.leave != "running" else None
+    return {} if part is None else {"objects": part.word()}
+
+
+def _begin_objects(wish: Wish, accepted: Mapping[str, Any]) -> namespaces.Part | None:
+    if "objects" not in wish.kinds:
+        return None
+    return namespaces.begin(Path(str(accepted["snapshot"])), wish.limits, _life.snapshot)
 
 
 def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
@@ -302,6 +349,7 @@ def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
         "name": wish.name,
         "replace": wish.replace,
         "leave": wish.leave,
+        "kinds": list(wish.kinds),
         "parent": _life.parent,
         "note": wish.note,
         "deadline_s": wish.deadline_s,
@@ -331,29 +379,38 @@ def _continued(
     accepted: Mapping[str, Any],
     answer: Mapping[str, Any],
     before: str | None,
+    part: namespaces.Part | None,
 ) -> CheckpointResult:
     result = CheckpointResult(Outcome.CONTINUE, entry_id=str(accepted["id"]), name=str(accepted["name"]))
     result.pause_ms = float(answer.get("pause_ms") or 0.0)
     result.size_bytes = int(answer.get("resident_bytes") or 0)
     result.warnings = list(dict.fromkeys([*request.warnings, *answer.get("warnings", ())]))
     result.told = request.origin in ("thread", "signal")  # whoever asked from outside hears of a failure there
+    result.objects = None if part is None else part.report
     life = _life
     life.writing.append(result)
     result.problems = passage.continue_()
     watcher = threading.Thread(
-        target=_watch, args=(helper, result, life, before, answer), name=WATCHER_NAME, daemon=True
+        target=_watch, args=(helper, result, life, before, answer, part), name=WATCHER_NAME, daemon=True
     )
     watcher.start()
     return result
 
 
 def _watch(
-    helper: Helper, result: CheckpointResult, life: _Life, before: str | None, answer: Mapping[str, Any]
+    helper: Helper,
+    result: CheckpointResult,
+    life: _Life,
+    before: str | None,
+    answer: Mapping[str, Any],
+    part: namespaces.Part | None,
 ) -> None:
     """Wait for the end of the writing, in a thread of its own, and note it. Never raises."""
     entry: Entry | None = None
     failure: NbcrError | None = None
     try:
+        if part is not None:
+            helper.tell(part.word())
         last = answer if answer["state"] == "DONE" else _expect(helper.answer(), "DONE")
         entry = Entry.from_document(last["entry"], Path(last["entry"]["path"]))
         result.pause_ms = entry.pause_ms
@@ -365,12 +422,15 @@ def _watch(
     except Exception as error:
         failure = HelperLost(f"the helper's answer makes no sense: {error!r}")
     helper.close()
-    if failure is not None:
-        life.untold.append(result)
-        if life.parent == result.id:
-            life.parent = before
+    if failure is not None and life.parent == result.id:
+        life.parent = before
+    if part is not None and entry is not None and "objects" in entry.kinds:
+        life.snapshot = entry.snapshot
+        result.objects = part.report_at(entry.snapshot)
     life.writing.remove(result)
     result.finish(entry, failure)
+    if result.shortfalls:
+        life.untold.append(result)
     _refill_soon()
 
 

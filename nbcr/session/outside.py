@@ -15,6 +15,7 @@ from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, HelperLost, NbcrError, NotPossible, from_wire
 from nbcr.session import connections
 from nbcr.session.bringing import Return, bring
+from nbcr.session.namespaces import NO_LIMITS, Limits
 from nbcr.session.results import RestartResult
 from nbcr.session.spawning import Interpreter
 from nbcr.session.taking import Order, check_leave, take
@@ -53,14 +54,30 @@ def checkpoint(
     replace: bool = False,
     leave: str = "running",
     note: str = "",
+    kinds: tuple[str, ...] = (),
+    limits: Limits = NO_LIMITS,
 ) -> Entry:
     """Checkpoint `target` and wait until it is published. Raises NbcrError, or what the component raises."""
     check_leave(leave)
     _check_not_above(target.pid)
-    request = {"op": "checkpoint", "name": name, "replace": replace, "leave": leave, "note": note}
+    request = {
+        "op": "checkpoint",
+        "name": name,
+        "replace": replace,
+        "leave": leave,
+        "note": note,
+        "kinds": list(kinds),
+        "history": limits.history,
+        "max_size_bytes": limits.max_size_bytes,
+    }
     answer = _ask_thread(target, errand, request, final=("DONE",))
     if answer is not None:
         return Entry.from_document(answer["entry"], Path(answer["entry"]["path"]))
+    if "objects" in kinds:
+        raise NotPossible(
+            f"process {target.pid} does not run nbcr, so that nobody can save its objects",
+            hint="leave out --objects, or load nbcr there (%load_ext nbcr)",
+        )
     order = Order(
         pid=target.pid,
         name=name,

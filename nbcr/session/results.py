@@ -6,12 +6,19 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcr.errors import NbcrError
 from nbcr.handlers import HandlerProblem, RestartEvent
 from nbcr.states import Outcome
 from nbcr.store import Entry
+
+if TYPE_CHECKING:
+    from nbcr.objects import Change, Report, VariableInfo
+
+
+# How an entry's warnings begin that one of its kinds could not be had; see nbcr.session.taking.
+SHORTFALLS = ("no process image was taken", "the objects were not saved")
 
 
 class CheckpointResult:
@@ -34,7 +41,8 @@ class CheckpointResult:
         self.problems: list[HandlerProblem] = []  # handlers that failed after the image was taken
         self.event: RestartEvent | None = None  # in a restored life: what changed around it
         self.failure: NbcrError | None = None  # why the writing failed, once it did
-        self.told = False  # whether somebody was told of the failure
+        self.objects: Report | None = None  # what became of each name, once that is known
+        self.told = False  # whether somebody was told of `shortfalls`
         self._ended = threading.Event()
         self._callbacks: list[Callable[[CheckpointResult], None]] = []
         self._lock = threading.Lock()
@@ -49,12 +57,22 @@ class CheckpointResult:
         `timeout_s` seconds."""
         if not self._ended.wait(timeout_s):
             raise TimeoutError(f"checkpoint {self.name!r} is still being written after {timeout_s:g} s")
+        self.told = True
         if self.failure is not None:
-            self.told = True
             raise self.failure
         if self.entry is None:
             raise RuntimeError("a checkpoint that ended well has an entry")
         return self.entry
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """What was meant to be written and was not, one line each; empty until `done`."""
+        if self.failure is not None:
+            return [f"checkpoint {self.name!r} was not written: {self.failure.line()}"]
+        if self.entry is None:
+            return []
+        short = [text for text in self.entry.warnings if text.startswith(SHORTFALLS)]
+        return [f"checkpoint {self.name!r}: {text}" for text in short]
 
     def when_done(self, callback: Callable[[CheckpointResult], None]) -> None:
         """Call `callback` once, from whichever thread learns that the writing ended; at once when it has."""
@@ -103,6 +121,53 @@ class EntryList(list[Entry]):
         from nbcr.rendering import entries_bundle
 
         return entries_bundle(self, self.writing)
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """A session whose names were rolled back to those of `entry`; the process is the same."""
+
+    entry: Entry
+    report: Report  # name by name
+    why: str = ""  # why its process image was not used, where that was tried
+
+    def __repr__(self) -> str:
+        from nbcr.rendering import load_text
+
+        return load_text(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from nbcr.rendering import load_bundle
+
+        return load_bundle(self)
+
+
+class VariableList(list["VariableInfo"]):
+    """What a snapshot of objects holds, as a table."""
+
+    def __repr__(self) -> str:
+        from nbcr.rendering import variables_text
+
+        return variables_text(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from nbcr.rendering import variables_bundle
+
+        return variables_bundle(self)
+
+
+class ChangeList(list["Change"]):
+    """How the names of two checkpoints differ, as a table."""
+
+    def __repr__(self) -> str:
+        from nbcr.rendering import changes_text
+
+        return changes_text(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from nbcr.rendering import changes_bundle
+
+        return changes_bundle(self)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from nbcr.handlers.listening import REQUEST_THREAD_NAME, Listener
 from nbcr.handlers.signals import RequestSignal, number_of
 from nbcr.session import inprocess
 from nbcr.session.inprocess import Wish
+from nbcr.session.namespaces import Limits
 from nbcr.session.spawning import Interpreter
 from nbcr.store import Store
 
@@ -191,6 +192,8 @@ def _do(channel: Channel, request: dict[str, Any]) -> None:
             replace=bool(request.get("replace")),
             note=str(request.get("note", "")),
             leave=str(request.get("leave", "running")),
+            kinds=tuple(request.get("kinds") or ()),
+            limits=Limits(bool(request.get("history")), request.get("max_size_bytes")),
             origin="thread",
             deadline_s=deadline_s,
             report=channel.sock,

@@ -121,6 +121,13 @@ class Helper:
             hint=f"its last words are in {log}" if said_something else "it was killed, or ran out of memory: try again",
         )
 
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Send a message to a helper at work; raises HelperLost when it ended."""
+        try:
+            self.channel.send(message)
+        except ChannelClosed as error:
+            raise self.lost(error) from error
+
     def published(self, entry_id: str) -> Entry | None:
         """The entry, when the helper was lost only after it had published it."""
         try:

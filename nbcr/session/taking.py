@@ -1,11 +1,16 @@
 """The side of a checkpoint that is outside the process: lock, draft, image, manifest, publishing.
 
 Runs in the helper, or in the command line for a process that knows nothing of nbcr.
+
+An entry holds an image, which is taken here, or a snapshot of the objects, which the process itself puts into the
+draft and gives word of, or both. Neither has to wait for the other, and neither is lost with the other; the entry is
+published when both have ended, with what came of them.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -13,13 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nbcr import crs, runtime
-from nbcr.crs import CheckpointOptions, Component, Progress, SnapshotReference, Taken
-from nbcr.errors import UsageProblem
+from nbcr import __version__, crs, runtime
+from nbcr.crs import CheckpointOptions, Progress, SnapshotReference, Taken
+from nbcr.errors import SnapshotFailed, UsageProblem, to_wire
 from nbcr.store import Draft, Entry, Store
 
 LEAVES = ("running", "stopped", "killed")
+KINDS = ("image", "objects")
 DEFAULT_DEADLINE_S = 30.0
+Word = Mapping[str, Any]  # of the process, about its objects: {"counts": …}, or {"failure": why there is no snapshot}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Order:
     name: str | None = None
     replace: bool = False
     leave: str = "running"
+    kinds: tuple[str, ...] = ("image",)
     channel_fd: int | None = None
     parent: str | None = None
     note: str = ""
@@ -42,6 +50,7 @@ class Order:
         """The order in a channel message; keys it does not know are ignored."""
         known = {k: message[k] for k in cls.__dataclass_fields__ if k in message}
         known["warnings"] = tuple(known.get("warnings", ()))
+        known["kinds"] = tuple(known.get("kinds", ("image",)))
         order = cls(**known)
         check_leave(order.leave)
         return order
@@ -53,29 +62,47 @@ def check_leave(leave: str) -> None:
         raise UsageProblem(f"--leave {leave!r} is not known", hint="use running, stopped or killed")
 
 
+def without_image(failure: BaseException) -> str:
+    """How an entry says that it holds the objects alone, although an image was wanted."""
+    problem = to_wire(failure)
+    return f"no process image was taken, the objects alone were saved: {problem['message']}"
+
+
+@dataclass
+class _Contents:
+    """What came of both kinds."""
+
+    kinds: list[str] = field(default_factory=list)
+    component: tuple[str, str] = ("", "")
+    pause_ms: float = 0.0
+    objects: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
 def take(
     store: Store,
     order: Order,
     *,
     on_accept: Callable[[Draft], None] = lambda draft: None,
     on_resume: Callable[[Progress], None] = lambda progress: None,
+    on_objects: Callable[[], Word] = lambda: {"failure": "the process does not save them"},
     on_done: Callable[[Entry], None] = lambda entry: None,
 ) -> Entry:
     """Take the checkpoint and publish it; whatever fails, the draft is gone and the process unharmed.
 
-    `on_accept` is called before the process is touched, `on_done` after publishing, while the target is
-    still locked.
+    `on_accept` is called before the process is touched, `on_objects` waits for the process's word about its objects,
+    `on_done` is called after publishing, while the target is still locked.
     """
     begun = time.monotonic()
-    component = crs.select()
+    if "image" in order.kinds and not _may_lack_image(order):
+        crs.select()  # if there is nobody to take it, say so before anything is begun
     with runtime.target_lock(order.pid, order.deadline_s):
         draft = store.draft(order.name, replace=order.replace)
         try:
             on_accept(draft)
-            taken = _image(component, draft, order, on_resume)
+            contents = _contents(draft, order, on_resume, on_objects)
             store.sync(draft)
-            duration_ms = (time.monotonic() - begun) * 1000
-            entry = _publish(store, draft, order, component, taken, duration_ms)
+            entry = _publish(store, draft, order, contents, (time.monotonic() - begun) * 1000)
         except BaseException:
             store.discard(draft)
             raise
@@ -83,13 +110,71 @@ def take(
     return entry
 
 
-def _image(component: Component, draft: Draft, order: Order, on_resume: Callable[[Progress], None]) -> Taken:
+def _may_lack_image(order: Order) -> bool:
+    """Whether the objects alone are better than nothing. Who wants the process stopped or killed wants its image."""
+    return "objects" in order.kinds and order.leave == "running"
+
+
+def _contents(
+    draft: Draft, order: Order, on_resume: Callable[[Progress], None], on_objects: Callable[[], Word]
+) -> _Contents:
+    """Both kinds, as far as they are wanted and can be had. Raises what the image failed of when there is neither."""
+    contents, failure = _Contents(), None
+    if "image" in order.kinds:
+        try:
+            taken = _image(contents, draft, order, on_resume)
+        except Exception as error:
+            if not _may_lack_image(order):
+                raise
+            failure = error
+        else:
+            contents.kinds.append("image")
+            contents.pause_ms = taken.pause_ms
+            contents.warnings += taken.warnings
+    if not contents.kinds:  # the process goes on, and saves its objects, if it was not told so already
+        told = [without_image(failure)] if failure is not None else []
+        contents.warnings += told
+        on_resume(Progress(0.0, warnings=tuple(told)))
+    if "objects" in order.kinds:
+        _add_objects(contents, draft, on_objects(), failure)
+    return contents
+
+
+def _image(contents: _Contents, draft: Draft, order: Order, on_resume: Callable[[Progress], None]) -> Taken:
+    component = crs.select()
+    contents.component = (component.name, component.version)
     snapshot = SnapshotReference(component.name, draft.id, draft.image)
     options = CheckpointOptions(leave=order.leave, channel_fd=order.channel_fd, on_resume=on_resume)
     return component.checkpoint(order.pid, snapshot, options)
 
 
-def _publish(store: Store, draft: Draft, order: Order, component: Component, taken: Taken, duration_ms: float) -> Entry:
+def _add_objects(contents: _Contents, draft: Draft, word: Word, failure: Exception | None) -> None:
+    if "counts" in word:
+        contents.kinds.append("objects")
+        contents.objects = dict(word["counts"])
+        if "image" not in contents.kinds:
+            contents.component = ("objects", __version__)
+        return
+    _clear_away(draft.snapshot)
+    why = str(word.get("failure", "the process gave no word of them"))
+    if failure is not None:
+        raise failure
+    if not contents.kinds:
+        raise SnapshotFailed(f"the objects were not saved: {why}")
+    contents.warnings.append(f"the objects were not saved, only the process image: {why}")
+
+
+def _clear_away(folder: Path) -> None:
+    """Remove a snapshot that is none. A child of the process may still be at it: without the name it cannot go on."""
+    aside = folder.with_name(f".{folder.name}")
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, duration_ms: float) -> Entry:
     from nbcr.store.manifest import ComponentMark, Host, Manifest
 
     uname = os.uname()
@@ -99,19 +184,20 @@ def _publish(store: Store, draft: Draft, order: Order, component: Component, tak
         name=draft.name,
         created=draft.created,
         parent=order.parent,
-        kinds=["image"],
+        kinds=contents.kinds,
         size_bytes=store.size_bytes(draft),
         notebook=_text_or_none(facts.get("notebook")),
         pid=order.pid,
-        pause_ms=round(taken.pause_ms, 3),
+        pause_ms=round(contents.pause_ms, 3),
         duration_ms=round(duration_ms, 3),
         host=Host(socket.gethostname(), uname.release, uname.machine, str(facts.get("python", ""))),
         jupyter=facts.get("jupyter"),
         cell=facts.get("cell"),
-        component=ComponentMark(component.name, component.version),
-        warnings=list(dict.fromkeys([*order.warnings, *taken.warnings])),
+        component=ComponentMark(*contents.component),
+        warnings=list(dict.fromkeys([*order.warnings, *contents.warnings])),
         note=order.note,
-        channel_fd=order.channel_fd,
+        channel_fd=order.channel_fd if "image" in contents.kinds else None,
+        objects=contents.objects,
     )
     return store.publish(draft, manifest)
 

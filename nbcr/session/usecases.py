@@ -6,11 +6,12 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nbcr.errors import HandlersFailed
+from nbcr.errors import HandlersFailed, NbcrError, NotPossible
 from nbcr.handlers import DEFAULT_DEADLINE_S
 from nbcr.session import inprocess
 from nbcr.session.inprocess import Wish
-from nbcr.session.results import CheckpointResult, EntryList, RestartResult
+from nbcr.session.namespaces import NO_LIMITS, Limits
+from nbcr.session.results import ChangeList, CheckpointResult, EntryList, LoadResult, RestartResult, VariableList
 from nbcr.states import Outcome
 from nbcr.store import Entry, Store
 
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 
     from nbcr.crs import SnapshotSummary
     from nbcr.handlers.sections import Holder
+    from nbcr.objects import Report
     from nbcr.session.outside import Target
 
+# Errors that say that this host cannot run an image, which may well be whole. The present was not touched.
+_NOT_HERE = frozenset("NotPossible HostUnsupported TargetDenied ImageVersion FileChanged".split())
+_DAMAGED = frozenset("EntryDamaged ImageMissing ImageCorrupt".split())
 StoreLike = Store | str | os.PathLike[str] | None
 
 
@@ -34,9 +39,17 @@ def checkpoint(
     deadline_s: float = DEFAULT_DEADLINE_S,
     origin: str = "api",
     on_wait: Callable[[list[Holder]], None] | None = None,
+    image: bool = False,
+    objects: bool = False,
+    history: bool = False,
+    max_size_bytes: int | None = None,
 ) -> CheckpointResult:
     """Checkpoint this process under `name` (None: the entry's id). Returns twice: see
     `CheckpointResult.outcome`.
+
+    `image`: the process's image only; `objects`: the names of its namespace only, without any handler being told. With
+    neither: the image, and in IPython and Jupyter kernels the objects beside it. What cannot be had of the two is a
+    warning of the entry. `history`: the objects with In and Out; `max_size_bytes`: no name larger than that.
 
     The image is written while this life goes on already; `wait` waits for that too. `force` replaces an
     entry of that name. Critical sections and handlers are waited for until the deadline; `on_wait` hears at once who
@@ -46,7 +59,16 @@ def checkpoint(
     HandlersFailed, in either life, when handlers failed after the image was taken: its ``result`` is what would have
     been returned.
     """
-    wish = Wish(name=name, store=_store(store), replace=force, note=note, origin=origin, deadline_s=deadline_s)
+    wish = Wish(
+        name=name,
+        store=_store(store),
+        replace=force,
+        note=note,
+        origin=origin,
+        deadline_s=deadline_s,
+        kinds=kinds_of(image=image, objects=objects),
+        limits=Limits(history, max_size_bytes),
+    )
     if on_wait is not None:
         wish = replace(wish, on_wait=on_wait)
     result = inprocess.checkpoint(wish)
@@ -55,6 +77,11 @@ def checkpoint(
     if result.problems:
         raise _together(result)
     return result
+
+
+def kinds_of(*, image: bool, objects: bool) -> tuple[str, ...]:
+    """What somebody wants a checkpoint to hold, as flags say it; empty: what is usual."""
+    return tuple(kind for kind, wanted in (("image", image), ("objects", objects)) if wanted)
 
 
 def _together(result: CheckpointResult) -> HandlersFailed:
@@ -69,13 +96,31 @@ def _together(result: CheckpointResult) -> HandlersFailed:
     return group
 
 
-def restart(name: str, *, store: StoreLike = None, deadline_s: float = DEFAULT_DEADLINE_S) -> None:
-    """Replace this process by checkpoint `name`: its ``checkpoint()`` call returns RESTART. This call never
-    returns.
+def restart(
+    name: str, *, store: StoreLike = None, objects: bool = False, deadline_s: float = DEFAULT_DEADLINE_S
+) -> LoadResult:
+    """Replace this process by checkpoint `name`: its ``checkpoint()`` call returns RESTART, this call never returns.
 
-    Raises NbcrError when the restart is not possible; then this process goes on as it was.
+    With `objects`, or where this host cannot bring back the process image, the session's names are rolled back instead
+    and the process goes on: then it returns what became of each name, and why.
+
+    Raises NbcrError when neither is possible; then this process goes on as it was.
     """
-    inprocess.restart(name, store=_store(store), deadline_s=deadline_s)
+    place = _store(store)
+    entry = inprocess.find(name, place, deadline_s=deadline_s)
+    if objects:
+        return inprocess.roll_back(entry, deadline_s=deadline_s)
+    why = "it holds none"
+    if "image" in entry.kinds or "objects" not in entry.kinds:
+        try:
+            inprocess.replace_by(entry, place, deadline_s=deadline_s)
+        except NbcrError as error:
+            if "objects" in entry.kinds and error.type_name in _DAMAGED:
+                error.hint = f"{error.hint}; `%restart {entry.name} --objects` loads the variables".lstrip("; ")
+            if "objects" not in entry.kinds or error.type_name not in _NOT_HERE:
+                raise
+            why = error.line()
+    return replace(inprocess.roll_back(entry, deadline_s=deadline_s), why=why)
 
 
 def checkpoints(store: StoreLike = None) -> EntryList:
@@ -93,15 +138,22 @@ def checkpoint_other(
     force: bool = False,
     leave: str = "running",
     note: str = "",
+    kinds: tuple[str, ...] = (),
+    limits: Limits = NO_LIMITS,
     deadline_s: float = DEFAULT_DEADLINE_S,
     load: Callable[[Any, float], bool] = lambda target, timeout_s: False,
     on_warning: Callable[[str], None] = lambda text: None,
 ) -> Entry:
-    """Checkpoint another process and wait for the entry. `load` gives a Jupyter kernel a checkpoint thread."""
+    """Checkpoint another process and wait for the entry. `load` gives a Jupyter kernel a checkpoint thread.
+
+    `kinds`, `limits`: as it would checkpoint itself. Objects can be had of a process with a checkpoint thread only.
+    """
     from nbcr.session import outside
 
     errand = outside.Errand(_store(store), deadline_s, load, on_warning)
-    return outside.checkpoint(target, errand, name=name, replace=force, leave=leave, note=note)
+    return outside.checkpoint(
+        target, errand, name=name, replace=force, leave=leave, note=note, kinds=kinds, limits=limits
+    )
 
 
 def restart_fresh(name: str, *, store: StoreLike = None, stdio: tuple[int, int, int] = (-1, -1, -1)) -> RestartResult:
@@ -132,7 +184,7 @@ def restart_into(
 
 @dataclass(frozen=True)
 class Details:
-    """An entry and what is in its image (None: the image cannot be read, `problem` says why)."""
+    """An entry and what is in its image (None: it has none, or `problem` says why it cannot be read)."""
 
     entry: Entry
     image: SnapshotSummary | None
@@ -144,11 +196,55 @@ def show(name: str, *, store: StoreLike = None) -> Details:
     from nbcr import crs
 
     entry = _store(store).find(name)
+    if "image" not in entry.kinds:
+        return Details(entry, None)
     try:
         component = crs.maker_of(entry.name, entry.component.get("name"))
         return Details(entry, component.inspect(crs.SnapshotReference(component.name, entry.id, entry.image)))
     except Exception as error:
         return Details(entry, None, str(error))
+
+
+def variables(name: str, *, store: StoreLike = None) -> VariableList:
+    """The names that checkpoint `name` holds as objects, as they looked then. Nothing is unpickled."""
+    from nbcr import objects
+
+    return VariableList(objects.look(_with_objects(name, store).snapshot))
+
+
+def get(name: str, variable: str, *, store: StoreLike = None, namespace: dict[str, Any] | None = None) -> Any:
+    """One variable of checkpoint `name`; no other variable's bytes are read.
+
+    Its functions see `namespace` (None: this session's). Raises UnknownName, NotPossible, SnapshotFailed.
+    """
+    from nbcr import objects
+    from nbcr.objects import here
+
+    entry = _with_objects(name, store)
+    return objects.get(entry.snapshot, variable, namespace=here.namespace() if namespace is None else namespace)
+
+
+def diff(before: str, after: str, *, store: StoreLike = None) -> ChangeList:
+    """The names that were added, removed or changed between two checkpoints."""
+    from nbcr import objects
+
+    return ChangeList(objects.diff(*(_with_objects(name, store).snapshot for name in (before, after))))
+
+
+def report_of(entry: Entry) -> Report | None:
+    """What became of each name when `entry` was taken; None when it holds no objects."""
+    if "objects" not in entry.kinds:
+        return None
+    from nbcr.objects.saving import report_of
+
+    return report_of(entry.snapshot)
+
+
+def _with_objects(name: str, store: StoreLike) -> Entry:
+    entry = inprocess.find(name, _store(store))
+    if "objects" not in entry.kinds:
+        raise NotPossible(f"{entry.name!r} holds no objects", hint="it was taken as a process image only")
+    return entry
 
 
 def remove(name: str, *, store: StoreLike = None) -> Entry:

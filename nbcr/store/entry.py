@@ -13,6 +13,7 @@ from nbcr.errors import EntryDamaged
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 IMAGE = "image"
+OBJECTS = "objects"
 _SECRETS = ("key", "curve_secretkey")
 
 
@@ -37,12 +38,18 @@ class Entry:
     warnings: tuple[str, ...] = ()
     note: str = ""
     channel_fd: int | None = None
+    objects: Mapping[str, Any] | None = None  # how the snapshot of the objects went, in numbers
     path: Path = Path()  # the entry's folder
 
     @property
     def image(self) -> Path:
         """Folder of the process image."""
         return self.path / IMAGE
+
+    @property
+    def snapshot(self) -> Path:
+        """Folder of the snapshot of the objects."""
+        return self.path / OBJECTS
 
     def listed(self) -> dict[str, Any]:
         """The fields of ``nbcr list --json``."""
@@ -72,6 +79,7 @@ class Entry:
             "component": dict(self.component),
             "warnings": list(self.warnings),
             "note": self.note,
+            "objects": None if self.objects is None else dict(self.objects),
             "path": str(self.path),
         }
 
@@ -114,6 +122,7 @@ class Entry:
                 warnings=tuple(document["warnings"]),
                 note=str(document.get("note", "")),
                 channel_fd=document.get("channel_fd"),
+                objects=None if document.get("objects") is None else dict(document["objects"]),
                 path=path,
             )
         except (KeyError, TypeError, ValueError) as error:

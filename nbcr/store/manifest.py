@@ -46,6 +46,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     warnings: list[str]
     note: str = ""
     channel_fd: int | None = None
+    objects: dict[str, Any] | None = None
 
     def encoded(self) -> bytes:
         """The file's bytes, ending in a newline."""

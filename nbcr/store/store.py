@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from nbcr import runtime
 from nbcr.errors import EntryDamaged, NameTaken, NoRoomInStore, StoreRefused
 from nbcr.store import files, names
-from nbcr.store.entry import IMAGE, MANIFEST, Entry
+from nbcr.store.entry import IMAGE, MANIFEST, OBJECTS, Entry
 
 if TYPE_CHECKING:
     from nbcr.store.manifest import Manifest
@@ -54,6 +54,11 @@ class Draft:
     def image(self) -> Path:
         """Where the CRS component puts its files; does not exist yet."""
         return self.path / IMAGE
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the process puts the snapshot of its objects; does not exist yet."""
+        return self.path / OBJECTS
 
 
 class Store:
@@ -162,6 +167,10 @@ class Store:
                 if old.name == draft.name and (old.created, old.id) < (draft.created, draft.id):
                     self.remove(old)
         return Entry.read(final)
+
+    def snapshot_of(self, entry_id: str | None) -> Path | None:
+        """Where the snapshot of the objects of an entry would be, whether or not it is there; None for no entry."""
+        return self._entries / entry_id / OBJECTS if entry_id and names.is_id(entry_id) else None
 
     def discard(self, draft: Draft) -> None:
         """Give the draft's space back."""

@@ -1,5 +1,7 @@
 """The components that this host can serve, each in turn, and a process for them to work on.
 
+Those that serve something else than process images keep the same contract where it applies: test_crs_objects.
+
 A component that cannot serve here is no reason to skip: `test_who_cannot_serve_says_why` is its test. With NBCR_CRIU
 naming a criu of at least version 4 the whole suite runs against it.
 """
@@ -32,7 +34,7 @@ def _listed() -> dict[str, Component]:
 
 LISTED = _listed()
 STATES: dict[str, Availability] = {name: crs.availability(component) for name, component in LISTED.items()}
-SERVABLE = [name for name, state in STATES.items() if state.available]
+SERVABLE = [name for name, state in STATES.items() if state.available and LISTED[name].serves == "image"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

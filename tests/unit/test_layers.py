@@ -123,7 +123,7 @@ def test_the_engine_knows_nothing_of(stranger: str) -> None:
     report([found for found in ENGINE if found.within(stranger)], f"kernel_backend never imports {stranger}")
 
 
-# --- nbcr: faces → session → {crs, handlers, store}; crs → objects, kernel_backend ------------------------
+# --- nbcr: faces → session → {crs, handlers, store, objects}; crs → objects, kernel_backend ---------------
 
 FACES = ("nbcr.cli", "nbcr.jupyter")
 
@@ -162,6 +162,30 @@ def test_components_are_known_by_their_interface_only() -> None:
     modules = [f"nbcr.crs.{path.stem}" for path in (CHECKOUT / "nbcr" / "crs").glob("*.py") if path.stem not in face]
     outsiders = [found for found in USERS if not of(found.importer, *modules)]
     report([found for found in outsiders if of(found.imported, *modules)], "session → nbcr.crs, never a component")
+
+
+def test_variables_are_saved_by_who_knows_nothing_of_processes() -> None:
+    allowed = ("nbcr.objects", "nbcr.errors", "nbcr.store.files", "nbcr.__version__")
+    broken = [
+        found
+        for found in USERS
+        if of(found.importer, "nbcr.objects") and found.within("nbcr") and not of(found.imported, *allowed)
+    ]
+    report(broken, "objects → errors, store.files; never handlers, crs, session")
+
+
+def test_variables_are_saved_through_the_session_and_loaded_when_wanted() -> None:
+    """What needs cloudpickle is imported in functions only; `here` and `results` are the standard library's."""
+    users, light = ("nbcr.session", "nbcr.crs.objects", "nbcr"), ("nbcr.objects.here", "nbcr.objects.results")
+    outside = [found for found in USERS if found.within("nbcr.objects") and not of(found.importer, "nbcr.objects")]
+    strangers = [
+        found
+        for found in outside
+        if not (of(found.importer, *users[:2]) or found.importer in ("nbcr", "nbcr.rendering"))
+    ]
+    report(strangers, "faces → session → objects")
+    eager = [found for found in outside if not found.deferred and not of(found.imported, *light)]
+    report(eager, "nbcr.objects is loaded on first use")
 
 
 @pytest.mark.parametrize("pickler", "pickle cloudpickle dill marshal shelve".split())

@@ -207,13 +207,13 @@ def test_a_disk_that_is_too_small_from_the_beginning(small_stage: Stage) -> None
         "filler = open(os.environ['NBCR_STORE'] + '/filler', 'wb'); filler.write(bytes(200 << 20)); filler.close()"
     )
     for number in range(2):
-        line = fails(client, f"%checkpoint --wait big{number}")
+        line = fails(client, f"%checkpoint --image --wait big{number}")
         assert re.search(r"needs \d+ MiB, .* has \d+ MiB left", line)
         assert client.value("len(nbcr.checkpoints())") == 0
     (disk / "filler").unlink()
     assert_nothing_left(client, disk)
     assert used_bytes(disk) == 0
-    client.run("%checkpoint --wait now-it-fits", 60)
+    client.run("%checkpoint --image --wait now-it-fits", 60)
 
 
 def test_a_disk_that_gets_full_half_way(small_stage: Stage, any_stage: Stage) -> None:
@@ -222,12 +222,12 @@ def test_a_disk_that_gets_full_half_way(small_stage: Stage, any_stage: Stage) ->
     client = jupyter.client
     set_up(client)
     with filled_up(any_stage, disk):
-        assert NO_SPACE in fails(client, "%checkpoint --wait waited-for")
+        assert NO_SPACE in fails(client, "%checkpoint --image --wait waited-for")
         assert_nothing_left(client, disk)
     assert used_bytes(disk) == 0
 
     with filled_up(any_stage, disk):
-        (cell,) = client.wait(client.send("%checkpoint behind", stop_on_error=False))
+        (cell,) = client.wait(client.send("%checkpoint --image behind", stop_on_error=False))
         assert_nothing_left(client, disk)
     told, deadline = cell.error, time.monotonic() + SETTLE_S
     while not told and time.monotonic() < deadline:
@@ -240,12 +240,12 @@ def test_a_disk_that_gets_full_half_way(small_stage: Stage, any_stage: Stage) ->
     assert_whole(client)
     assert_usable(client)
     assert used_bytes(disk) == 0
-    client.run("%checkpoint --wait now-it-fits", 60)
+    client.run("%checkpoint --image --wait now-it-fits", 60)
 
 
 def test_a_disk_that_gets_full_half_way_from_the_shell(small_stage: Stage, any_stage: Stage) -> None:
     jupyter, disk = with_ballast(small_stage)
-    words = ("checkpoint", jupyter.pid, "--name", "big", "--store", small_stage.environ["NBCR_STORE"])
+    words = ("checkpoint", jupyter.pid, "--image", "--name", "big", "--store", small_stage.environ["NBCR_STORE"])
     with filled_up(any_stage, disk):
         assert NO_SPACE in nbcr_fails(any_stage, (13, 24), *words)
         assert_nothing_left(jupyter.client, disk)
@@ -309,7 +309,7 @@ def test_a_library_replaced_since_is_refused_by_name(any_stage: Stage) -> None:
     client, library = jupyter.client, any_stage.folder / "work" / "libanswer.so"
     compile_library(library, 42)
     client.run(f"import ctypes; library = ctypes.CDLL({str(library)!r})")
-    client.run("%checkpoint --wait a")
+    client.run("%checkpoint --image --wait a")
     shutil.copy2(library, library.with_suffix(".kept"))
     compile_library(library, 4711)
     client.run("x = 2")

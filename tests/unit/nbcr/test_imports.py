@@ -11,7 +11,10 @@ import pytest
 import nbcr
 
 BUDGET_MS = 60.0
-IN_PROCESS = ["nbcr", "nbcr.session.inprocess", "nbcr.session.service", "nbcr.session.usecases", "nbcr.handlers"]
+IN_PROCESS = [
+    *("nbcr", "nbcr.session.inprocess", "nbcr.session.namespaces", "nbcr.session.service", "nbcr.session.usecases"),
+    "nbcr.handlers",
+]
 
 
 def run(code: str, *options: str) -> str:

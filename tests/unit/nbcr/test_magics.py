@@ -14,7 +14,7 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import nbcr
-from nbcr import rendering
+from nbcr import rendering, session
 from nbcr.jupyter import magics
 from nbcr.session import CheckpointResult, EntryList
 from nbcr.store import Store
@@ -121,7 +121,7 @@ def test_a_failure_behind_the_back_is_told_after_the_next_cell(
     ip: Any, trees: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trees.setenv("NBCR_TREES", "fail-late slow=0.2")
-    result = run(ip, "r = %checkpoint one\nr")
+    result = run(ip, "r = %checkpoint one --image\nr")
     assert "fail" not in capsys.readouterr().err
     with pytest.raises(TimeoutError):
         result.wait(0.01)
@@ -134,6 +134,18 @@ def test_a_failure_behind_the_back_is_told_after_the_next_cell(
     assert "nbcr: checkpoint 'one' was not written: asked to fail late" in capsys.readouterr().err
     run(ip, "1 + 1")
     assert capsys.readouterr().err == ""
+    assert run(ip, "%checkpoints") == []
+    for mood in ("fail-early", "fail-late"):  # the variables are not lost with the image
+        trees.setenv("NBCR_TREES", mood)
+        result = run(ip, f"x = 5\nr = %checkpoint {mood}\nr")
+        told.clear()
+        result.when_done(lambda _: told.set())
+        assert told.wait(WAIT_S)
+        assert result.wait().kinds == ("objects",)
+        assert f"no process image was taken, the objects alone were saved: asked to {mood.replace('-', ' ')}" in str(
+            result
+        )
+        assert nbcr.get(mood, "x") == 5
 
 
 def test_unloading_takes_everything_away(ip: Any) -> None:
@@ -161,7 +173,9 @@ def test_a_result_shows_what_is_known(ip: Any, trees: pytest.MonkeyPatch) -> Non
     assert "<one>" not in bundle["text/html"]
     result.wait(WAIT_S)
     text = repr(result)
-    assert re.match(rf"CONTINUE  <one>  id {result.id}, size [\d.]+ KiB, pause .* ms, duration .* ms\n", text)
+    assert re.match(
+        rf"CONTINUE  <one>  id {result.id}, size [\d.]+ KiB, pause .* ms, duration .* ms, objects: no names\n", text
+    )
     assert "only /proc was kept" in text
 
 
@@ -177,6 +191,69 @@ def test_a_table_shows_all_columns(store: Store) -> None:
     assert "a&lt;b" in html
     assert re.search(r"second .* a<b +image", text)
     assert repr(EntryList()) == "no checkpoints"
+
+
+def test_the_variables_are_kept_beside_the_image_or_alone(ip: Any, store: Store) -> None:
+    run(ip, "a = [1]; b = a; g = (n for n in a)")
+    both = run(ip, "%checkpoint both --wait")
+    assert both.entry.kinds == ("image", "objects")
+    assert (both.entry.objects["saved"], both.entry.objects["lost"]) == (2, 1)
+    assert "g: lost: a running generator cannot be copied" in repr(both)
+    assert run(ip, "%checkpoint image --image -w").entry.kinds == ("image",)
+    assert run(ip, "%checkpoint objects --objects -w").entry.kinds == ("objects",)
+    assert {path.name for path in both.entry.path.iterdir()} == {"image", "objects", "manifest.json"}
+
+
+def test_a_rollback_tells_every_name(ip: Any) -> None:
+    run(ip, "a = [1]; b = a; html = '<b>'")
+    run(ip, "%checkpoint then --objects -w")
+    loaded = run(ip, "a = 0; del b; new = 1\nr = %restart then\nr")
+    assert (ip.user_ns["a"], ip.user_ns["a"] is ip.user_ns["b"], "new" in ip.user_ns) == ([1], True, False)
+    text, shown = repr(loaded), loaded._repr_mimebundle_()["text/html"]
+    assert re.match(r"RESTART  then  id \S+, taken .*, the objects only: 3 restored, this process goes on", text)
+    assert "its process image was not used: it holds none" in text
+    assert "removed, because they came later: new" in text
+    assert "<code>then</code>" in shown
+    # one that has an image, which this host (this component) cannot put in the place of a living process
+    run(ip, "a.append(2)")
+    run(ip, "%checkpoint both -w")
+    run(ip, "a = 0; c = [n for n in (1, 2)]; g = (n for n in c)")
+    assert isinstance(run(ip, "%restart both"), nbcr.NbcrError)
+    assert ip.user_ns["a"] == 0
+    run(ip, "%restart both --objects")
+    assert ip.user_ns["b"] == [1, 2]
+    run(ip, "%checkpoint image --image -w")
+    assert "holds no objects" in str(run(ip, "%restart image --objects"))
+
+
+def test_looking_in_and_comparing(ip: Any) -> None:
+    run(ip, "a = 1; text = '<b>'; gone = 0; gen = (n for n in ())")
+    run(ip, "%checkpoint one --objects -w")
+    run(ip, "a = 2; del gone; new = 5")
+    run(ip, "%checkpoint two --objects -w --max-size 1M")
+    changes = run(ip, "%checkpoint --diff one two")
+    assert [(change.kind, change.name) for change in changes] == [
+        ("changed", "a"),
+        ("removed", "gone"),
+        ("added", "new"),
+    ]
+    assert re.search(r"changed +a +\S+ B +\S+ B", repr(changes))
+    assert "<td" in changes._repr_mimebundle_()["text/html"]
+    assert repr(run(ip, "%checkpoint --diff two two")) == "no differences"
+    assert (nbcr.get("one", "a"), nbcr.get("two", "a"), ip.user_ns["a"]) == (1, 2, 2)
+    variables = session.variables("one")
+    assert re.search(r"^text +str .* saved +'<b>'$", repr(variables), re.MULTILINE)
+    assert "a running generator cannot be copied" in repr(variables)
+    assert "&lt;b&gt;" in variables._repr_mimebundle_()["text/html"]
+    assert run(ip, "%checkpoint --diff one").__class__.__name__ == "UsageError"
+
+
+def test_what_is_too_large_is_named_and_history_is_kept_when_asked(ip: Any) -> None:
+    run(ip, "big = bytes(3 << 20); small = 1")
+    result = run(ip, "%checkpoint one --objects --max-size 1M --history -w")
+    assert re.search(r"^big: lost: .*1,048,576 bytes", repr(result), re.MULTILINE), repr(result)
+    assert {"In", "Out", "small"} <= {variable.name for variable in session.variables("one")}
+    assert "no size" in str(run(ip, "%checkpoint two --max-size lots"))
 
 
 @pytest.mark.parametrize(

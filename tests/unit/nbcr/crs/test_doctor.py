@@ -33,10 +33,10 @@ def test_every_component_is_there_with_state_and_reason(store: Store) -> None:
     assert {name: found["state"] for name, found in components.items()} == {
         "ptrace": "selected",
         "criu": "unavailable",
-        "objects": "unavailable",
+        "objects": "available",
     }
     assert "NBCR_CRIU names /nowhere/criu" in components["criu"]["detail"]
-    assert "does not save and load objects yet" in components["objects"]["detail"]
+    assert "variables of notebooks, by cloudpickle" in components["objects"]["detail"]
     assert components["ptrace"]["priority"] > components["criu"]["priority"] > components["objects"]["priority"]
     assert whole["ok"]
 

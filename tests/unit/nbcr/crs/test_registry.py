@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nbcr import crs
-from nbcr.crs import CheckpointOptions, RestartOptions, SnapshotReference
+from nbcr.crs import SnapshotReference
 from nbcr.crs.ptrace import PtraceComponent
 from nbcr.crs.registry import BUILT_IN
 from nbcr.errors import EntryDamaged, NotPossible
@@ -80,7 +80,7 @@ def test_where_nobody_can_serve_ours_says_what_it_misses(install: Install, monke
 
 def test_the_user_chooses_by_name(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("low", working("low", priority=-1))
-    for name in ("low", "objects", "ptrace"):
+    for name in ("low", "criu", "ptrace"):
         monkeypatch.setenv("NBCR_CRS", name)
         assert crs.select().name == name
     monkeypatch.setenv("NBCR_CRS", "lwo")
@@ -203,17 +203,11 @@ def test_a_snapshot_of_nobody_is_damaged() -> None:
         crs.maker_of("theirs", None)
 
 
-# --- the objects tier, until it is there ------------------------------------------------------------------------------
+# --- the objects tier -------------------------------------------------------------------------------------------------
 
 
-def test_the_objects_tier_refuses_everything() -> None:
-    objects = crs.by_name("objects")
-    assert not objects.availability().available
-    for ask in (
-        lambda: objects.checkpoint(1, SNAPSHOT, CheckpointOptions()),
-        lambda: objects.restart(SNAPSHOT, RestartOptions()),
-        lambda: objects.verify(SNAPSHOT),
-        lambda: objects.inspect(SNAPSHOT),
-    ):
-        with pytest.raises(NotPossible, match="does not save and load objects yet"):
-            ask()
+def test_what_saves_variables_is_never_asked_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert crs.by_name("objects").availability().available
+    monkeypatch.setenv("NBCR_CRS", "objects")
+    with pytest.raises(NotPossible, match="'objects' takes no process images"):
+        crs.select()

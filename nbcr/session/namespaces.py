@@ -1,0 +1,116 @@
+"""The objects tier in the own process: whose names are saved, when the child is forked, and the way back.
+
+A namespace is saved by a child of this process, never by the helper. The child is forked when the process has heard
+that its image is taken, so that it is in no image and nobody who stops the tree meets it; and before a handler, or the
+caller, goes on. What it holds is therefore what the image holds, but for what other threads of the user's did in the
+milliseconds between. `nbcr.objects` and what it needs are imported on first use (`preload`: in idle time).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbcr.errors import NbcrError
+from nbcr.handlers.interrupts import waiting
+from nbcr.objects import here
+
+if TYPE_CHECKING:
+    from nbcr.objects import Report, Saving
+    from nbcr.store import Entry
+
+_COUNTED = ("size_bytes", "added_bytes", "blocked_ms", "duration_ms", "how")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What of the namespace is saved beside the user's names, and what is not because it is too large."""
+
+    history: bool = False  # with In and Out
+    max_size_bytes: int | None = None  # of one name
+
+
+NO_LIMITS = Limits()
+
+
+def usual_kinds() -> tuple[str, ...]:
+    """What a checkpoint of this process holds when nobody says: a script's variables are not meant to be loaded."""
+    return ("image",) if here.shell() is None else ("image", "objects")
+
+
+def preload() -> None:
+    """Import what the first save would have to. Never raises: what is wrong will be told by a checkpoint."""
+    with contextlib.suppress(Exception):
+        from nbcr import objects
+
+        objects.preload()
+
+
+class Part:
+    """The objects of one checkpoint, on their way into its draft. Made by `begin`; nothing of it raises NbcrError."""
+
+    def __init__(self, saving: Saving | None, failure: str = "") -> None:
+        self.report: Report | None = None  # once it is known
+        self._saving, self._failure = saving, failure
+        if saving is not None and saving.done:  # there was so little to save
+            self.word()
+
+    def word(self) -> dict[str, Any]:
+        """Wait for its end; what the helper is told of it."""
+        if self._saving is not None:
+            try:
+                with waiting():
+                    self.report = self._saving.wait()
+            except NbcrError as error:
+                self._failure = error.line()
+            except Exception as error:
+                self._failure = f"{type(error).__name__}: {error}"
+            except BaseException:
+                self._saving.cancel()
+                raise
+            self._saving = None
+        if self.report is None:
+            return {"op": "objects", "failure": self._failure}
+        return {"op": "objects", "counts": counts_of(self.report)}
+
+    def report_at(self, place: Path) -> Report | None:
+        """The report, now that the snapshot is part of an entry."""
+        from dataclasses import replace
+
+        return None if self.report is None else replace(self.report, place=place)
+
+
+def begin(place: Path, limits: Limits, previous: Path | None) -> Part:
+    """Start to save this session's names into the folder `place`; the caller is blocked for a fork, no longer.
+
+    `previous`: a snapshot whose files are shared where nothing changed; it need not be there any more.
+    """
+    try:
+        from nbcr import objects
+
+        saving = objects.save(
+            here.namespace(), place, hidden=here.hidden(), history=limits.history, max_size=limits.max_size_bytes,
+            previous=previous,
+        )  # fmt: skip
+    except NbcrError as error:
+        return Part(None, error.line())
+    except Exception as error:
+        return Part(None, f"{type(error).__name__}: {error}")
+    return Part(saving)
+
+
+def load(entry: Entry) -> Report:
+    """Roll this session's names back to those of `entry`; names that came since are removed."""
+    from nbcr import objects
+
+    return objects.load(entry.snapshot, here.namespace(), hidden=here.hidden(), remove_new=True)
+
+
+def counts_of(report: Report) -> dict[str, Any]:
+    """A report in numbers, as a manifest keeps it."""
+    fates = [verdict.fate.value for verdict in report.verdicts.values()]
+    counted: Mapping[str, Any] = {key: getattr(report, key) for key in _COUNTED}
+    return {**{fate: fates.count(fate) for fate in ("saved", "recomputable", "lost")}, **counted}
