@@ -92,8 +92,10 @@ def is_ending(pid: int) -> bool:
         status, stat = proc.status(pid), proc.stat(pid)
     except OSError:
         return True
+    if stat.state in "ZX":
+        return not wait_for_end(pid, 0)  # its other threads are on their way
     killed = (int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) >> (signal.SIGKILL - 1) & 1
-    return stat.state not in "ZX" and bool(killed or stat.flags & PF_EXITING)
+    return bool(killed or stat.flags & PF_EXITING)
 
 
 EVERY_FAULT = [Fault(course, stage, what) for course, stages in COURSES.items() for stage in stages for what in FAULTS]
