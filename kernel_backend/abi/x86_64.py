@@ -202,6 +202,7 @@ FP_XSTATE_MAGIC2 = 0x46505845
 FXSAVE_SW_RESERVED_OFFSET = 464
 XSTATE_BV_OFFSET = 512  # xstate_bv, first word of the XSAVE header
 XSTATE_MAX_BYTES = 16384
+XSTATE_TILE_DATA, XSTATE_TILE_DATA_BYTES = 1 << 18, 8192
 USER_REGS_BYTES = ctypes.sizeof(UserRegs)
 
 # struct clone_args (include/uapi/linux/sched.h)

@@ -124,9 +124,16 @@ SIGFRAME_BYTES = 8 + 40 + 256 + 8
 
 
 def sigframe_xstate(state: bytes) -> bytes:
-    """XSAVE state as it stands in a signal frame: with the software-reserved words and the end mark filled in."""
+    """XSAVE state as it stands in a signal frame: with the software-reserved words and the end mark filled in.
+
+    ptrace(2) tells the tile data of every thread (the last and by far the largest component), sigreturn takes it only
+    of those that have asked for it: a frame that seems too long is stripped down to the SSE registers. So what is not
+    in use is left out.
+    """
     at = arch.FXSAVE_SW_RESERVED_OFFSET
-    features = struct.unpack_from("<Q", state, at)[0]
+    features, in_use = (struct.unpack_from("<Q", state, offset)[0] for offset in (at, arch.XSTATE_BV_OFFSET))
+    if features & ~in_use & arch.XSTATE_TILE_DATA:
+        state = state[: -arch.XSTATE_TILE_DATA_BYTES]
     words = struct.pack("<IIQI", arch.FP_XSTATE_MAGIC1, len(state) + 4, features, len(state)) + bytes(28)
     return state[:at] + words + state[at + 48 :] + struct.pack("<I", arch.FP_XSTATE_MAGIC2)
 

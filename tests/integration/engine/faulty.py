@@ -92,8 +92,10 @@ def is_ending(pid: int) -> bool:
         status, stat = proc.status(pid), proc.stat(pid)
     except OSError:
         return True
+    if stat.state in "ZX":
+        return not wait_for_end(pid, 0)  # its other threads are on their way
     killed = (int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) >> (signal.SIGKILL - 1) & 1
-    return stat.state not in "ZX" and bool(killed or stat.flags & PF_EXITING)
+    return bool(killed or stat.flags & PF_EXITING)
 
 
 EVERY_FAULT = [Fault(course, stage, what) for course, stages in COURSES.items() for stage in stages for what in FAULTS]
@@ -107,6 +109,7 @@ class Stand:
         self.engine.keep_warm()
         self.folder = self.life.folder
         self.key = segment_key(self.life.base)
+        self.chooses_identifiers = user.is_ourselves and os.geteuid() == 0
         self.program = os.readlink(f"/proc/{self.life.pid}/exe")
         self.members = len(family_of(self.life.pid))
         self.spare, self.image = self.folder / "spare", self.folder / "image"
@@ -171,12 +174,12 @@ class Stand:
 
     def count_steps(self, course: str) -> int:
         """How many moments a restore has at which `kill_at_step` can kill it."""
-        self.kill_at_step(course, -1)
-        assert self.engine.warm is not None
-        return self.engine.warm.steps
+        steps = self.kill_at_step(course, -1)
+        assert steps > 0
+        return steps
 
-    def kill_at_step(self, course: str, turn: int) -> None:
-        """Kill a restore before or after one of its ptrace(2) calls (warm.py)."""
+    def kill_at_step(self, course: str, turn: int) -> int:
+        """Kill a restore before or after one of its ptrace(2) calls (warm.py); how many it came to."""
         fresh = course == "fresh"
         if fresh:
             self._end_life()
@@ -184,6 +187,8 @@ class Stand:
         words = ["--detach"] if fresh else ["--into", str(self.life.pid)]
         done = self.engine.run("restore", self.spare, *words, "--json", fault=f"step:{turn}")
         assert done.status in (0, -signal.SIGKILL), f"step {turn}: {done}"
+        assert self.engine.warm is not None
+        steps = self.engine.warm.steps
         if done.status == 0:
             self._adopt(int(done.document["pid"]))
         lives = self._lives_whole()
@@ -195,6 +200,7 @@ class Stand:
             assert not left, f"step {turn}: left over: {left}"
         if not lives or NEW_PIDS in done.err:
             self._revive()
+        return steps
 
     def _judge(self, fault: Fault, done: Finished) -> None:
         """The command ended as the fault has it, and said so on one line."""
@@ -283,14 +289,17 @@ class Stand:
     def _left_over(self, *, with_shared_objects: bool) -> list[str]:
         """Processes, files and shared memory that were not there at first; named objects may be the subject's own."""
         processes = [describe_process(pid) for pid in self._strays()]
-        own = set() if with_shared_objects else self._own()
+        kept = set() if self.chooses_identifiers else self._own_segments()
+        own = kept if with_shared_objects else self._own()
         return [*processes, *sorted(self._look_around() - self._known - own)]
 
     def _own(self) -> set[str]:
         """The named shared memory of the subject itself, which outlives it when it is killed."""
-        files = {str(path) for path in self._shared_files()}
+        return {str(path) for path in self._shared_files()} | self._own_segments()
+
+    def _own_segments(self) -> set[str]:
         segments = abandoned_segments(self.life.base, living_too=True)
-        return files | {text for text in segments if text.endswith(f"key {self.key}")}
+        return {text for text in segments if text.endswith(f"key {self.key}")}
 
     def _look_around(self) -> set[str]:
         files = {str(path) for folder in (self.folder, self.engine.scratch) for path in folder.iterdir()}
@@ -314,9 +323,14 @@ class Stand:
         return sorted(path.name for path in self.folder.glob(".*.tmp"))
 
     def _forget_shared_objects(self) -> None:
-        """Remove the named shared memory that the subject has left: a restore then has to make it again."""
+        """Remove the named shared memory that the subject has left: a restore then has to make it again.
+
+        Not so System V segments of an ordinary user, who could not choose their identifiers, which the subject knows.
+        """
         for path in self._shared_files():
             path.unlink()
+        if not self.chooses_identifiers:
+            return
         for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
             if line.split()[0] == str(self.key):
                 ctypes.CDLL(None).shmctl(int(line.split()[1]), 0, None)

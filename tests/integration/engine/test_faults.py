@@ -48,8 +48,6 @@ def possible(subject: str, fault: Fault) -> bool:
     return fault.what != "child" or subject.startswith("trees/")
 
 
-@pytest.mark.long
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("course", COURSES)
 def test_some_faults(course: str, begin: Begin, as_user: User, ourselves: User, rng: random.Random) -> None:
     subject = rng.choice(SUBJECTS)
