@@ -65,12 +65,17 @@ def own_image(ourselves: User, tmp_path_factory: pytest.TempPathFactory) -> Path
     return image_of("trees/zombies", ourselves, ourselves, tmp_path_factory.mktemp("own"))
 
 
+def in_our_view(as_user: User) -> User:
+    """The ordinary user, who usually has a view of the file system to himself: root does not dump out of that."""
+    drop = ("setpriv", f"--reuid={as_user.uid}", f"--regid={as_user.gid}", "--clear-groups", "--")
+    return dataclasses.replace(as_user, prefix=drop)
+
+
 @pytest.fixture(scope="module")
 def users_image(ourselves: User, as_user: User) -> Iterator[Path]:
     """Root's image of an ordinary user's process."""
     needs("root, who restores others' processes", available=not as_user.is_ourselves)
-    drop = ("setpriv", f"--reuid={as_user.uid}", f"--regid={as_user.gid}", "--clear-groups", "--")
-    user = dataclasses.replace(as_user, prefix=drop)  # in our own view of the file system
+    user = in_our_view(as_user)
     with tempfile.TemporaryDirectory(prefix="nbcr-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         program = Path(folder) / "program"
         shutil.copy(build(BY_NAME["memory/anonymous"].source), program)
@@ -357,6 +362,32 @@ def attached(document: Document, number: int, key: int) -> None:
         {"start": 0x20000000, "end": 0x20002000, "prot": 3, "kind": "sysv", "shared": "0:1", "private": False}
     )
     root(document)["vmas"].sort(key=lambda vma: vma["start"])
+
+
+@pytest.mark.parametrize(
+    "name", ["files/proc_self", "ipc/sysv_shm", "sockets/unix_named", "identity/deleted_folder", "memory/memfd"]
+)
+def test_what_its_user_may_have(
+    name: str, ourselves: User, as_user: User, folder: Path, processes: ProcessTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root restores an ordinary user's processes, with that user's rights: nothing is missing for it."""
+    needs("root, who restores others' processes", available=not as_user.is_ourselves)
+    user = in_our_view(as_user)
+    user.give(folder)
+    folder.chmod(0o755)
+    program = folder / "program"
+    shutil.copy(build(BY_NAME[name].source), program)
+    monkeypatch.setattr("tests.integration.engine.harness.command", lambda _, base: [str(program), str(base)])
+    engine, life = Engine(ourselves, folder, processes), Life(BY_NAME[name], user, folder, processes)
+    with nothing_left(engine):
+        life.start()
+        before = life.observe()
+        engine.dump(life.pid, folder / "image")
+        life.expect_killed()
+        life.continue_as(engine.restore(folder / "image"))
+        life.expect_like(before)
+        life.expect_pass()
+    life.close()
 
 
 # --- anything at all -----------------------------------------------------------------------------------------------
