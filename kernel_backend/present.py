@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 from kernel_backend.errors import EngineError, HostUnsupported, TargetUnsupported
+from kernel_backend.host import proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
 from kernel_backend.resources import processes, settings, timers
@@ -33,6 +37,19 @@ def check_taking_over(inventory: Inventory, process: Process) -> None:
             "POSIX timers cannot get their old numbers in a process that has had timers before",
             hint="restore the image as a fresh process, or use OS kernel 6.15 or later",
         )
+
+
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+
+
+def sockets_of(frozen: FrozenTree) -> set[int]:
+    """Inodes of the sockets that its processes have."""
+    links = (
+        os.readlink(f"/proc/{process.view}/fd/{fd}")
+        for process in frozen.processes.values()
+        for fd in proc.fd_numbers(process.view)
+    )
+    return {int(found.group(1)) for found in map(_SOCKET.fullmatch, links) if found}
 
 
 def tie_together(frozen: FrozenTree, guardian: Guardian) -> None:

@@ -46,12 +46,12 @@ def note(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket) -> None:
 
 def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     """Raise when somebody else has the name."""
-    if live_sockets.find_unix(entry, tables) >= 0 or tables.live:
+    if live_sockets.find_unix(entry, tables) >= 0:
         return
     shown = repr(entry.name)[2:-1]
     try:
         with inside_folder(entry):
-            if not _in_use(entry):
+            if not _in_use(entry, tables):
                 _check_folder(entry)
                 return
             if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
@@ -75,13 +75,15 @@ def _check_folder(entry: UnixSocket) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
-def _in_use(entry: UnixSocket) -> bool:
+def _in_use(entry: UnixSocket, tables: RebuildTables) -> bool:
     """Whether a socket of somebody's has the name, or it is no socket at all.
+
+    In place it may still be the present's, whose processes go on until all that is new stands: they do not count.
 
     The OS kernel's list is asked, and not whoever listens: a connection, even one that is closed at once, may be the
     end of a server that expects others to speak (a forkserver's).
     """
-    sockets = sockdiag.unix_sockets().values()
+    sockets = [facts for facts in sockdiag.unix_sockets().values() if facts.inode not in tables.leaving_sockets]
     if entry.name.startswith(b"\0"):
         return any(name_of(facts) == entry.name for facts in sockets)
     try:
@@ -133,8 +135,7 @@ def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
             s.bind(entry.name)
             return
         path = Path(os.fsdecode(entry.name))
-        # In place the name may still be the present's, whose children go on until all that is new stands.
-        if path.is_socket() and (tables.live or not _in_use(entry)):
+        if path.is_socket() and not _in_use(entry, tables):
             path.unlink()
         s.bind(entry.name)
         if entry.unlinked:

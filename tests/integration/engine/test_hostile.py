@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -64,12 +65,17 @@ def own_image(ourselves: User, tmp_path_factory: pytest.TempPathFactory) -> Path
     return image_of("trees/zombies", ourselves, ourselves, tmp_path_factory.mktemp("own"))
 
 
+def in_our_view(as_user: User) -> User:
+    """The ordinary user, who usually has a view of the file system to himself: root does not dump out of that."""
+    drop = ("setpriv", f"--reuid={as_user.uid}", f"--regid={as_user.gid}", "--clear-groups", "--")
+    return dataclasses.replace(as_user, prefix=drop)
+
+
 @pytest.fixture(scope="module")
 def users_image(ourselves: User, as_user: User) -> Iterator[Path]:
     """Root's image of an ordinary user's process."""
     needs("root, who restores others' processes", available=not as_user.is_ourselves)
-    drop = ("setpriv", f"--reuid={as_user.uid}", f"--regid={as_user.gid}", "--clear-groups", "--")
-    user = dataclasses.replace(as_user, prefix=drop)  # in our own view of the file system
+    user = in_our_view(as_user)
     with tempfile.TemporaryDirectory(prefix="nbcr-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         program = Path(folder) / "program"
         shutil.copy(build(BY_NAME["memory/anonymous"].source), program)
@@ -130,6 +136,12 @@ def renumber(document: Document, new: int) -> None:
     document.update(changed | {"root_pid": new})
 
 
+def shared(document: Document, name: str) -> None:
+    document["shared_memory"].append(
+        {"key": "0:2", "kind": "file", "size": 4096, "name": name, "runs": [], "pages": "shared-1.img"}
+    )
+
+
 TCP = {"kind": "tcp", "family": 2, "host": "127.0.0.1", "port": 1}
 CORRUPT = errors.ImageCorrupt.exit_code
 LIES: dict[str, tuple[Callable[[Document], object], int]] = {
@@ -151,6 +163,8 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "a queue in a folder": (lambda d: opened(d, kind="mqueue", name="../x", device=1, inode=1), CORRUPT),
     "a queue's name that is none": (lambda d: opened(d, kind="mqueue", name="\0zz", device=1, inode=1), CORRUPT),
     "a memfd's name with NUL": (lambda d: opened(d, kind="memfd", name="a\0b", device=1, inode=1), CORRUPT),
+    "shared memory above": (lambda d: shared(d, "/dev/shm/../x"), CORRUPT),
+    "shared memory elsewhere": (lambda d: shared(d, "/tmp/x"), CORRUPT),
     "a watch above": (lambda d: opened(d, kind="inotify", watches=[{"wd": 1, "path": "/tmp/..", "mask": 1}]), CORRUPT),
     "a host to look up": (lambda d: opened(d, **TCP | {"host": "localhost"}), CORRUPT),
     "a socket's name with NUL": (lambda d: opened(d, kind="unix", type=1, inode=1, name="L3RtcC94AHk="), CORRUPT),
@@ -199,6 +213,35 @@ def test_a_number_that_somebody_has(number: str, engine: Engine, own_image: Path
     pids = done.document["pids"]
     engine.processes.adopt(done.document["pid"])
     assert not {1, os.getpid()} & set(pids.values())
+
+
+def test_a_socket_name_that_others_have(
+    engine: Engine, own_image: Path, folder: Path, processes: ProcessTracker
+) -> None:
+    """It is not taken away from them, neither by a fresh tree nor by one that takes a process's place."""
+    path = folder / "socket"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        shutil.copytree(own_image, folder / "image")
+        rewrite(folder / "image", lambda document: bound(document, path))
+        present = processes.start(["sleep", "600"])
+        for where in ((), ("--into", present.pid)):
+            done = engine.run("restore", folder / "image", "--detach", *where)
+            assert str(path) in expect_refused(done, errors.HostUnsupported.exit_code)
+        assert present.poll() is None
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+def test_watch_numbers_without_end(engine: Engine, own_image: Path, folder: Path, processes: ProcessTracker) -> None:
+    """Numbers are reached by counting; an image may not have us count for ever."""
+    watches = [{"wd": number * 90_000, "path": "/", "mask": 2} for number in range(1, 20_000)]
+    shutil.copytree(own_image, folder / "image")
+    rewrite(folder / "image", lambda document: opened(document, kind="inotify", watches=watches))
+    done = engine.must("restore", folder / "image", "--detach", "--json")
+    processes.adopt(done.document["pid"])
+    assert "too high a number" in done.err
 
 
 # --- what stands in place of an image's files ----------------------------------------------------------------------
@@ -319,6 +362,32 @@ def attached(document: Document, number: int, key: int) -> None:
         {"start": 0x20000000, "end": 0x20002000, "prot": 3, "kind": "sysv", "shared": "0:1", "private": False}
     )
     root(document)["vmas"].sort(key=lambda vma: vma["start"])
+
+
+@pytest.mark.parametrize(
+    "name", ["files/proc_self", "ipc/sysv_shm", "sockets/unix_named", "identity/deleted_folder", "memory/memfd"]
+)
+def test_what_its_user_may_have(
+    name: str, ourselves: User, as_user: User, folder: Path, processes: ProcessTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root restores an ordinary user's processes, with that user's rights: nothing is missing for it."""
+    needs("root, who restores others' processes", available=not as_user.is_ourselves)
+    user = in_our_view(as_user)
+    user.give(folder)
+    folder.chmod(0o755)
+    program = folder / "program"
+    shutil.copy(build(BY_NAME[name].source), program)
+    monkeypatch.setattr("tests.integration.engine.harness.command", lambda _, base: [str(program), str(base)])
+    engine, life = Engine(ourselves, folder, processes), Life(BY_NAME[name], user, folder, processes)
+    with nothing_left(engine):
+        life.start()
+        before = life.observe()
+        engine.dump(life.pid, folder / "image")
+        life.expect_killed()
+        life.continue_as(engine.restore(folder / "image"))
+        life.expect_like(before)
+        life.expect_pass()
+    life.close()
 
 
 # --- anything at all -----------------------------------------------------------------------------------------------
