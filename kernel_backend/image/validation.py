@@ -7,7 +7,7 @@ same rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NoReturn
 
@@ -298,7 +298,7 @@ def _check_description(index: int, entry: Description, inventory: Inventory) -> 
     for path in _paths(entry):
         _check_path(path, what)
     if isinstance(entry, ProcFile):
-        _check_proc_path(entry, what)
+        _check_proc_path(entry, what, {process.pid for process in inventory.processes})
     if isinstance(entry, TcpSocket | UdpSocket):
         _expect(entry.family in _FAMILIES, f"the family of {what}")
     if isinstance(entry, RegularFile | MemoryFile):
@@ -316,12 +316,19 @@ def _check_description(index: int, entry: Description, inventory: Inventory) -> 
     _expect(max(_words(entry), default=0) <= limits.WORD_MAX, f"a number of {what} is too large")
 
 
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _MAGIC = ("root", "cwd", "exe", "fd", "map_files", "ns")  # links of /proc/PID that lead out of it
 
 
-def _check_proc_path(entry: ProcFile, what: str) -> None:
-    """Below /proc, and not through one of its magic links to somewhere else (an O_PATH descriptor may be of one)."""
+def _check_proc_path(entry: ProcFile, what: str, pids: Container[int]) -> None:
+    """Below /proc, and not through one of its magic links to somewhere else (an O_PATH descriptor may be of one).
+
+    What a process of the image itself lives in, it may have open: its namespaces.
+    """
     parts = unpack_path(entry.path).split("/")[1:]
+    if len(parts) == 4 and parts[2] == "ns" and parts[1].isdecimal() and int(parts[1]) in pids:
+        _expect(parts[3] in _NAMESPACES, f"the path of {what}")
+        return
     _expect(parts[0] == "proc" and len(parts) > 1, f"the path of {what}")
     for at, part in enumerate(parts):
         behind = len(parts) - at - 1
