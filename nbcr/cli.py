@@ -79,6 +79,10 @@ def checkpoint(
     ],
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name; left out: the id.")] = None,
     leave: Annotated[str, typer.Option("--leave", metavar="running|stopped|killed")] = "running",
+    files: Annotated[
+        str,
+        typer.Option("--files", metavar="keep|rewind|save", help="What a restart does about files being written."),
+    ] = "keep",
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a checkpoint of that name.")] = False,
     note: Annotated[str, typer.Option("--note", help="Words to keep with it.")] = "",
     store: StoreOption = None,
@@ -97,6 +101,7 @@ def checkpoint(
             store=store,
             force=force,
             leave=leave,
+            files=files,
             note=note,
             deadline_s=deadline,
             load=ensure_loaded,

@@ -70,6 +70,7 @@ class Wish:
     replace: bool = False
     note: str = ""
     leave: str = "running"
+    files: str = "keep"
     origin: str = "api"
     deadline_s: float = DEFAULT_DEADLINE_S
     report: socket.socket | None = None  # connection of a requester outside; closed once the helper has it
@@ -304,6 +305,7 @@ def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
         "name": wish.name,
         "replace": wish.replace,
         "leave": wish.leave,
+        "files": wish.files,
         "parent": _life.parent,
         "note": wish.note,
         "deadline_s": wish.deadline_s,

@@ -17,7 +17,7 @@ from nbcr.session import connections
 from nbcr.session.bringing import Return, bring
 from nbcr.session.results import RestartResult
 from nbcr.session.spawning import Interpreter
-from nbcr.session.taking import Order, check_leave, take
+from nbcr.session.taking import Order, check_files, check_leave, take
 from nbcr.store import Entry, Store
 
 _LOAD_TIMEOUT_S = 10.0
@@ -52,12 +52,14 @@ def checkpoint(
     name: str | None = None,
     replace: bool = False,
     leave: str = "running",
+    files: str = "keep",
     note: str = "",
 ) -> Entry:
     """Checkpoint `target` and wait until it is published. Raises NbcrError, or what the component raises."""
     check_leave(leave)
+    check_files(files)
     _check_not_above(target.pid)
-    request = {"op": "checkpoint", "name": name, "replace": replace, "leave": leave, "note": note}
+    request = {"op": "checkpoint", "name": name, "replace": replace, "leave": leave, "files": files, "note": note}
     answer = _ask_thread(target, errand, request, final=("DONE",))
     if answer is not None:
         return Entry.from_document(answer["entry"], Path(answer["entry"]["path"]))
@@ -66,6 +68,7 @@ def checkpoint(
         name=name,
         replace=replace,
         leave=leave,
+        files=files,
         note=note,
         deadline_s=errand.deadline_s,
         facts=_facts(target),

@@ -171,6 +171,7 @@ def _do(channel: Channel, request: dict[str, Any]) -> None:
             replace=bool(request.get("replace")),
             note=str(request.get("note", "")),
             leave=str(request.get("leave", "running")),
+            files=str(request.get("files", "keep")),
             origin="thread",
             deadline_s=deadline_s,
             report=channel.sock,

@@ -19,6 +19,7 @@ from nbcr.errors import UsageProblem
 from nbcr.store import Draft, Entry, Store
 
 LEAVES = ("running", "stopped", "killed")
+FILES = ("keep", "rewind", "save")
 DEFAULT_DEADLINE_S = 30.0
 
 
@@ -30,6 +31,7 @@ class Order:
     name: str | None = None
     replace: bool = False
     leave: str = "running"
+    files: str = "keep"
     channel_fd: int | None = None
     parent: str | None = None
     note: str = ""
@@ -44,6 +46,7 @@ class Order:
         known["warnings"] = tuple(known.get("warnings", ()))
         order = cls(**known)
         check_leave(order.leave)
+        check_files(order.files)
         return order
 
 
@@ -51,6 +54,12 @@ def check_leave(leave: str) -> None:
     """Raise UsageProblem unless `leave` is one of LEAVES."""
     if leave not in LEAVES:
         raise UsageProblem(f"--leave {leave!r} is not known", hint="use running, stopped or killed")
+
+
+def check_files(files: str) -> None:
+    """Raise UsageProblem unless `files` is one of FILES."""
+    if files not in FILES:
+        raise UsageProblem(f"--files {files!r} is not known", hint="use keep, rewind or save")
 
 
 def take(
@@ -85,7 +94,7 @@ def take(
 
 def _image(component: Component, draft: Draft, order: Order, on_resume: Callable[[Progress], None]) -> Taken:
     snapshot = SnapshotReference(component.name, draft.id, draft.image)
-    options = CheckpointOptions(leave=order.leave, channel_fd=order.channel_fd, on_resume=on_resume)
+    options = CheckpointOptions(leave=order.leave, files=order.files, channel_fd=order.channel_fd, on_resume=on_resume)
     return component.checkpoint(order.pid, snapshot, options)
 
 

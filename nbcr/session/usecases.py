@@ -30,6 +30,7 @@ def checkpoint(
     store: StoreLike = None,
     force: bool = False,
     note: str = "",
+    files: str = "keep",
     wait: bool = False,
     deadline_s: float = DEFAULT_DEADLINE_S,
     origin: str = "api",
@@ -39,14 +40,18 @@ def checkpoint(
     `CheckpointResult.outcome`.
 
     The image is written while this life goes on already; `wait` waits for that too. `force` replaces an
-    entry of that name. Critical sections and handlers are waited for until the deadline; `on_wait` hears at once who
-    holds it up (None: the logger ``nbcr`` tells).
+    entry of that name. `files` says what a restart does about files that are being written: "keep" leaves them as
+    they are then, "rewind" cuts those back that have grown, "save" puts their contents back. Critical sections and
+    handlers are waited for until the deadline; `on_wait` hears at once who holds it up (None: the logger ``nbcr``
+    tells).
 
     Raises NbcrError when nothing was checkpointed; a failure of the writing is raised by ``result.wait()``. Raises
     HandlersFailed, in either life, when handlers failed after the image was taken: its ``result`` is what would have
     been returned.
     """
-    wish = Wish(name=name, store=_store(store), replace=force, note=note, origin=origin, deadline_s=deadline_s)
+    wish = Wish(
+        name=name, store=_store(store), replace=force, note=note, files=files, origin=origin, deadline_s=deadline_s
+    )
     if on_wait is not None:
         wish = replace(wish, on_wait=on_wait)
     result = inprocess.checkpoint(wish)
@@ -92,6 +97,7 @@ def checkpoint_other(
     store: StoreLike = None,
     force: bool = False,
     leave: str = "running",
+    files: str = "keep",
     note: str = "",
     deadline_s: float = DEFAULT_DEADLINE_S,
     load: Callable[[Any, float], bool] = lambda target, timeout_s: False,
@@ -101,7 +107,7 @@ def checkpoint_other(
     from nbcr.session import outside
 
     errand = outside.Errand(_store(store), deadline_s, load, on_warning)
-    return outside.checkpoint(target, errand, name=name, replace=force, leave=leave, note=note)
+    return outside.checkpoint(target, errand, name=name, replace=force, leave=leave, files=files, note=note)
 
 
 def restart_fresh(name: str, *, store: StoreLike = None, stdio: tuple[int, int, int] = (-1, -1, -1)) -> RestartResult:
