@@ -12,7 +12,7 @@ struct message {
 
 static int ids[2];
 
-static void receive_all(void)
+static void spoil(void)
 {
     struct message message;
     for (int i = 0; i < 2; i++)
@@ -46,7 +46,7 @@ int main(int argc, char **argv)
     }
     while (msgctl(ids[1], IPC_STAT, &facts) == 0 && facts.msg_qnum == 0)
         subject_tick();
-    subject_wait(receive_all);
+    subject_wait(spoil);
 
     MUST(msgctl(ids[0], IPC_STAT, &facts));
     EXPECT(facts.msg_qnum == 2 && facts.__msg_cbytes == 2000, "%lu messages of %lu bytes", facts.msg_qnum, facts.__msg_cbytes);
