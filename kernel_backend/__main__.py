@@ -17,6 +17,7 @@ from typing import NoReturn
 from kernel_backend.errors import EngineError, NoRoom
 
 _NO_STDIO = (-1, -1, -1)
+_FILES = ("keep", "rewind", "save")
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     dump.add_argument("image_dir", type=Path, metavar="IMAGE_DIR")
     dump.add_argument("--leave", choices=("running", "stopped", "killed"), default="running")
     dump.add_argument("--no-tree", action="store_true", help="this process only, without its children")
+    dump.add_argument("--files", choices=_FILES, default="keep", help="what a restore does about files being written")
     dump.set_defaults(run=_dump)
 
     restore = commands.add_parser("restore", help="bring an image back")
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--pid", choices=("auto", "same", "any"), default="auto", help="keep the old pids?")
     restore.add_argument("--lazy", action="store_true", help="read memory when it is first touched")
     restore.add_argument("--trust", action="store_true", help="also an image that somebody else owns or may write to")
+    restore.add_argument("--files", choices=_FILES, help="about files being written, instead of what the dump said")
     restore.add_argument("--detach", action="store_true", help="leave it running and exit")
     restore.set_defaults(run=_restore)
 
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 def _dump(args: argparse.Namespace) -> int:
     from kernel_backend.engine import dump
 
-    report = dump(args.pid, args.image_dir, leave=args.leave, tree=not args.no_tree)
+    report = dump(args.pid, args.image_dir, leave=args.leave, tree=not args.no_tree, files=args.files)
     _warn(report.warnings)
     if args.json:
         print(json.dumps(vars(report)))
@@ -89,7 +92,9 @@ def _restore(args: argparse.Namespace) -> int:
     from kernel_backend.engine import restore
 
     stdio = _NO_STDIO if args.detach or args.into else (0, 1, 2)
-    restored = restore(args.image_dir, into=args.into, pid=args.pid, lazy=args.lazy, trust=args.trust, stdio=stdio)
+    restored = restore(
+        args.image_dir, into=args.into, pid=args.pid, lazy=args.lazy, trust=args.trust, files=args.files, stdio=stdio
+    )
     _warn(restored.warnings)
     print(json.dumps({"pid": restored.pid, "pids": {str(old): new for old, new in restored.pids.items()}}), flush=True)
     if args.detach or args.into:

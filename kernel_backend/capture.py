@@ -26,6 +26,8 @@ from kernel_backend.image.entries import (
     ProcessEntry,
     SharedMemoryEntry,
     Span,
+    SysvQueueEntry,
+    SysvSetEntry,
     ThreadEntry,
     TimerEntry,
     ZombieEntry,
@@ -42,6 +44,7 @@ from kernel_backend.resources import (
     processes,
     shared_memory,
     sharing,
+    sysv_ipc,
     threads,
     timeouts,
     timers,
@@ -74,6 +77,8 @@ class Capture:
     layouts: dict[int, memory.Layout] = field(default_factory=dict)
     processes: dict[int, ProcessEntry] = field(default_factory=dict)
     shared: list[SharedMemoryEntry] = field(default_factory=list)
+    message_queues: list[SysvQueueEntry] = field(default_factory=list)
+    semaphore_sets: list[SysvSetEntry] = field(default_factory=list)
     held: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # pid → pages read in the pause
     digests: dict[str, str] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)  # see renumber.py
@@ -205,6 +210,15 @@ def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> 
         entry.descriptors = capture.tables.tables[pid]
 
 
+def capture_sysv(capture: Capture) -> None:
+    """System V message queues and semaphores that the tree uses; what it promised to undo, just before it is killed."""
+    pids = [*capture.processes, *capture.tree.zombies]
+    tables = capture.tables
+    capture.message_queues = sysv_ipc.capture_queues(pids, tables.warnings)
+    sets = capture.semaphore_sets = sysv_ipc.capture_sets(pids, tables.warnings, ending=tables.ending)
+    tables.last.append(lambda: sysv_ipc.take_undo(sets, capture.tree.processes))
+
+
 def capture_shared_memory(capture: Capture) -> None:
     """Objects that a fork would not copy; read while everything is stopped."""
     sharing = [pid for pid, process in capture.tree.processes.items() if any(map(_in_memory, process.mappings))]
@@ -312,6 +326,9 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         warnings=capture.warnings,
         pause_ms=capture.pause_ms,
         outside_sessions=capture.outside_sessions,
+        files_policy=capture.tables.files,  # type: ignore[arg-type]
+        message_queues=capture.message_queues,
+        semaphore_sets=capture.semaphore_sets,
     )  # fmt: skip
     renumber(made, capture.numbers)
     return made

@@ -16,7 +16,7 @@ from kernel_backend import rebuild as reb
 from kernel_backend.host import proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
-from kernel_backend.resources import descriptors
+from kernel_backend.resources import descriptors, file_policy, placing_fds
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
@@ -54,6 +54,7 @@ def dump(
     *,
     leave: str = "running",
     tree: bool = True,
+    files: str = "keep",
     channel_fd: int | None = None,
     on_resume: Callable[[DumpProgress], None] | None = None,
     durable: bool = True,
@@ -61,19 +62,22 @@ def dump(
     """Write an image of the process (and the tree below it) to `image_dir`.
 
     With `leave` "running" the processes go on as soon as each has a frozen twin; their memory is written from the
-    twins. `channel_fd` is a descriptor of `pid` that the image does not capture (the requester's channel).
-    `on_resume` is called when the pause is over. `durable` syncs the image to the disk before it appears.
+    twins. `files` says what a restore does about files being written (file_policy.py). `channel_fd` is a descriptor of
+    `pid` that the image does not capture (the requester's channel). `on_resume` is called when the pause is over.
+    `durable` syncs the image to the disk before it appears.
 
     Raises EngineError subclasses; then there is no image and the processes go on unharmed. Where they were to be
     stopped or killed, the image is complete before any of that begins.
     """
     if leave not in LEAVE:
         raise ValueError(f"leave must be one of {', '.join(LEAVE)}")
+    if files not in file_policy.POLICIES:
+        raise ValueError(f"files must be one of {', '.join(file_policy.POLICIES)}")
     begun = time.perf_counter()
     try:
         reach(Stage.DUMP_PREPARE, pid)
         with ImageWriter(Path(image_dir)) as writer:
-            course = _Course(pid, tree, leave, channel_fd, on_resume, durable)
+            course = _Course(pid, tree, leave, files, channel_fd, on_resume, durable)
             capture, size = _dump_to(writer, course)
     except Exception as error:
         raise failures.of_dump(error, pid) from error
@@ -90,6 +94,7 @@ class _Course:
     pid: int
     tree: bool
     leave: str
+    files: str
     channel_fd: int | None
     on_resume: Callable[[DumpProgress], None] | None
     durable: bool
@@ -139,7 +144,9 @@ def _capture(
 ) -> cap.Capture:
     channel = None if course.channel_fd is None else (frozen.root, course.channel_fd)
     ending = course.leave == "killed"
-    tables = descriptors.CaptureTables(writer.folder, frozen.processes, channel=channel, ending=ending)
+    tables = descriptors.CaptureTables(
+        writer.folder, frozen.processes, channel=channel, ending=ending, files=course.files
+    )
     capture = cap.Capture(writer, frozen, seen, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
     cap.refuse_early(frozen, seen)
@@ -147,6 +154,7 @@ def _capture(
     cap.capture_processes(capture)
     reach(Stage.DUMP_DESCRIPTORS, frozen.root)
     cap.capture_descriptors(capture, kinds)
+    cap.capture_sysv(capture)
     reach(Stage.DUMP_SHARED_MEMORY, frozen.root)
     cap.capture_shared_memory(capture)
     if course.leave == "running":
@@ -210,6 +218,7 @@ def restore(
     pid: str = "auto",
     lazy: bool = False,
     trust: bool = False,
+    files: str | None = None,
     channel: socket.socket | None = None,
     stdio: tuple[int, int, int] = (0, 1, 2),
     on_ready: Callable[[], None] | None = None,
@@ -220,13 +229,16 @@ def restore(
     `pid` says what to do about pids: "same" insists on the old ones, "any" takes new ones, "auto" keeps them where
     the OS kernel permits. `channel` is put where the image's channel was. `stdio` are our descriptors for standard
     streams whose other end was outside the image (-1: /dev/null). `trust` takes an image that somebody else owns, or
-    may write to, and lets root open for it what its own user could not. `on_ready` is called when the image has been
+    may write to, and lets root open for it what its own user could not. `files`: instead of what the dump said about
+    files being written. `on_ready` is called when the image has been
     validated and the present still runs, `on_commit` when it is stopped, just before the point of no return.
 
     Raises EngineError subclasses; RestoreFailed has `past_no_return`. On failure nothing half-made stays behind.
     """
+    if files not in (None, *file_policy.POLICIES):
+        raise ValueError(f"files must be one of {', '.join(file_policy.POLICIES)}")
     try:
-        rebuild = _validated(Path(image_dir), lazy, trust, channel, stdio)
+        rebuild = _validated(Path(image_dir), lazy, trust, files, channel, stdio)
         reach(Stage.RESTORE_READY)
         if on_ready is not None:
             on_ready()
@@ -241,7 +253,12 @@ def restore(
 
 
 def _validated(
-    folder: Path, lazy: bool, trust: bool, channel: socket.socket | None, stdio: tuple[int, int, int]
+    folder: Path,
+    lazy: bool,
+    trust: bool,
+    files: str | None,
+    channel: socket.socket | None,
+    stdio: tuple[int, int, int],
 ) -> reb.Rebuild:
     """An image that was found good, about to be rebuilt."""
     reach(Stage.RESTORE_READ)
@@ -252,8 +269,10 @@ def _validated(
     checks.check_all(folder, inventory, lazy=lazy, trust=trust)
     tables = descriptors.RebuildTables(
         folder, inventory.descriptions, root_pid=inventory.root_pid, stdio=stdio,
+        files=files or inventory.files_policy, files_then=inventory.files_policy,
         boot_id_same=inventory.host.boot_id == cap.boot_id(), channel_fd=channel.fileno() if channel else -1,
     )  # fmt: skip
+    file_policy.check(tables)
     for entry in inventory.processes:
         for row in entry.descriptors:
             tables.holders.setdefault(row.description, []).append((entry.pid, row.fd))
@@ -265,6 +284,7 @@ def _validated(
 
 def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:
     checks.check_memory(rebuild.inventory)
+    placing_fds.check(rebuild.inventory, placing_fds.limit_of(os.getpid()))
     old_pids.choose(rebuild, policy, set(), None)
     try:
         reb.prepare(rebuild)
@@ -290,6 +310,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         reach(Stage.RESTORE_JUDGE, target)
         checks.check_memory(rebuild.inventory, freed=originals.resident_bytes(target))
         checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
+        placing_fds.check(rebuild.inventory, placing_fds.limit_of(target))
         present.check_taking_over(rebuild.inventory, process)
         old_pids.choose(rebuild, policy, frozen.tids, process)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
@@ -324,7 +345,7 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
         reach(Stage.RESTORE_FILL, building.pid)
         reb.fill(rebuild, building)
         reach(Stage.RESTORE_PLACE, building.pid)
-        reb.place_descriptors(building)
+        reb.place_descriptors(rebuild, building)
         reach(Stage.RESTORE_SETTLE, building.pid)
         reb.settle(rebuild, building)
         reach(Stage.RESTORE_THREADS, building.pid)

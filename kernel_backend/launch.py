@@ -150,6 +150,7 @@ def let_go(rebuild: Rebuild) -> None:
         if init is not None:
             init.thread.detach()
         rebuild.sysv.keep()
+        rebuild.ipc.keep()
     rebuild.tables.guardian.dismiss()
 
 

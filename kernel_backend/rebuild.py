@@ -15,22 +15,22 @@ from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEn
 from kernel_backend.kinship import root
 from kernel_backend.resources import (
     descriptors,
+    file_policy,
     lazy_pages,
     mapped_files,
     memory,
     pages,
+    placing_fds,
     processes,
     shared_memory,
     signals,
     sysv,
+    sysv_ipc,
 )
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
-from kernel_backend.tracee.courier import courier
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.thread import Thread
-
-_F_DUPFD_CLOEXEC = 1030
 
 
 @dataclass
@@ -41,7 +41,6 @@ class Building:
     leader: Thread
     shop: Workshop
     threads: dict[int, Thread] = field(default_factory=dict)  # by image tid
-    moved: list[int] = field(default_factory=list)  # where the received descriptors wait to be placed
 
     @property
     def pid(self) -> int:
@@ -70,16 +69,22 @@ class Rebuild:
     pages: dict[int, int] = field(default_factory=dict)  # and of the image's pages, by image pid
     stale: list[SharedMemoryEntry] = field(default_factory=list)  # objects that were there, with other contents
     sysv: sysv.Segments = field(init=False)
+    ipc: sysv_ipc.Objects = field(init=False)
     zombies: dict[int, Workshop] = field(default_factory=dict)
     leaders: dict[int, Workshop] = field(default_factory=dict)  # of sessions whose own leaders are gone
 
     def __post_init__(self) -> None:
         self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)
+        self.ipc = sysv_ipc.Objects(self.tables.warnings, self.tables.guardian, self.may_give_to)
 
     @property
     def warnings(self) -> list[str]:
         """What the user should know."""
         return self.tables.warnings
+
+    def may_give_to(self, uid: int) -> bool:
+        """Whether what we make may be made that user's: root does so, but for a user's image only to that user."""
+        return os.geteuid() == 0 and (self.user is None or uid == self.user.uid)
 
     def adopt(self, entry: ProcessEntry, shop: Workshop) -> None:
         """Take a fresh stub in as the process of an entry."""
@@ -117,6 +122,7 @@ def prepare(rebuild: Rebuild) -> None:
         descriptors.validate(rebuild.tables, rebuild.kinds)
         _open_files(rebuild)
         _make_shared_memory(rebuild)
+        rebuild.ipc.bring_back(rebuild.inventory.message_queues, rebuild.inventory.semaphore_sets)
         reach(Stage.RESTORE_DESCRIPTIONS)
         descriptors.rebuild(rebuild.tables, rebuild.kinds)
 
@@ -150,12 +156,18 @@ def refill(rebuild: Rebuild) -> None:
     for entry in rebuild.stale:
         shared_memory.refill(rebuild.shared[entry.key], entry, rebuild.folder)
     rebuild.sysv.refill(rebuild.folder)
+    with acting_as(rebuild.user):
+        file_policy.apply(rebuild.tables)
+    shops = {pid: building.shop for pid, building in rebuild.built.items()}
+    inventory = rebuild.inventory
+    rebuild.ipc.refill(inventory.message_queues, inventory.semaphore_sets, shops, inventory.root_pid)
 
 
 def discard(rebuild: Rebuild) -> None:
     """Close everything of ours."""
     rebuild.tables.close()
     rebuild.sysv.discard()
+    rebuild.ipc.discard()
     ours: list[dict[Any, int]] = [rebuild.shared, rebuild.tables.live, rebuild.mapped, rebuild.pages]
     for fd in {fd for table in ours for fd in table.values()}:
         os.close(fd)
@@ -197,23 +209,21 @@ def become(rebuild: Rebuild, building: Building) -> None:
 def fill(rebuild: Rebuild, building: Building) -> None:
     """Descriptors in, mappings made, contents read."""
     entry, shop = building.entry, building.shop
-    processes.raise_limits(shop, building.pid)
-    own = rebuild.tables.own
+    processes.raise_limits(shop, building.pid, placing_fds.numbers_needed(entry))
     mapped = mapped_files.opened_files(entry, rebuild.mapped)
     shared_keys = sorted({vma.shared for vma in entry.vmas if vma.kind == "shared"})
     source = rebuild.pages[entry.pid]
-    wanted = [own[row.description] for row in entry.descriptors]
-    moved = _hand_over(building, [*wanted, *mapped, *(rebuild.shared[key] for key in shared_keys), source])
+    moved = placing_fds.lend(shop, [*mapped, *(rebuild.shared[key] for key in shared_keys), source])
     lazily, at_once = lazy_pages.split(entry, source) if rebuild.lazy else ([], entry.pagemap)
-    building.moved = moved[: len(wanted)]
-    files = dict(enumerate(moved[len(wanted) : len(wanted) + len(mapped)]))
-    shared = dict(zip(shared_keys, moved[len(wanted) + len(mapped) : -1], strict=True))
+    files = dict(enumerate(moved[: len(mapped)]))
+    shared = dict(zip(shared_keys, moved[len(mapped) : -1], strict=True))
     shop.run(sysv.attach_calls(entry, rebuild.sysv))
     shop.run(memory.map_calls(entry, memory.Sources(files, shared)))
     shop.run(memory.advise_calls(entry))
     shop.run(lazy_pages.map_calls(lazily, moved[-1]))
     pages.fill(shop, at_once, moved[-1])
     _close_memory(rebuild, building)
+    shop.run([Call("close_range", 0, 0xFFFFFFFF, 0)])  # what only memory needed
     processes.set_mm(shop, entry.mm)
 
 
@@ -229,17 +239,6 @@ def _close_memory(rebuild: Rebuild, building: Building) -> None:
     shop.run(memory.closing_calls(entry))
 
 
-def _hand_over(building: Building, ours: list[int]) -> list[int]:
-    """Send our descriptors and move them above every number that the image uses."""
-    shop = building.shop
-    base = max((row.fd for row in building.entry.descriptors), default=0) + 1
-    with courier(shop) as line:
-        numbers = line.send(ours)
-        moved = shop.run(Call("fcntl", number, _F_DUPFD_CLOEXEC, base + 1) for number in numbers)
-        shop.run(Call("close", number) for number in numbers)
-    return moved
-
-
 def _run_harmless(shop: Workshop, calls: Sequence[Call]) -> bool:
     """Calls whose failure loses little; whether all were made."""
     try:
@@ -249,12 +248,9 @@ def _run_harmless(shop: Workshop, calls: Sequence[Call]) -> bool:
     return True
 
 
-def place_descriptors(building: Building) -> None:
-    """Put every descriptor at its number, and drop what only the building needed."""
-    rows, moved = building.entry.descriptors, building.moved
-    calls = [Call("dup3", at, row.fd, os.O_CLOEXEC if row.cloexec else 0) for row, at in zip(rows, moved, strict=True)]
-    base = max((row.fd for row in rows), default=-1) + 1
-    building.shop.run([*calls, Call("close_range", base, 0xFFFFFFFF, 0)])
+def place_descriptors(rebuild: Rebuild, building: Building) -> None:
+    """Put every descriptor at its number."""
+    placing_fds.place(building.shop, building.entry, rebuild.tables.own)
 
 
 def settle(rebuild: Rebuild, building: Building) -> None:

@@ -72,6 +72,13 @@ def renumber(inventory: Inventory, numbers: dict[int, int]) -> None:
             thread.tid = numbers[thread.tid]
         for timer in process.timers:
             timer.target_tid = numbers.get(timer.target_tid, 0)
+    for queue in inventory.message_queues:
+        queue.sender, queue.receiver = numbers.get(queue.sender, 0), numbers.get(queue.receiver, 0)
+    for found in inventory.semaphore_sets:
+        for semaphore in found.semaphores:
+            semaphore.pid = numbers.get(semaphore.pid, 0)
+        for undo in found.undo:
+            undo.pid = numbers.get(undo.pid, 0)
     for description in inventory.descriptions:
         _renumber_description(description, numbers)
 

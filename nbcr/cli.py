@@ -79,6 +79,10 @@ def checkpoint(
     ],
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name; left out: the id.")] = None,
     leave: Annotated[str, typer.Option("--leave", metavar="running|stopped|killed")] = "running",
+    files: Annotated[
+        str,
+        typer.Option("--files", metavar="keep|rewind|save", help="What a restart does about files being written."),
+    ] = "keep",
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a checkpoint of that name.")] = False,
     note: Annotated[str, typer.Option("--note", help="Words to keep with it.")] = "",
     image: Annotated[bool, typer.Option("--image", help="The process image only.")] = False,
@@ -107,6 +111,7 @@ def checkpoint(
             store=store,
             force=force,
             leave=leave,
+            files=files,
             note=note,
             kinds=session.kinds_of(image=image, objects=objects),
             limits=session.Limits(history, None if max_size is None else size_from(max_size)),

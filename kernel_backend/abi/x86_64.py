@@ -37,9 +37,10 @@ SYS = {
     "pidfd_open": 434, "clone3": 435, "close_range": 436, "pidfd_getfd": 438, "epoll_pwait2": 441,
     "process_vm_readv": 310, "process_vm_writev": 311, "msgrcv": 70, "msgsnd": 69, "inotify_add_watch": 254,
     "mq_open": 240, "mq_unlink": 241, "mq_timedsend": 242, "mq_timedreceive": 243, "mq_notify": 244,
-    "mq_getsetattr": 245, "io_uring_setup": 425, "timerfd_create": 283,
+    "mq_getsetattr": 245, "io_uring_setup": 425, "timerfd_create": 283, "timerfd_gettime": 287,
     "userfaultfd": 323, "waitid": 247, "mlockall": 151, "mseal": 462,
     "readv": 19, "writev": 20, "sendto": 44, "accept4": 288, "recvmmsg": 299, "sendmmsg": 307,
+    "semget": 64, "semctl": 66, "msgget": 68, "msgctl": 71,
 }  # fmt: skip
 """Syscall numbers by name."""
 

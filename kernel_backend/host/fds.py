@@ -9,6 +9,7 @@ import socket
 import struct
 
 from kernel_backend.abi import linux
+from kernel_backend.host import libc
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.tee.restype = ctypes.c_ssize_t
@@ -57,6 +58,11 @@ def timerfd_set_ticks(fd: int, ticks: int) -> None:
 def inotify_init(flags: int) -> int:
     """inotify_init1(2)."""
     return _checked(_libc.inotify_init1(flags), "inotify_init1")
+
+
+def timerfd_gettime(fd: int) -> None:
+    """timerfd_gettime(2), for its effect: an expired periodic timer counts its expirations and runs again."""
+    libc.syscall("timerfd_gettime", fd, bytes(32))
 
 
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kernel_backend.host import libc, messages
+from kernel_backend.host import libc, messages, sysvipc
 
 _IPC_RMID = 0
 _MESSAGE_BYTES = 1 << 16
@@ -39,7 +39,7 @@ class Guardian:
     def __init__(self, more: Mapping[str, Callable[..., None]] | None = None) -> None:
         self._undo: dict[str, Callable[..., None]] = {
             "file": _remove_file, "folder": _remove_folder, "segments": _remove_segments,
-            "queue": messages.unlink, **(more or {}),
+            "queue": messages.unlink, "ipc": sysvipc.remove, **(more or {}),
         }  # fmt: skip
         self._line: socket.socket | None = None
         self._pid = 0

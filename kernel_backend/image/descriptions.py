@@ -106,6 +106,7 @@ class RegularFile(_Base, tag="file"):
     mode: Bits = 0
     deleted: bool = False
     unlinked: PathText = ""  # pack_path: the name it was opened by and has lost, while `path` is another one
+    saved: bool = False  # `content` is that of a file that has a path (dump --files save)
     content: OptionalFileName = ""  # file name in the image folder
     content_runs: Annotated[list[PageRun], RUNS] = []  # where its parts belong
     shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
@@ -164,10 +165,11 @@ class MessageQueue(_Base, tag="mqueue"):
 
 
 class ProcFile(_Base, tag="proc"):
-    """A file below /proc, opened again when the new pids are known."""
+    """A file below /proc, opened again when the new pids are known; `gone`: of a process that had ended."""
 
     path: PathText
     pos: Size = 0
+    gone: bool = False
 
 
 class DeviceFile(_Base, tag="device"):
@@ -290,6 +292,8 @@ class UnixSocket(_Base, tag="unix"):
     folder: PathText = ""  # pack_path: where a relative name was bound
     mode: Bits = 0o777  # of the bound file
     unlinked: bool = False  # the bound file was gone
+    moved: PathText = ""  # pack_path: where the bound file had been renamed to
+    reset: bool = False  # its other end was closed without having read all: the next call says so (ECONNRESET)
     peer_name: SocketName = b""  # of an other end outside
     listening: bool = False
     backlog: Natural = 0

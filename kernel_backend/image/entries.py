@@ -12,11 +12,13 @@ from kernel_backend.image.descriptions import Description
 from kernel_backend.image.descriptions import PageRun as PageRun
 from kernel_backend.image.limits import (
     FEW,
+    I64_MAX,
     MANY,
     RUNS,
     Action,
     Address,
     Bits,
+    Content,
     Digest,
     FdNumber,
     FileName,
@@ -266,6 +268,56 @@ class SharedMemoryEntry(Entry):
     huge_page_bytes: Size = 0  # 0: ordinary pages
 
 
+class SysvMessage(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """A message of a System V queue."""
+
+    type: Annotated[int, Meta(ge=1, le=I64_MAX)]
+    data: Content
+
+
+class SysvQueueEntry(Entry):
+    """A System V message queue that the tree uses (msgget(2))."""
+
+    id: Natural
+    key: Int
+    mode: Bits
+    uid: Id
+    gid: Id
+    most_bytes: Size  # of all messages
+    sender: Pid = 0  # who sent the last one, if of the tree
+    receiver: Pid = 0
+    complete: bool = False  # `messages` are all there were
+    messages: Annotated[list[SysvMessage], MANY] = []
+
+
+class SysvSemaphore(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """One semaphore of a System V set: its value, and who operated on it last, if of the tree."""
+
+    value: Annotated[int, Meta(ge=0, le=32767)]
+    pid: Pid = 0
+
+
+class SysvUndo(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """What the OS kernel adds to a semaphore when a process ends (SEM_UNDO of semop(2))."""
+
+    pid: Pid
+    semaphore: Natural
+    adjustment: Annotated[int, Meta(ge=-32767, le=32767)]
+
+
+class SysvSetEntry(Entry):
+    """A set of System V semaphores that the tree uses (semget(2))."""
+
+    id: Natural
+    key: Int
+    mode: Bits
+    uid: Id
+    gid: Id
+    semaphores: Annotated[list[SysvSemaphore], Meta(max_length=32000)]
+    complete: bool = False  # the values may be put back: nobody else uses the set
+    undo: Annotated[list[SysvUndo], MANY] = []
+
+
 class ImageFile(Entry):
     """One file of the image folder besides the inventory."""
 
@@ -303,6 +355,9 @@ class Inventory(Entry):
     warnings: Annotated[list[Text], MANY]
     pause_ms: Milliseconds = 0.0
     outside_sessions: Annotated[list[Pid], MANY] = []  # that members are in, and whose leaders live outside the tree
+    files_policy: Literal["keep", "rewind", "save"] = "keep"  # what a restore does about files being written
+    message_queues: Annotated[list[SysvQueueEntry], MANY] = []
+    semaphore_sets: Annotated[list[SysvSetEntry], MANY] = []
 
 
 FORMAT_VERSION = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from kernel_backend.abi import linux
 from kernel_backend.image import limits
@@ -43,7 +43,7 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
     for path in _paths(entry):
         check_path(path, what)
     if isinstance(entry, ProcFile):
-        _check_proc_path(entry, what)
+        _check_proc_path(entry, what, {process.pid for process in inventory.processes})
     if isinstance(entry, TcpSocket | UdpSocket):
         expect(entry.family in _FAMILIES, f"the family of {what}")
         _check_addresses(entry, what)
@@ -95,12 +95,19 @@ def _is_address(host: str, six: bool) -> bool:
     return len(device) < 16 and "\0" not in device and (six or not device)
 
 
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _MAGIC = ("root", "cwd", "exe", "fd", "map_files", "ns")  # links of /proc/PID that lead out of it
 
 
-def _check_proc_path(entry: ProcFile, what: str) -> None:
-    """Below /proc, and not through one of its magic links to somewhere else (an O_PATH descriptor may be of one)."""
+def _check_proc_path(entry: ProcFile, what: str, pids: Container[int]) -> None:
+    """Below /proc, and not through one of its magic links to somewhere else (an O_PATH descriptor may be of one).
+
+    What a process of the image itself lives in, it may have open: its namespaces.
+    """
     parts = unpack_path(entry.path).split("/")[1:]
+    if len(parts) == 4 and parts[2] == "ns" and parts[1].isdecimal() and int(parts[1]) in pids:
+        expect(parts[3] in _NAMESPACES, f"the path of {what}")
+        return
     expect(parts[0] == "proc" and len(parts) > 1, f"the path of {what}")
     for at, part in enumerate(parts):
         behind = len(parts) - at - 1
@@ -128,7 +135,7 @@ def _rights(messages: Iterable[Message]) -> Iterator[int]:
 
 
 def _paths(entry: Description) -> Iterator[str]:
-    for name in ("path", "unlinked", "folder"):
+    for name in ("path", "unlinked", "folder", "moved"):
         found = getattr(entry, name, "")
         if isinstance(found, str) and found:  # of a Unix socket `unlinked` is a yes or no
             yield found

@@ -91,7 +91,7 @@ def _check_room(look: Look, folder: Path) -> None:
     needed, free = look.stat.st_blocks * 512, room.f_bavail * room.f_frsize
     if needed > free:
         raise NoRoom(
-            f"{look.holder} has the deleted file {look.link} of {needed} bytes open; the image's disk has {free} left",
+            f"{look.holder} has {look.link} of {needed} bytes open; the image's disk has {free} left",
             needed=needed, free=free,
         )  # fmt: skip
 
@@ -107,11 +107,11 @@ def made_object(entry: RegularFile | MemoryFile, tables: RebuildTables, make: Ca
         objects[key] = fd
         tables.to_close.append(fd)
         if entry.content:
-            _fill(fd, entry, tables.folder)
+            refill(fd, entry, tables.folder)
     return objects[key]
 
 
-def _fill(fd: int, entry: RegularFile | MemoryFile, folder: Path) -> None:
+def refill(fd: int, entry: RegularFile | MemoryFile, folder: Path) -> None:
     """Write a saved content back."""
     if not _NAME.fullmatch(entry.content):
         raise ImageCorrupt(f"the image names a content file {entry.content!r}", name=entry.content)

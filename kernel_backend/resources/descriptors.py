@@ -96,6 +96,7 @@ class CaptureTables:
     warnings: list[str] = field(default_factory=list)
     channel: tuple[int, int] | None = None  # (pid, fd) of the requester's channel
     later: list[Callable[[], None]] = field(default_factory=list)  # work that may be done when the tree runs again
+    files: str = "keep"  # what becomes of files being written (file_policy.py)
     ending: bool = False  # the tree is killed when the image is written, without running again
     last: list[Callable[[], None]] = field(default_factory=list)  # when `ending`: reading that takes things away
     in_flight: list[tuple[Message, int, int]] = field(default_factory=list)  # message, position in its rights, our fd
@@ -150,6 +151,8 @@ class RebuildTables:
     users: dict[int, int] = field(default_factory=dict)  # image pid → whose rights decide; where absent, ours
     boot_id_same: bool = False
     same_place: bool = False  # in place: the present process is the one the image was taken of (or stands for it)
+    files: str = "keep"  # what becomes of files being written (file_policy.py),
+    files_then: str = "keep"  # and what the dump said about it
     warnings: list[str] = field(default_factory=list)
     channel_fd: int = -1  # our socket for the channel, or -1
     to_close: list[int] = field(default_factory=list)  # further descriptors of ours that must live until the end
@@ -253,9 +256,26 @@ def open_path(path: str, flags: int, sort: Callable[[os.stat_result], bool], *, 
     try:
         if not flags & linux.O_PATH and not sort(os.fstat(place)):
             raise FileChanged(f"{path}, which the image had open, is a thing of another kind now", path=path)
-        return os.open(path if flags & os.O_NOFOLLOW else f"/proc/self/fd/{place}", flags)
+        return _open_at(place, path if flags & os.O_NOFOLLOW else f"/proc/self/fd/{place}", flags)
     finally:
         os.close(place)
+
+
+def _open_at(place: int, path: str, flags: int) -> int:
+    """Open; a file of one's own whose permissions were taken away since gets them back for the moment."""
+    try:
+        return os.open(path, flags)
+    except PermissionError:
+        found = os.fstat(place)
+        if not is_file_or_folder(found) or found.st_uid != libc.syscall("setfsuid", 0xFFFFFFFF):
+            raise
+    here = Path(f"/proc/self/fd/{place}")
+    mode = stat.S_IMODE(found.st_mode)
+    here.chmod(mode | 0o700)
+    try:
+        return os.open(path, flags)
+    finally:
+        here.chmod(mode)
 
 
 def is_file_or_folder(found: os.stat_result) -> bool:

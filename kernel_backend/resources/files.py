@@ -1,12 +1,13 @@
 """Files and folders by path, deleted files with their contents, files below /proc.
 
 Opening again never creates, truncates or insists on a new file. What the program wrote since the checkpoint stays in
-the file (the policy `keep`); a file that became shorter than the saved offset is named in a warning.
+the file, unless a policy says otherwise (file_policy.py).
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -20,7 +21,7 @@ from kernel_backend.errors import FileChanged, ResourceUnsupported
 from kernel_backend.host import fds, proc
 from kernel_backend.host.identity import without_capabilities
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
-from kernel_backend.resources import contents, locks
+from kernel_backend.resources import contents, file_policy, locks
 from kernel_backend.resources.descriptors import (
     O_ASYNC,
     CaptureTables,
@@ -37,6 +38,7 @@ from kernel_backend.tracee.inject import Workshop
 
 _DELETED = " (deleted)"
 _PROC_PID = re.compile(r"^/proc/(\d+)(/.*)?$")
+_NAMESPACE = re.compile(r"^(\w+):\[\d+\]$")
 
 
 class FileKind(Kind):
@@ -65,25 +67,29 @@ class FileKind(Kind):
         )
         if not path:
             _save_deleted(look, entry, tables)
+        entry.flags = look.flags
+        file_policy.save(look, entry, tables)
         locks.capture_locks(look, entry)
+        _refuse_dnotify(look)
         return entry
 
     def validate(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
-        if entry.deleted or entry.shared or _live_one(entry, tables) >= 0:
+        if entry.deleted or entry.shared:
             return
         path = unpack_path(entry.path)
         try:
             found = os.lstat(path)
         except OSError as error:
+            made = isinstance(error, FileNotFoundError) and file_policy.will_be_put_back(entry, tables)
+            if made or _live_one(entry, tables) >= 0:
+                return
             raise FileChanged(
                 f"{path}, which {tables.who(index)} had open, cannot be opened: {error.strerror}", path=path
             ) from error
-        if stat.S_IFMT(found.st_mode) != stat.S_IFMT(entry.mode):
+        if stat.S_IFMT(found.st_mode) == stat.S_IFMT(entry.mode):
+            file_policy.judge(index, entry, found, tables)
+        elif _live_one(entry, tables) < 0:
             raise FileChanged(f"{path}, which {tables.who(index)} had open, is a thing of another kind now", path=path)
-        if stat.S_ISREG(found.st_mode) and found.st_size < min(entry.pos, entry.size):
-            tables.warn(
-                f"{path} is only {found.st_size} bytes long now; {tables.who(index)} stands at byte {entry.pos}"
-            )
 
     def rebuild(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
         if entry.deleted and not stat.S_ISDIR(entry.mode):
@@ -91,6 +97,7 @@ class FileKind(Kind):
         elif entry.deleted:
             fd = _nameless_folder(entry)
         else:
+            file_policy.make_missing(entry, tables)
             fd = _open_again(index, entry, tables)
         tables.own[index] = fd
         if entry.pos and index not in tables.cache.get("taken files", ()):
@@ -120,6 +127,17 @@ def _present_path(look: Look) -> str:
     if look.stat.st_nlink and look.link.endswith(_DELETED) and not stat.S_ISDIR(look.stat.st_mode):
         return _other_link(look)
     return ""
+
+
+def _refuse_dnotify(look: Look) -> None:
+    """A watch of a folder by fcntl(2), F_NOTIFY, shows only by the owner that it gives the folder's descriptor."""
+    if not stat.S_ISDIR(look.stat.st_mode) or look.flags & linux.O_PATH:
+        return
+    if fcntl.fcntl(look.own, fcntl.F_GETOWN):
+        raise ResourceUnsupported(
+            f"{look.holder} watches {look.link} by dnotify (F_NOTIFY), which cannot be captured",
+            hint="let the program use inotify, or end the watch", pid=look.process.pid, fd=look.fd, link=look.link,
+        )  # fmt: skip
 
 
 def _leads_to(path: str, look: Look) -> bool:
@@ -266,23 +284,31 @@ class ProcFileKind(Kind):
 
     def matches(self, look: Look) -> bool:
         by_path = stat.S_ISREG(look.stat.st_mode) or stat.S_ISDIR(look.stat.st_mode) or look.flags & linux.O_PATH
-        return bool(by_path) and look.link.startswith("/proc/")
+        return bool(by_path) and (look.link.startswith("/proc/") or bool(_own_namespace(look)))
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
+        if namespace := _own_namespace(look):
+            return ProcFile(path=namespace)
         path = look.link.removesuffix(_DELETED)
         found = _PROC_PID.match(path)
         if found and look.stat.st_dev != os.stat("/proc").st_dev:  # of a pid namespace, with its own numbers
             inside = {proc.inner_id(pid): pid for pid in tables.processes}
             number = int(found.group(1))
             path = f"/proc/{inside.get(number, number)}{found.group(2) or ''}"
-        return ProcFile(path=pack_path(path), pos=look.info.pos)
+        gone = bool(found) and not _leads_to(look.link, look)
+        return ProcFile(path=pack_path(path), pos=look.info.pos, gone=gone)
 
     def validate(self, index: int, entry: ProcFile, tables: RebuildTables) -> None:
         path = unpack_path(entry.path)
+        if self._is_gone(entry, tables):
+            return
         if self._pid(entry, tables) < 0 and not Path(path).exists():
             raise FileChanged(f"{path}, which {tables.who(index)} had open, does not exist here", path=path)
 
     def rebuild(self, index: int, entry: ProcFile, tables: RebuildTables) -> None:
+        if self._is_gone(entry, tables):
+            tables.own[index] = _open_of_the_dead(entry)
+            return
         if self._pid(entry, tables) >= 0:
             tables.own[index] = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # until `finish`
             return
@@ -296,7 +322,7 @@ class ProcFileKind(Kind):
             os.lseek(fd, entry.pos, os.SEEK_SET)
 
     def finish(self, index: int, entry: ProcFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
-        ours = self._pid(entry, tables)
+        ours = -1 if entry.gone else self._pid(entry, tables)
         if ours < 0:
             return
         new = "self" if ours == pid else str(tables.pids[ours])  # other numbers may be those of a pid namespace
@@ -311,6 +337,13 @@ class ProcFileKind(Kind):
         if entry.pos:
             workshop.call("lseek", made, entry.pos, os.SEEK_SET)
         replace_everywhere(index, made, tables, workshop, pid)
+
+    def _is_gone(self, entry: ProcFile, tables: RebuildTables) -> bool:
+        """Whether it is about a process that has ended: before the checkpoint, or, a stranger, since."""
+        found = _PROC_PID.match(entry.path)
+        if not found or entry.gone or self._pid(entry, tables) >= 0:
+            return entry.gone
+        return not Path(f"/proc/{found.group(1)}").exists()
 
     def _pid(self, entry: ProcFile, tables: RebuildTables) -> int:
         """The image pid in the path, or -1 when it is not about a process of the image."""
@@ -332,6 +365,41 @@ def _as_its_user(workshop: Workshop, uid: int) -> Iterator[None]:
         yield
     finally:
         workshop.call("setresuid", keep, ours, keep)
+
+
+def _own_namespace(look: Look) -> str:
+    """The path of a namespace that its holder is in itself; empty when it is anything else."""
+    found = _NAMESPACE.match(look.link)
+    if not found or look.in_flight:
+        return ""
+    path = f"/proc/{look.process.pid}/ns/{found.group(1)}"
+    try:
+        return path if os.readlink(path) == look.link else ""
+    except OSError:
+        return ""
+
+
+def _open_of_the_dead(entry: ProcFile) -> int:
+    """The like of a file below /proc/PID whose process has ended: of a child of ours that does so."""
+    ready, go = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.read(ready, 1)
+        os._exit(0)
+    try:
+        path = re.sub(r"^/proc/\d+(/task/\d+)?", f"/proc/{child}", unpack_path(entry.path))
+        try:
+            fd = os.open(path, open_flags(entry.flags) | os.O_CLOEXEC)
+        except OSError:  # such a file is there no more: what it shows nobody can ask for
+            fd = os.open(f"/proc/{child}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        if entry.pos:
+            os.lseek(fd, entry.pos, os.SEEK_SET)
+        return fd
+    finally:
+        os.close(go)
+        os.close(ready)
+        os.waitpid(child, 0)
 
 
 KINDS: list[Kind] = [ProcFileKind(), FileKind()]

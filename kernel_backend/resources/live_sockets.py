@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError
-from kernel_backend.host import sockdiag
+from kernel_backend.host import fds, sockdiag
 from kernel_backend.image.descriptions import TcpSocket, UdpSocket, UnixSocket
 from kernel_backend.resources import socket_options
 from kernel_backend.resources.descriptors import O_ASYNC, RebuildTables
@@ -41,7 +42,7 @@ def family_of(fd: int) -> int:
 def _facts(fd: int) -> tuple[int, int, bool, object, int] | None:
     """(family, type, listening, address, inode) of a present descriptor, None when it is no socket."""
     found = os.fstat(fd)
-    if not stat.S_ISSOCK(found.st_mode):
+    if not stat.S_ISSOCK(found.st_mode) or fds.status_flags(fd) & linux.O_PATH:
         return None
     family = family_of(fd)
     with socket_options.borrowed(fd, family, socket.SOCK_STREAM) as s:
@@ -193,13 +194,20 @@ def drain(s: socket.socket) -> int:
             data, control, _, _ = s.recvmsg(_DRAIN_BYTES, _CONTROL_BYTES, socket.MSG_DONTWAIT)
         except OSError:
             return pieces
-        for level, kind, fds in control:
+        for level, kind, rights in control:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                for fd in array.array("i", fds[: len(fds) & ~3]):
+                for fd in array.array("i", rights[: len(rights) & ~3]):
                     os.close(fd)
-        if not data and s.type != socket.SOCK_DGRAM:
+        if not data and s.type != socket.SOCK_DGRAM and (s.type == socket.SOCK_STREAM or _has_ended(s)):
             return pieces
         pieces += 1
+
+
+def _has_ended(s: socket.socket) -> bool:
+    """Whether nothing more will come: what is empty then is no message."""
+    asked = select.poll()
+    asked.register(s, select.POLLRDHUP)
+    return bool(asked.poll(0))
 
 
 def drain_tcp_pair(one: socket.socket, other: socket.socket) -> None:

@@ -59,9 +59,10 @@ class MemoryFileKind(Kind):
         restore_owner(entry, tables, workshop, fd)
         locks.take_late(index, entry, tables)
         locks.take_record_locks(entry, tables, workshop, pid, fd)
-        missing = entry.seals & ~workshop.call("fcntl", fd, linux.F_GET_SEALS)
-        if missing and entry.flags & os.O_ACCMODE != os.O_RDONLY:
-            workshop.call("fcntl", fd, linux.F_ADD_SEALS, missing)
+        made = contents.made_object(entry, tables, lambda: _make(entry))  # `fd` may be of a description that only reads
+        missing = entry.seals & ~fcntl.fcntl(made, linux.F_GET_SEALS)
+        if missing:
+            fcntl.fcntl(made, linux.F_ADD_SEALS, missing)
 
 
 def _make(entry: MemoryFile) -> int:

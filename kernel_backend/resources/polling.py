@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 
 from kernel_backend.abi import linux
-from kernel_backend.host import fds, libc
+from kernel_backend.host import fds, libc, proc
 from kernel_backend.image.descriptions import Description, Epoll, EpollItem, EventFd, SignalFd, TimerFd
 from kernel_backend.resources import inotify, pidfd
 from kernel_backend.resources.descriptors import (
@@ -30,6 +30,7 @@ from kernel_backend.resources.descriptors import (
     restore_owner,
     set_status_flags,
 )
+from kernel_backend.resources.placing_fds import dup_beside
 from kernel_backend.tracee.inject import Workshop
 
 _EPOLL_ITEM = re.compile(r"tfd:\s*(\d+) events:\s*([0-9a-f]+) data:\s*([0-9a-f]+)\s+pos:\S+ ino:(\w+) sdev:(\w+)")
@@ -86,7 +87,8 @@ class TimerFdKind(Kind):
         return look.link == "anon_inode:[timerfd]"
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
-        value = look.info.value
+        fds.timerfd_gettime(look.own)  # lets it count what was missed since it expired
+        value = proc.fdinfo(look.process.view, look.fd).value
         clock = int(value("clockid") or "0")
         return TimerFd(
             clock=clock,
@@ -111,9 +113,17 @@ class TimerFdKind(Kind):
         if entry.ticks:
             try:
                 fds.timerfd_set_ticks(fd, entry.ticks)
-            except OSError:
-                if not entry.value_ns:
-                    fds.timerfd_settime(fd, 0, 1, entry.interval_ns)  # at least it fires
+            except OSError:  # not permitted
+                _count_by_beginning_earlier(fd, entry)
+
+
+def _count_by_beginning_earlier(fd: int, entry: TimerFd) -> None:
+    """Let it have expired as often as it had: a timer that began in the past counts what it has missed."""
+    if not entry.interval_ns:
+        fds.timerfd_settime(fd, 0, 1, 0)
+        return
+    begin = time.clock_gettime_ns(entry.clock) + entry.value_ns - entry.ticks * entry.interval_ns
+    fds.timerfd_settime(fd, _TFD_ABSTIME, max(begin, 1), entry.interval_ns)
 
 
 class EpollKind(Kind):
@@ -213,9 +223,9 @@ def _in_own_table(work: Callable[[], None]) -> None:
 
 def _add_items(tables: RebuildTables, index: int, items: list[EpollItem]) -> None:
     """Put each watched description at its number, add it, and take it away: the item stays with the description."""
-    above = max(item.fd for item in items) + 1
-    ours = {i: fcntl.fcntl(tables.own[i], fcntl.F_DUPFD_CLOEXEC, above) for i in {item.description for item in items}}
-    epoll = fcntl.fcntl(tables.own[index], fcntl.F_DUPFD_CLOEXEC, above)
+    numbers = {item.fd for item in items}
+    ours = {i: dup_beside(tables.own[i], numbers) for i in {item.description for item in items}}
+    epoll = dup_beside(tables.own[index], numbers)
     for item in items:
         os.dup2(ours[item.description], item.fd, inheritable=False)
         fds.epoll_add(epoll, item.fd, item.events, item.data)

@@ -7,7 +7,7 @@ import resource
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -253,9 +253,16 @@ def apply_limits(workshop: Workshop, limits: list[tuple[int, int]], pid: int) ->
     return warnings
 
 
-def raise_limits(workshop: Workshop, pid: int) -> None:
-    """Let a process hold as many descriptors, and lock as much memory, as it ever may, until it has its own limits."""
+def raise_limits(workshop: Workshop, pid: int, numbers: int) -> None:
+    """Let a process hold as many descriptors, and lock as much memory, as it ever may, until it has its own limits.
+
+    `numbers` descriptors are needed. Where its hard limit is less, that is raised for the while if we may.
+    """
     present = capture_limits(pid)
+    if present[resource.RLIMIT_NOFILE][1] < numbers:
+        with suppress(OSError, ValueError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (numbers, numbers))
+            present[resource.RLIMIT_NOFILE] = numbers, numbers
     for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK):
         hard = present[which][1]
         workshop.call("prlimit64", 0, which, workshop.put(struct.pack("<QQ", hard, hard)), 0)

@@ -11,8 +11,10 @@ What the OS kernel does not give back: SO_PEERCRED and queued credentials name u
 from __future__ import annotations
 
 import os
+import select
 import socket
 import stat
+from contextlib import ExitStack
 
 from kernel_backend.host import sockdiag
 from kernel_backend.image.descriptions import (
@@ -50,13 +52,14 @@ class UnixSocketKind(Kind):
         facts = _facts(look, tables)
         entry = UnixSocket(type=facts.type, inode=facts.inode, shutdown=facts.shutdown)
         entry.connected = facts.peer is not None
+        entry.reset = facts.type != socket.SOCK_DGRAM and facts.shutdown == 3 and _has_failed(look.own)
         unix_names.note(look, facts, entry)
         with socket_options.borrowed(look.own, _UNIX, facts.type) as s:
             entry.options = socket_options.capture(s, _UNIX, facts.type)
             if facts.state == sockdiag.LISTEN:
                 entry.listening, entry.backlog = True, facts.unread
             elif facts.queued or facts.type != socket.SOCK_STREAM:
-                entry.queue = unix_queues.peek(s, tables, ended=bool(facts.shutdown & 1))
+                entry.queue = unix_queues.peek(s, tables, look.holder, ended=bool(facts.shutdown & 1))
         socket_options.check_filter(look)
         return entry
 
@@ -123,6 +126,13 @@ def _facts(look: Look, tables: CaptureTables) -> sockdiag.UnixFacts:
     with socket_options.borrowed(look.own, _UNIX, socket.SOCK_STREAM) as s:  # newer than our list
         kind = s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     return sockdiag.UnixFacts(look.stat.st_ino, kind, 7)
+
+
+def _has_failed(fd: int) -> bool:
+    """Whether an error waits, which reading it would take away."""
+    asked = select.poll()
+    asked.register(fd, 0)
+    return any(events & select.POLLERR for _, events in asked.poll(0))
 
 
 def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: CaptureTables) -> None:
@@ -295,7 +305,9 @@ def _settle_all(tables: RebuildTables) -> None:
             _fill(index, entry, tables)
     for index, entry in ours:
         _connect(index, entry, tables)
-    for fd in _far_ends(tables).values():
+    for index, fd in _far_ends(tables).items():
+        if _unix(tables, index).reset:  # type: ignore[union-attr]
+            os.write(tables.own[index], b"\0")  # which it never reads
         os.close(fd)
     _far_ends(tables).clear()
     for index, entry in ours:
@@ -334,9 +346,11 @@ def _fill_by_name(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         for i, other in enumerate(tables.descriptions)
         if isinstance(other, UnixSocket) and other.type == socket.SOCK_DGRAM and other.name and i != index
     }
-    with socket.socket(_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as stranger, unix_names.inside_folder(entry):
+    with ExitStack() as strangers, unix_names.inside_folder(entry):
         for message in entry.queue:
-            own = tables.own.get(senders.get(message.address, -1), stranger.fileno())
+            own = tables.own.get(senders.get(message.address, -1), -1)
+            if own < 0:
+                own = strangers.enter_context(unix_names.stranger(message.address)).fileno()
             with socket_options.borrowed(own, _UNIX, socket.SOCK_DGRAM) as s:
                 unix_queues.fill(s, [message], tables, tables.who(index), to=unix_names.address_of(entry, tables))
 

@@ -4,10 +4,6 @@ A segment is no process's own: it stays when its users end, unless it was marked
 it first. One that is still there (same key, same size) gets the image's contents and the processes attach it again; as
 with a file in /dev/shm, others who use it see that. One that is gone is made again, with its old identifier where we
 may choose it (/proc/sys/kernel/shm_next_id, CAP_CHECKPOINT_RESTORE).
-
-Semaphore sets and message queues leave no trace in the processes that use them, so the OS kernel does not say whose
-they are. They stay as they are: an image neither holds nor changes them. What SEM_UNDO promises is kept when a
-process ends, also when a dump ends it.
 """
 
 from __future__ import annotations
@@ -116,7 +112,7 @@ class Segments:
             self._announce()
             number = _create(entry, huge, self.user)
             self._created.append(number)
-            if number != entry.sysv_id and not entry.sysv_mode & _SHM_DEST:
+            if number != entry.sysv_id:
                 self.warnings.append(f"System V shared memory {entry.sysv_id} has the new identifier {number}")
         address = libc.syscall("shmat", number, 0, 0)
         self._attached.append(address)

@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -35,13 +35,34 @@ def note(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket) -> None:
     path = os.fsdecode(entry.name)
     if not path.startswith("/") and not look.in_flight:
         entry.folder = pack_path(os.readlink(f"/proc/{look.process.pid}/cwd"))
+    place = Path(unpack_path(entry.folder)) / path
+    found = _if_it_is(place, facts)
+    if found is None:
+        place = _renamed(place, facts)
+        found = _if_it_is(place, facts)
+        entry.unlinked = found is None
+        entry.moved = pack_path(str(place)) if found else ""
+    if found is not None:
+        entry.mode = stat.S_IMODE(found.st_mode)
+
+
+def _if_it_is(path: Path, facts: sockdiag.UnixFacts) -> os.stat_result | None:
     try:
-        found = (Path(unpack_path(entry.folder)) / path).lstat()
+        found = path.lstat()
     except OSError:
-        entry.unlinked = True
-        return
-    entry.unlinked = found.st_ino & 0xFFFFFFFF != facts.file_inode
-    entry.mode = stat.S_IMODE(found.st_mode)
+        return None
+    same = found.st_ino & 0xFFFFFFFF == facts.file_inode and stat.S_ISSOCK(found.st_mode)
+    return found if same else None
+
+
+def _renamed(path: Path, facts: sockdiag.UnixFacts) -> Path:
+    """Where in its folder a socket's file is now, or the path itself."""
+    try:
+        with os.scandir(path.parent) as items:
+            same = (item.path for item in items if item.inode() & 0xFFFFFFFF == facts.file_inode)
+            return Path(next(same, path))
+    except OSError:
+        return path
 
 
 def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
@@ -51,7 +72,7 @@ def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     shown = repr(entry.name)[2:-1]
     try:
         with inside_folder(entry):
-            if not _in_use(entry, tables):
+            if not _in_use(entry, tables) and not (entry.moved and os.path.lexists(entry.name)):
                 _check_folder(entry)
                 return
             if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
@@ -87,11 +108,16 @@ def _in_use(entry: UnixSocket, tables: RebuildTables) -> bool:
     if entry.name.startswith(b"\0"):
         return any(name_of(facts) == entry.name for facts in sockets)
     try:
-        found = Path(os.fsdecode(entry.name)).lstat()
+        found = _place(entry).lstat()
     except FileNotFoundError:
         return False
     inode = found.st_ino & 0xFFFFFFFF
     return not stat.S_ISSOCK(found.st_mode) or any(facts.name and facts.file_inode == inode for facts in sockets)
+
+
+def _place(entry: UnixSocket) -> Path:
+    """Where its file is; relative to its folder, as the name is."""
+    return Path(unpack_path(entry.moved) or os.fsdecode(entry.name))
 
 
 def _name_taken(shown: str, index: int, tables: RebuildTables) -> HostUnsupported:
@@ -135,13 +161,46 @@ def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
             s.bind(entry.name)
             return
         path = Path(os.fsdecode(entry.name))
-        if path.is_socket() and not _in_use(entry, tables):
-            path.unlink()
+        place = _place(entry)
+        if place.is_socket() and not _in_use(entry, tables):
+            place.unlink()
         s.bind(entry.name)
-        if entry.unlinked:
+        if entry.unlinked or entry.moved:
             door = _doors(tables)[entry.inode] = os.open(path, linux.O_PATH | os.O_CLOEXEC)
             tables.to_close.append(door)
+        if entry.unlinked:
             path.unlink()
-        else:
-            tables.guardian.file(path)
-            path.chmod(entry.mode)
+            return
+        path.rename(place)
+        tables.guardian.file(place)
+        place.chmod(entry.mode)
+
+
+@contextmanager
+def stranger(name: bytes) -> Iterator[socket.socket]:
+    """A datagram socket to send from that bears the name of one that was closed, where nobody else has that now."""
+    with socket.socket(_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
+        if name.startswith(b"\0"):
+            with suppress(OSError):
+                s.bind(name)
+        elif name:
+            _bind_to_path(s, name)
+        yield s
+
+
+def _bind_to_path(s: socket.socket, name: bytes) -> None:
+    """Its file may lie there still, and is left as it is."""
+    path = Path(os.fsdecode(name))
+    aside = path.with_name(f"{path.name[:200]}.nbcr-{os.getpid()}")
+    try:
+        path.rename(aside)
+    except OSError:
+        aside = path
+    try:
+        s.bind(name)
+        path.unlink()
+    except OSError:
+        return  # the message comes without a sender's name
+    finally:
+        if aside != path:
+            aside.rename(path)

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import HostUnsupported
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.image.descriptions import Message
 from kernel_backend.resources.descriptors import CaptureTables, RebuildTables
 from kernel_backend.resources.socket_options import SO_PEEK_OFF, enlarge_send_buffer
@@ -43,13 +43,13 @@ def _close(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-def peek(s: socket.socket, tables: CaptureTables, *, ended: bool) -> list[Message]:
+def peek(s: socket.socket, tables: CaptureTables, who: str, *, ended: bool) -> list[Message]:
     """All messages, without taking them; `ended`: nothing more will come, so an empty one means the end."""
     before = s.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
     s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
     try:
         if s.type == socket.SOCK_STREAM:
-            return _peek_stream(s, tables)
+            return _peek_stream(s, tables, who)
         return _peek_packets(s, tables, ended)
     finally:
         s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, before)
@@ -57,15 +57,25 @@ def peek(s: socket.socket, tables: CaptureTables, *, ended: bool) -> list[Messag
 
 def _peek_packets(s: socket.socket, tables: CaptureTables, ended: bool) -> list[Message]:
     messages: list[Message] = []
+    left = _waiting_bytes(s) if s.type == socket.SOCK_SEQPACKET else 0
     while True:
         try:
             data, control, _, address = s.recvmsg(_BUFFER_BYTES, _CONTROL_BYTES, _PEEK)
         except BlockingIOError:
             return messages
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            return messages
         rights = _rights(control)
-        if not data and not rights and ended and s.type == socket.SOCK_SEQPACKET:
+        left -= len(data)
+        if not data and not rights and ended and left <= 0 and s.type == socket.SOCK_SEQPACKET:
             return messages
         messages.append(_message(data, rights, tables, _as_bytes(address)))
+
+
+def _waiting_bytes(s: socket.socket) -> int:
+    return int(struct.unpack("<i", fcntl.ioctl(s.fileno(), linux.FIONREAD, bytes(4)))[0])
 
 
 def _as_bytes(address: object) -> bytes:
@@ -80,9 +90,22 @@ def _message(data: bytes, rights: list[int], tables: CaptureTables, address: byt
     return message
 
 
-def _peek_stream(s: socket.socket, tables: CaptureTables) -> list[Message]:
+def _refuse_urgent(s: socket.socket, who: str) -> None:
+    """Where in the stream a byte of urgent data stands, a peek does not tell."""
+    try:
+        urgent = s.recv(1, _PEEK | socket.MSG_OOB)
+    except OSError:  # there is none, or this OS kernel knows none
+        return
+    if urgent:
+        raise ResourceUnsupported(
+            f"urgent data (MSG_OOB) waits in the Unix socket at {who}", hint="let the program receive it, and try again"
+        )
+
+
+def _peek_stream(s: socket.socket, tables: CaptureTables, who: str) -> list[Message]:
     messages: list[Message] = []
-    size = struct.unpack("<i", fcntl.ioctl(s.fileno(), linux.FIONREAD, bytes(4)))[0]
+    _refuse_urgent(s, who)
+    size = _waiting_bytes(s)
     at = 0
     while True:
         s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, at)

@@ -19,12 +19,12 @@ UNREADABLE = (
 )
 
 
-def _accept_all(door: Look, family: int) -> list[socket.socket]:
+def _accept_all(door: Look, family: int, kind: int = socket.SOCK_STREAM) -> list[socket.socket]:
     """Everything that waits, in order; nobody else accepts, as all is stopped."""
     found: list[socket.socket] = []
     if door.in_flight:
         return found
-    with socket_options.borrowed(door.own, family, socket.SOCK_STREAM) as listener:
+    with socket_options.borrowed(door.own, family, kind) as listener:
         while select.select([listener], [], [], 0)[0]:
             found.append(listener.accept()[0])
     return found
@@ -40,10 +40,11 @@ def note_unix(door: Look, client: UnixSocket, turn: int, tables: CaptureTables) 
 
 
 def _take_unix(door: Look, clients: dict[int, UnixSocket], tables: CaptureTables) -> None:
-    for turn, server in enumerate(_accept_all(door, socket.AF_UNIX)):
+    kind = next((client.type for client in clients.values()), socket.SOCK_STREAM)
+    for turn, server in enumerate(_accept_all(door, socket.AF_UNIX, kind)):
         with server:
             if turn in clients:
-                clients[turn].early = unix_queues.peek(server, tables, ended=False)
+                clients[turn].early = unix_queues.peek(server, tables, door.holder, ended=False)
 
 
 def take_tcp(door: Look, tables: CaptureTables) -> None:

@@ -22,7 +22,7 @@ _ACCEPT_TIMEOUT_S = 10.0
 
 
 class Courier:
-    """A connection between us and one tracee; `remote` is its descriptor number there."""
+    """A connection between us and one tracee; `remote` is its descriptor there; who moves it says so."""
 
     def __init__(self, workshop: Workshop, connection: socket.socket, remote: int) -> None:
         self.workshop = workshop
@@ -67,8 +67,9 @@ def courier(workshop: Workshop) -> Iterator[Courier]:
         connection, _ = listener.accept()
     with connection:
         _check_peer(connection, workshop.thread.tgid)
-        yield Courier(workshop, connection, remote)
-    workshop.call("close", remote)
+        line = Courier(workshop, connection, remote)
+        yield line
+    workshop.call("close", line.remote)
 
 
 def _check_peer(connection: socket.socket, pid: int) -> None:

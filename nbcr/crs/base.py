@@ -82,6 +82,7 @@ class CheckpointOptions:
 
     leave: str = "running"  # "running", "stopped" or "killed": what becomes of the process
     tree: bool = True  # with its descendants
+    files: str = "keep"  # "keep", "rewind" or "save": what a restart does about files that are being written
     channel_fd: int | None = None  # descriptor in the process that is its channel to us
     on_resume: Callable[[Progress], None] | None = None  # called when the process runs again; writing may go on
 
@@ -93,6 +94,7 @@ class RestartOptions:
     into: int | None = None  # a living process to replace; None: a fresh process tree
     pid: str = "auto"  # "auto", "same" or "any"
     lazy: bool = False  # map memory from the snapshot instead of reading it
+    files: str | None = None  # about files being written, instead of what the checkpoint said
     channel: socket.socket | None = None  # put at the snapshot's channel descriptor
     stdio: tuple[int, int, int] = (-1, -1, -1)  # our descriptors for streams that led outside; -1: /dev/null
     on_ready: Callable[[], None] | None = None  # called while the process to replace still runs, as late as can be

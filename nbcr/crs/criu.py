@@ -75,6 +75,8 @@ class CriuComponent(Component):
         from nbcr.crs import criu_record, criu_tree
 
         program = self._program()
+        if options.files != "keep":
+            raise NotPossible(f"component criu cannot {options.files} files that are being written")
         tree = criu_tree.look(pid)
         if not options.tree and len(tree.processes) > 1:
             raise NotPossible(f"component criu takes process {pid} with its descendants or not at all")
@@ -215,6 +217,7 @@ def _refuse(snapshot: SnapshotReference, options: RestartOptions) -> None:
         "replace a living process": options.into is not None,
         "map memory from the snapshot (lazy)": options.lazy,
         "give processes new pids": options.pid == "any",
+        "rewind or put back files": options.files not in (None, "keep"),
     }
     for what, wanted in asked.items():
         if wanted:

@@ -72,6 +72,7 @@ class PtraceComponent(Component):
             snapshot.local,
             leave=options.leave,
             tree=options.tree,
+            files=options.files,
             channel_fd=options.channel_fd,
             on_resume=resumed,
         )
@@ -92,6 +93,7 @@ class PtraceComponent(Component):
             into=options.into,
             pid=options.pid,
             lazy=options.lazy,
+            files=options.files,
             channel=options.channel,
             stdio=options.stdio,
             on_ready=options.on_ready,

@@ -43,6 +43,7 @@ class NbcrMagics(Magics):
     @argument("--force", "-f", action="store_true", help="Replace a checkpoint of that name.")
     @argument("--wait", "-w", action="store_true", help="Wait until it is written to the disk.")
     @argument("--note", "-n", nargs="+", default=[], help="Words to keep with it.")
+    @argument("--files", default="keep", help="What a restart does about files being written: keep, rewind or save.")
     @argument("--deadline", "-d", type=float, default=None, help="Seconds to wait for handlers and critical sections.")
     @argument("--image", action="store_true", help="The process image only, without the variables beside it.")
     @argument("--objects", action="store_true", help="The variables only, without a process image.")
@@ -67,6 +68,7 @@ class NbcrMagics(Magics):
                 store=self.store or None,
                 force=args.force,
                 note=" ".join(args.note),
+                files=args.files,
                 wait=args.wait,
                 deadline_s=self.deadline_s if args.deadline is None else args.deadline,
                 origin="magic",

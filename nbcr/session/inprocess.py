@@ -72,6 +72,7 @@ class Wish:
     leave: str = "running"
     kinds: tuple[str, ...] = ()  # "image", "objects"; empty: what is usual in this process
     limits: namespaces.Limits = namespaces.NO_LIMITS
+    files: str = "keep"
     origin: str = "api"
     deadline_s: float = DEFAULT_DEADLINE_S
     report: socket.socket | None = None  # connection of a requester outside; closed once the helper has it
@@ -350,6 +351,7 @@ def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
         "replace": wish.replace,
         "leave": wish.leave,
         "kinds": list(wish.kinds),
+        "files": wish.files,
         "parent": _life.parent,
         "note": wish.note,
         "deadline_s": wish.deadline_s,

@@ -18,7 +18,7 @@ from nbcr.session.bringing import Return, bring
 from nbcr.session.namespaces import NO_LIMITS, Limits
 from nbcr.session.results import RestartResult
 from nbcr.session.spawning import Interpreter
-from nbcr.session.taking import Order, check_leave, take
+from nbcr.session.taking import Order, check_files, check_leave, take
 from nbcr.store import Entry, Store
 
 _LOAD_TIMEOUT_S = 10.0
@@ -53,18 +53,21 @@ def checkpoint(
     name: str | None = None,
     replace: bool = False,
     leave: str = "running",
+    files: str = "keep",
     note: str = "",
     kinds: tuple[str, ...] = (),
     limits: Limits = NO_LIMITS,
 ) -> Entry:
     """Checkpoint `target` and wait until it is published. Raises NbcrError, or what the component raises."""
     check_leave(leave)
+    check_files(files)
     _check_not_above(target.pid)
     request = {
         "op": "checkpoint",
         "name": name,
         "replace": replace,
         "leave": leave,
+        "files": files,
         "note": note,
         "kinds": list(kinds),
         "history": limits.history,
@@ -83,6 +86,7 @@ def checkpoint(
         name=name,
         replace=replace,
         leave=leave,
+        files=files,
         note=note,
         deadline_s=errand.deadline_s,
         facts=_facts(target),

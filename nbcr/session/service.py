@@ -194,6 +194,7 @@ def _do(channel: Channel, request: dict[str, Any]) -> None:
             leave=str(request.get("leave", "running")),
             kinds=tuple(request.get("kinds") or ()),
             limits=Limits(bool(request.get("history")), request.get("max_size_bytes")),
+            files=str(request.get("files", "keep")),
             origin="thread",
             deadline_s=deadline_s,
             report=channel.sock,

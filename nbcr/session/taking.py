@@ -25,6 +25,7 @@ from nbcr.store import Draft, Entry, Store
 
 LEAVES = ("running", "stopped", "killed")
 KINDS = ("image", "objects")
+FILES = ("keep", "rewind", "save")
 DEFAULT_DEADLINE_S = 30.0
 Word = Mapping[str, Any]  # of the process, about its objects: {"counts": …}, or {"failure": why there is no snapshot}
 
@@ -38,6 +39,7 @@ class Order:
     replace: bool = False
     leave: str = "running"
     kinds: tuple[str, ...] = ("image",)
+    files: str = "keep"
     channel_fd: int | None = None
     parent: str | None = None
     note: str = ""
@@ -53,6 +55,7 @@ class Order:
         known["kinds"] = tuple(known.get("kinds", ("image",)))
         order = cls(**known)
         check_leave(order.leave)
+        check_files(order.files)
         return order
 
 
@@ -60,6 +63,12 @@ def check_leave(leave: str) -> None:
     """Raise UsageProblem unless `leave` is one of LEAVES."""
     if leave not in LEAVES:
         raise UsageProblem(f"--leave {leave!r} is not known", hint="use running, stopped or killed")
+
+
+def check_files(files: str) -> None:
+    """Raise UsageProblem unless `files` is one of FILES."""
+    if files not in FILES:
+        raise UsageProblem(f"--files {files!r} is not known", hint="use keep, rewind or save")
 
 
 def without_image(failure: BaseException) -> str:
@@ -144,7 +153,7 @@ def _image(contents: _Contents, draft: Draft, order: Order, on_resume: Callable[
     component = crs.select()
     contents.component = (component.name, component.version)
     snapshot = SnapshotReference(component.name, draft.id, draft.image)
-    options = CheckpointOptions(leave=order.leave, channel_fd=order.channel_fd, on_resume=on_resume)
+    options = CheckpointOptions(leave=order.leave, files=order.files, channel_fd=order.channel_fd, on_resume=on_resume)
     return component.checkpoint(order.pid, snapshot, options)
 
 

@@ -35,6 +35,7 @@ def checkpoint(
     store: StoreLike = None,
     force: bool = False,
     note: str = "",
+    files: str = "keep",
     wait: bool = False,
     deadline_s: float = DEFAULT_DEADLINE_S,
     origin: str = "api",
@@ -52,8 +53,10 @@ def checkpoint(
     warning of the entry. `history`: the objects with In and Out; `max_size_bytes`: no name larger than that.
 
     The image is written while this life goes on already; `wait` waits for that too. `force` replaces an
-    entry of that name. Critical sections and handlers are waited for until the deadline; `on_wait` hears at once who
-    holds it up (None: the logger ``nbcr`` tells).
+    entry of that name. `files` says what a restart does about files that are being written: "keep" leaves them as
+    they are then, "rewind" cuts those back that have grown, "save" puts their contents back. Critical sections and
+    handlers are waited for until the deadline; `on_wait` hears at once who holds it up (None: the logger ``nbcr``
+    tells).
 
     Raises NbcrError when nothing was checkpointed; a failure of the writing is raised by ``result.wait()``. Raises
     HandlersFailed, in either life, when handlers failed after the image was taken: its ``result`` is what would have
@@ -64,6 +67,7 @@ def checkpoint(
         store=_store(store),
         replace=force,
         note=note,
+        files=files,
         origin=origin,
         deadline_s=deadline_s,
         kinds=kinds_of(image=image, objects=objects),
@@ -137,6 +141,7 @@ def checkpoint_other(
     store: StoreLike = None,
     force: bool = False,
     leave: str = "running",
+    files: str = "keep",
     note: str = "",
     kinds: tuple[str, ...] = (),
     limits: Limits = NO_LIMITS,
@@ -152,7 +157,7 @@ def checkpoint_other(
 
     errand = outside.Errand(_store(store), deadline_s, load, on_warning)
     return outside.checkpoint(
-        target, errand, name=name, replace=force, leave=leave, note=note, kinds=kinds, limits=limits
+        target, errand, name=name, replace=force, leave=leave, files=files, note=note, kinds=kinds, limits=limits
     )
 
 

@@ -219,6 +219,7 @@ def test_what_criu_has_no_way_to_do_is_refused_by_name(component: CriuComponent,
         (RestartOptions(into=os.getpid()), "cannot replace a living process"),
         (RestartOptions(lazy=True), r"cannot map memory from the snapshot \(lazy\)"),
         (RestartOptions(pid="any"), "cannot give processes new pids"),
+        (RestartOptions(files="save"), "cannot rewind or put back files"),
     ):
         with pytest.raises(NotPossible, match=f"taken by component criu, which {what}"):
             component.restart(snapshot, options)

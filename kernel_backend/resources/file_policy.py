@@ -1,0 +1,129 @@
+"""What becomes of files that are open for writing, which others see too: the policy of a dump, or of its restore.
+
+keep      they stay as they are, and offsets come back; what does not fit any more is named in a warning
+rewind    one that has only grown since is cut back to the length it had
+save      their contents are in the image (those of up to SAVE_MOST_BYTES) and are put back
+
+Files are changed last, when the new processes stand and nothing can fail any more, and each change is told.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from kernel_backend.abi import linux
+from kernel_backend.errors import HostUnsupported
+from kernel_backend.image.descriptions import RegularFile, unpack_path
+from kernel_backend.resources import contents
+from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
+
+POLICIES = ("keep", "rewind", "save")
+SAVE_MOST_BYTES = 64 << 20  # it is copied while everything stands still
+
+
+def is_written(entry: RegularFile) -> bool:
+    """Whether a description is of a file with a path that it may write to."""
+    writes = entry.flags & os.O_ACCMODE != os.O_RDONLY and not entry.flags & linux.O_PATH
+    return writes and stat.S_ISREG(entry.mode) and not entry.deleted and not entry.shared
+
+
+def save(look: Look, entry: RegularFile, tables: CaptureTables) -> None:
+    """Under `save`: take the contents into the image."""
+    if tables.files != "save" or not is_written(entry):
+        return
+    if entry.size > SAVE_MOST_BYTES:
+        tables.warnings.append(
+            f"{look.link}, which {look.holder} has open for writing, is not saved: its {entry.size >> 20} MiB are more "
+            f"than {SAVE_MOST_BYTES >> 20}; it stays as it is"
+        )
+        return
+    contents.save(look, entry, tables)
+    entry.saved = True
+
+
+def check(tables: RebuildTables) -> None:
+    """Raise HostUnsupported when contents are asked for that the image has not."""
+    every = [entry for entry in tables.descriptions if isinstance(entry, RegularFile)]
+    if tables.files == "save" and tables.files != tables.files_then and not any(entry.saved for entry in every):
+        raise HostUnsupported(
+            "the image holds no contents of files that were being written",
+            hint="take the checkpoint with --files save, or restart with --files keep or rewind",
+        )
+
+
+def judge(index: int, entry: RegularFile, found: os.stat_result, tables: RebuildTables) -> None:
+    """Before anything is touched: warn of a file that does not fit what the memory believes."""
+    if not stat.S_ISREG(found.st_mode) or entry.flags & linux.O_PATH or will_be_put_back(entry, tables):
+        return
+    path, who = unpack_path(entry.path), tables.who(index)
+    if (found.st_dev, found.st_ino) != (entry.device, entry.inode):
+        tables.warn(f"{path}, which {who} had open, is another file now")
+    if found.st_size < min(entry.pos, entry.size):
+        tables.warn(f"{path} is only {found.st_size} bytes long now; {who} stands at byte {entry.pos}")
+    elif found.st_size < entry.size:
+        tables.warn(f"{path}, which {who} had open, is only {found.st_size} bytes long now, of {entry.size}")
+    elif found.st_size > entry.size and is_written(entry) and tables.files != "rewind":
+        if not entry.flags & os.O_APPEND and entry.pos < found.st_size:
+            tables.warn(
+                f"{path} has grown by {found.st_size - entry.size} bytes since, which {who} may overwrite: "
+                f"it stands at byte {entry.pos}"
+            )
+    elif found.st_size == entry.size and found.st_mtime_ns != entry.mtime_ns:
+        tables.warn(f"{path}, which {who} had open, was changed since")
+
+
+def will_be_put_back(entry: RegularFile, tables: RebuildTables) -> bool:
+    """Whether the file gets the image's contents."""
+    return entry.saved and tables.files == "save"
+
+
+def make_missing(entry: RegularFile, tables: RebuildTables) -> None:
+    """A file that is gone and whose contents are in the image: an empty one in its place."""
+    path = Path(unpack_path(entry.path))
+    if not will_be_put_back(entry, tables) or os.path.lexists(path):
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, stat.S_IMODE(entry.mode))
+    os.close(fd)
+    tables.guardian.file(path)
+
+
+def apply(tables: RebuildTables) -> None:
+    """Change the files, when everything else is done."""
+    done: set[tuple[int, int]] = set()
+    for index, entry in enumerate(tables.descriptions):
+        if not isinstance(entry, RegularFile) or not is_written(entry) or index not in tables.own:
+            continue
+        found = os.fstat(tables.own[index])
+        if (found.st_dev, found.st_ino) in done:
+            continue
+        done.add((found.st_dev, found.st_ino))
+        try:
+            if will_be_put_back(entry, tables):
+                _put_back(entry, found, tables, tables.own[index])
+            elif tables.files == "rewind":
+                _cut_back(entry, found, tables, tables.own[index])
+        except OSError as error:
+            tables.warn(f"{unpack_path(entry.path)} could not be made what it was: {error.strerror}")
+
+
+def _cut_back(entry: RegularFile, found: os.stat_result, tables: RebuildTables, fd: int) -> None:
+    same = (found.st_dev, found.st_ino) == (entry.device, entry.inode)
+    if same and found.st_size > entry.size:
+        os.ftruncate(fd, entry.size)
+        tables.warn(f"{unpack_path(entry.path)} was cut back from {found.st_size} to {entry.size} bytes")
+
+
+def _put_back(entry: RegularFile, found: os.stat_result, tables: RebuildTables, fd: int) -> None:
+    same = (found.st_dev, found.st_ino) == (entry.device, entry.inode)
+    if same and (found.st_size, found.st_mtime_ns) == (entry.size, entry.mtime_ns):
+        return
+    if found.st_size:
+        tables.warn(f"{unpack_path(entry.path)} has changed since: the contents that it had were put back")
+    writing = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_CLOEXEC)  # without O_APPEND
+    try:
+        os.ftruncate(writing, 0)
+        contents.refill(writing, entry, tables.folder)
+    finally:
+        os.close(writing)

@@ -1,0 +1,65 @@
+"""What a restore does about files that were being written: keep, rewind, save."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.integration.engine.harness import Engine, Life
+from tests.subjects.catalogue import BY_NAME, Subject
+from tests.support import User, wait_for_end
+
+Begin = Callable[[Subject, User], tuple[Engine, Life]]
+WRITTEN = BY_NAME["files/written"]
+
+
+def begin_with(policy: str, begin: Begin, user: User) -> tuple[Engine, Life]:
+    return begin(replace(WRITTEN, name=f"{WRITTEN.name}:{policy}"), user)
+
+
+def dump(engine: Engine, life: Life, image: Path, policy: str) -> None:
+    engine.must("dump", life.pid, image, "--files", policy)
+    engine.must("verify", image)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("keep", "only 5 bytes long now"),
+        ("rewind", "was cut back from 12 to 6 bytes"),
+        ("save", "has changed since: the contents that it had were put back"),
+    ],
+)
+def test_in_place(policy: str, told: str, begin: Begin, as_user: User, folder: Path) -> None:
+    engine, life = begin_with(policy, begin, as_user)
+    dump(engine, life, folder / "image", policy)
+    life.spoil()
+    done = engine.must("restore", folder / "image", "--into", life.pid, "--json")
+    assert told in done.err
+    life.expect_pass()
+
+
+def test_saved_contents_come_back_where_the_files_are_gone(begin: Begin, ourselves: User, folder: Path) -> None:
+    engine, life = begin_with("save", begin, ourselves)
+    dump(engine, life, folder / "image", "save")
+    os.kill(life.pid, signal.SIGKILL)
+    assert wait_for_end(life.pid, 10)
+    for name in ("log", "data", "taken"):
+        life.path(name).unlink()
+    life.continue_as(engine.restore(folder / "image"))
+    assert life.path("data").stat().st_mode & 0o777 == 0o640
+    life.expect_pass()
+
+
+def test_a_restore_may_choose_otherwise(begin: Begin, ourselves: User, folder: Path) -> None:
+    engine, life = begin_with("rewind", begin, ourselves)
+    dump(engine, life, folder / "image", "keep")
+    assert "no contents" in engine.refuses("restore", folder / "image", "--into", life.pid, "--files", "save")
+    life.spoil()
+    engine.must("restore", folder / "image", "--into", life.pid, "--files", "rewind")
+    life.expect_pass()
