@@ -47,15 +47,18 @@ class _Measurement:
 
     def run(self) -> None:
         """Everything, in the order that disturbs the least: peers last, they leave their traces in memory."""
-        ours = Row(self.state.name, "nbcr %checkpoint, %restart in place")
+        ours = Row(self.state.name, "nbcr %checkpoint --image, %restart in place")
         disks = self._checkpoints_beside_dd(ours)
         self._restarts(ours)
         self.report.rows.append(ours)
-        self.report.rows.append(self._fresh())
+        both = Row(self.state.name, "nbcr %checkpoint: image and objects")
+        alone = Row(self.state.name, "nbcr %checkpoint --objects, %restart --objects")
+        self._with_objects(both, alone)
+        self.report.rows += [both, alone, self._fresh()]
         self.report.rows += disks
         for name in _PEERS:
             self.report.rows.append(self._peer(name))
-        self._judge(ours, disks)
+        self._judge(ours, both, disks)
 
     # --- there
 
@@ -95,7 +98,7 @@ class _Measurement:
         disk.settle()
         self.last = name
         begun = time.perf_counter()
-        blocked = self.session.run(f"%checkpoint {name}\n")
+        blocked = self.session.run(f"%checkpoint {name} --image\n")
         self.session.run("_entry = _.wait()")
         row.samples["total"].append(time.perf_counter() - begun)
         row.samples["blocked"].append(blocked)
@@ -103,6 +106,27 @@ class _Measurement:
         row.samples["pause"].append(pause_ms / 1e3)
         row.samples["writing"].append((duration_ms - pause_ms) / 1e3)
         return Path(image)
+
+    def _with_objects(self, both: Row, alone: Row) -> None:
+        """The objects beside an image, and alone. From the second on, what is unchanged is linked: the note tells."""
+        both.samples = {"blocked": [], "total": []}
+        alone.samples = {"blocked": [], "total": [], "back": []}
+        for _ in range(self.repetitions):
+            for row, flags in ((alone, "--objects"), (both, "")):
+                disk.settle()
+                begun = time.perf_counter()
+                row.samples["blocked"].append(self.session.run(f"%checkpoint objects {flags} --force\n"))
+                self.session.run("_entry = _.wait()")
+                row.samples["total"].append(time.perf_counter() - begun)
+                row.bytes = row.bytes or self.session.value("_entry.size_bytes")
+            self.session.run(self.state.spoil)
+            alone.samples["back"].append(self.session.run("%restart objects --objects"))
+            self._prove()
+        for row in (both, alone):
+            row.note = f"the first in {row.samples['total'][0]:.2f} s"
+            for column, values in row.samples.items():
+                setattr(row, column, median(values))
+        self.session.run("from nbcr.session import remove; remove('objects')")
 
     # --- and back
 
@@ -151,7 +175,7 @@ class _Measurement:
 
     # --- verdicts
 
-    def _judge(self, ours: Row, disks: list[Row]) -> None:
+    def _judge(self, ours: Row, both: Row, disks: list[Row]) -> None:
         name, bounds = self.state.name, self.report.verdicts
         pause_bound = {"4k": 0.040, "huge": 0.010, "4gib": 0.120}.get(self.state.gib_bound)
         if pause_bound is None:
@@ -165,6 +189,8 @@ class _Measurement:
         speed = (ours.bytes or 0) / writing / ((copies.bytes or 0) / copies.total)
         bounds.append(Verdict(f"image written, of what dd reaches, {name}", 0.8, speed, "%", at_least=True))
         bounds.append(Verdict(f"user blocked, of what dd takes, {name}", 0.1, ours.blocked / copies.total, "%"))
+        if both.blocked is not None:
+            bounds.append(Verdict(f"the same with objects, {name}", 0.1, both.blocked / copies.total, "%"))
         if self.state.gib_bound != "4gib":
             best = min(ours.samples["back"])
             bounds.append(Verdict(f"%restart in place until it answers, {name}", 0.5, ours.back, best=best))

@@ -29,7 +29,8 @@ _REFUSED = {
     "/secretmem": ("secret memory (memfd_secret)", "unmap it and checkpoint again"),
 }
 _SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")
-PAGES_FILE = re.compile(r"/pages-\d+\.img( \(deleted\))?$")
+# Files of checkpoints, an image's (lazy restores map them) or a snapshot's: they go when the checkpoint is removed.
+PAGES_FILE = re.compile(r"/(pages-\d+\.img|[0-9a-f]{64}\.(blob|pack))( \(deleted\))?$")
 KERNEL_AREAS = ("[vvar]", "[vvar_vclock]", "[vdso]")
 _DELETED = " (deleted)"
 

@@ -128,6 +128,9 @@ class NbcrMagics(Magics):
         for result in session.reports():
             for line in result.shortfalls:
                 print(f"nbcr: {line}", file=sys.stderr)
+            if getattr(self.shell, "kernel", None) is None:  # a notebook shows them in the result's own place
+                for line in result.names_late:
+                    print(f"nbcr: checkpoint {result.name!r}: {line}", file=sys.stderr)
 
 
 def _tell_waiting(holders: Sequence[object]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
+import weakref
 from pathlib import Path
+from typing import Any
 
 from nbcr.errors import EntryDamaged
 from nbcr.objects import index as indexes
@@ -72,6 +75,25 @@ class BlobReader:
         except OSError as error:
             raise EntryDamaged(f"{path} cannot be read: {error}") from error
         with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)) as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            size = os.fstat(file.fileno()).st_size
+            return _private_mapping(file.fileno(), size, path) if size else memoryview(b"")
+
+
+def _private_mapping(descriptor: int, size: int, path: Path) -> memoryview:
+    """The file as memory of our own.
+
+    Not by `mmap.mmap`, which keeps a descriptor of the file open for as long as the memory is used: that would be in
+    every image of this process, which then could not be brought back once the snapshot is removed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype, libc.munmap.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_size_t)
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise EntryDamaged(f"{path} cannot be mapped: {os.strerror(ctypes.get_errno())}")
+    array: Any = ctypes.c_char * size
+    # What asks a view for its owner takes it for what it is in effect: a mapping, and no address of the user's.
+    memory = type(array)("mmap", (array,), {"__module__": "mmap"}).from_address(address)
+    # Whoever uses the memory holds `memory`. Not at exit: others may still be using it then.
+    weakref.finalize(memory, libc.munmap, address, size).atexit = False
+    return memoryview(memory).cast("B")

@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nbcr.objects.board import Board, Late, Orphaned, Stage, State
 
@@ -85,6 +86,7 @@ def isolate(deadline: float, keep: tuple[int, ...]) -> None:
     import resource
 
     signal.set_wakeup_fd(-1)  # an event loop of the parent's listens at the other end
+    _forget_imports_of_other_threads()
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_IGN)
@@ -103,6 +105,17 @@ def isolate(deadline: float, keep: tuple[int, ...]) -> None:
         setattr(sys, f"__{name}__", nowhere)
     if "logging" in sys.modules:
         sys.modules["logging"].disable(sys.maxsize)
+
+
+def _forget_imports_of_other_threads() -> None:
+    """A module that another thread was importing at the fork is locked for ever, and so would be whoever imports it.
+
+    Without the lock it is there as far as it came.
+    """
+    with contextlib.suppress(Exception):  # a Python that keeps them elsewhere
+        bootstrap: Any = sys.modules["_frozen_importlib"]
+        bootstrap._module_locks.clear()
+        bootstrap._blocking_on.clear()
 
 
 def _arm(deadline: float) -> None:

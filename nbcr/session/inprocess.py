@@ -428,10 +428,12 @@ def _watch(
         life.parent = before
     if part is not None and entry is not None and "objects" in entry.kinds:
         life.snapshot = entry.snapshot
-        result.objects = part.report_at(entry.snapshot)
+        known, result.objects = result.objects, part.report_at(entry.snapshot)
+        if known is None and result.objects is not None:
+            result.names_late = result.objects.lines()
     life.writing.remove(result)
     result.finish(entry, failure)
-    if result.shortfalls:
+    if result.shortfalls or result.names_late:
         life.untold.append(result)
     _refill_soon()
 

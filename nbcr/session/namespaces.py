@@ -91,6 +91,7 @@ def begin(place: Path, limits: Limits, previous: Path | None) -> Part:
     try:
         from nbcr import objects
 
+        objects.preload()  # to its end, should a thread of ours be at it: the child has no such thread
         saving = objects.save(
             here.namespace(), place, hidden=here.hidden(), history=limits.history, max_size=limits.max_size_bytes,
             previous=previous,

@@ -42,7 +42,8 @@ class CheckpointResult:
         self.event: RestartEvent | None = None  # in a restored life: what changed around it
         self.failure: NbcrError | None = None  # why the writing failed, once it did
         self.objects: Report | None = None  # what became of each name, once that is known
-        self.told = False  # whether somebody was told of `shortfalls`
+        self.names_late: list[str] = []  # of `objects`, what is not as it was and was not known at once
+        self.told = False  # whether somebody was told of `shortfalls` and `names_late`
         self._ended = threading.Event()
         self._callbacks: list[Callable[[CheckpointResult], None]] = []
         self._lock = threading.Lock()

@@ -36,6 +36,8 @@ def memory_owner(array: Any) -> Any:
     foreign = owner.base
     while isinstance(foreign, memoryview):
         foreign = foreign.obj
+    if type(foreign).__module__ == "mmap":  # as that of all arrays from one snapshot's file: nobody's in particular
+        return owner
     if any(dotted_name(base) in _FOREIGN_OWNERS for base in type(foreign).__mro__):
         return foreign
     return owner

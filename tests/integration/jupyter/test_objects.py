@@ -78,7 +78,8 @@ def test_the_seven_are_rolled_back_and_come_back_elsewhere(any_stage: Stage) -> 
     assert "removed, because they came later: came_later" in told
     assert_right(client)
     assert client.value("[os.getpid(), 'came_later' in globals(), counting]") == [old.pid, False, 5]
-    client.run("stop.set()")
+    # what is mapped from that checkpoint is, in later images, their own
+    client.run("stop.set(); counting.join() if hasattr(counting, 'join') else None\n%checkpoint --wait later")
 
     # in a fresh Jupyter kernel; plain %restart takes them too where the image cannot be used
     fresh = any_stage.start().client
@@ -91,6 +92,11 @@ def test_the_seven_are_rolled_back_and_come_back_elsewhere(any_stage: Stage) -> 
     told = shown(fresh, "%restart then")
     assert "its process image was not used: 'then' was taken by CRS component 'elsewhere'" in told
     assert_right(fresh)
+
+    nbcr(any_stage, "remove", "then")
+    client.run("fact = 4; base[:] = 1")
+    client.run("%restart later", 60)
+    assert client.value("[fact, float(base.sum()), os.getpid()]") == [1, 5.0, old.pid]
 
 
 def test_they_are_looked_into_and_asked_for_from_a_shell(user_stage: Stage) -> None:

@@ -41,7 +41,8 @@ def test_a_rewind_ends_cleanly(lab: Server, executable: str) -> None:
         notebook = Notebook(page, lab, "t.ipynb")
         for index in range(3):
             assert not notebook.run(index)["error"]
-        notebook.wait_for_text(2, r"CONTINUE\s+one.*size [\d.]+ \wiB.*duration [\d.]+ m?s\s*$")  # it was written
+        # it was written, with its variables
+        notebook.wait_for_text(2, r"CONTINUE\s+one.*size [\d.]+ \wiB.*duration [\d.]+ m?s\W+objects: 1 saved\s*$")
         before = lab.kernel()
         notebook.run(3)
         asked = notebook.run(4)

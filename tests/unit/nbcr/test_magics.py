@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,6 @@ def test_a_failure_behind_the_back_is_told_after_the_next_cell(
     assert "fail" not in capsys.readouterr().err
     with pytest.raises(TimeoutError):
         result.wait(0.01)
-    import threading
-
     told = threading.Event()
     result.when_done(lambda _: told.set())
     assert told.wait(WAIT_S)
@@ -202,6 +201,22 @@ def test_the_variables_are_kept_beside_the_image_or_alone(ip: Any, store: Store)
     assert run(ip, "%checkpoint image --image -w").entry.kinds == ("image",)
     assert run(ip, "%checkpoint objects --objects -w").entry.kinds == ("objects",)
     assert {path.name for path in both.entry.path.iterdir()} == {"image", "objects", "manifest.json"}
+
+
+def test_names_that_are_lost_in_a_child_are_told_after_the_next_cell(
+    ip: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(ip, "large = bytes(range(256)) * 8192; g = (n for n in large)")  # too much to be saved while the user waits
+    result = run(ip, "r = %checkpoint one\nr")
+    told = threading.Event()
+    result.when_done(lambda _: told.set())
+    assert told.wait(WAIT_S)
+    assert result.objects.how == "forked"
+    capsys.readouterr()
+    run(ip, "1 + 1")
+    assert "nbcr: checkpoint 'one': g: lost: a running generator cannot be copied" in capsys.readouterr().err
+    run(ip, "1 + 1")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_rollback_tells_every_name(ip: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import logging
 import os
 import signal
@@ -53,6 +54,15 @@ class Waits:
     def __reduce__(self) -> Any:
         self.event.wait()
         return str, ("waited",)
+
+
+class Imports:
+    """Imports a module when it is pickled."""
+
+    def __reduce__(self) -> Any:
+        import slowly_imported  # type: ignore[import-not-found]
+
+        return str, (slowly_imported.__name__,)
 
 
 class Reads:
@@ -145,6 +155,30 @@ def test_what_stands_still_in_the_child_is_saved_in_the_process(place: Path, mon
     back = namespace()
     load(place, back)
     assert (back["waits"], back["other"].value) == ("waited", 2)
+
+
+def test_a_module_that_another_thread_is_importing_holds_nobody_up(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, begun = threading.Event(), threading.Event()
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "slowly_imported.py").write_text(
+        "import meanwhile\nmeanwhile.begun.set()\nmeanwhile.event.wait()\n"
+    )
+    meanwhile = types.ModuleType("meanwhile")
+    vars(meanwhile).update(event=event, begun=begun)
+    monkeypatch.setitem(sys.modules, "meanwhile", meanwhile)
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    importing = threading.Thread(target=importlib.import_module, args=("slowly_imported",))
+    importing.start()
+    try:
+        assert begun.wait(FOREVER_S)
+        report = save(namespace(imports=Imports(), other=Wild(2)), place, hidden=()).wait(FOREVER_S)
+    finally:
+        event.set()
+        importing.join()
+        sys.modules.pop("slowly_imported")
+    assert (report.how, kinds(report), report.lines()) == ("forked", {"imports": "saved", "other": "saved"}, [])
 
 
 def test_what_stands_still_there_too_is_lost(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

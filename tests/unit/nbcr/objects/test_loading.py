@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -288,3 +289,27 @@ def test_history_when_asked_for(saved: Saved, place: Path) -> None:
     assert out[2] is living["x"]
     assert living["In"] is inputs
     assert inputs == ["", "x = [1]", "x"]
+
+
+def test_what_is_loaded_keeps_no_file_open_and_is_saved_again_as_what_it_is(tmp_path: Path) -> None:
+    """An image of this session would hold such a file, and could not be brought back without it."""
+    names: Namespace = {"large": np.arange(1 << 18), "a": np.arange(20_000), "b": np.arange(20_000.0)}
+    names["view"] = names["large"][10:20]
+    save(names, tmp_path / "one").wait(60)
+    before = set(os.listdir("/proc/self/fd"))
+    back: Namespace = {}
+    load(tmp_path / "one", back)
+    assert set(os.listdir("/proc/self/fd")) == before
+    back["large"][10] = -1
+    assert back["view"][0] == -1
+    report = save(back, tmp_path / "two").wait(60)
+    assert report.lines() == []
+    again: Namespace = {}
+    load(tmp_path / "two", again)
+    again["large"][11] = -2
+    assert again["view"].tolist()[:3] == [-1, -2, 12]
+    assert [other.shares_with for other in look(tmp_path / "two") if other.name in ("a", "b")] == [(), ()]
+    mapped = Path("/proc/self/maps").read_text().count(str(tmp_path))
+    del back, again
+    gc.collect()
+    assert Path("/proc/self/maps").read_text().count(str(tmp_path)) < mapped
