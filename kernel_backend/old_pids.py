@@ -11,7 +11,7 @@ from kernel_backend import kinship
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import proc
-from kernel_backend.host.features import probe
+from kernel_backend.host.features import probe_one
 from kernel_backend.image.entries import Inventory
 from kernel_backend.tracee.process import Process
 
@@ -42,7 +42,7 @@ def choose(rebuild: Rebuild, policy: str, leaving: set[int], present: Process | 
     why = f"pid {taken[0]} is in use" if taken else "this user may not choose pids (CAP_CHECKPOINT_RESTORE)"
     if policy == "same":
         raise HostUnsupported(f"the old pids cannot be had: {why}", hint="use --pid auto, or free the pid")
-    if fresh and probe()["user_namespaces"].available:
+    if fresh and probe_one("user_namespaces").available:
         rebuild.set_tids = rebuild.own_namespace = True
         rebuild.warnings.append(f"the processes keep their pids only inside a pid namespace of their own: {why}")
         return

@@ -26,7 +26,12 @@ class Feature:
 
 def probe() -> dict[str, Feature]:
     """Try everything the engine relies on or profits from."""
-    return {name: Feature(name, *check()) for name, check in _CHECKS.items()}
+    return {name: probe_one(name) for name in _CHECKS}
+
+
+def probe_one(name: str) -> Feature:
+    """Try one of these."""
+    return Feature(name, *_CHECKS[name]())
 
 
 def effective_capabilities() -> set[str]:
@@ -58,16 +63,20 @@ def _ptrace() -> tuple[bool, str]:
             f"Yama's ptrace_scope is {scope}: only descendants may be traced; a Jupyter kernel that loaded the "
             "extension allows its own helper, others cannot be checkpointed from outside"
         )
+    reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
-        signal.pause()
+        os.close(writing)
+        os.read(reading, 1)  # until we end, in whichever way
         os._exit(0)
+    os.close(reading)
     try:
         libc.ptrace(linux.PTRACE_SEIZE, child, 0, 0)
         return True, "processes of this user can be checkpointed from outside"
     except OSError as error:
         return False, f"tracing is forbidden here ({error.strerror}): only the objects tier can work"
     finally:
+        os.close(writing)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 

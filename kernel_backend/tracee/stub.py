@@ -68,9 +68,7 @@ def fork(flags: int, set_tid: Sequence[int] = ()) -> int:
 def _wait_for_ever(parent: int) -> NoReturn:
     try:
         libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if not select.select([parent], [], [], 0)[0]:  # it may have ended before it was said that we die with it
-            while True:
-                libc.syscall("pause")
+        select.select([parent], [], [])  # it may have ended before it was said that we die with it
     finally:
         os._exit(1)
 

@@ -256,6 +256,7 @@ class Stand:
             members = everybody - {pid for pid in everybody if self._is_keeper(pid)}
             ours = {pid for pid in members if self._program_of(pid) in (self.program, "")}  # "": it has ended
             whole = ours == members and len(ours) == self.members and not any(map(is_ending, everybody))
+            whole = whole and not any(wait_for_end(pid, 0) for pid in found)  # a keeper's end takes all with it
             roots[:] = [pid for pid in members if not members & set(ancestors_of(pid))]
             return sorted(members) if members and not whole else []
 

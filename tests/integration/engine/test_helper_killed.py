@@ -20,6 +20,7 @@ from tests.subjects.catalogue import BY_NAME
 from tests.support import User
 
 A_TREE = "trees/shared_memory"
+PARTS = 5  # of a sweep that takes minutes; odd, so that each holds moments before calls and after
 DUMPED = ["cpu/registers", "cpu/vectors", "threads/compute", "signals/handlers", A_TREE]
 
 
@@ -81,11 +82,12 @@ def test_restore_killed_at_some_steps(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("course", ["fresh", "in place"])
 @pytest.mark.parametrize("name", ["threads/compute", "trees/zombies", A_TREE])
 def test_restore_killed_at_every_step(
-    name: str, course: str, who: str, begin: Begin, request: pytest.FixtureRequest
+    name: str, course: str, who: str, part: int, begin: Begin, request: pytest.FixtureRequest
 ) -> None:
     stand = Stand(begin, BY_NAME[name], request.getfixturevalue(who))
-    restore_until(stand, course, list(range(stand.count_steps(course))))
+    restore_until(stand, course, list(range(part, stand.count_steps(course), PARTS)))
