@@ -225,19 +225,20 @@ def restore(
 
     Raises EngineError subclasses; RestoreFailed has `past_no_return`. On failure nothing half-made stays behind.
     """
-    try:
-        rebuild = _validated(Path(image_dir), lazy, trust, channel, stdio)
-        reach(Stage.RESTORE_READY)
-        if on_ready is not None:
-            on_ready()
-        with ExitStack() as stack:
-            stack.callback(reb.discard, rebuild)
-            stack.enter_context(rebuild.tables.guardian)
-            if into is None:
-                return _restore_fresh(rebuild, pid, on_commit)
-            return _restore_into(rebuild, into, pid, on_commit)
-    except Exception as error:
-        raise failures.of_restore(error) from error
+    with checks.held(Path(image_dir)) as folder:
+        try:
+            rebuild = _validated(folder, lazy, trust, channel, stdio)
+            reach(Stage.RESTORE_READY)
+            if on_ready is not None:
+                on_ready()
+            with ExitStack() as stack:
+                stack.callback(reb.discard, rebuild)
+                stack.enter_context(rebuild.tables.guardian)
+                if into is None:
+                    return _restore_fresh(rebuild, pid, on_commit)
+                return _restore_into(rebuild, into, pid, on_commit)
+        except Exception as error:
+            raise failures.of_restore(error) from error
 
 
 def _validated(
