@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kernel_backend import capture
-from kernel_backend.errors import FileChanged, HostUnsupported, ImageDenied, NoRoom, TargetDenied
+from kernel_backend.abi import linux
+from kernel_backend.errors import (
+    EngineError,
+    FileChanged,
+    HostUnsupported,
+    ImageDenied,
+    ImageMissing,
+    NoRoom,
+    TargetDenied,
+)
 from kernel_backend.host import room
 from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
 from kernel_backend.image.entries import Inventory, ProcessEntry
 from kernel_backend.resources import mapped_files, pages
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[Path]:
+    """The image's folder by a descriptor of ours, as a path for our process alone. Raises ImageMissing.
+
+    What has been checked is what is opened later: by its own path another folder could be put there in between, by
+    whoever may write to one above. Errors name the folder as it was given.
+    """
+    try:
+        fd = os.open(folder, linux.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageMissing(f"{folder} holds no image", path=str(folder)) from error
+    except OSError as error:
+        raise ImageMissing(f"{folder} cannot be read: {error.strerror}", path=str(folder)) from error
+    ours = f"/proc/self/fd/{fd}"
+    try:
+        yield Path(ours)
+    except EngineError as error:
+        _say_instead(error, re.compile(re.escape(ours) + r"(?!\d)"), str(folder))
+        raise
+    finally:
+        os.close(fd)
+
+
+def _say_instead(error: EngineError, ours: re.Pattern[str], theirs: str) -> None:
+    error.args = tuple(ours.sub(lambda _: theirs, str(word)) for word in error.args)
+    if isinstance(path := error.facts.get("path"), str):
+        error.facts["path"] = ours.sub(lambda _: theirs, path)
+        setattr(error, "path", error.facts["path"])  # noqa: B010 - as EngineError sets its facts
 
 
 def check_owner(folder: Path, names: Iterable[str]) -> None:

@@ -237,19 +237,20 @@ def restore(
     """
     if files not in (None, *file_policy.POLICIES):
         raise ValueError(f"files must be one of {', '.join(file_policy.POLICIES)}")
-    try:
-        rebuild = _validated(Path(image_dir), lazy, trust, files, channel, stdio)
-        reach(Stage.RESTORE_READY)
-        if on_ready is not None:
-            on_ready()
-        with ExitStack() as stack:
-            stack.callback(reb.discard, rebuild)
-            stack.enter_context(rebuild.tables.guardian)
-            if into is None:
-                return _restore_fresh(rebuild, pid, on_commit)
-            return _restore_into(rebuild, into, pid, on_commit)
-    except Exception as error:
-        raise failures.of_restore(error) from error
+    with checks.held(Path(image_dir)) as folder:
+        try:
+            rebuild = _validated(folder, lazy, trust, files, channel, stdio)
+            reach(Stage.RESTORE_READY)
+            if on_ready is not None:
+                on_ready()
+            with ExitStack() as stack:
+                stack.callback(reb.discard, rebuild)
+                stack.enter_context(rebuild.tables.guardian)
+                if into is None:
+                    return _restore_fresh(rebuild, pid, on_commit)
+                return _restore_into(rebuild, into, pid, on_commit)
+        except Exception as error:
+            raise failures.of_restore(error) from error
 
 
 def _validated(

@@ -10,6 +10,7 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -268,6 +269,37 @@ def test_other_things_in_place_of_files(what: str, engine: Engine, own_image: Pa
     for command in (["verify", image], ["restore", image, "--trust", "--detach"]):
         line = expect_refused(engine.run(*command), CORRUPT, errors.ImageDenied.exit_code)
         assert str(pages) in line
+
+
+SWAP = """
+import os, sys
+from pathlib import Path
+from kernel_backend.engine import restore
+image = Path(sys.argv[1])
+def swap():
+    image.rename(image.with_name("moved"))
+    image.mkdir()
+    for path in image.with_name("moved").iterdir():
+        (image / path.name).write_bytes(bytes(path.stat().st_size))
+print(restore(image, on_ready=swap).pid)
+"""
+
+
+def test_another_folder_put_there_when_all_was_checked(
+    ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    engine = Engine(ourselves, folder, processes)
+    life = Life(BY_NAME["memory/anonymous"], ourselves, folder, processes).start()
+    engine.dump(life.pid, folder / "image")
+    life.expect_killed()
+    argv = [sys.executable, "-c", SWAP, folder / "image"]
+    with (folder / "out").open("w+") as out:
+        subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, check=True, env=engine.environ())
+        out.seek(0)
+        life.continue_as(int(out.read()))
+    processes.adopt(life.pid)
+    life.expect_pass()
+    life.close()
 
 
 # --- what root would do for a user ---------------------------------------------------------------------------------
