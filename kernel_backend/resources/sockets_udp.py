@@ -6,6 +6,7 @@ bound there for the moment. What came from an address that nobody here can have 
 
 from __future__ import annotations
 
+import select
 import socket
 import stat
 
@@ -40,7 +41,8 @@ class UdpKind(Kind):
         with socket_options.borrowed(look.own, entry.family, _DGRAM) as s:
             inet.note_addresses(s, entry)
             entry.options = socket_options.capture(s, entry.family, _DGRAM)
-            entry.queue = _peek(s)
+            if _may_peek(s, look, tables):
+                entry.queue = _peek(s)
         entry.memberships = multicast.capture(look.own, entry.family)
         return entry
 
@@ -75,6 +77,20 @@ class UdpKind(Kind):
             _fill(index, entry, tables)
             _connect(index, entry, tables)
         restore_owner(entry, tables, workshop, fd)
+
+
+def _may_peek(s: socket.socket, look: Look, tables: CaptureTables) -> bool:
+    """An error that waits (nobody takes what was sent) would be told to us, once, and the program never learn of it."""
+    if not inet.has_failed(s):
+        return True
+    tables.warnings.append(f"an error waits in the socket at {look.holder}, which a restored process is not told")
+    if not tables.ending and select.select([s], [], [], 0)[0]:
+        tables.warnings.append(
+            f"so what waits to be received at {look.holder} could not be read and is not in the image"
+        )
+    if tables.ending:
+        s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return tables.ending
 
 
 def _peek(s: socket.socket) -> list[Message]:
