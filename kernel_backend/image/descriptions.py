@@ -320,6 +320,7 @@ class TcpSocket(_Base, tag="tcp"):
     peer_port: Port = 0
     state: Annotated[int, Meta(ge=0, le=12)] = 7  # include/net/tcp_states.h
     finished: bool = False  # both sides had sent all and said so
+    refused: bool = False  # a connection that nobody took, which the next call says
     backlog: Natural = 0
     peer: Index = -1  # description of the other end
     listener: Index = -1  # description in whose backlog the other end still is
@@ -394,6 +395,8 @@ class Terminal(_Base, tag="terminal"):
     exclusive: bool = False
     session: Pid = 0  # whose controlling terminal it is; 0: nobody's
     foreground: Int = 0  # its foreground process group
+    hung_up: bool = False  # the controlling side was closed
+    stopped: bool = False  # its output was suspended (tcflow(3))
 
 
 class ControllingTerminal(_Base, tag="tty"):

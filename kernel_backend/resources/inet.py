@@ -6,6 +6,7 @@ import errno
 import fcntl
 import ipaddress
 import os
+import select
 import socket
 import struct
 from pathlib import Path
@@ -310,3 +311,10 @@ def _links(folder: Path) -> set[str]:
     except OSError:
         pass
     return found
+
+
+def has_failed(s: socket.socket, wait_ms: int = 0) -> bool:
+    """Whether an error waits to be told (poll(2) leaves it there)."""
+    asked = select.poll()
+    asked.register(s, 0)
+    return any(events & select.POLLERR for _, events in asked.poll(wait_ms))

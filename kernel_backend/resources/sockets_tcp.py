@@ -12,7 +12,6 @@ reports an error, so that programs reconnect. One whose other end had finished s
 from __future__ import annotations
 
 import fcntl
-import select
 import socket
 import stat
 import struct
@@ -40,6 +39,7 @@ _TCP_REPAIR, _TCP_REPAIR_QUEUE, _SEND_QUEUE, _REPAIR_OFF = 19, 20, 2, -1
 ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT = 1, 2, 3, 4, 5, 6
 CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = 7, 8, 9, 10, 11
 _FIN_SENT = {FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING}
+_REFUSED_WITHIN_MS = 200
 _FIN_RECEIVED = {CLOSE_WAIT, LAST_ACK, CLOSING, TIME_WAIT}
 
 
@@ -50,12 +50,14 @@ class _Info(NamedTuple):
     backlog: int  # of a listener
     received: int  # bytes, with a FIN
     sent: int  # bytes of data
+    round_trip_us: int  # 0: nothing was ever acknowledged
 
     @classmethod
     def of(cls, s: socket.socket) -> _Info:
         raw = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256).ljust(256, b"\0")
         sent, again = struct.unpack_from("<2Q", raw, 200)
-        return cls(raw[0], struct.unpack_from("<I", raw, 28)[0], struct.unpack_from("<Q", raw, 128)[0], sent - again)
+        backlog, round_trip_us = struct.unpack_from("<I", raw, 28)[0], struct.unpack_from("<I", raw, 68)[0]
+        return cls(raw[0], backlog, struct.unpack_from("<Q", raw, 128)[0], sent - again, round_trip_us)
 
 
 class TcpKind(Kind):
@@ -78,8 +80,10 @@ class TcpKind(Kind):
             if info.state == LISTEN:
                 entry.backlog = info.backlog
             elif info.state == CLOSE:
-                entry.other = OTHER_OUTSIDE if info.received or info.sent else OTHER_CLOSED
-                entry.finished = info.received > 0 and not _failed(s)
+                failed = inet.has_failed(s)
+                entry.other = OTHER_OUTSIDE if info.received or info.sent or failed else OTHER_CLOSED
+                entry.finished = info.received > 0 and not failed
+                entry.refused = failed and not (info.received or info.sent or info.round_trip_us)
                 if entry.finished:
                     entry.queue, entry.urgent = inet.peek_stream(s, look.holder)
             else:
@@ -132,13 +136,6 @@ class TcpKind(Kind):
 
 
 # --- capture ----------------------------------------------------------------------------------------------------------
-
-
-def _failed(s: socket.socket) -> bool:
-    """Whether an error waits to be told (poll(2) leaves it there): a connection that ended, but not in order."""
-    poll = select.poll()
-    poll.register(s, 0)
-    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _by_address(tables: CaptureTables) -> dict[tuple[inet.Address, inet.Address], int]:
@@ -228,6 +225,8 @@ def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
             tables.own[index], tables.own[entry.peer] = inet.connected_pair(entry, peer)
     elif entry.listener >= 0 and _take_waiting(index, entry, tables):
         return
+    elif entry.refused:
+        tables.own[index] = _refused(entry)
     elif entry.other == OTHER_OUTSIDE or entry.lost:
         tables.own[index] = _ended(entry)
     else:
@@ -260,6 +259,20 @@ def _ended(entry: TcpSocket) -> int:
         with socket_options.borrowed(near, entry.family, _STREAM) as s:
             s.shutdown(socket.SHUT_WR)
     return near
+
+
+def _refused(entry: TcpSocket) -> int:
+    """A socket whose connection nobody took: with an address that is bound, but where nobody listens."""
+    with (
+        socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as near,
+        socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as nobody,
+    ):
+        nobody.bind(("::1" if entry.family == socket.AF_INET6 else "127.0.0.1", 0))
+        near.setblocking(False)
+        near.connect_ex(nobody.getsockname())
+        inet.has_failed(near, wait_ms=_REFUSED_WITHIN_MS)
+        near.setblocking(True)
+        return near.detach()
 
 
 def _unconnected(index: int, entry: TcpSocket, tables: RebuildTables) -> int:

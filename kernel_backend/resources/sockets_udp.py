@@ -6,10 +6,16 @@ bound there for the moment. What came from an address that nobody here can have 
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
+import select
 import socket
 import stat
+import struct
+import time
 
+from kernel_backend.abi import linux
+from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.image.descriptions import Description, Message, UdpSocket
 from kernel_backend.resources import inet, live_sockets, multicast, socket_options
 from kernel_backend.resources.descriptors import (
@@ -23,6 +29,7 @@ from kernel_backend.resources.descriptors import (
 from kernel_backend.tracee.inject import Workshop
 
 _DGRAM = socket.SOCK_DGRAM
+_LEAVING_S = 0.02
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
@@ -40,8 +47,10 @@ class UdpKind(Kind):
         entry = UdpSocket(family=live_sockets.family_of(look.own))
         with socket_options.borrowed(look.own, entry.family, _DGRAM) as s:
             inet.note_addresses(s, entry)
+            _refuse_held_back(s, look)
             entry.options = socket_options.capture(s, entry.family, _DGRAM)
-            entry.queue = _peek(s)
+            if _may_peek(s, look, tables):
+                entry.queue = _peek(s)
         entry.memberships = multicast.capture(look.own, entry.family)
         return entry
 
@@ -76,6 +85,30 @@ class UdpKind(Kind):
             _fill(index, entry, tables)
             _connect(index, entry, tables)
         restore_owner(entry, tables, workshop, fd)
+
+
+def _refuse_held_back(s: socket.socket, look: Look) -> None:
+    """A datagram in the making (MSG_MORE, UDP_CORK); one that is just leaving is gone in a moment."""
+    deadline = time.monotonic() + _LEAVING_S
+    while struct.unpack("<i", fcntl.ioctl(s.fileno(), linux.SIOCOUTQ, bytes(4)))[0]:
+        if time.monotonic() > deadline:
+            raise ResourceUnsupported(
+                f"{look.holder} is a UDP socket with a datagram that is held back (MSG_MORE, UDP_CORK)",
+                hint="let the program send it, and try again", pid=look.process.pid, fd=look.fd,
+            )  # fmt: skip
+        time.sleep(_LEAVING_S / 10)
+
+
+def _may_peek(s: socket.socket, look: Look, tables: CaptureTables) -> bool:
+    """An error that waits (nobody takes what was sent) would be told to us, once, and the program never learn of it."""
+    if not inet.has_failed(s):
+        return True
+    tables.warnings.append(f"an error waits in the socket at {look.holder}, which a restored process is not told")
+    if not tables.ending and select.select([s], [], [], 0)[0]:
+        tables.warnings.append(f"so what waits to be received at {look.holder} is not in the image")
+    if tables.ending:
+        s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return tables.ending
 
 
 def _peek(s: socket.socket) -> list[Message]:

@@ -50,7 +50,9 @@ from kernel_backend.tracee.inject import Call, Workshop
 _TCGETS2, _TCSETS2, _TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
 _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045439, 0x80045438
 _TIOCPKT, _TIOCSCTTY, _TIOCSPGRP, _TIOCNOTTY = 0x5420, 0x540E, 0x5410, 0x5422
+_TCXONC = 0x540A
 _MAX_TRIES = 256
+_MUCH_BYTES = 2048  # more than that waits to be fetched: then output may wait because of it
 
 _PTMX = (5, 2)
 _TTY = (5, 0)
@@ -115,7 +117,7 @@ class PtyMasterKind(Kind):
         )
 
     def capture_links(self, index: int, look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
-        if not entry.locked and not entry.hung_up:
+        if not entry.locked:
             tty_queues.capture(look, entry, tables)
 
     def rebuild(self, index: int, entry: PtyMaster, tables: RebuildTables) -> None:
@@ -197,15 +199,21 @@ class TerminalKind(Kind):
             exclusive=bool(tty_queues.word(look.own, tty_queues.TIOCGEXCL)),
             session=session,
             foreground=foreground,
+            hung_up=major in _SLAVE_MAJORS and _hung_up(look.own),
         )
 
     def capture_links(self, index: int, look: Look, entry: Terminal, tables: CaptureTables) -> None:
-        masters = (i.index for i in tables.descriptions if isinstance(i, PtyMaster))
-        if entry.index >= 0 and entry.index in masters:
-            entry.other = OTHER_INSIDE
+        if entry.index < 0 or entry.hung_up:
+            return
+        for other, master in zip(tables.looks, tables.descriptions, strict=True):
+            if isinstance(master, PtyMaster) and master.index == entry.index:
+                entry.other = OTHER_INSIDE
+                entry.stopped = not other.in_flight and _is_stopped(look.own, other.own)
 
     def rebuild(self, index: int, entry: Terminal, tables: RebuildTables) -> None:
-        if entry.other == OTHER_OUTSIDE:
+        if entry.hung_up:
+            tables.own[index] = _hung_up_again(entry)
+        elif entry.other == OTHER_OUTSIDE:
             tables.own[index] = _outside(index, entry, tables)
         else:
             _inside(index, entry, tables)
@@ -213,9 +221,28 @@ class TerminalKind(Kind):
     def finish(self, index: int, entry: Terminal, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         if pid == entry.session:
             _make_controlling(entry, tables, workshop, fd)
+        if entry.stopped and index in tables.own:
+            fcntl.ioctl(tables.own[index], _TCXONC, termios.TCOOFF)
         if entry.exclusive and entry.other != OTHER_OUTSIDE:
             workshop.call("ioctl", fd, tty_queues.TIOCEXCL)  # last: nobody could open it again
         restore_owner(entry, tables, workshop, fd)
+
+
+def _is_stopped(slave: int, master: int) -> bool:
+    """Whether output is suspended: the OS kernel tells only that there is no room, which is so if much waits, too."""
+    asked = select.poll()
+    asked.register(slave, select.POLLOUT)
+    return not asked.poll(0) and tty_queues.word(master, termios.FIONREAD) < _MUCH_BYTES
+
+
+def _hung_up_again(entry: Terminal) -> int:
+    """The program's side of a terminal whose controlling side is closed."""
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("<i", 0))
+        return tty_queues.open_slave(master, open_flags(entry.flags))
+    finally:
+        os.close(master)
 
 
 def _inside(index: int, entry: Terminal, tables: RebuildTables) -> None:

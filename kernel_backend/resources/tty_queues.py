@@ -48,10 +48,12 @@ def open_slave(master: int, flags: int) -> int:
 def capture(look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
     """Take the queues at the end, or say what is not captured."""
     if tables.ending:
-        tables.last.append(lambda: _take(look, entry, tables))
+        tables.last.append(lambda: _take_printed(look, entry) if entry.hung_up else _take(look, entry, tables))
         return
-    with _slave(look, entry, tables) as slave:
-        waiting = word(slave, termios.FIONREAD) + word(look.own, termios.FIONREAD)
+    waiting = word(look.own, termios.FIONREAD)
+    if not entry.hung_up:  # opening the other side would change that
+        with _slave(look, entry, tables) as slave:
+            waiting += word(slave, termios.FIONREAD)
     if waiting:
         tables.warnings.append(
             f"{waiting} bytes that wait in the terminal at {look.holder} are not captured, because the process goes on"
@@ -84,13 +86,16 @@ def _inside(entry: PtyMaster, tables: CaptureTables) -> int:
     return -1
 
 
+def _take_printed(look: Look, entry: PtyMaster) -> None:
+    fcntl.ioctl(look.own, _TIOCPKT, struct.pack("<i", 0))
+    waiting = word(look.own, termios.FIONREAD)
+    if waiting:
+        entry.printed = os.read(look.own, waiting)
+
+
 def _take(look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
-    master = look.own
     with _slave(look, entry, tables) as slave:
-        fcntl.ioctl(master, _TIOCPKT, struct.pack("<i", 0))
-        waiting = word(master, termios.FIONREAD)
-        if waiting:
-            entry.printed = os.read(master, waiting)
+        _take_printed(look, entry)
         entry.typed = _drain(slave)
         if _local_flags(slave) & termios.ICANON:
             _set_local_flags(slave, _local_flags(slave) & ~termios.ICANON)
