@@ -43,6 +43,7 @@ from kernel_backend.resources import (
     threads,
     timeouts,
     timers,
+    unsaved,
 )
 from kernel_backend.tracee.chorus import Asking, Chorus
 from kernel_backend.tracee.inject import Borrowed
@@ -68,6 +69,7 @@ class Ahead:
     vma_flags: dict[int, dict[int, frozenset[str]]]  # reading them walks the page tables, which takes long
     asleep: dict[int, timeouts.Asleep]  # a freeze wakes every thread
     unlike: dict[int, int]  # threads with rights of their own: tid → pid
+    keyrings: bool  # whether anybody has one of its own
 
 
 @dataclass
@@ -96,7 +98,7 @@ class Capture:
 
 def look_ahead(pids: list[int]) -> Ahead:
     """Read of a tree what needs no stop, or what a stop would spoil."""
-    return Ahead(_vma_flags_of(pids), timeouts.look(pids), sharing.unlike_threads(pids))
+    return Ahead(_vma_flags_of(pids), timeouts.look(pids), sharing.unlike_threads(pids), unsaved.keyrings_about())
 
 
 def _vma_flags_of(pids: list[int]) -> dict[int, dict[int, frozenset[str]]]:
@@ -148,8 +150,12 @@ def capture_processes(capture: Capture) -> None:
         by_thread = chorus.run({b: threads.ask(b) for members in borrowed.values() for b in members})
         mains = {pid: members[0] for pid, members in borrowed.items()}
         flags = capture.ahead.vma_flags
+        if capture.ahead.keyrings:
+            chorus.run({main: unsaved.ask_keyrings(pid) for pid, main in mains.items()})
         by_process = chorus.run({main: _ask(main, pid, flags.get(pid, {})) for pid, main in mains.items()})
         untold = _untold(capture, chorus, mains, places)
+        for pid, members in borrowed.items():
+            timers.find_owners(chorus, members, by_process[mains[pid]].timers)
         for pid, process in capture.tree.processes.items():
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
@@ -290,7 +296,7 @@ def plan_pages(capture: Capture, pid: int, source: int, *, forked: bool) -> tupl
 def capture_inherited(capture: Capture, twins: dict[int, Twin]) -> None:
     """What a fork copies besides memory, from the twins or, where there are none, from the processes themselves."""
     for pid, twin in twins.items():
-        inherited.read_in_twin(capture.processes[pid], twin.workshop)
+        inherited.read_in_twin(capture.processes[pid], twin)
     if not twins:
         members = {pid: process.borrow() for pid, process in capture.tree.processes.items()}
         with Chorus(members.values()) as chorus:
@@ -332,7 +338,7 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         zombies=[
             ZombieEntry(
                 pid=s.pid, ppid=s.ppid, pgid=s.pgid, sid=s.sid, exit_code=s.exit_code, name=s.comm,
-                exit_signal=s.exit_signal,
+                exit_signal=s.exit_signal, uid=_user_of(s.pid),
             )
             for s in capture.tree.zombies.values()
         ],
@@ -345,6 +351,14 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
     )  # fmt: skip
     renumber(made, capture.numbers)
     return made
+
+
+def _user_of(pid: int) -> int:
+    """Whose a dead process was; -1 when it is gone by now."""
+    try:
+        return int(proc.status(pid)["Uid"].split()[0])
+    except (OSError, KeyError):
+        return -1
 
 
 def boot_id() -> str:

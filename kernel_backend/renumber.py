@@ -72,6 +72,7 @@ def renumber(inventory: Inventory, numbers: dict[int, int]) -> None:
             thread.tid = numbers[thread.tid]
         for timer in process.timers:
             timer.target_tid = numbers.get(timer.target_tid, 0)
+            timer.owner_tid = numbers.get(timer.owner_tid, 0)
     for description in inventory.descriptions:
         _renumber_description(description, numbers)
 

@@ -69,15 +69,18 @@ _SMAPS_HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ")
 
 
 def smaps_flags(pid: int) -> dict[int, frozenset[str]]:
-    """VmFlags by start address. Walks the page tables: slow on large processes."""
+    """VmFlags by start address, and pkN for a protection key. Walks the page tables: slow on large processes."""
     flags: dict[int, frozenset[str]] = {}
-    start = 0
+    start, key = 0, ""
     with Path(f"/proc/{pid}/smaps").open(errors="surrogateescape", newline="\n") as lines:
         for line in lines:
             if line.startswith("VmFlags:"):
-                flags[start] = frozenset(line[8:].split())
+                flags[start] = frozenset((*line[8:].split(), *([key] if key else ())))
+            elif line.startswith("ProtectionKey:"):
+                number = line[14:].strip()
+                key = "" if number == "0" else f"pk{number}"
             elif _SMAPS_HEAD.match(line):
-                start = int(line[: line.index("-")], 16)
+                start, key = int(line[: line.index("-")], 16), ""
     return flags
 
 

@@ -5,10 +5,11 @@ Contents are elsewhere: private pages in pages.py, objects behind MAP_SHARED map
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
         sealed="sl" in mapping.flags, droppable="dp" in mapping.flags,
         advice=[value for flag, value in _ADVICE.items() if flag in mapping.flags],
     )  # fmt: skip
+    vma.pkey = next((int(flag[2:]) for flag in mapping.flags if flag.startswith("pk")), 0)
     if vma.droppable:
         vma.advice = []  # what its kind brings along by itself
     if vma.hugetlb:
@@ -74,6 +76,7 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
     if mapping.path in KERNEL_AREAS:
         vma.kind = "vdso" if mapping.path == "[vdso]" else "vvar"
     elif mapping.shared:
+        vma.may_write = "mw" in mapping.flags if mapping.flags else None
         _shared_entry(pid, vma, mapping, layout, by_path)
     elif mapping.inode:
         _private_file_entry(pid, vma, mapping, layout, by_path)
@@ -209,36 +212,63 @@ def check_file(file: FileIdentity, *, content_matters: bool = True) -> None:
     raise FileChanged(f"{file.path} was replaced since the checkpoint ({what})", path=file.path)
 
 
-def open_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int]) -> None:
+def open_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int], warn: Callable[[str], None]) -> None:
     """Open what a process maps, once for each file and mode, and see that it still is what `check_files` saw.
 
     Raises FileChanged, while there still is a way back.
     """
-    for index, file in enumerate(entry.files):
-        key = _mode_of(entry, index)
-        if key in ours:
+    for index, writes in file_views(entry):
+        file = entry.files[index]
+        if (file.path, writes) in ours:
             continue
         try:
-            ours[key] = open_path(file.path, os.O_RDWR if key[1] else os.O_RDONLY, _can_be_mapped)
+            fd = ours[file.path, writes] = _open_view(entry, index, writes, warn)
         except OSError as error:
             raise FileChanged(
                 f"{file.path}, which process {entry.pid} maps, cannot be opened: {error.strerror}",
                 hint="give this user access to it", path=file.path,
             ) from error  # fmt: skip
-        now, found = identify(file.path), os.fstat(ours[key])
+        now, found = identify(file.path), os.fstat(fd)
         if (now.device, now.inode, now.size) != (found.st_dev, found.st_ino, found.st_size):
             raise FileChanged(f"{file.path}, which the image maps, is just being replaced", path=file.path)
 
 
-def opened_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int]) -> list[int]:
-    """Our descriptors of what a process maps, in the order of its entries."""
-    return [ours[_mode_of(entry, index)] for index in range(len(entry.files))]
+def _open_view(entry: ProcessEntry, index: int, writes: bool, warn: Callable[[str], None]) -> int:
+    path = entry.files[index].path
+    try:
+        return open_path(path, os.O_RDWR if writes else os.O_RDONLY, _can_be_mapped)
+    except OSError:
+        if not writes or any(v.file == index and not v.private and v.prot & linux.PROT_WRITE for v in entry.vmas):
+            raise
+    fd = open_path(path, os.O_RDONLY, _can_be_mapped)
+    warn(f"what process {entry.pid} maps of {path} cannot be made writable any more: this user may not write to it")
+    return fd
 
 
-def _mode_of(entry: ProcessEntry, index: int) -> tuple[str, bool]:
-    """Path, and whether a shared mapping writes to it."""
-    writes = any(vma.file == index and not vma.private and vma.prot & linux.PROT_WRITE for vma in entry.vmas)
-    return entry.files[index].path, writes
+def file_views(entry: ProcessEntry) -> list[tuple[int, bool]]:
+    """(index of a file, whether a mapping may write to it): a descriptor for each is what the mappings need.
+
+    A shared mapping can later be made writable (mprotect(2)) only if its descriptor was.
+    """
+    return sorted({_view(vma) for vma in entry.vmas if vma.kind == "file"})
+
+
+def _view(vma: VmaEntry) -> tuple[int, bool]:
+    return vma.file, not vma.private and may_write(vma)
+
+
+def shared_views(entry: ProcessEntry) -> list[tuple[str, bool]]:
+    """The same for shared objects: (key, whether a mapping may write)."""
+    return sorted({_shared_view(vma) for vma in entry.vmas if vma.kind == "shared"})
+
+
+def _shared_view(vma: VmaEntry) -> tuple[str, bool]:
+    return vma.shared, vma.may_write is not False
+
+
+def may_write(vma: VmaEntry) -> bool:
+    """Whether a shared mapping is writable, or may be made so."""
+    return bool(vma.prot & linux.PROT_WRITE) or vma.may_write is True
 
 
 # --- coming back ------------------------------------------------------------------------------------------------------
@@ -272,27 +302,40 @@ def map_vdso_calls(entry: ProcessEntry) -> list[Call]:
 class Sources:
     """Descriptor numbers inside the new process from which its mappings are made."""
 
-    files: dict[int, int]  # index into ProcessEntry.files
-    shared: dict[str, int]  # shared object key
+    files: dict[tuple[int, bool], int]  # by file_views
+    shared: dict[tuple[str, bool], int]  # by shared_views
 
 
 def map_calls(entry: ProcessEntry, sources: Sources) -> list[Call]:
-    """One mmap per mapping (System V ones are attached, see sysv.py), writable where contents will be filled in."""
-    return [_map_call(vma, sources) for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv")]
+    """One mmap per mapping (System V ones are attached, see sysv.py), writable where contents will be filled in.
+
+    Others must not be: a terabyte that nobody may write to costs nothing, one that is writable is not granted.
+    """
+    runs = sorted((run.address, run.address + run.length) for run in entry.pagemap)
+    vmas = [vma for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv")]
+    return [_map_call(vma, sources, filled=_is_filled(vma, runs)) for vma in vmas]
 
 
-def _map_call(vma: VmaEntry, sources: Sources) -> Call:
+def _is_filled(vma: VmaEntry, runs: list[tuple[int, int]]) -> bool:
+    """Whether a private mapping has contents of its own; `runs` are [start, end) of contents, by address."""
+    before = bisect.bisect_left(runs, (vma.end, 0)) - 1
+    return vma.private and before >= 0 and runs[before][1] > vma.start
+
+
+def _map_call(vma: VmaEntry, sources: Sources, *, filled: bool) -> Call:
     flags = linux.MAP_FIXED_NOREPLACE | (linux.MAP_PRIVATE if vma.private else linux.MAP_SHARED)
     prot, fd = vma.prot, -1
-    if vma.private:
+    if filled:
         prot |= linux.PROT_READ | linux.PROT_WRITE
+    if vma.pkey:
+        prot |= linux.PROT_READ  # memory that may only be executed would be given a key at once
     if vma.kind == "anon":
         flags |= linux.MAP_ANONYMOUS
         flags |= linux.MAP_GROWSDOWN | linux.MAP_STACK if vma.growsdown else 0
     elif vma.kind == "file":
-        fd = sources.files[vma.file]
+        fd = sources.files[_view(vma)]
     else:
-        fd = sources.shared[vma.shared]
+        fd = sources.shared[_shared_view(vma)]
     flags |= linux.MAP_NORESERVE if vma.noreserve else 0
     if vma.droppable:
         flags = linux.MAP_FIXED_NOREPLACE | linux.MAP_ANONYMOUS | linux.MAP_DROPPABLE
@@ -319,7 +362,7 @@ def protect_calls(entry: ProcessEntry) -> list[Call]:
         size = vma.end - vma.start
         if vma.kind in ("vdso", "vvar"):
             continue
-        if vma.private and vma.prot & 3 != 3:
+        if vma.private and vma.prot & 3 != 3 and not vma.pkey:  # see pkeys.py
             calls.append(Call("mprotect", vma.start, size, vma.prot))
         late = [v for v in vma.advice if v not in (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)]
         calls += [Call("madvise", vma.start, size, value) for value in late]
