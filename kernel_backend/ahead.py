@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from kernel_backend.host import proc
-from kernel_backend.resources import sharing, timeouts
+from kernel_backend.resources import sharing, timeouts, unsaved
 
 
 class VmaFlags:
@@ -61,11 +61,12 @@ class Ahead:
     vma_flags: VmaFlags
     asleep: dict[int, timeouts.Asleep]  # a freeze wakes every thread
     unlike: dict[int, int]  # threads with rights of their own: tid → pid
+    keyrings: bool  # whether anybody has one of its own
 
 
 def look_ahead(pids: list[int]) -> Ahead:
     """Begin to look at the processes of a tree, which run."""
-    return Ahead(VmaFlags(pids), timeouts.look(pids), sharing.unlike_threads(pids))
+    return Ahead(VmaFlags(pids), timeouts.look(pids), sharing.unlike_threads(pids), unsaved.keyrings_about())
 
 
 def tree_pids(pid: int, *, descend: bool) -> list[int]:

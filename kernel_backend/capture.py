@@ -48,6 +48,7 @@ from kernel_backend.resources import (
     threads,
     timeouts,
     timers,
+    unsaved,
 )
 from kernel_backend.tracee.chorus import Asking, Chorus
 from kernel_backend.tracee.inject import Borrowed
@@ -118,8 +119,12 @@ def capture_processes(capture: Capture) -> None:
     with Chorus(member for members in borrowed.values() for member in members) as chorus:
         by_thread = chorus.run({b: threads.ask(b) for members in borrowed.values() for b in members})
         mains = {pid: members[0] for pid, members in borrowed.items()}
+        if capture.ahead.keyrings:
+            chorus.run({main: unsaved.ask_keyrings(pid) for pid, main in mains.items()})
         by_process = chorus.run({main: _ask(main, pid, capture.tree.processes[pid]) for pid, main in mains.items()})
         untold = _untold(capture, chorus, mains, places)
+        for pid, members in borrowed.items():
+            timers.find_owners(chorus, members, by_process[mains[pid]].timers)
         for pid, process in capture.tree.processes.items():
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
@@ -273,7 +278,7 @@ def begin_digests(capture: Capture) -> None:
 def capture_inherited(capture: Capture, twins: dict[int, Twin]) -> None:
     """What a fork copies besides memory, from the twins or, where there are none, from the processes themselves."""
     for pid, twin in twins.items():
-        inherited.read_in_twin(capture.processes[pid], twin.workshop)
+        inherited.read_in_twin(capture.processes[pid], twin)
     if not twins:
         members = {pid: process.borrow() for pid, process in capture.tree.processes.items()}
         with Chorus(members.values()) as chorus:
@@ -316,7 +321,7 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         zombies=[
             ZombieEntry(
                 pid=s.pid, ppid=s.ppid, pgid=s.pgid, sid=s.sid, exit_code=s.exit_code, name=s.comm,
-                exit_signal=s.exit_signal,
+                exit_signal=s.exit_signal, uid=_user_of(s.pid),
             )
             for s in capture.tree.zombies.values()
         ],
@@ -332,6 +337,14 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
     )  # fmt: skip
     renumber(made, capture.numbers)
     return made
+
+
+def _user_of(pid: int) -> int:
+    """Whose a dead process was; -1 when it is gone by now."""
+    try:
+        return int(proc.status(pid)["Uid"].split()[0])
+    except (OSError, KeyError):
+        return -1
 
 
 def boot_id() -> str:

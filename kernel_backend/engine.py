@@ -13,7 +13,7 @@ from pathlib import Path
 from kernel_backend import ahead, checks, failures, family, fates, launch, old_pids, originals, present
 from kernel_backend import capture as cap
 from kernel_backend import rebuild as reb
-from kernel_backend.host import proc
+from kernel_backend.host import limits, proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
 from kernel_backend.resources import descriptors, file_policy, placing_fds
@@ -339,6 +339,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     """The common course: a tree of stubs becomes the image's tree and runs."""
     reach(Stage.RESTORE_TREE, leader.tgid)
+    limits.lift(leader.tgid)
     family.grow_tree(rebuild, leader)
     for building in rebuild.built.values():
         reach(Stage.RESTORE_BECOME, building.pid)

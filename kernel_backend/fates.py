@@ -50,6 +50,9 @@ def _end(rebuild: Rebuild, entry: ZombieEntry) -> None:
     """Let the stub of a dead child die as it did, unreaped."""
     shop = rebuild.zombies[entry.pid]
     rebuild.tables.pids[entry.pid] = rebuild.number_inside(entry.pid, shop.thread.tgid)
+    if entry.uid >= 0 and entry.uid != int(proc.status(shop.thread.tgid)["Uid"].split()[0]):
+        with contextlib.suppress(OSError):  # ours may be the only user that there is
+            shop.call("setresuid", entry.uid, entry.uid, entry.uid)
     with contextlib.suppress(ThreadGone):
         if number := entry.exit_code & 0x7F:
             _end_by_signal(shop, number)

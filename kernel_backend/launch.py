@@ -12,6 +12,7 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import ThreadEntry
+from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import processes, settings, signals, threads, timeouts, timers
 from kernel_backend.stages import Stage, reach
@@ -34,7 +35,7 @@ def make_threads(rebuild: Rebuild, building: Building) -> None:
     pairs = [(thread, building.threads[thread.tid]) for thread in entry.threads if not thread.exited]
     _setup_threads(shop, pairs)
     _correct_tids(rebuild, building)
-    timers.create_timers(shop, entry, rebuild.tables.pids)
+    timers.create_timers(shop, entry, building.threads, rebuild.tables.pids)
 
 
 def _clone_thread(rebuild: Rebuild, building: Building, thread: ThreadEntry) -> Thread:
@@ -94,7 +95,9 @@ def identity(rebuild: Rebuild, building: Building) -> None:
             rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))
     rebuild.warnings.extend(processes.apply_oom_score(building.pid, entry.oom_score_adj))
     rebuild.warnings.extend(settings.apply_coredump_filter(building.pid, entry.settings))
-    rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid))
+    if session_of(rebuild.inventory, entry) == entry.pid:
+        rebuild.warnings.extend(settings.apply_autogroup(building.pid, entry.settings))
+    rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid, last=False))
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))
 
@@ -121,8 +124,13 @@ def arm(rebuild: Rebuild) -> None:
     rebuild.sysv.attached()
     for building in rebuild.built.values():
         _arm(rebuild.tables.pids, building)
+        limits = building.entry.rlimits
+        rebuild.warnings.extend(processes.apply_limits(building.shop, limits, building.pid, last=True))
     for building in rebuild.built.values():
         reach(Stage.RESTORE_REGISTERS, building.pid)
+        for thread in building.entry.threads:
+            if not thread.exited:
+                threads.make_room_for_tiles(building.shop, building.threads[thread.tid], thread)
         waiting = _let_wait(building)
         gadget = _take_workshop_away(building)
         for thread in building.entry.threads:
@@ -176,14 +184,11 @@ def _all_or_none(pids: list[int], guardian: Guardian) -> Iterator[None]:
 def _arm(pids: dict[int, int], building: Building) -> None:
     entry, shop = building.entry, building.shop
     pid = pids[entry.pid]
-    batches = [signals.queue_calls(pid, pid, entry.pending, shop.data, shared=True)]
+    signals.queue(shop, pid, timers.of_no_timer(entry.pending, entry))
     for thread in entry.threads:
-        if thread.pending:
-            calls, arguments = signals.queue_calls(pid, pids[thread.tid], thread.pending, shop.data, shared=False)
-            shop.put(arguments)
-            shop.run(calls, thread=building.threads[thread.tid])
-    batches += [timers.itimer_calls(entry, shop.data), timers.timer_calls(entry, shop.data)]
-    for calls, arguments in batches:
+        if own := timers.of_no_timer(thread.pending, entry):
+            signals.queue(shop, pid, own, building.threads[thread.tid], pids[thread.tid])
+    for calls, arguments in (timers.itimer_calls(entry, shop.data), timers.timer_calls(entry, shop.data)):
         if calls:
             shop.put(arguments)
             shop.run(calls)

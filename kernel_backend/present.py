@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 
-from kernel_backend.errors import EngineError, HostUnsupported, TargetUnsupported
-from kernel_backend.host import proc
+from kernel_backend import family
+from kernel_backend.errors import EngineError, HostUnsupported, TargetDenied, TargetUnsupported
+from kernel_backend.host import limits, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
 from kernel_backend.resources import processes, settings, timers
@@ -30,6 +32,7 @@ def check_taking_over(inventory: Inventory, process: Process) -> None:
             f"process {process.pid} may not make memory executable (PR_SET_MDWE), so no other can take its place",
             hint="restore the image as a fresh process", pid=process.pid,
         )  # fmt: skip
+    _check_room(inventory, process)
     for entry in inventory.processes:
         processes.check_identity(process, entry.credentials)
     if any(entry.timers for entry in inventory.processes) and not timers.ids_can_be_chosen():
@@ -50,6 +53,20 @@ def sockets_of(frozen: FrozenTree) -> set[int]:
         for fd in proc.fd_numbers(process.view)
     )
     return {int(found.group(1)) for found in map(_SOCKET.fullmatch, links) if found}
+
+
+def _check_room(inventory: Inventory, process: Process) -> None:
+    """A limit of the present's address space that may not be lifted must leave room for the image, and for us."""
+    hard = limits.read(process.view)[resource.RLIMIT_AS][1]
+    if hard == limits.UNLIMITED or os.geteuid() == 0:
+        return
+    sizes = [sum(vma.end - vma.start for vma in entry.vmas) for entry in inventory.processes]
+    needed = max(sum(mapping.size for mapping in process.mappings), *sizes) + 2 * family.WORKSHOP_BYTES
+    if needed > hard:
+        raise TargetDenied(
+            f"process {process.pid} may have {hard} bytes of memory at most (RLIMIT_AS), its restart needs {needed}",
+            hint="restore the image as a fresh process", pid=process.pid,
+        )  # fmt: skip
 
 
 def tie_together(frozen: FrozenTree, guardian: Guardian) -> None:

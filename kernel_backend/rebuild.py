@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kernel_backend.resources import (
     mapped_files,
     memory,
     pages,
+    pkeys,
     placing_fds,
     processes,
     shared_memory,
@@ -131,7 +133,7 @@ def _open_files(rebuild: Rebuild) -> None:
     """What is mapped, and the image's own pages: opened while there is a way back."""
     descriptors.raise_our_limit()
     for entry in rebuild.inventory.processes:
-        mapped_files.open_files(entry, rebuild.mapped)
+        mapped_files.open_files(entry, rebuild.mapped, rebuild.tables.warn)
         with as_ourselves():
             path = rebuild.folder / pages.pages_name(entry.pid)
             rebuild.pages[entry.pid] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -209,16 +211,18 @@ def become(rebuild: Rebuild, building: Building) -> None:
 def fill(rebuild: Rebuild, building: Building) -> None:
     """Descriptors in, mappings made, contents read."""
     entry, shop = building.entry, building.shop
-    processes.raise_limits(shop, building.pid, placing_fds.numbers_needed(entry))
-    mapped = mapped_files.opened_files(entry, rebuild.mapped)
-    shared_keys = sorted({vma.shared for vma in entry.vmas if vma.kind == "shared"})
+    placing_fds.make_room(building.pid, entry)
+    files, shared = mapped_files.file_views(entry), memory.shared_views(entry)
+    mapped = [rebuild.mapped[entry.files[index].path, writes] for index, writes in files]
     source = rebuild.pages[entry.pid]
-    moved = placing_fds.lend(shop, [*mapped, *(rebuild.shared[key] for key in shared_keys), source])
+    with _opened_shared(rebuild, shared) as objects:
+        moved = placing_fds.lend(shop, [*mapped, *objects, source])
     lazily, at_once = lazy_pages.split(entry, source) if rebuild.lazy else ([], entry.pagemap)
-    files = dict(enumerate(moved[: len(mapped)]))
-    shared = dict(zip(shared_keys, moved[len(mapped) : -1], strict=True))
+    views = memory.Sources(
+        dict(zip(files, moved[: len(files)], strict=True)), dict(zip(shared, moved[len(files) : -1], strict=True))
+    )
     shop.run(sysv.attach_calls(entry, rebuild.sysv))
-    shop.run(memory.map_calls(entry, memory.Sources(files, shared)))
+    shop.run(memory.map_calls(entry, views))
     shop.run(memory.advise_calls(entry))
     shop.run(lazy_pages.map_calls(lazily, moved[-1]))
     pages.fill(shop, at_once, moved[-1])
@@ -227,10 +231,25 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     processes.set_mm(shop, entry.mm)
 
 
+@contextmanager
+def _opened_shared(rebuild: Rebuild, views: list[tuple[str, bool]]) -> Iterator[list[int]]:
+    """Our descriptors of shared objects; where no mapping may write, ones that cannot either."""
+    with ExitStack() as stack:
+        found = []
+        for key, writes in views:
+            fd = rebuild.shared[key]
+            if not writes:
+                fd = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+            found.append(fd)
+        yield found
+
+
 def _close_memory(rebuild: Rebuild, building: Building) -> None:
     """What is done to mappings when their contents stand."""
     entry, shop = building.entry, building.shop
     shop.run(memory.protect_calls(entry))
+    shop.run(pkeys.calls(entry))
     if not _run_harmless(shop, memory.lock_calls(entry)):
         rebuild.tables.warn(f"the memory that process {entry.pid} had locked is not locked: RLIMIT_MEMLOCK is too low")
     calls, arguments = memory.name_calls(entry, shop.data)

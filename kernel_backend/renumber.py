@@ -72,6 +72,7 @@ def renumber(inventory: Inventory, numbers: dict[int, int]) -> None:
             thread.tid = numbers[thread.tid]
         for timer in process.timers:
             timer.target_tid = numbers.get(timer.target_tid, 0)
+            timer.owner_tid = numbers.get(timer.owner_tid, 0)
     for queue in inventory.message_queues:
         queue.sender, queue.receiver = numbers.get(queue.sender, 0), numbers.get(queue.receiver, 0)
     for found in inventory.semaphore_sets:

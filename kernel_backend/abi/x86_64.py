@@ -39,6 +39,8 @@ SYS = {
     "mq_open": 240, "mq_unlink": 241, "mq_timedsend": 242, "mq_timedreceive": 243, "mq_notify": 244,
     "mq_getsetattr": 245, "io_uring_setup": 425, "timerfd_create": 283, "timerfd_gettime": 287,
     "userfaultfd": 323, "waitid": 247, "mlockall": 151, "mseal": 462,
+    "pkey_mprotect": 329, "pkey_alloc": 330, "pkey_free": 331, "membarrier": 324, "modify_ldt": 154,
+    "get_mempolicy": 239, "set_mempolicy": 238, "mbind": 237, "keyctl": 250,
     "readv": 19, "writev": 20, "sendto": 44, "accept4": 288, "recvmmsg": 299, "sendmmsg": 307,
     "semget": 64, "semctl": 66, "msgget": 68, "msgctl": 71,
 }  # fmt: skip
@@ -147,6 +149,18 @@ RUN_TABLE = bytes.fromhex(
 )  # fmt: skip
 assert len(RUN_TABLE) == 0x33
 assert RUN_TABLE[0x31] == 256 - 0x32, "the loop jumps back to its first byte"
+
+# Uses the tile registers (AMX) once, whereupon the OS kernel makes room for them: rax = a configuration.
+USE_TILES = bytes.fromhex(
+    "c4e2784900"  # ldtilecfg [rax]
+    "c4e27b49c0"  # tilezero tmm0
+    "c4e27849c0"  # tilerelease
+    "cc"          # int3
+)  # fmt: skip
+TILE_CONFIG = struct.pack("<BB14xH30xB15x", 1, 0, 64, 16)  # palette 1; one register of 16 rows of 64 bytes
+XSTATE_HEADER_OFFSET = 512  # of the word that says which parts are in use
+XSTATE_TILES = 1 << 18
+assert len(TILE_CONFIG) == 64
 
 # The first process of a pid namespace: rbx = pid of the tree's root, r12 = its wait status so far, r13 = a
 # writable word.

@@ -65,7 +65,7 @@ def maps(pid: int) -> list[Mapping]:
         return [_parse_map_line(line) for line in lines]
 
 
-_SMAPS_HEAD = re.compile(rb"^([0-9a-f]+)-[0-9a-f]+ |^VmFlags:(.*)$", re.MULTILINE)
+_SMAPS_LINES = re.compile(rb"^([0-9a-f]+)-[0-9a-f]+ |^ProtectionKey: +(\d+)$|^VmFlags:(.*)$", re.MULTILINE)
 
 
 def smaps(pid: int) -> bytes:
@@ -74,14 +74,16 @@ def smaps(pid: int) -> bytes:
 
 
 def smaps_flags(text: bytes) -> dict[int, frozenset[str]]:
-    """VmFlags by start address, from `smaps`."""
+    """VmFlags by start address, and pkN for a protection key, from `smaps`."""
     flags: dict[int, frozenset[str]] = {}
-    start = 0
-    for found in _SMAPS_HEAD.finditer(text):
+    start, key = 0, ""
+    for found in _SMAPS_LINES.finditer(text):
         if found[1] is not None:
-            start = int(found[1], 16)
+            start, key = int(found[1], 16), ""
+        elif found[2] is not None:
+            key = "" if found[2] == b"0" else f"pk{int(found[2])}"
         else:
-            flags[start] = frozenset(found[2].decode().split())
+            flags[start] = frozenset((*found[3].decode().split(), *([key] if key else ())))
     return flags
 
 

@@ -83,6 +83,8 @@ class VmaEntry(Entry):
     droppable: bool = False
     advice: Annotated[list[Natural], FEW] = []  # MADV_ values in force
     name: Name = ""  # PR_SET_VMA_ANON_NAME
+    may_write: bool | None = None  # whether a shared one may be made writable; None: as `prot` says
+    pkey: Annotated[int, Meta(ge=0, le=15)] = 0  # its protection key (pkeys(7))
 
 
 class Span(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
@@ -127,6 +129,10 @@ class SettingsEntry(Entry):
     memory_merge: bool = False
     speculation: Annotated[list[Natural], FEW] = []  # PR_GET_SPECULATION_CTRL of each sort
     coredump_filter: Bits = 0x33
+    membarrier: Bits = 0  # the registrations (membarrier(2))
+    autogroup_nice: Annotated[int, Meta(ge=-20, le=19)] = 0  # of its session (sched(7))
+    io_flusher: bool = False
+    state_asked_for: Bits = 0  # parts of the processor state that need a permission (ARCH_REQ_XCOMP_PERM)
 
 
 class SchedulingEntry(Entry):
@@ -174,6 +180,7 @@ class TimerEntry(Entry):
     value: Word
     target_tid: Pid
     setting: Timing  # struct itimerspec: interval, remaining
+    owner_tid: Natural = 0  # whose processor time it measures (CLOCK_THREAD_CPUTIME_ID), 0: the leader's
 
 
 class CredentialsEntry(Entry):
@@ -234,6 +241,7 @@ class ProcessEntry(Entry):
     stopped_by: Signal = 0  # job-control signal, 0 when running
     exit_signal: Signal = 17
     cwd_deleted: bool = False  # the folder had been removed; `cwd` is where it stood
+    pkeys: Annotated[list[Annotated[int, Meta(ge=1, le=15)]], FEW] = []  # protection keys that are allocated
     guards: Annotated[list[Span], RUNS] = []  # where touching is a fault (MADV_GUARD_INSTALL)
     lock_future: Natural = 0  # MCL_ flags in force for mappings to come
 
@@ -248,6 +256,7 @@ class ZombieEntry(Entry):
     exit_code: Natural  # wait status
     name: Name
     exit_signal: Signal = 17
+    uid: int = -1  # as waitid(2) tells it; -1: not known
 
 
 class SharedMemoryEntry(Entry):

@@ -9,19 +9,23 @@ import os
 from pathlib import Path
 
 from kernel_backend.abi import linux
-from kernel_backend.host import proc
+from kernel_backend.host import limits, proc
 from kernel_backend.image.entries import MmEntry, ProcessEntry
-from kernel_backend.resources import processes, settings, signals
+from kernel_backend.resources import pkeys, processes, settings, signals, unsaved
 from kernel_backend.tracee.chorus import Asking
-from kernel_backend.tracee.inject import Borrowed, Call, Workshop
+from kernel_backend.tracee.inject import Borrowed, Call
+from kernel_backend.tracee.twin import Twin
 
 _DATA_BYTES = signals.ACTIONS_DATA_BYTES + settings.DATA_BYTES
 
 
-def read_in_twin(entry: ProcessEntry, workshop: Workshop) -> None:
+def read_in_twin(entry: ProcessEntry, twin: Twin) -> None:
     """Complete the entry of a process from its twin."""
+    workshop = twin.workshop
     results = workshop.run(_calls(workshop.data))
     _complete(entry, workshop.thread.tid, results, workshop.get(_DATA_BYTES))
+    entry.rlimits = twin.limits  # it has others now
+    entry.pkeys = pkeys.look(workshop.call)
 
 
 def ask(entry: ProcessEntry, borrowed: Borrowed) -> Asking[bool]:
@@ -30,6 +34,7 @@ def ask(entry: ProcessEntry, borrowed: Borrowed) -> Asking[bool]:
     for call in _calls(borrowed.data):
         results.append((yield call))
     _complete(entry, borrowed.thread.tid, results, borrowed.get(_DATA_BYTES))
+    entry.pkeys = yield from pkeys.ask()
     return True
 
 
@@ -40,7 +45,7 @@ def _calls(data: int) -> list[Call]:
         Call("prctl", linux.PR_GET_THP_DISABLE, 0, 0, 0, 0),
         Call("prctl", linux.PR_GET_SECUREBITS),
         Call("prctl", linux.PR_GET_KEEPCAPS),
-        Call("prctl", linux.PR_GET_TIMERSLACK),
+        unsaved.segments_call(data),
         *settings.read_calls(data + signals.ACTIONS_DATA_BYTES),
         *signals.read_calls(data),
     ]
@@ -49,14 +54,14 @@ def _calls(data: int) -> list[Call]:
 def _complete(entry: ProcessEntry, source: int, results: list[int], room: bytes) -> None:
     """`source` is whom to look up in /proc; the other arguments are what the calls gave."""
     actions, rest = room[: signals.ACTIONS_DATA_BYTES], room[signals.ACTIONS_DATA_BYTES :]
-    brk, entry.dumpable, entry.thp_disable, securebits, keepcaps, timerslack = results[:6]
+    brk, entry.dumpable, entry.thp_disable, securebits, keepcaps = results[:5]
+    unsaved.check_segments(entry.pid, results[5])
     entry.settings = settings.entry_of(results[6 : 6 + len(settings.read_calls(0))], rest, source)
-    entry.threads[0].scheduling.timerslack_ns = timerslack
     entry.sigactions = signals.actions_of(actions)
     entry.mm = _mm(source, brk)
     entry.argv = _argv(source)
     entry.cwd, entry.cwd_deleted = _cwd(source)
-    entry.rlimits = processes.capture_limits(source)
+    entry.rlimits = limits.read(source)
     status = proc.status(source)
     entry.umask = int(status["Umask"], 8)
     entry.credentials = processes.credentials(status, securebits, bool(keepcaps))

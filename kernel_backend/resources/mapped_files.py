@@ -17,11 +17,12 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Callable
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged
 from kernel_backend.host import elf
-from kernel_backend.image.entries import FileIdentity, ProcessEntry
+from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry
 from kernel_backend.resources.descriptors import open_path
 
 _identities: dict[tuple[str, int, int, int, int, int], FileIdentity] = {}
@@ -131,31 +132,50 @@ def _untouched(file: FileIdentity, found: os.stat_result) -> bool:
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
-def open_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int]) -> None:
+def open_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int], warn: Callable[[str], None]) -> None:
     """Open what a process maps, once for each file and mode, and check what was opened: that cannot change any more.
 
     Raises FileChanged, while there still is a way back.
     """
-    for index, file in enumerate(entry.files):
-        key = _mode_of(entry, index)
-        if key in ours:
+    for index, writes in file_views(entry):
+        file = entry.files[index]
+        if (file.path, writes) in ours:
             continue
         try:
-            ours[key] = open_path(file.path, os.O_RDWR if key[1] else os.O_RDONLY, _can_be_mapped)
+            fd = ours[file.path, writes] = _open_view(entry, index, writes, warn)
         except OSError as error:
             raise FileChanged(
                 f"{file.path}, which process {entry.pid} maps, cannot be opened: {error.strerror}",
                 hint="give this user access to it", path=file.path,
             ) from error  # fmt: skip
-        check_file(file, f"/proc/self/fd/{ours[key]}", content_matters=not _is_shared(entry, index))
+        check_file(file, f"/proc/self/fd/{fd}", content_matters=not _is_shared(entry, index))
 
 
-def opened_files(entry: ProcessEntry, ours: dict[tuple[str, bool], int]) -> list[int]:
-    """Our descriptors of what a process maps, in the order of its entries."""
-    return [ours[_mode_of(entry, index)] for index in range(len(entry.files))]
+def _open_view(entry: ProcessEntry, index: int, writes: bool, warn: Callable[[str], None]) -> int:
+    path = entry.files[index].path
+    try:
+        return open_path(path, os.O_RDWR if writes else os.O_RDONLY, _can_be_mapped)
+    except OSError:
+        if not writes or any(v.file == index and not v.private and v.prot & linux.PROT_WRITE for v in entry.vmas):
+            raise
+    fd = open_path(path, os.O_RDONLY, _can_be_mapped)
+    warn(f"what process {entry.pid} maps of {path} cannot be made writable any more: this user may not write to it")
+    return fd
 
 
-def _mode_of(entry: ProcessEntry, index: int) -> tuple[str, bool]:
-    """Path, and whether a shared mapping writes to it."""
-    writes = any(vma.file == index and not vma.private and vma.prot & linux.PROT_WRITE for vma in entry.vmas)
-    return entry.files[index].path, writes
+def file_views(entry: ProcessEntry) -> list[tuple[int, bool]]:
+    """(index of a file, whether a mapping may write to it): a descriptor for each is what the mappings need.
+
+    A shared mapping can later be made writable (mprotect(2)) only if its descriptor was.
+    """
+    return sorted({file_view(vma) for vma in entry.vmas if vma.kind == "file"})
+
+
+def file_view(vma: VmaEntry) -> tuple[int, bool]:
+    """Which of `file_views` a mapping is made from."""
+    return vma.file, not vma.private and may_write(vma)
+
+
+def may_write(vma: VmaEntry) -> bool:
+    """Whether a shared mapping is writable, or may be made so."""
+    return bool(vma.prot & linux.PROT_WRITE) or vma.may_write is True

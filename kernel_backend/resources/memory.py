@@ -6,6 +6,7 @@ are mapped in mapped_files.py.
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry
-from kernel_backend.resources.mapped_files import identify
+from kernel_backend.resources.mapped_files import file_view, identify
 from kernel_backend.tracee.inject import Call, Workshop
 
 # VmFlags of /proc/PID/smaps (fs/proc/task_mmu.c) → madvise values that bring them back
@@ -68,6 +69,7 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
         sealed="sl" in mapping.flags, droppable="dp" in mapping.flags,
         advice=[value for flag, value in _ADVICE.items() if flag in mapping.flags],
     )  # fmt: skip
+    vma.pkey = next((int(flag[2:]) for flag in mapping.flags if flag.startswith("pk")), 0)
     if vma.droppable:
         vma.advice = []  # what its kind brings along by itself
     if vma.hugetlb:
@@ -75,6 +77,7 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
     if mapping.path in KERNEL_AREAS:
         vma.kind = "vdso" if mapping.path == "[vdso]" else "vvar"
     elif mapping.shared:
+        vma.may_write = "mw" in mapping.flags if mapping.flags else None
         _shared_entry(pid, vma, mapping, layout, by_path)
     elif mapping.inode:
         _private_file_entry(pid, vma, mapping, layout, by_path)
@@ -149,6 +152,15 @@ def _file_index(mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, 
     return by_path[key]
 
 
+def shared_views(entry: ProcessEntry) -> list[tuple[str, bool]]:
+    """(key of a shared object, whether a mapping may write to it): a descriptor for each is what the mappings need."""
+    return sorted({_shared_view(vma) for vma in entry.vmas if vma.kind == "shared"})
+
+
+def _shared_view(vma: VmaEntry) -> tuple[str, bool]:
+    return vma.shared, vma.may_write is not False
+
+
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
@@ -180,27 +192,40 @@ def map_vdso_calls(entry: ProcessEntry) -> list[Call]:
 class Sources:
     """Descriptor numbers inside the new process from which its mappings are made."""
 
-    files: dict[int, int]  # index into ProcessEntry.files
-    shared: dict[str, int]  # shared object key
+    files: dict[tuple[int, bool], int]  # by file_views
+    shared: dict[tuple[str, bool], int]  # by shared_views
 
 
 def map_calls(entry: ProcessEntry, sources: Sources) -> list[Call]:
-    """One mmap per mapping (System V ones are attached, see sysv.py), writable where contents will be filled in."""
-    return [_map_call(vma, sources) for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv")]
+    """One mmap per mapping (System V ones are attached, see sysv.py), writable where contents will be filled in.
+
+    Others must not be: a terabyte that nobody may write to costs nothing, one that is writable is not granted.
+    """
+    runs = sorted((run.address, run.address + run.length) for run in entry.pagemap)
+    vmas = [vma for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv")]
+    return [_map_call(vma, sources, filled=_is_filled(vma, runs)) for vma in vmas]
 
 
-def _map_call(vma: VmaEntry, sources: Sources) -> Call:
+def _is_filled(vma: VmaEntry, runs: list[tuple[int, int]]) -> bool:
+    """Whether a private mapping has contents of its own; `runs` are [start, end) of contents, by address."""
+    before = bisect.bisect_left(runs, (vma.end, 0)) - 1
+    return vma.private and before >= 0 and runs[before][1] > vma.start
+
+
+def _map_call(vma: VmaEntry, sources: Sources, *, filled: bool) -> Call:
     flags = linux.MAP_FIXED_NOREPLACE | (linux.MAP_PRIVATE if vma.private else linux.MAP_SHARED)
     prot, fd = vma.prot, -1
-    if vma.private:
+    if filled:
         prot |= linux.PROT_READ | linux.PROT_WRITE
+    if vma.pkey:
+        prot |= linux.PROT_READ  # memory that may only be executed would be given a key at once
     if vma.kind == "anon":
         flags |= linux.MAP_ANONYMOUS
         flags |= linux.MAP_GROWSDOWN | linux.MAP_STACK if vma.growsdown else 0
     elif vma.kind == "file":
-        fd = sources.files[vma.file]
+        fd = sources.files[file_view(vma)]
     else:
-        fd = sources.shared[vma.shared]
+        fd = sources.shared[_shared_view(vma)]
     flags |= linux.MAP_NORESERVE if vma.noreserve else 0
     if vma.droppable:
         flags = linux.MAP_FIXED_NOREPLACE | linux.MAP_ANONYMOUS | linux.MAP_DROPPABLE
@@ -227,7 +252,7 @@ def protect_calls(entry: ProcessEntry) -> list[Call]:
         size = vma.end - vma.start
         if vma.kind in ("vdso", "vvar"):
             continue
-        if vma.private and vma.prot & 3 != 3:
+        if vma.private and vma.prot & 3 != 3 and not vma.pkey:  # see pkeys.py
             calls.append(Call("mprotect", vma.start, size, vma.prot))
         late = [v for v in vma.advice if v not in (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)]
         calls += [Call("madvise", vma.start, size, value) for value in late]

@@ -12,10 +12,12 @@ import fcntl
 import os
 import resource
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from kernel_backend.errors import HostUnsupported
 from kernel_backend.host.features import effective_capabilities
 from kernel_backend.image.entries import DescriptorEntry, Inventory, ProcessEntry
+from kernel_backend.resources import mapped_files, memory
 from kernel_backend.tracee.courier import BATCH, courier
 from kernel_backend.tracee.inject import Call, Workshop
 
@@ -26,7 +28,7 @@ _SPARE = 2  # for the line by which descriptors come, and to break circles
 def numbers_needed(entry: ProcessEntry) -> int:
     """What the limit must be at least while the process is made."""
     taken = {row.fd for row in entry.descriptors}
-    lent = len(entry.files) + len({vma.shared for vma in entry.vmas if vma.shared}) + 1
+    lent = len(mapped_files.file_views(entry)) + len(memory.shared_views(entry)) + 1
     return max([*taken, *gaps(taken, max(lent, _SPARE) + 1)]) + 1
 
 
@@ -44,6 +46,14 @@ def check(inventory: Inventory, hard: int) -> None:
 def limit_of(pid: int) -> int:
     """The hard limit of a process: what it, or what it makes, may not go beyond."""
     return resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+
+
+def make_room(pid: int, entry: ProcessEntry) -> None:
+    """Raise the process's own hard limit for the while, where that is too low and we may."""
+    needed = numbers_needed(entry)
+    if limit_of(pid) < needed:
+        with suppress(OSError, ValueError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (needed, needed))
 
 
 def gaps(taken: Iterable[int], count: int) -> list[int]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import resource
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported, TargetDenied
-from kernel_backend.host import proc
+from kernel_backend.host import limits, proc
 from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry
 from kernel_backend.resources import settings
 from kernel_backend.tracee.chorus import Asking
@@ -23,6 +22,7 @@ _CAP_VERSION_3 = 0x20080522
 _PF_EXITING = 0x4
 _CAP_SETPCAP = 8
 _CAP_SETGID, _CAP_SETUID = 1 << 6, 1 << 7
+_SECBIT_NOROOT = 1
 _SECBIT_KEEP_CAPS = 1 << 4
 _SECBIT_NO_SETUID_FIXUP = 1 << 2  # capabilities outlive a change of user until capset says what stays
 
@@ -42,18 +42,6 @@ def credentials(status: dict[str, str], securebits: int, keepcaps: bool) -> Cred
         securebits=securebits,
         keepcaps=keepcaps,
     )
-
-
-def capture_limits(pid: int) -> list[tuple[int, int]]:
-    """(soft, hard) of every resource limit; infinity as 2**64-1. From /proc, which asks for no privilege."""
-    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
-    names = 26  # the width of the first column; lines are in the order of the limits' numbers
-    pairs = [line[names:].split()[:2] for line in lines]
-    return [(_limit(soft), _limit(hard)) for soft, hard in pairs]
-
-
-def _limit(text: str) -> int:
-    return 2**64 - 1 if text == "unlimited" else int(text)
 
 
 def ask_own(borrowed: Borrowed) -> Asking[tuple[bool, int]]:
@@ -100,6 +88,7 @@ def check_identity(process: Process, wanted: CredentialsEntry) -> None:
     Without privileges, a saved user or group id that differs from the others is lost by execve(2). Raises TargetDenied.
     """
     status = proc.status(process.view)
+    _check_capabilities(process, status, wanted)
     if status["Uid"].split()[1] == "0" and int(status["CapEff"], 16) & (_CAP_SETUID | _CAP_SETGID):
         return
     for name, ids in (("user", wanted.uids), ("group", wanted.gids)):
@@ -110,6 +99,22 @@ def check_identity(process: Process, wanted: CredentialsEntry) -> None:
                 f"process {process.pid} may not become {name} {lost[0]}, which the image says it was",
                 hint="restore the image as a fresh process, as root", pid=process.pid,
             )  # fmt: skip
+
+
+def _check_capabilities(process: Process, status: dict[str, str], wanted: CredentialsEntry) -> None:
+    """The capabilities that are left when a process runs another program (capabilities(7)) must do for the image."""
+    with process.borrow() as borrowed:
+        powerless_root = borrowed.call("prctl", linux.PR_GET_SECUREBITS) & _SECBIT_NOROOT
+    if "0" in status["Uid"].split()[:2] and not powerless_root:
+        left = int(status["CapBnd"], 16) | int(status["CapInh"], 16)
+        left &= int(status["CapPrm"], 16) if status.get("NoNewPrivs") == "1" else left
+    else:
+        left = int(status["CapAmb"], 16)
+    if lost := wanted.permitted & ~left:
+        raise TargetDenied(
+            f"process {process.pid} would lose capabilities that the image has ({lost:#x}) on the way",
+            hint="restore the image as a fresh process, as root", pid=process.pid,
+        )  # fmt: skip
 
 
 # --- coming back ------------------------------------------------------------------------------------------------------
@@ -160,9 +165,6 @@ def prctl_calls(entry: ProcessEntry) -> list[Call]:
         Call("personality", entry.personality),
         *settings.early_calls(entry.settings),
     ]
-    slack = entry.threads[0].scheduling.timerslack_ns
-    if slack:
-        calls.append(Call("prctl", linux.PR_SET_TIMERSLACK, slack, 0, 0, 0))
     if entry.credentials.no_new_privs:
         calls.append(Call("prctl", linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     return calls
@@ -240,32 +242,20 @@ def _cap_data(sets: tuple[int, int, int]) -> bytes:
     return struct.pack("<6I", *low, *high)
 
 
-def apply_limits(workshop: Workshop, limits: list[tuple[int, int]], pid: int) -> list[str]:
-    """Resource limits, from inside: one may always lower one's own, whoever one is."""
-    present, warnings = capture_limits(pid), []
-    for which, wanted in enumerate(limits):
-        if present[which] == wanted:
+def apply_limits(workshop: Workshop, wanted: list[tuple[int, int]], pid: int, *, last: bool) -> list[str]:
+    """Resource limits, from inside: one may always lower one's own, whoever one is.
+
+    `last`: the one that the queueing of signals must not meet, or all the others.
+    """
+    present, warnings = limits.read(pid), []
+    for which, pair in enumerate(wanted):
+        if present[which] == pair or (which == limits.SIGPENDING) != last:
             continue
         try:
-            workshop.call("prlimit64", 0, which, workshop.put(struct.pack("<QQ", *wanted)), 0)
+            workshop.call("prlimit64", 0, which, workshop.put(struct.pack("<QQ", *pair)), 0)
         except OSError as error:
             warnings.append(f"resource limit {which} of process {pid} was not restored: {error.strerror}")
     return warnings
-
-
-def raise_limits(workshop: Workshop, pid: int, numbers: int) -> None:
-    """Let a process hold as many descriptors, and lock as much memory, as it ever may, until it has its own limits.
-
-    `numbers` descriptors are needed. Where its hard limit is less, that is raised for the while if we may.
-    """
-    present = capture_limits(pid)
-    if present[resource.RLIMIT_NOFILE][1] < numbers:
-        with suppress(OSError, ValueError):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (numbers, numbers))
-            present[resource.RLIMIT_NOFILE] = numbers, numbers
-    for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK):
-        hard = present[which][1]
-        workshop.call("prlimit64", 0, which, workshop.put(struct.pack("<QQ", hard, hard)), 0)
 
 
 def apply_oom_score(pid: int, value: int) -> list[str]:

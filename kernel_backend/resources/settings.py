@@ -6,6 +6,9 @@ OS kernel; what ours does not know no process of it has set.
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,8 +25,16 @@ _GET_SPECULATION, _SET_SPECULATION, _SPECULATION_SORTS = 52, 53, (0, 1, 2)
 _SPEC_BY_PRCTL, _SPEC_STATES = 1, 0x1E
 _SET_MDWE, _GET_MDWE = 65, 66
 _SET_MEMORY_MERGE, _GET_MEMORY_MERGE = 67, 68
+_SET_IO_FLUSHER, _GET_IO_FLUSHER = 57, 58
 
-DATA_BYTES = 4
+# linux/membarrier.h; each registration's command is a bit
+_MEMBARRIER_REGISTRATIONS = 1 << 9
+_MEMBARRIER_REGISTER = (1 << 2, 1 << 4, 1 << 6, 1 << 8)
+
+_ARCH_GET_XCOMP_PERM, _ARCH_REQ_XCOMP_PERM = 0x1022, 0x1023  # asm/prctl.h
+
+_TSC_BYTES, DATA_BYTES = 8, 16
+_AUTOGROUP_PATIENCE_S = 0.5
 
 
 @cache
@@ -33,6 +44,7 @@ def _questions() -> list[tuple[str, tuple[int, ...]]]:
         ("mce_kill", (_MCE_KILL_GET, 0, 0, 0, 0)),
         ("mdwe", (_GET_MDWE, 0, 0, 0, 0)),
         ("memory_merge", (_GET_MEMORY_MERGE, 0, 0, 0, 0)),
+        ("io_flusher", (_GET_IO_FLUSHER, 0, 0, 0, 0)),
         *((f"speculation {sort}", (_GET_SPECULATION, sort, 0, 0, 0)) for sort in _SPECULATION_SORTS),
     ]
     return [(what, arguments) for what, arguments in every if _is_answered(arguments)]
@@ -48,18 +60,49 @@ def _is_answered(arguments: tuple[int, ...]) -> bool:
 
 def read_calls(data: int) -> list[Call]:
     """The calls that tell; `data` has room for DATA_BYTES."""
-    return [Call("prctl", _GET_TSC, data, 0, 0, 0), *(Call("prctl", *arguments) for _, arguments in _questions())]
+    barriers = [Call("membarrier", _MEMBARRIER_REGISTRATIONS, 0, 0)] if _tells_barriers() else []
+    return [
+        Call("prctl", _GET_TSC, data, 0, 0, 0),
+        *(Call("prctl", *arguments) for _, arguments in _questions()),
+        *([Call("arch_prctl", _ARCH_GET_XCOMP_PERM, data + _TSC_BYTES)] if _usual_state() else []),
+        *barriers,
+    ]
+
+
+@cache
+def _usual_state() -> int:
+    """The parts of the processor state that a program may use without asking; 0 where it need never ask."""
+    word = ctypes.create_string_buffer(8)
+    try:
+        libc.syscall("arch_prctl", _ARCH_GET_XCOMP_PERM, word)
+    except OSError:
+        return 0  # before OS kernel 5.16
+    return int.from_bytes(word.raw, "little")
+
+
+@cache
+def _tells_barriers() -> bool:
+    """Whether membarrier(2) says what a process has registered for (since OS kernel 6.3)."""
+    try:
+        libc.syscall("membarrier", _MEMBARRIER_REGISTRATIONS, 0, 0)
+    except OSError:
+        return False
+    return True
 
 
 def entry_of(results: Sequence[int], room: bytes, pid: int) -> SettingsEntry:
     """What `read_calls` gave, and the core dump filter of `pid`."""
-    found = {what: result for (what, _), result in zip(_questions(), results[1:], strict=True)}
+    found = {what: result for (what, _), result in zip(_questions(), results[1:], strict=False)}
     return SettingsEntry(
-        tsc=int.from_bytes(room[:DATA_BYTES], "little"),
+        tsc=int.from_bytes(room[:4], "little"),
+        state_asked_for=int.from_bytes(room[_TSC_BYTES:DATA_BYTES], "little") & ~_usual_state(),
         mce_kill=found.get("mce_kill", _MCE_KILL_DEFAULT),
         mdwe=found.get("mdwe", 0),
         memory_merge=bool(found.get("memory_merge", 0)),
         speculation=[found.get(f"speculation {sort}", 0) for sort in _SPECULATION_SORTS],
+        io_flusher=bool(found.get("io_flusher", 0)),
+        autogroup_nice=_autogroup_nice(pid),
+        membarrier=results[-1] if _tells_barriers() else 0,
         coredump_filter=int(Path(f"/proc/{pid}/coredump_filter").read_text() or "0", 16),
     )
 
@@ -82,6 +125,12 @@ def early_calls(entry: SettingsEntry) -> Iterator[Call]:
         yield Call("prctl", _SET_TSC, entry.tsc, 0, 0, 0)
     if entry.mce_kill != _MCE_KILL_DEFAULT:
         yield Call("prctl", _MCE_KILL, _MCE_KILL_SET, entry.mce_kill, 0, 0)
+    for part in range(64):
+        if entry.state_asked_for >> part & 1:
+            yield Call("arch_prctl", _ARCH_REQ_XCOMP_PERM, part)
+    for command in _MEMBARRIER_REGISTER:
+        if entry.membarrier & command:
+            yield Call("membarrier", command, 0, 0)
     for sort, state in zip(_SPECULATION_SORTS, entry.speculation, strict=False):
         if state & _SPEC_BY_PRCTL and state & _SPEC_STATES and _differs(sort, state):
             yield Call("prctl", _SET_SPECULATION, sort, state & _SPEC_STATES, 0, 0)
@@ -97,10 +146,35 @@ def _differs(sort: int, state: int) -> bool:
 
 def late_calls(entry: SettingsEntry) -> Iterator[Call]:
     """What must wait until all mappings stand."""
+    if entry.io_flusher:
+        yield Call("prctl", _SET_IO_FLUSHER, 1, 0, 0, 0)
     if entry.memory_merge:
         yield Call("prctl", _SET_MEMORY_MERGE, 1, 0, 0, 0)
     if entry.mdwe:
         yield Call("prctl", _SET_MDWE, entry.mdwe, 0, 0, 0)
+
+
+def _autogroup_nice(pid: int) -> int:
+    """How nice a session is towards others (sched(7)); 0 where the OS kernel does not group by sessions."""
+    try:
+        return int(Path(f"/proc/{pid}/autogroup").read_text().rpartition("nice ")[2])
+    except (OSError, ValueError):
+        return 0
+
+
+def apply_autogroup(pid: int, entry: SettingsEntry) -> list[str]:
+    """From outside; warnings. The OS kernel lets ordinary users change it ten times a second at most."""
+    if entry.autogroup_nice == _autogroup_nice(pid):
+        return []
+    deadline = time.monotonic() + _AUTOGROUP_PATIENCE_S
+    while True:
+        try:
+            Path(f"/proc/{pid}/autogroup").write_text(str(entry.autogroup_nice))
+            return []
+        except OSError as error:
+            if error.errno != errno.EAGAIN or time.monotonic() > deadline:
+                return [f"the nice value of the session of process {pid} was not restored: {error.strerror}"]
+            time.sleep(0.02)
 
 
 def apply_coredump_filter(pid: int, entry: SettingsEntry) -> list[str]:

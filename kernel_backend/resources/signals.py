@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 
 from kernel_backend.image.entries import ProcessEntry
-from kernel_backend.tracee.inject import Call
-from kernel_backend.tracee.thread import SIGINFO_BYTES
+from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.thread import SIGINFO_BYTES, Thread
 
 SIGACTION_BYTES = 32
 LAST_SIGNAL = 64
@@ -51,16 +51,19 @@ def flush_calls(data: int) -> tuple[list[Call], bytes]:
     return [Call("rt_sigaction", n, data, 0, SIGSET_BYTES) for n in _SETTABLE], ignore
 
 
-def queue_calls(pid: int, tid: int, infos: list[bytes], data: int, *, shared: bool) -> tuple[list[Call], bytes]:
-    """Calls by which a thread queues siginfo records for its process (shared) or for itself.
+def queue(shop: Workshop, pid: int, infos: list[bytes], thread: Thread | None = None, tid: int = 0) -> None:
+    """Have siginfo records queued for a process, or for one thread of it; `pid` and `tid` are its own numbers.
 
     Only the receiving process may set si_code freely (kernel/signal.c, do_rt_sigqueueinfo).
     """
-    calls = []
-    for i, info in enumerate(infos):
-        number, at = struct.unpack_from("<i", info)[0], data + i * SIGINFO_BYTES
-        if shared:
-            calls.append(Call("rt_sigqueueinfo", pid, number, at))
-        else:
-            calls.append(Call("rt_tgsigqueueinfo", pid, tid, number, at))
-    return calls, b"".join(infos)
+    at_once = shop.data_bytes // SIGINFO_BYTES
+    for first in range(0, len(infos), at_once):
+        part = infos[first : first + at_once]
+        shop.put(b"".join(part))
+        calls = [_queue_call(pid, tid, info, shop.data + i * SIGINFO_BYTES) for i, info in enumerate(part)]
+        shop.run(calls, thread=thread)
+
+
+def _queue_call(pid: int, tid: int, info: bytes, at: int) -> Call:
+    number = int.from_bytes(info[:4], "little")
+    return Call("rt_tgsigqueueinfo", pid, tid, number, at) if tid else Call("rt_sigqueueinfo", pid, number, at)

@@ -22,6 +22,7 @@ from kernel_backend.host import libc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.host.identity import Identity, as_ourselves
 from kernel_backend.image.entries import ProcessEntry, SharedMemoryEntry, VmaEntry
+from kernel_backend.resources.mapped_files import may_write
 from kernel_backend.tracee.inject import Call
 
 _NEXT_ID = Path("/proc/sys/kernel/shm_next_id")
@@ -228,7 +229,7 @@ def attach_calls(entry: ProcessEntry, segments: Segments) -> list[Call]:
     for (key, base), parts in areas.items():
         union = 0
         for part in parts:
-            union |= part.prot
+            union |= part.prot | (linux.PROT_WRITE if may_write(part) else 0)
         flags = (0 if union & linux.PROT_WRITE else _SHM_RDONLY) | (_SHM_EXEC if union & linux.PROT_EXEC else 0)
         calls.append(Call("shmat", segments.ids[key], base, flags))
         at = base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -12,7 +13,7 @@ from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import RseqEntry, SchedulingEntry, ThreadEntry
 from kernel_backend.resources import timeouts
 from kernel_backend.tracee.chorus import Asking
-from kernel_backend.tracee.inject import WORD, Borrowed, Call, as_interrupted
+from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 
@@ -27,16 +28,17 @@ def borrow_all(process: Process) -> list[Borrowed]:
     return [process.borrow(process.threads[tid]) for tid in tids]
 
 
-def ask(borrowed: Borrowed) -> Asking[tuple[bytes, int]]:
-    """What only the thread itself can ask for: its alternate stack, and the word that is cleared when it ends."""
+def ask(borrowed: Borrowed) -> Asking[tuple[bytes, int, int]]:
+    """What only the thread itself can ask for: alternate stack, the word that is cleared when it ends, timer slack."""
     yield Call("sigaltstack", 0, borrowed.data)
     yield Call("prctl", linux.PR_GET_TID_ADDRESS, borrowed.data + 32)
+    slack_ns = yield Call("prctl", linux.PR_GET_TIMERSLACK)
     raw = borrowed.get(40)
-    return raw[:ALTSTACK_BYTES], struct.unpack_from("<Q", raw, 32)[0]
+    return raw[:ALTSTACK_BYTES], struct.unpack_from("<Q", raw, 32)[0], slack_ns
 
 
 def capture(
-    process: Process, asked: dict[Borrowed, tuple[bytes, int]], waits: dict[int, timeouts.Wait]
+    process: Process, asked: dict[Borrowed, tuple[bytes, int, int]], waits: dict[int, timeouts.Wait]
 ) -> list[ThreadEntry]:
     """The threads that were asked, in the same order; before them a leader that has ended.
 
@@ -50,7 +52,7 @@ def capture(
 
 
 def _capture_one(
-    process: Process, borrowed: Borrowed, altstack: bytes, tid_address: int, wait: timeouts.Wait | None
+    process: Process, borrowed: Borrowed, altstack: bytes, tid_address: int, slack_ns: int, wait: timeouts.Wait | None
 ) -> ThreadEntry:
     thread, regs = borrowed.thread, UserRegs.from_buffer_copy(borrowed.regs)
     wait_left_ns = timeouts.left_ns(thread, regs, wait)
@@ -70,11 +72,11 @@ def _capture_one(
         robust_head=robust_head,
         robust_length=robust_length,
         rseq=RseqEntry(address=rseq[0], size=rseq[1], signature=rseq[2], flags=rseq[3]) if rseq else None,
-        scheduling=_scheduling(thread.tid),
+        scheduling=_scheduling(thread.tid, slack_ns),
     )
 
 
-def _scheduling(tid: int) -> SchedulingEntry:
+def _scheduling(tid: int, slack_ns: int = 0) -> SchedulingEntry:
     attr = ctypes.create_string_buffer(56)
     libc.syscall("sched_getattr", tid, attr, 56, 0)
     _, policy, flags, _, priority, runtime, deadline, period = struct.unpack_from("<IIQiIQQQ", attr.raw)
@@ -88,6 +90,7 @@ def _scheduling(tid: int) -> SchedulingEntry:
         period_ns=period,
         affinity=sorted(os.sched_getaffinity(tid)),
         ioprio=libc.syscall("ioprio_get", _IOPRIO_WHO_PROCESS, tid),
+        timerslack_ns=slack_ns,
     )
 
 
@@ -105,6 +108,8 @@ def setup_calls(entry: ThreadEntry, data: int) -> tuple[list[Call], bytes]:
     if entry.robust_head:
         calls.append(Call("set_robust_list", entry.robust_head, entry.robust_length))
     calls.append(Call("sigaltstack", data + 16, 0))
+    if entry.scheduling.timerslack_ns:
+        calls.append(Call("prctl", linux.PR_SET_TIMERSLACK, entry.scheduling.timerslack_ns, 0, 0, 0))
     if entry.rseq:
         calls.append(Call("rseq", entry.rseq.address, entry.rseq.size, entry.rseq.flags, entry.rseq.signature))
     return calls, arguments
@@ -144,6 +149,21 @@ def _policy(entry: SchedulingEntry) -> list[int]:
     return [
         entry.policy, entry.priority, entry.nice, entry.flags, entry.runtime_ns, entry.deadline_ns, entry.period_ns,
     ]  # fmt: skip
+
+
+def make_room_for_tiles(shop: Workshop, thread: Thread, entry: ThreadEntry) -> None:
+    """A thread's tile registers (AMX) can be set only when it has used them: the OS kernel has room for them then."""
+    if not struct.unpack_from("<Q", entry.xstate, arch.XSTATE_HEADER_OFFSET)[0] & arch.XSTATE_TILES:
+        return
+    regs = thread.get_regs()
+    regs.rax, regs.orig_rax = shop.put(arch.TILE_CONFIG + arch.USE_TILES), WORD
+    regs.rip = regs.rax + len(arch.TILE_CONFIG)
+    thread.set_regs(regs)
+    thread.resume()
+    while not (stop := thread.wait()).is_step:
+        if stop.is_delivery:
+            raise OSError(errno.EPERM, f"thread {thread.tid} may not use the tile registers that the image has")
+        thread.resume()
 
 
 def final_state(thread: Thread, entry: ThreadEntry, *, waiting: bool) -> None:

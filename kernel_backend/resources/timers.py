@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import struct
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from kernel_backend.abi import linux
 from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import ProcessEntry, TimerEntry
-from kernel_backend.tracee.chorus import Asking
+from kernel_backend.tracee.chorus import Asking, Chorus
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop
+from kernel_backend.tracee.thread import Thread
 
 ITIMERS = (0, 1, 2)  # ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF
 ITIMERVAL_BYTES = 32
 ITIMERSPEC_BYTES = 32
 SIGEV_BYTES = 64
+_SI_TIMER, _SIGEV_NONE, _TIMER_ABSTIME = -2, 1, 1
+_CALLERS_TIME, _FAR_S = -2, 10**8  # the first as /proc tells that clock
+_WALL_CLOCKS = (time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME, time.CLOCK_TAI)
 
 
 def ask_itimers(borrowed: Borrowed) -> Asking[list[bytes]]:
@@ -49,6 +56,57 @@ def ask_timers(borrowed: Borrowed, pid: int) -> Asking[list[TimerEntry]]:
     return entries
 
 
+# A timer of its maker's processor time does not say whose that is (timer_create(2), CLOCK_THREAD_CPUTIME_ID). But what
+# remains of it shrinks as that thread, and no other, makes a system call for us.
+
+
+def find_owners(chorus: Chorus, members: Sequence[Borrowed], found: Iterable[TimerEntry]) -> None:
+    """Complete such timers of one process by the thread that each measures; its threads are `members`."""
+    for timer in found:
+        if timer.clock == _CALLERS_TIME and len(members) > 1:
+            timer.owner_tid = _owner(chorus, members, timer)
+
+
+def _owner(chorus: Chorus, members: Sequence[Borrowed], timer: TimerEntry) -> int:
+    main, idle = members[0], not any(timer.setting[16:])
+
+    def left() -> int:
+        return chorus.run({main: _ask_left(main, timer.timer_id)})[main]
+
+    if idle:
+        chorus.run({main: _ask_set(main, timer.timer_id, _FAR_S)})
+    try:
+        before, now = left(), left()
+        if now < before:
+            return main.thread.tid
+        for member in members[1:]:
+            chorus.run({member: _ask_nothing()})
+            before, now = now, left()
+            if now < before:
+                return member.thread.tid
+        return 0
+    finally:
+        if idle:
+            chorus.run({main: _ask_set(main, timer.timer_id, 0)})
+
+
+def _ask_left(borrowed: Borrowed, timer_id: int) -> Asking[int]:
+    yield Call("timer_gettime", timer_id, borrowed.data)
+    seconds, nanoseconds = struct.unpack("<16xqq", borrowed.get(ITIMERSPEC_BYTES))
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def _ask_set(borrowed: Borrowed, timer_id: int, seconds: int) -> Asking[bool]:
+    at = borrowed.put(struct.pack("<4q", 0, 0, seconds, 0))
+    yield Call("timer_settime", timer_id, 0, at, 0)
+    return True
+
+
+def _ask_nothing() -> Asking[bool]:
+    yield Call("getpid")
+    return True
+
+
 def itimer_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
     """Calls that arm the interval timers; the last thing before a process runs, lest they fire while we build."""
     calls = [Call("setitimer", which, data + i * ITIMERVAL_BYTES, 0) for i, which in enumerate(ITIMERS)]
@@ -70,44 +128,97 @@ def ids_can_be_chosen() -> bool:
     return True
 
 
-def create_timers(workshop: Workshop, entry: ProcessEntry, tids: dict[int, int]) -> None:
-    """Create the POSIX timers with their old ids."""
+@dataclass(frozen=True)
+class _Maker:
+    """What it takes to create timers in a process that is being made."""
+
+    workshop: Workshop
+    threads: Mapping[int, Thread]  # by image tid
+    tids: Mapping[int, int]
+
+
+def create_timers(
+    workshop: Workshop, entry: ProcessEntry, threads: Mapping[int, Thread], tids: Mapping[int, int]
+) -> None:
+    """Create the POSIX timers with their old ids, each in the thread whose time it measures."""
+    maker = _Maker(workshop, threads, tids)
     if not entry.timers:
         return
     if ids_can_be_chosen():
         _switch_choosing(workshop, linux.PR_TIMER_CREATE_RESTORE_IDS_ON)
         for timer in entry.timers:
-            _create(workshop, timer, tids, timer.timer_id)
+            _create(maker, timer, timer.timer_id)
         _switch_choosing(workshop, linux.PR_TIMER_CREATE_RESTORE_IDS_OFF)
     else:
-        _create_one_after_the_other(workshop, entry, tids)
+        _create_one_after_the_other(maker, entry)
 
 
 def _switch_choosing(workshop: Workshop, how: int) -> None:
     workshop.call("prctl", linux.PR_TIMER_CREATE_RESTORE_IDS, how, 0, 0, 0)
 
 
-def _create(workshop: Workshop, timer: TimerEntry, tids: dict[int, int], wish: int) -> int:
+def _create(maker: _Maker, timer: TimerEntry, wish: int) -> int:
     """Create one timer; its id."""
-    tid = tids.get(timer.target_tid, timer.target_tid)
+    workshop, tid = maker.workshop, maker.tids.get(timer.target_tid, timer.target_tid)
     event = struct.pack("<QiiI", timer.value, timer.signo, timer.notify, tid).ljust(SIGEV_BYTES, b"\0")
     at = workshop.put(event + struct.pack("<i", wish))
-    workshop.call("timer_create", timer.clock, at, at + SIGEV_BYTES)
+    call = Call("timer_create", _renumbered(timer.clock, maker.tids), at, at + SIGEV_BYTES)
+    workshop.run([call], thread=maker.threads.get(timer.owner_tid))
     return int(struct.unpack("<i", workshop.get(4, SIGEV_BYTES))[0])
 
 
-def _create_one_after_the_other(workshop: Workshop, entry: ProcessEntry, tids: dict[int, int]) -> None:
+def _renumbered(clock: int, tids: Mapping[int, int]) -> int:
+    """A clock of another thread's or process's processor time has its number inside (linux/posix-timers_types.h)."""
+    number = ~(clock >> 3)
+    return ~tids.get(number, number) << 3 | clock & 7 if clock < 0 else clock
+
+
+def _create_one_after_the_other(maker: _Maker, entry: ProcessEntry) -> None:
     """In a fresh process the OS kernel hands out ids in order: those in between are created and deleted."""
     created: list[int] = []
     for timer in sorted(entry.timers, key=lambda t: t.timer_id):
         while not created or created[-1] < timer.timer_id:
-            created.append(_create(workshop, timer, tids, 0))
+            created.append(_create(maker, timer, 0))
     wanted = {timer.timer_id for timer in entry.timers}
-    workshop.run([Call("timer_delete", number) for number in created if number not in wanted])
+    maker.workshop.run([Call("timer_delete", number) for number in created if number not in wanted])
 
 
 def timer_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
     """Calls that arm the POSIX timers."""
     armed = [timer for timer in entry.timers if timer.setting[16:] != bytes(16)]
-    calls = [Call("timer_settime", timer.timer_id, 0, data + i * ITIMERSPEC_BYTES, 0) for i, timer in enumerate(armed)]
-    return calls, b"".join(timer.setting for timer in armed)
+    ringing = {_rings_of(info) for infos in (entry.pending, *(t.pending for t in entry.threads)) for info in infos}
+    calls, arguments = [], b""
+    for i, timer in enumerate(armed):
+        again = (timer.timer_id, timer.signo) in ringing and _can_ring_again(timer)
+        flags = _TIMER_ABSTIME if again else 0
+        calls.append(Call("timer_settime", timer.timer_id, flags, data + i * ITIMERSPEC_BYTES, 0))
+        arguments += _since_its_ring(timer) if again else timer.setting
+    return calls, arguments
+
+
+# A periodic timer whose signal waits to be taken is at rest inside the OS kernel, and counts the periods that pass when
+# somebody takes it. Such a signal is not queued again as an ordinary one: the timer would send a second. Instead the
+# timer is told to have rung at the last of its moments, which makes it send the signal at once.
+
+
+def _rings_of(info: bytes) -> tuple[int, int]:
+    """(timer, signal) of a queued siginfo that a timer sent; no timer has the number -1."""
+    signo, _, code, _, timer_id = struct.unpack_from("<5i", info)
+    return (timer_id, signo) if code == _SI_TIMER else (-1, 0)
+
+
+def _can_ring_again(timer: TimerEntry) -> bool:
+    return timer.clock in _WALL_CLOCKS and any(timer.setting[:16]) and timer.notify != _SIGEV_NONE
+
+
+def _since_its_ring(timer: TimerEntry) -> bytes:
+    seconds, nanoseconds, left_s, left_ns = struct.unpack("<4q", timer.setting)
+    interval_ns, left_ns = seconds * 10**9 + nanoseconds, left_s * 10**9 + left_ns
+    rang_ns = max(1, time.clock_gettime_ns(timer.clock) + left_ns - interval_ns)
+    return timer.setting[:16] + struct.pack("<qq", *divmod(rang_ns, 10**9))
+
+
+def of_no_timer(infos: list[bytes], entry: ProcessEntry) -> list[bytes]:
+    """Queued signals without those that timers will send by themselves."""
+    again = {(t.timer_id, t.signo) for t in entry.timers if any(t.setting[16:]) and _can_ring_again(t)}
+    return [info for info in infos if _rings_of(info) not in again]

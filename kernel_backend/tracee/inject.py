@@ -23,7 +23,7 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 from kernel_backend.abi import arch, linux
@@ -151,9 +151,11 @@ class Gadgets:
 class Borrowed:
     """A context in which a stopped thread makes system calls and afterwards is as it was."""
 
-    def __init__(self, thread: Thread, gadgets: Gadgets) -> None:
+    def __init__(self, thread: Thread, gadgets: Gadgets, spare_room: Callable[[int], int] | None = None) -> None:
+        """`spare_room`: the end of so many bytes that nobody uses, for a thread whose stack has no room left."""
         self.thread = thread
         self.gadgets = gadgets
+        self._spare_room = spare_room
         self.new_tids: list[int] = []
         self.regs = UserRegs()  # with sigmask and xstate: what the thread gets back
         self.sigmask = 0
@@ -186,15 +188,33 @@ class Borrowed:
     def _lay_frame(self) -> None:
         regs = self.regs
         state = sigframe_xstate(self.xstate)
-        fp_address = (regs.rsp - arch.RED_ZONE_BYTES - len(state)) & ~63
-        frame = (fp_address - SIGFRAME_BYTES) & ~15
-        self._stack = frame
-        self.data = (frame - SCRATCH_DATA_BYTES) & ~15
-        self._covered = self._read_stack(self.data, fp_address + len(state) - self.data)
+        fp_address = self._find_room(len(state))
+        frame = self._stack
         content = build_sigframe(frame, fp_address, rewound(regs), self.sigmask, self.gadgets.sigreturn)
         libc.vm_write(self.thread.tid, frame, content.ljust(fp_address - frame, b"\0") + state)
 
+    def _find_room(self, state_bytes: int) -> int:
+        """Place frame and arguments on the stack; where the floating-point state goes.
+
+        A stack may be tiny or full, and some code computes with its stack pointer: then it has to be elsewhere.
+        """
+        try:
+            return self._place(self.regs.rsp - arch.RED_ZONE_BYTES, state_bytes)
+        except OSError as error:
+            if error.errno != errno.EFAULT or self._spare_room is None:
+                raise
+        return self._place(self._spare_room(state_bytes + SIGFRAME_BYTES + SCRATCH_DATA_BYTES + 128), state_bytes)
+
+    def _place(self, top: int, state_bytes: int) -> int:
+        fp_address = (top - state_bytes) & WORD & ~63
+        self._stack = (fp_address - SIGFRAME_BYTES) & WORD & ~15
+        self.data = (self._stack - SCRATCH_DATA_BYTES) & WORD & ~15
+        self._covered = self._read_stack(self.data, fp_address + state_bytes - self.data)
+        return fp_address
+
     def _read_stack(self, address: int, size: int) -> bytes:
+        if address + size > linux.TASK_SIZE:
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
         try:
             return libc.vm_read(self.thread.tid, address, size)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from kernel_backend.host import libc, proc
 from kernel_backend.tracee.inject import Borrowed, Gadgets, as_interrupted
 from kernel_backend.tracee.thread import Stop, Thread, ThreadGone
 
+_APART_BYTES = 32 << 10  # more than the frame of the main thread takes, which may just have made its stack grow
 _gadget_cache: dict[tuple[int, int, str], tuple[int, int]] = {}
 
 
@@ -27,6 +29,8 @@ class Process:
         self.zombie_leader = False
         self._requeue: list[tuple[Thread, bytes]] = []
         self._pidfd = -1
+        self._spare_end = 0
+        self._lent = (0, 0)  # address and size of code that we have put there
 
     # --- freezing -----------------------------------------------------------------------------------------------
     def seize_all(self) -> None:
@@ -102,6 +106,9 @@ class Process:
 
     def release(self) -> None:
         """Let every thread go, with its own registers."""
+        if self._lent[1]:
+            with contextlib.suppress(OSError):
+                libc.poke(self.view, self._lent[0], bytes(self._lent[1]))
         for thread in self.threads.values():
             thread.detach()
         self.threads.clear()
@@ -132,13 +139,45 @@ class Process:
             sigreturn = sigreturn or found_return
             if syscall and sigreturn:
                 return Gadgets(syscall, sigreturn)
+        if lent := self._lend_gadgets():
+            return lent
         if not syscall:
             raise TargetUnsupported(f"process {self.pid} holds no system-call instruction to borrow", pid=self.pid)
         return Gadgets(syscall, sigreturn)
 
+    def _lend_gadgets(self) -> Gadgets | None:
+        """Put both where nothing is, behind the end of the OS kernel's own code: for a program without a libc.
+
+        They are taken away again (`release`); should we be killed before, nobody ever comes by there.
+        """
+        vdso = next((mapping for mapping in self.mappings if mapping.path == "[vdso]"), None)
+        code = arch.SIGRETURN_STUBS[0] + arch.SYSCALL_RETURN[len(arch.SYSCALL_INSTRUCTION) :]
+        if vdso is None:
+            return None
+        at = vdso.end - 16
+        try:
+            if any(self.read(at, 16)):
+                return None
+            libc.poke(self.view, at, code)
+        except OSError:
+            return None
+        self._lent = at, len(code)
+        return Gadgets(at + code.index(arch.SYSCALL_RETURN), at)
+
     def borrow(self, thread: Thread | None = None) -> Borrowed:
         """A context for system calls made by `thread` (the main one unless given)."""
-        return Borrowed(thread or self.main, self.gadgets)
+        return Borrowed(thread or self.main, self.gadgets, self._room_below_stack)
+
+    def _room_below_stack(self, size: int) -> int:
+        """The end of `size` bytes below the main stack, which grows when they are touched: nobody was ever there."""
+        if not self._spare_end:
+            stack = next((mapping for mapping in self.mappings if mapping.path == "[stack]"), None)
+            if stack is None:
+                raise TargetUnsupported(f"a thread of process {self.pid} has no stack to borrow", pid=self.pid)
+            self._spare_end = stack.start - _APART_BYTES
+        end = self._spare_end
+        self._spare_end -= size
+        return end
 
     def read(self, address: int, size: int) -> bytes:
         """Memory of the process."""

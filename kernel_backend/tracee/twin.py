@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Callable, Iterable
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError
-from kernel_backend.host import proc
+from kernel_backend.host import limits, proc
 from kernel_backend.tracee.chorus import Asking, Chorus
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
 from kernel_backend.tracee.process import Process, frozen_thread
@@ -35,6 +36,7 @@ class Twin:
         self.gadgets = original.gadgets
         self.thread = Thread(pid, pid)
         self.mappings = mappings
+        self.limits: list[tuple[int, int]] = []  # the original's, which would hinder it
         self._workshop: Workshop | None = None
         self._ended = False
 
@@ -43,7 +45,11 @@ class Twin:
         self.thread.wait()
         self.thread.set_options(linux.PTRACE_O_EXITKILL)
         self.thread.set_sigmask(ALL_BUT_SIGTRAP)
+        self.limits = limits.read(self.pid)
+        limits.lift(self.pid)
         step_call(self.thread, self.gadgets.syscall, "close_range", 0, 0xFFFFFFFF, 0)
+        if self.limits[resource.RLIMIT_AS][1] != limits.UNLIMITED:
+            _ = self.workshop  # there may be no room for it: known while there is another way
 
     @property
     def workshop(self) -> Workshop:
