@@ -96,7 +96,7 @@ def test_ten_generations_of_one_life(name: str, begin: Begin, as_user: User, fol
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)  # two commands a generation; half a minute where nothing else runs
+@pytest.mark.timeout(1800)  # two commands a generation: a quarter of an hour on a crowded machine
 @pytest.mark.parametrize("name", LIVES)
 def test_a_hundred_generations_of_one_life(
     name: str, begin: Begin, ourselves: User, folder: Path, rng: random.Random
