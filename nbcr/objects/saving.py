@@ -49,6 +49,7 @@ def save(
     on_progress: Callable[[Progress], None] | None = None,
     deadline_s: float = DEADLINE_S,
     fork: bool = True,
+    at_once: bool = True,
 ) -> Saving:
     """Save the user's names of `namespace` into the folder `place`, which does not exist yet or is empty.
 
@@ -58,7 +59,7 @@ def save(
     `hidden`: names that are not the user's; with a mapping, while they have that value. None: what the
     namespace's IPython shell hides. `history`: with In and Out. `max_size`, `max_total`: the most bytes for one
     name, and for all. `previous`: a snapshot with which whatever is the same is shared. `on_progress` is called
-    by `Saving.wait`. `fork=False`: in the process itself.
+    by `Saving.wait`. `fork=False`: in the process itself. `at_once=False`: by a child, however little there is to save.
     """
     begun = time.monotonic()
     place = Path(place)
@@ -84,7 +85,7 @@ def save(
     saving = Saving(place.absolute(), begun, namespace, on_progress)
     if reason:
         saving._take_in_process(order)
-    elif not saving._take_at_once(order):
+    elif not (at_once and saving._take_at_once(order)):
         saving._take_in_child(order)
     return saving
 

@@ -339,7 +339,8 @@ def _objects_beforehand(wish: Wish, accepted: Mapping[str, Any]) -> dict[str, An
 def _begin_objects(wish: Wish, accepted: Mapping[str, Any]) -> namespaces.Part | None:
     if "objects" not in wish.kinds:
         return None
-    return namespaces.begin(Path(str(accepted["snapshot"])), wish.limits, _life.snapshot)
+    place = Path(str(accepted["snapshot"]))
+    return namespaces.begin(place, wish.limits, _life.snapshot, beside_image="image" in wish.kinds)
 
 
 def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:

@@ -83,10 +83,11 @@ class Part:
         return None if self.report is None else replace(self.report, place=place)
 
 
-def begin(place: Path, limits: Limits, previous: Path | None) -> Part:
+def begin(place: Path, limits: Limits, previous: Path | None, *, beside_image: bool) -> Part:
     """Start to save this session's names into the folder `place`; the caller is blocked for a fork, no longer.
 
     `previous`: a snapshot whose files are shared where nothing changed; it need not be there any more.
+    `beside_image`: the disk is busy with an image, so that not even a little is written while the caller waits.
     """
     try:
         from nbcr import objects
@@ -94,7 +95,7 @@ def begin(place: Path, limits: Limits, previous: Path | None) -> Part:
         objects.preload()  # to its end, should a thread of ours be at it: the child has no such thread
         saving = objects.save(
             here.namespace(), place, hidden=here.hidden(), history=limits.history, max_size=limits.max_size_bytes,
-            previous=previous,
+            previous=previous, at_once=not beside_image,
         )  # fmt: skip
     except NbcrError as error:
         return Part(None, error.line())
