@@ -142,7 +142,7 @@ def test_run_all_loses_no_cell_and_runs_none_twice(any_stage: Stage) -> None:
 def test_a_fresh_jupyter_kernel_becomes_the_old_one(any_stage: Stage) -> None:
     old = with_extension(any_stage)
     set_up(old.client)
-    old.client.run("%checkpoint yesterday")
+    old.client.run("%checkpoint --wait yesterday")
     nbcr(any_stage, "show", "yesterday")
     old.client.run("print(__import__('nbcr').session.writing())")
     spoil(old.client)
