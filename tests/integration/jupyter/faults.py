@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -57,6 +58,15 @@ def helpers() -> list[int]:
         if b"nbcr.helper" in words:
             found.append(pid)
     return found
+
+
+def has_open(pid: int, beginning: str) -> bool:
+    """Whether a process has a file open whose name begins so."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            found.append(link.readlink().name)
+    return any(name.startswith(beginning) for name in found)
 
 
 def _keeps_pids(pid: int) -> bool:

@@ -23,6 +23,7 @@ from tests.integration.jupyter.faults import (
     cut_short,
     fails,
     flip_a_bit,
+    has_open,
     helpers,
     left_over,
     living_strays,
@@ -421,8 +422,13 @@ def test_a_helper_killed_while_a_restart_is_validated(any_stage: Stage) -> None:
         pages.chmod(0o600)  # touched since it was written, so all of it is read and hashed
     asked = client.send("%restart a", stop_on_error=False)
     follower = client.send("print('follower')")
-    client.listen(lambda: False, 0.1)  # reading and hashing 1 GiB takes longer than that
-    for pid in helpers():
+    reading: list[int] = []
+    deadline = time.monotonic() + 60
+    while not reading:  # and hashing 1 GiB, for a while
+        assert time.monotonic() < deadline
+        client.listen(lambda: False, 0.005)
+        reading = [pid for pid in helpers() if has_open(pid, "pages-")]
+    for pid in reading:
         os.kill(pid, signal.SIGKILL)
     done, after = client.wait(asked, follower)
     assert "HelperLost" in done.error
