@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kernel_backend.engine import DumpProgress, DumpReport, Restored, dump, restore
+    from kernel_backend.engine import DumpProgress, DumpReport, Restored, dump, preload, restore
     from kernel_backend.host.features import Feature, probe
     from kernel_backend.summary import ImageSummary, ProcessSummary, inspect, verify
 
@@ -30,13 +30,14 @@ __all__ = [
     "Restored",
     "dump",
     "inspect",
+    "preload",
     "probe",
     "restore",
     "verify",
 ]
 
 _HOME = {
-    **dict.fromkeys(("DumpProgress", "DumpReport", "Restored", "dump", "restore"), "engine"),
+    **dict.fromkeys(("DumpProgress", "DumpReport", "Restored", "dump", "preload", "restore"), "engine"),
     **dict.fromkeys(("Feature", "probe"), "host.features"),
     **dict.fromkeys(("ImageSummary", "ProcessSummary", "inspect", "verify"), "summary"),
 }

@@ -48,6 +48,11 @@ class DumpReport:
     warnings: list[str] = field(default_factory=list)
 
 
+def preload() -> None:
+    """Import now what a dump and a restore would import when somebody waits for them."""
+    descriptors.all_kinds()
+
+
 def dump(
     pid: int,
     image_dir: str | Path,

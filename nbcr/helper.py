@@ -117,7 +117,6 @@ def _warm_up() -> None:
 def _log_of(request: Mapping[str, Any]) -> Iterator[None]:
     """Our stderr in the store's log folder, where there is one; removed when nothing was said."""
     from nbcr.errors import NbcrError
-    from nbcr.session.spawning import log_path
     from nbcr.store import Store
 
     store = Store(request["store"])
@@ -126,7 +125,7 @@ def _log_of(request: Mapping[str, Any]) -> Iterator[None]:
     except NbcrError:  # a store that can only be read, or not even that: the order will say so
         yield
         return
-    path = log_path(store, os.getpid())
+    path = store.helper_log(os.getpid())
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     os.dup2(descriptor, 2)
     os.close(descriptor)

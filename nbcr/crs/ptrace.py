@@ -39,7 +39,7 @@ class PtraceComponent(Component):
         """Load the engine now, not while a user waits."""
         import kernel_backend
 
-        _ = kernel_backend.dump, kernel_backend.restore
+        kernel_backend.preload()
 
     def availability(self) -> Availability:
         """Ask the engine's probe."""

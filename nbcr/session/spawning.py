@@ -114,7 +114,7 @@ class Helper:
     def lost(self, cause: BaseException) -> HelperLost:
         """The error for a helper that is gone."""
         what = "gave no answer in time" if isinstance(cause, TimeoutError) else "ended without an answer"
-        log = None if self._store is None else log_path(self._store, self.pid)
+        log = None if self._store is None else self._store.helper_log(self.pid)
         said_something = log is not None and log.exists() and log.stat().st_size
         return HelperLost(
             f"the helper {what}; this process goes on, nothing was checkpointed or restarted",
@@ -150,11 +150,6 @@ def _forget_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
-
-
-def log_path(store: Store, helper_pid: int) -> Path:
-    """Where a helper's stderr goes once it has an order; removed by it when it said nothing."""
-    return store.root / "log" / f"helper-{helper_pid}.log"
 
 
 def spawn(interpreter: Interpreter | None = None) -> Helper:

@@ -194,6 +194,10 @@ class Store:
             folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
+    def helper_log(self, pid: int) -> Path:
+        """Where a helper's stderr goes once it has an order; removed by it when it said nothing."""
+        return self.root / "log" / f"helper-{pid}.log"
+
     def _create(self) -> None:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._check()
