@@ -159,7 +159,7 @@ def refill(rebuild: Rebuild) -> None:
         shared_memory.refill(rebuild.shared[entry.key], entry, rebuild.folder)
     rebuild.sysv.refill(rebuild.folder)
     with acting_as(rebuild.user):
-        file_policy.apply(rebuild.tables)
+        file_policy.apply(rebuild.tables, [building.pid for building in rebuild.built.values()])
     shops = {pid: building.shop for pid, building in rebuild.built.items()}
     inventory = rebuild.inventory
     rebuild.ipc.refill(inventory.message_queues, inventory.semaphore_sets, shops, inventory.root_pid)

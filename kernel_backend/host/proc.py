@@ -269,6 +269,11 @@ def children(pid: int) -> list[int]:
     return sorted(set(found))
 
 
+def pids() -> list[int]:
+    """Of all processes that there are."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
 def fd_numbers(pid: int) -> list[int]:
     """Open descriptor numbers, ascending."""
     return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))

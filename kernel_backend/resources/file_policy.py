@@ -4,17 +4,21 @@ keep      they stay as they are, and offsets come back; what does not fit any mo
 rewind    one that has only grown since is cut back to the length it had
 save      their contents are in the image (those of up to SAVE_MOST_BYTES) and are put back
 
-Files are changed last, when the new processes stand and nothing can fail any more, and each change is told.
+Files are changed last, when the new processes stand and nothing can fail any more, and each change is told. One that
+somebody else has open for writing by then (a log that several share, the terminal's recording) is not only ours to
+change: it stays as it is, with a warning.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported
+from kernel_backend.host import proc
 from kernel_backend.image.descriptions import RegularFile, unpack_path
 from kernel_backend.resources import contents
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
@@ -89,9 +93,12 @@ def make_missing(entry: RegularFile, tables: RebuildTables) -> None:
     tables.guardian.file(path)
 
 
-def apply(tables: RebuildTables) -> None:
-    """Change the files, when everything else is done."""
+def apply(tables: RebuildTables, ours: Collection[int]) -> None:
+    """Change the files, when everything else is done; `ours` are the pids of the tree that is being restored."""
+    if tables.files == "keep":
+        return
     done: set[tuple[int, int]] = set()
+    others = _writers_beside({os.getpid(), *ours})
     for index, entry in enumerate(tables.descriptions):
         if not isinstance(entry, RegularFile) or not is_written(entry) or index not in tables.own:
             continue
@@ -99,6 +106,9 @@ def apply(tables: RebuildTables) -> None:
         if (found.st_dev, found.st_ino) in done:
             continue
         done.add((found.st_dev, found.st_ino))
+        if writer := others.get((found.st_dev, found.st_ino)):
+            tables.warn(f"{unpack_path(entry.path)} stays as it is: process {writer} has it open for writing, too")
+            continue
         try:
             if will_be_put_back(entry, tables):
                 _put_back(entry, found, tables, tables.own[index])
@@ -106,6 +116,29 @@ def apply(tables: RebuildTables) -> None:
                 _cut_back(entry, found, tables, tables.own[index])
         except OSError as error:
             tables.warn(f"{unpack_path(entry.path)} could not be made what it was: {error.strerror}")
+
+
+def _writers_beside(ours: Collection[int]) -> dict[tuple[int, int], int]:
+    """(device, inode) of the files that other processes may write to just now → one of those, as far as we may look."""
+    found: dict[tuple[int, int], int] = {}
+    for pid in proc.pids():
+        if pid in ours:
+            continue
+        for fd in _numbers(pid):
+            try:
+                at = os.stat(f"/proc/{pid}/fd/{fd}")
+                if stat.S_ISREG(at.st_mode) and proc.fdinfo(pid, fd).flags & os.O_ACCMODE != os.O_RDONLY:
+                    found[at.st_dev, at.st_ino] = pid
+            except OSError:
+                continue  # closed meanwhile, or not ours to see
+    return found
+
+
+def _numbers(pid: int) -> list[int]:
+    try:
+        return proc.fd_numbers(pid)
+    except OSError:
+        return []
 
 
 def _cut_back(entry: RegularFile, found: os.stat_result, tables: RebuildTables, fd: int) -> None:

@@ -63,3 +63,17 @@ def test_a_restore_may_choose_otherwise(begin: Begin, ourselves: User, folder: P
     life.spoil()
     engine.must("restore", folder / "image", "--into", life.pid, "--files", "rewind")
     life.expect_pass()
+
+
+@pytest.mark.parametrize("policy", ["rewind", "save"])
+def test_a_file_that_others_write_to_stays_as_it_is(policy: str, begin: Begin, ourselves: User, folder: Path) -> None:
+    engine, life = begin_with(policy, begin, ourselves)
+    dump(engine, life, folder / "image", policy)
+    life.spoil()
+    spoilt = life.path("log").read_bytes()
+    with life.path("log").open("ab"):
+        done = engine.must("restore", folder / "image", "--into", life.pid, "--json")
+        assert f"log stays as it is: process {os.getpid()} has it open for writing, too" in done.err
+        assert life.path("log").read_bytes() == spoilt
+    engine.must("restore", folder / "image", "--into", life.pid)  # and now nobody else does
+    life.expect_pass()
