@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.integration.jupyter.faults import fails
 from tests.integration.jupyter.lives import (
     WANTED,
     assert_usable,
@@ -319,3 +321,21 @@ def test_text_that_was_printed_before_the_image_is_not_printed_again(any_stage: 
     after = [int(line) for line in done.text.splitlines()[len(before) :] if line]
     assert after == list(range(after[0], 300)), "the restored life goes on where the image was taken"
     assert after[0] > 50
+
+
+def test_files_that_a_notebook_writes_are_rewound_with_it_when_asked(any_stage: Stage) -> None:
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    client.run("import os")
+    file = Path(client.value("os.path.abspath('written.txt')"))
+    client.run("written = open('written.txt', 'w'); _ = written.write('before'); written.flush()")
+    client.run("%checkpoint --wait --files rewind magic")
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "shell", "--files", "save")
+    for name in ("magic", "shell"):
+        client.run("_ = written.write(', after'); written.flush()")
+        assert file.read_text() == "before, after"
+        client.run(f"%restart {name}", 60)
+        assert file.read_text() == "before"
+    client.run("_ = written.write(' and on'); written.flush()")
+    assert file.read_text() == "before and on"
+    assert "--files 'all' is not known" in fails(client, "%checkpoint --files all")
