@@ -59,6 +59,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the long sweeps out, or take all, or a random share of them; those come last."""
+    _draw_variants(items, config.stash[_SEED])
     long = [item for item in items if item.get_closest_marker("long")]
     chosen = long
     if not config.getoption("--long"):
@@ -69,6 +70,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
     items[:] = [item for item in items if not item.get_closest_marker("long")] + chosen
+
+
+def _draw_variants(items: list[pytest.Item], seed: int) -> None:
+    """Of variants that are alike but for one parameter (`either`), one drawn at random stays; the others are long."""
+    families: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        mark, callspec = item.get_closest_marker("either"), getattr(item, "callspec", None)
+        if mark is None or callspec is None or item.get_closest_marker("long"):
+            continue
+        family = item.nodeid.replace(str(callspec.params[mark.args[0]]), "*")
+        families.setdefault(family, []).append(item)
+    for family, variants in families.items():
+        stays = random.Random(f"{seed}/{family}").choice(variants)
+        for item in variants:
+            if item is not stays:
+                item.add_marker(pytest.mark.long)
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:

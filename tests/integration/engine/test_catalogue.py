@@ -38,6 +38,7 @@ def options(subject: Subject) -> list[str]:
 WHO = ["ourselves", "as_user"] if AS_ROOT else ["ourselves"]
 
 
+@pytest.mark.either("who")
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("subject", cases(CAPTURED, all_by_default=True))
 def test_killed_and_restored(
