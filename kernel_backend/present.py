@@ -70,16 +70,16 @@ def _check_room(inventory: Inventory, process: Process) -> None:
 
 
 def tie_together(frozen: FrozenTree, guardian: Guardian) -> None:
-    """The point of no return: from here on the present ends as a whole, whatever becomes of us."""
+    """From here on the present ends as a whole, should we be killed."""
     if len(frozen.processes) > 1:
         guardian.processes([process.pidfd for process in frozen.processes.values()])
-    frozen.processes[frozen.root].main.set_options(stub.STUB_OPTIONS)
 
 
 def empty(frozen: FrozenTree, process: Process) -> None:
-    """End the present: its children, its threads but one."""
+    """The point of no return: end the present, its children, its threads but one. That one ends with us from now on."""
     leader = process.main
     gadget = process.gadgets.syscall
+    leader.set_options(stub.STUB_OPTIONS)
     reach(Stage.RESTORE_EMPTY, process.pid)
     for pid, member in reversed(frozen.processes.items()):
         if pid != process.pid:

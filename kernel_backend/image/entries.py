@@ -31,6 +31,7 @@ from kernel_backend.image.limits import (
     Name,
     Nanoseconds,
     Natural,
+    OptionalId,
     PathText,
     Pid,
     SharedKind,
@@ -256,7 +257,7 @@ class ZombieEntry(Entry):
     exit_code: Natural  # wait status
     name: Name
     exit_signal: Signal = 17
-    uid: int = -1  # as waitid(2) tells it; -1: not known
+    uid: OptionalId = -1  # as waitid(2) tells it
 
 
 class SharedMemoryEntry(Entry):

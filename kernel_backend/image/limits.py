@@ -30,6 +30,7 @@ Int = Annotated[int, Meta(ge=-(2**31), le=I32_MAX)]
 Natural = Annotated[int, Meta(ge=0, le=I32_MAX)]
 Bits = Annotated[int, Meta(ge=0, le=2**32 - 1)]  # flags and masks of 32 bits
 Id = Annotated[int, Meta(ge=0, le=2**32 - 1)]  # of a user or group
+OptionalId = Annotated[int, Meta(ge=-1, le=2**32 - 1)]  # -1: not known
 Index = Annotated[int, Meta(ge=-1, le=I32_MAX)]  # into a table; -1: none
 Pid = Annotated[int, Meta(ge=0, le=2**22)]
 FdNumber = Annotated[int, Meta(ge=0, le=FD_MAX)]
