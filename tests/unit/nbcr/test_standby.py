@@ -25,7 +25,7 @@ WAIT_S = 20.0
 def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, vars(inprocess._life)
         time.sleep(0.005)
 
 

@@ -69,8 +69,7 @@ if result.outcome is nbcr.Outcome.CONTINUE:
     result.wait(60)
     nbcr.restart("here")
 try:
-    os.fstat(lower.number)
-    usable = True
+    usable = os.fstat(lower.number).st_rdev == os.stat("/dev/null").st_rdev  # and not another one of that number
 except OSError:
     usable = False
 say(lower_is_usable=usable, same_number=lower.number == upper.number)
