@@ -76,7 +76,8 @@ for name, force in [line.split() for line in open(sys.argv[2])]:
             say(failed=error.type_name, seen=noting.seen)
     before = count
     time.sleep(0.05)
-    say(after=name, state=state, counts=count > before, thread=sum(t.name not in ("nbcr-request", "nbcr-writing") for t in threading.enumerate()))
+    ours = [t for t in threading.enumerate() if t.name not in ("nbcr-request", "nbcr-writing")]
+    say(after=name, state=state, counts=count > before, thread=len(ours))
 while True:
     time.sleep(60)
 """
