@@ -77,7 +77,7 @@ def _draw_variants(items: list[pytest.Item], seed: int) -> None:
     families: dict[str, list[pytest.Item]] = {}
     for item in items:
         mark, callspec = item.get_closest_marker("either"), getattr(item, "callspec", None)
-        if mark is None or callspec is None or item.get_closest_marker("long"):
+        if mark is None or callspec is None or item.get_closest_marker("long") or mark.args[0] not in callspec.params:
             continue
         family = item.nodeid.replace(str(callspec.params[mark.args[0]]), "*")
         families.setdefault(family, []).append(item)

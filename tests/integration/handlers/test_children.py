@@ -12,6 +12,8 @@ import pytest
 
 from tests.integration.handlers.conftest import Stage, until
 
+pytestmark = pytest.mark.either("stage")
+
 ALL_WELL = {"cat": 0, "process": 7, "alive": False, "mapped": [9, 16], "computed": [25]}
 
 

@@ -11,6 +11,8 @@ import pytest
 from tests.integration.handlers.conftest import Stage
 from tests.support import CHECKOUT
 
+pytestmark = pytest.mark.either("stage")
+
 BLOCK = re.compile(r"^## (?P<title>.*?)\n|^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

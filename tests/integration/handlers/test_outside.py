@@ -15,6 +15,8 @@ import pytest
 
 from tests.integration.handlers.conftest import Stage, until
 
+pytestmark = pytest.mark.either("stage")
+
 
 def nbcr(stage: Stage, *words: str | int) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "nbcr.cli", *map(str, words), "--json"]

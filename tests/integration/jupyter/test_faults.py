@@ -35,6 +35,8 @@ from tests.integration.jupyter.lives import assert_usable, assert_whole, kill, n
 from tests.integration.jupyter.sessions import Jupyter, Stage
 from tests.support import needs
 
+pytestmark = pytest.mark.either("any_stage")
+
 UNUSED_PID = 2**22 + 1
 
 
