@@ -82,6 +82,7 @@ def test_restore_killed_at_some_steps(
 
 
 @pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("course", ["fresh", "in place"])

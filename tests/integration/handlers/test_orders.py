@@ -66,6 +66,7 @@ def test_restart_pre_keeps_an_upper_layer_from_closing_a_number_used_again(
     assert stage.lines() == [{"lower_is_usable": usable, "same_number": True}]
 
 
+@pytest.mark.either("stage")
 @pytest.mark.parametrize("requests", [500, pytest.param(10_000, marks=LONG)])
 def test_a_signal_that_asks_never_meets_a_lock(stage: Stage, requests: int) -> None:
     """Signals arrive while malloc's and logging's locks are held; each sends all handlers down and up."""
