@@ -15,6 +15,7 @@ from tests.integration.handlers.conftest import Stage, until
 LAYERS = ("APPLICATION", "MPI", "TRANSPORT")  # top to bottom
 PER_ROUND_S = 6.0
 LONG = (pytest.mark.long, pytest.mark.timeout(1500))
+FOR_AN_HOUR = (pytest.mark.long, pytest.mark.exhaustive, pytest.mark.timeout(5400))
 
 # What seeds 002 and 004 demand, written down once more. Handlers 1 and 3 of each layer are classes, which hear of
 # RESTART_PRE, 2 is a generator.
@@ -67,7 +68,7 @@ def test_restart_pre_keeps_an_upper_layer_from_closing_a_number_used_again(
 
 
 @pytest.mark.either("stage")
-@pytest.mark.parametrize("requests", [100, pytest.param(10_000, marks=LONG)])
+@pytest.mark.parametrize("requests", [100, pytest.param(10_000, marks=FOR_AN_HOUR)])
 def test_a_signal_that_asks_never_meets_a_lock(stage: Stage, requests: int) -> None:
     """Signals arrive while malloc's and logging's locks are held; each sends all handlers down and up."""
     program = stage.start("signals.py", requests)
