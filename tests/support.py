@@ -60,6 +60,7 @@ class User:
             "HOME": str(self.home),
             "USER": self.name,
             "PYTHONDONTWRITEBYTECODE": "1",
+            "NBCR_PACK": "never",
             **own,
             **(extra or {}),
         }

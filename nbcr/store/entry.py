@@ -10,8 +10,9 @@ from typing import Any
 
 from nbcr.errors import EntryDamaged
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"
 IMAGE = "image"
 OBJECTS = "objects"
 _SECRETS = ("key", "curve_secretkey")
@@ -39,17 +40,24 @@ class Entry:
     note: str = ""
     channel_fd: int | None = None
     objects: Mapping[str, Any] | None = None  # how the snapshot of the objects went, in numbers
+    files: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # size and digest of each file of each part
+    sealed: str | None = None  # encrypted: `jupyter` and `files`
     path: Path = Path()  # the entry's folder
 
     @property
     def image(self) -> Path:
-        """Folder of the process image."""
+        """Folder of the process image, where it is hot (else nbcr.store.opening makes it so)."""
         return self.path / IMAGE
 
     @property
     def snapshot(self) -> Path:
         """Folder of the snapshot of the objects."""
         return self.path / OBJECTS
+
+    @property
+    def store_root(self) -> Path:
+        """The store it is in."""
+        return self.path.parent.parent
 
     def listed(self) -> dict[str, Any]:
         """The fields of ``nbcr list --json``."""
@@ -90,6 +98,8 @@ class Entry:
             "format": FORMAT_VERSION,
             "jupyter": None if self.jupyter is None else dict(self.jupyter),
             "channel_fd": self.channel_fd,
+            "files": {path: list(known) for path, known in self.files.items()},
+            "sealed": self.sealed,
         }
 
     @classmethod
@@ -123,9 +133,11 @@ class Entry:
                 note=str(document.get("note", "")),
                 channel_fd=document.get("channel_fd"),
                 objects=None if document.get("objects") is None else dict(document["objects"]),
+                files={str(k): (int(size), str(digest)) for k, (size, digest) in document.get("files", {}).items()},
+                sealed=document.get("sealed"),
                 path=path,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EntryDamaged(
                 f"manifest of {path.name} is damaged ({type(error).__name__}: {error})",
                 hint="remove the folder " + str(path),
@@ -135,8 +147,19 @@ class Entry:
     def read(cls, path: Path) -> Entry:
         """Read the entry in folder `path`. Raises EntryDamaged."""
         try:
-            document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            manifest = (path / MANIFEST).read_bytes()
+        except OSError as error:
+            raise EntryDamaged(
+                f"manifest of {path.name} cannot be read: {error}", hint=f"remove the folder {path}"
+            ) from error
+        return cls.from_bytes(manifest, path)
+
+    @classmethod
+    def from_bytes(cls, manifest: bytes, path: Path) -> Entry:
+        """The entry in folder `path` with this manifest. Raises EntryDamaged."""
+        try:
+            document = json.loads(manifest)
+        except ValueError as error:
             raise EntryDamaged(
                 f"manifest of {path.name} cannot be read: {error}", hint=f"remove the folder {path}"
             ) from error

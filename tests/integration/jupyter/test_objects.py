@@ -155,4 +155,4 @@ def test_neither_tier_is_lost_with_the_other(stage: Stage) -> None:
     entry = written(stage, "dying")
     assert entry.kinds == ("image",)
     assert "the process ended before they were written" in entry.warnings[0]
-    assert sorted(path.name for path in entry.path.iterdir()) == ["image", "manifest.json"]
+    assert sorted(path.name for path in entry.path.iterdir()) == ["image", "manifest.json", "signature.json"]

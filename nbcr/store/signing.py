@@ -1,0 +1,216 @@
+"""Who made an entry, and whether that is somebody whose code may run here (FORMAT.md, "Signatures").
+
+The user's own key and whom the user trusts are kept in the configuration folder, apart from the store: who can put an
+entry into a store cannot sign it thereby.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from nbcr.errors import EntryDamaged, StoreRefused, Untrusted
+from nbcr.store import files
+from nbcr.store.entry import MANIFEST, SIGNATURE, Entry
+from nbcr.store.recipe import DOMAIN as RECIPE_DOMAIN
+from nbcr.store.recipe import Recipe
+
+_FORMAT = 1
+_DOMAIN = b"nbcr manifest\0"
+_KEY, _TRUSTED = "signing.key", "trusted.json"
+_KEY_BYTES = 32
+_lock = threading.Lock()
+
+
+def config_folder() -> Path:
+    """NBCR_CONFIG, else the platform's user configuration folder + nbcr."""
+    chosen = os.environ.get("NBCR_CONFIG")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(config) if config.strip() else Path.home() / ".config") / "nbcr"
+
+
+# --- our own key
+
+
+class Signer:
+    """A private key."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(secret)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of `message`."""
+        return self._key.sign(message)
+
+    def signature_file(self, manifest: bytes) -> bytes:
+        """signature.json for these bytes of a manifest."""
+        document = {"format": _FORMAT, "signer": self.public.hex(), "signature": self.sign(_DOMAIN + manifest).hex()}
+        return json.dumps(document).encode() + b"\n"
+
+
+def our_signer(*, create: bool = True) -> Signer | None:
+    """The user's key, made when it is first needed; None where there is none. Raises StoreRefused, OSError."""
+    path = config_folder() / _KEY
+    with _lock:
+        for _ in range(2):
+            try:
+                if not files.is_ours(path) or path.stat().st_mode & 0o077:
+                    raise StoreRefused(f"signing key {path} can be read or written by others", hint=f"chmod 600 {path}")
+                secret = path.read_bytes()
+            except FileNotFoundError:
+                if not create:
+                    return None
+                _make_key(path)
+            else:
+                if len(secret) != _KEY_BYTES:
+                    raise StoreRefused(f"signing key {path} is damaged", hint="remove it: a new one will be made")
+                return Signer(secret)
+    return None
+
+
+def _make_key(path: Path) -> None:
+    """Of processes that make it at once, one wins."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{_KEY}.{files.random_suffix()}")
+    files.write_new(draft, [os.urandom(_KEY_BYTES)])
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    files.fsync_path(path.parent)
+
+
+# --- whom the user trusts
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """Signers and single manifests, with the words under which they were trusted."""
+
+    signers: Mapping[str, str]  # public key, hex
+    manifests: Mapping[str, str]  # BLAKE3 of the manifest's bytes, hex
+
+    @classmethod
+    def read(cls) -> Trusted:
+        """What trusted.json says."""
+        path = config_folder() / _TRUSTED
+        try:
+            if not files.is_ours(path):
+                raise StoreRefused(f"{path} can be written by others", hint=f"chmod 600 {path}")
+            document = json.loads(path.read_text(encoding="utf-8"))
+            return cls(dict(document["signers"]), dict(document["manifests"]))
+        except FileNotFoundError:
+            return cls({}, {})
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreRefused(f"{path} cannot be read: {error}", hint="remove it and trust again") from error
+
+    def write(self) -> None:
+        """Remember it."""
+        folder = config_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        document = {"format": _FORMAT, "signers": dict(self.signers), "manifests": dict(self.manifests)}
+        files.write_atomically(folder / _TRUSTED, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+# --- entries
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an entry comes from. `state`: own, trusted, stranger (signed by one not trusted), unsigned, forged."""
+
+    state: str
+    signer: str  # public key, hex; empty: none
+    manifest: str  # digest of the manifest's bytes, hex
+    entry: Entry  # as those bytes have it
+
+    @property
+    def good(self) -> bool:
+        """Whether its code may run here."""
+        return self.state in ("own", "trusted")
+
+
+def origin_of(entry: Entry) -> Origin:
+    """Find out where an entry comes from. Raises EntryDamaged."""
+    try:
+        manifest = (entry.path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise EntryDamaged(f"manifest of {entry.id} cannot be read: {error}") from error
+    read = Entry.from_bytes(manifest, entry.path)
+    digest = blake3(manifest).hexdigest()
+    trusted = Trusted.read()
+    signer, valid = _signature(entry.path / SIGNATURE, manifest)
+    if signer and not valid:
+        state = "forged"
+    elif signer and _is_ours(signer):
+        state = "own"
+    elif signer in trusted.signers or digest in trusted.manifests:
+        state = "trusted"
+    else:
+        state = "stranger" if signer else "unsigned"
+    return Origin(state, signer, digest, read)
+
+
+def proved(entry: Entry) -> Entry:
+    """The entry as its maker signed it. Raises Untrusted unless that is us, or somebody trusted."""
+    origin = origin_of(entry)
+    if origin.good:
+        return origin.entry
+    why = {
+        "forged": "its manifest is not the one that was signed",
+        "stranger": f"it is signed by {origin.signer[:16]}…, whom you do not trust",
+        "unsigned": "it is not signed",
+    }[origin.state]
+    hint = "somebody changed it: remove it, or pull it again"
+    if origin.state != "forged":
+        hint = (
+            f"restarting or loading it runs its code as you: `nbcr trust {entry.name}` if you know where it comes from"
+        )
+    raise Untrusted(f"checkpoint {entry.name!r} is refused: {why}", hint=hint)
+
+
+def recipe_is_proved(recipe: Recipe, origin: Origin) -> bool:
+    """Whether the recipe was signed by us, by somebody trusted, or by who signed the manifest."""
+    signer = recipe.signer.hex()
+    if not (_is_ours(signer) or signer in Trusted.read().signers or signer == origin.signer):
+        return False
+    return _verifies(signer, recipe.signature, RECIPE_DOMAIN + recipe.digest)
+
+
+def _is_ours(signer: str) -> bool:
+    ours = our_signer(create=False)
+    return ours is not None and ours.public.hex() == signer
+
+
+def _signature(path: Path, manifest: bytes) -> tuple[str, bool]:
+    """(public key, whether it signed these bytes); an empty key: not signed."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        signer = bytes.fromhex(document["signer"]).hex()
+        return signer, _verifies(signer, bytes.fromhex(document["signature"]), _DOMAIN + manifest)
+    except FileNotFoundError:
+        return "", False
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unreadable", False
+
+
+def _verifies(signer: str, signature: bytes, message: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer)).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
