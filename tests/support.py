@@ -61,6 +61,7 @@ class User:
             "USER": self.name,
             "PYTHONDONTWRITEBYTECODE": "1",
             "NBCR_PACK": "never",
+            **({"NBCR_CONFIG": os.environ["NBCR_CONFIG"]} if self.is_ourselves and "NBCR_CONFIG" in os.environ else {}),
             **own,
             **(extra or {}),
         }

@@ -12,6 +12,7 @@ from pathlib import Path
 from nbcr.errors import EntryDamaged, StoreLocked
 from nbcr.store import files, names, recipe, writers
 from nbcr.store.chunks import BadChunk, Codec
+from nbcr.store.entry import packed_parts, recipe_of
 from nbcr.store.packs import Index, Packs, PackWriter, Row
 from nbcr.store.store import WANTED, Store
 
@@ -65,9 +66,9 @@ def living(store: Store) -> set[bytes]:
         folder = store.root / "entries" / name
         if not names.is_id(name):
             continue
-        for part in recipe.parts_of(folder):
+        for part in packed_parts(folder):
             try:
-                found.update(recipe.read_list(recipe.path_of(folder, part)).ids())
+                found.update(recipe.read_list(recipe_of(folder, part)).ids())
             except FileNotFoundError:  # removed meanwhile
                 continue
             except OSError as error:

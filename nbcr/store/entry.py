@@ -13,9 +13,20 @@ from nbcr.errors import EntryDamaged
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
+_RECIPE = ".recipe"
 IMAGE = "image"
 OBJECTS = "objects"
 _SECRETS = ("key", "curve_secretkey")
+
+
+def recipe_of(folder: Path, part: str) -> Path:
+    """The recipe of a part of the entry in `folder`; it is there when the part is packed."""
+    return folder / (part + _RECIPE)
+
+
+def packed_parts(folder: Path) -> list[str]:
+    """The parts that are packed of the entry in `folder`."""
+    return sorted(path.name.removesuffix(_RECIPE) for path in folder.glob("[!.]*" + _RECIPE))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nbcr.errors import EntryDamaged, NbcrError, StoreLocked
 from nbcr.store import collecting, opening, packing, publishing, recipe, signing
-from nbcr.store.entry import IMAGE, Entry
+from nbcr.store.entry import Entry, packed_parts, recipe_of
 from nbcr.store.packing import Packed, Packing
 from nbcr.store.pieces import Run
 from nbcr.store.recipe import Recipe
@@ -26,8 +26,8 @@ def no_layout(entry: Entry, folder: Path) -> Mapping[str, Sequence[Run]]:
 
 
 @contextlib.contextmanager
-def alone(store: Store) -> Iterator[bool]:
-    """Whether nobody else packs in this store; nobody will as long as the block lasts."""
+def alone(store: Store, *, wait: bool = False) -> Iterator[bool]:
+    """Whether nobody else packs in this store (with `wait`: any more); nobody will as long as the block lasts."""
     try:
         descriptor = os.open(store.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileNotFoundError:  # there is no store
@@ -35,7 +35,7 @@ def alone(store: Store) -> Iterator[bool]:
         return
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             yield False
         else:
@@ -44,14 +44,14 @@ def alone(store: Store) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def keep(store: Store, *, layout: Layout = no_layout, threads: int = 1) -> list[NbcrError]:
+def keep(store: Store, *, layout: Layout = no_layout, threads: int = 1, wait: bool = False) -> list[NbcrError]:
     """Pack, drop and collect until there is nothing left to do; what could not be done.
 
-    Returns at once where another process is at it.
+    Returns at once where another process is at it, or with `wait` goes on when that one is through.
     """
     failures: dict[str, NbcrError] = {}
     while True:
-        with alone(store) as ours:
+        with alone(store, wait=wait) as ours:
             if not ours:
                 return list(failures.values())
             while waiting := [entry for entry in hot_only(store) if entry.id not in failures]:
@@ -70,14 +70,14 @@ def keep(store: Store, *, layout: Layout = no_layout, threads: int = 1) -> list[
 
 def hot_only(store: Store) -> list[Entry]:
     """Entries with parts that are to be packed, oldest first: so a parent is packed before its child."""
-    return [entry for entry in store.entries() if parts_to_pack(store, entry)]
+    return [entry for entry in store.entries() if parts_to_pack(entry)]
 
 
-def parts_to_pack(store: Store, entry: Entry) -> list[str]:
-    """Images; where the store is encrypted everything, because nothing may stay as it is."""
-    packed = recipe.parts_of(entry.path)
+def parts_to_pack(entry: Entry) -> list[str]:
+    """Parts that are hot only."""
+    packed = packed_parts(entry.path)
     with contextlib.suppress(FileNotFoundError):
-        return [p for p in opening.hot_parts(entry) if p not in packed and (p == IMAGE or store.is_encrypted)]
+        return [part for part in opening.hot_parts(entry) if part not in packed]
     return []
 
 
@@ -88,7 +88,7 @@ def pack_entry(
     done = []
     keys = store.keys()
     origin = signing.origin_of(entry)
-    for part in parts_to_pack(store, entry) if parts is None else parts:
+    for part in parts_to_pack(entry) if parts is None else parts:
         with opening.opened(entry, part) as folder:
             known = publishing.unsealed(origin.entry, keys).files
             job = Packing(
@@ -110,12 +110,12 @@ def pack_entry(
 
 def _base(store: Store, entry: Entry, part: str) -> Recipe | None:
     """The recipe that is most like what `entry` will need: its parent's, else the same process's or notebook's last."""
-    others = [other for other in store.entries() if other.id != entry.id and part in recipe.parts_of(other.path)]
+    others = [other for other in store.entries() if other.id != entry.id and part in packed_parts(other.path)]
     for alike in (_is_parent, _is_same_process, _is_same_notebook):
         for other in reversed(others):
             if alike(other, entry):
                 with contextlib.suppress(EntryDamaged, StoreLocked):
-                    return recipe.read(recipe.path_of(other.path, part), store.keys())
+                    return recipe.read(recipe_of(other.path, part), store.keys())
     return None
 
 

@@ -9,18 +9,13 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nbcr import runtime
 from nbcr.errors import EntryDamaged
-from nbcr.store import files, owners, publishing, recipe, settings, signing, thawing
-from nbcr.store.chunks import Codec
-from nbcr.store.entry import Entry
-from nbcr.store.packs import ChunkReader, Packs
+from nbcr.store import files, owners, publishing, settings, signing
+from nbcr.store.damage import damaged
+from nbcr.store.entry import Entry, packed_parts, recipe_of
 from nbcr.store.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 _USE, _COOLING, _THAWING = ".use-", ".cooling-", ".thawing-"
 _UNTOLD_AFTER_S = 24 * 3600.0
@@ -33,7 +28,7 @@ def opened(entry: Entry, part: str = "image", *, only: Collection[str] | None = 
     With `only`, no more than those files need be there. What is in the folder must not be changed.
     """
     store = Store(entry.store_root)
-    with _in_use(entry):
+    with kept(entry.path):
         found = hot(entry, part)
         if found is None and only is not None:
             with _some(store, entry, part, only) as folder:
@@ -47,6 +42,14 @@ def opened(entry: Entry, part: str = "image", *, only: Collection[str] | None = 
         yield found
     if found.name != part and store.is_encrypted:
         cool(entry, part)
+
+
+@contextlib.contextmanager
+def proved_files(entry: Entry, roots: Collection[str], part: str = "image") -> Iterator[Path]:
+    """The folder of a part of a proved entry, with at least the files `roots` as the manifest says (empty: all)."""
+    with opened(entry, part) as folder:
+        check_digests(entry, part, folder, roots or None)
+        yield folder
 
 
 def hot(entry: Entry, part: str) -> Path | None:
@@ -72,13 +75,13 @@ def _thawed_name(part: str) -> str:
 
 
 @contextlib.contextmanager
-def _in_use(entry: Entry) -> Iterator[None]:
-    """Keep hot files from being dropped."""
-    mark = entry.path / f"{_USE}{files.random_suffix()}"
+def kept(entry: Path) -> Iterator[None]:
+    """Keep the hot files of the entry in folder `entry` from being dropped. Raises EntryDamaged when it is gone."""
+    mark = entry / f"{_USE}{files.random_suffix()}"
     try:
         files.write_new(mark, [owners.encoded()], durable=False)
     except FileNotFoundError:
-        raise EntryDamaged(f"entry {entry.name!r} is gone", hint="somebody removed it") from None
+        raise EntryDamaged(f"entry {entry.name} is gone", hint="somebody removed it") from None
     except PermissionError:  # a store that can only be read has nobody who drops anything
         yield
         return
@@ -134,8 +137,12 @@ def _some(store: Store, entry: Entry, part: str, only: Collection[str]) -> Itera
 
 
 def _thaw(store: Store, entry: Entry, part: str, target: Path, only: Collection[str] | None) -> None:
+    from nbcr.store import recipe, thawing  # here, because what is hot is opened without them
+    from nbcr.store.chunks import Codec
+    from nbcr.store.packs import ChunkReader, Packs
+
     keys = store.keys()
-    path = recipe.path_of(entry.path, part)
+    path = recipe_of(entry.path, part)
     if not path.exists():
         raise EntryDamaged(f"the {part} of {entry.name!r} is missing", hint=f"`nbcr remove {entry.name}`")
     read = recipe.read(path, keys)
@@ -156,10 +163,7 @@ def check_digests(entry: Entry, part: str, folder: Path, only: Collection[str] |
             if problem:
                 lost[path] = problem
     if lost:
-        raise EntryDamaged(
-            f"{part} of entry {entry.name!r} is damaged: {thawing.told(lost)}",
-            hint="restart another checkpoint; `nbcr verify` says what is still good",
-        )
+        raise damaged(part, repr(entry.name), lost)
 
 
 def _difference(path: Path, size: int, digest: str) -> str:
@@ -206,7 +210,7 @@ def cool_all(store: Store) -> int:
 def _packed_and_hot(store: Store) -> Iterator[_Hot]:
     for entry in store.entries():
         _clean(entry.path)
-        for part in recipe.parts_of(entry.path):
+        for part in packed_parts(entry.path):
             folder = hot(entry, part)
             if folder is not None:
                 with contextlib.suppress(FileNotFoundError):
@@ -217,7 +221,7 @@ def cool(entry: Entry, part: str) -> bool:
     """Drop the hot files of a packed part, unless somebody reads them; whether they are gone."""
     done = False
     for folder in (entry.path / part, entry.path / _thawed_name(part)):
-        if not folder.is_dir() or not recipe.path_of(entry.path, part).exists():
+        if not folder.is_dir() or not recipe_of(entry.path, part).exists():
             continue
         aside = entry.path / f"{_COOLING}{files.random_suffix()}"
         with contextlib.suppress(FileNotFoundError):  # somebody else does the same

@@ -20,6 +20,7 @@ from blake3 import blake3
 from nbcr.errors import EntryDamaged
 from nbcr.store import recipe, writers
 from nbcr.store.chunks import Bytes, Codec
+from nbcr.store.entry import recipe_of
 from nbcr.store.packs import ChunkMissing, ChunkReader, Index, Packs, PackWriter
 from nbcr.store.pieces import PIECE_BYTES, Run, Window, cut, pages
 from nbcr.store.recipe import HOLE, ChunkList, FileRecipe, Piece, Recipe
@@ -75,7 +76,7 @@ def pack(job: Packing) -> Packed:
             done, needs = _pack(job, packs, index, writer, mark)
             if _all_there(packs, needs):
                 return done
-            recipe.path_of(job.root / "entries" / job.entry, job.part).unlink(missing_ok=True)
+            recipe_of(job.root / "entries" / job.entry, job.part).unlink(missing_ok=True)
 
 
 def _all_there(packs: Packs, needs: ChunkList) -> bool:

@@ -18,6 +18,8 @@ from nbcr.store import files
 from nbcr.store.entry import MANIFEST, SIGNATURE, Entry
 from nbcr.store.manifest import Manifest
 
+_LARGE_BYTES = 1 << 20
+
 if TYPE_CHECKING:
     from nbcr.store.encryption import Keys
     from nbcr.store.signing import Signer
@@ -52,9 +54,9 @@ def record(draft: Path, digests: Mapping[str, str]) -> dict[str, tuple[int, str]
 
 
 def digest_of(path: Path) -> str:
-    """BLAKE3 of a file, hex, on all processors."""
-    if path.stat().st_size == 0:
-        return blake3(b"").hexdigest()
+    """BLAKE3 of a file, hex; of a large one on all processors."""
+    if path.stat().st_size < _LARGE_BYTES:
+        return blake3(path.read_bytes()).hexdigest()
     return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
 
 

@@ -13,19 +13,19 @@ from blake3 import blake3
 from nbcr.errors import EntryDamaged
 from nbcr.store import files
 from nbcr.store.chunks import ID_BYTES, BadChunk, compressor, decompressed
+from nbcr.store.entry import recipe_of
+from nbcr.store.signing import RECIPE_DOMAIN
 
 if TYPE_CHECKING:
     from nbcr.store.encryption import Keys
     from nbcr.store.signing import Signer
 
-SUFFIX = ".recipe"
 HOLE = -1  # in the place of a chunk's index: zeros
 _HEADER = struct.Struct("<8sHHIQ")
 _MAGIC, _VERSION, _ENCRYPTED = b"nbcrrcpe", 1, 1
 _SIGNATURE_BYTES = 32 + 64
 _LARGEST = 2 << 30
 _LARGEST_EXTENT = 4 << 20
-DOMAIN = b"nbcr recipe\0"
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
@@ -74,16 +74,6 @@ class Recipe(msgspec.Struct, frozen=True):
     digest: bytes  # of all that is signed
 
 
-def path_of(entry: Path, part: str) -> Path:
-    """Where the recipe of a part is."""
-    return entry / (part + SUFFIX)
-
-
-def parts_of(entry: Path) -> list[str]:
-    """The parts that are packed."""
-    return sorted(path.name.removesuffix(SUFFIX) for path in entry.glob("[!.]*" + SUFFIX))
-
-
 def encode(chunks: ChunkList, recipes: list[FileRecipe], keys: Keys | None, signer: Signer | None) -> bytes:
     """A recipe's file."""
     head = compressor().compress(msgspec.msgpack.encode(chunks))
@@ -93,7 +83,7 @@ def encode(chunks: ChunkList, recipes: list[FileRecipe], keys: Keys | None, sign
     signed = _HEADER.pack(_MAGIC, _VERSION, flags, len(head), len(body)) + head + body
     if signer is None:
         return signed + bytes(_SIGNATURE_BYTES)
-    return signed + signer.public + signer.sign(DOMAIN + blake3(signed).digest())
+    return signed + signer.public + signer.sign(RECIPE_DOMAIN + blake3(signed).digest())
 
 
 def read_list(path: Path, size_limit: int = _LARGEST) -> ChunkList:
@@ -189,4 +179,4 @@ def _damaged(path: Path, what: str) -> EntryDamaged:
 
 def write(entry: Path, part: str, data: bytes) -> None:
     """Make a part packed, atomically."""
-    files.write_atomically(path_of(entry, part), data)
+    files.write_atomically(recipe_of(entry, part), data)

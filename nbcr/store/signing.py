@@ -12,20 +12,22 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from nbcr.errors import EntryDamaged, StoreRefused, Untrusted
+from nbcr.errors import EntryDamaged, StoreRefused
 from nbcr.store import files
 from nbcr.store.entry import MANIFEST, SIGNATURE, Entry
-from nbcr.store.recipe import DOMAIN as RECIPE_DOMAIN
-from nbcr.store.recipe import Recipe
+
+if TYPE_CHECKING:
+    from nbcr.store.recipe import Recipe
 
 _FORMAT = 1
 _DOMAIN = b"nbcr manifest\0"
+RECIPE_DOMAIN = b"nbcr recipe\0"
 _KEY, _TRUSTED = "signing.key", "trusted.json"
 _KEY_BYTES = 32
 _lock = threading.Lock()
@@ -165,30 +167,17 @@ def origin_of(entry: Entry) -> Origin:
     return Origin(state, signer, digest, read)
 
 
-def proved(entry: Entry) -> Entry:
-    """The entry as its maker signed it. Raises Untrusted unless that is us, or somebody trusted."""
-    origin = origin_of(entry)
-    if origin.good:
-        return origin.entry
-    why = {
-        "forged": "its manifest is not the one that was signed",
-        "stranger": f"it is signed by {origin.signer[:16]}…, whom you do not trust",
-        "unsigned": "it is not signed",
-    }[origin.state]
-    hint = "somebody changed it: remove it, or pull it again"
-    if origin.state != "forged":
-        hint = (
-            f"restarting or loading it runs its code as you: `nbcr trust {entry.name}` if you know where it comes from"
-        )
-    raise Untrusted(f"checkpoint {entry.name!r} is refused: {why}", hint=hint)
-
-
 def recipe_is_proved(recipe: Recipe, origin: Origin) -> bool:
     """Whether the recipe was signed by us, by somebody trusted, or by who signed the manifest."""
     signer = recipe.signer.hex()
     if not (_is_ours(signer) or signer in Trusted.read().signers or signer == origin.signer):
         return False
     return _verifies(signer, recipe.signature, RECIPE_DOMAIN + recipe.digest)
+
+
+def recipe_is_intact(recipe: Recipe) -> bool:
+    """Whether it is what somebody signed, whoever that is, or was never signed."""
+    return not any(recipe.signer) or _verifies(recipe.signer.hex(), recipe.signature, RECIPE_DOMAIN + recipe.digest)
 
 
 def _is_ours(signer: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from nbcr.errors import EntryDamaged
+from nbcr.store.damage import damaged
 from nbcr.store.openfiles import OpenFiles
 from nbcr.store.packs import ChunkMissing, ChunkReader
 from nbcr.store.recipe import HOLE, FileRecipe, Recipe
@@ -53,15 +53,7 @@ def thaw(recipe: Recipe, reader: ChunkReader, target: Path, *, only: Collection[
             for _ in pool.map(write, batch):
                 pass
     if lost:
-        raise EntryDamaged(
-            f"{recipe.needs.part} of entry {recipe.needs.entry} is damaged: " + told(lost),
-            hint="`nbcr verify` says what is still good; `nbcr pull` may have it whole",
-        )
-
-
-def told(lost: dict[str, str]) -> str:
-    """Files and what is wrong with them, on one line."""
-    return "; ".join(f"{path}: {why}" for path, why in sorted(lost.items()))
+        raise damaged(recipe.needs.part, recipe.needs.entry, lost)
 
 
 def _in_order(recipe: Recipe, wanted: list[FileRecipe], reader: ChunkReader) -> list[tuple[bytes, list[Use]]]:

@@ -11,6 +11,7 @@ import pytest
 
 from nbcr.errors import EntryDamaged
 from nbcr.store import Entry, Store, housekeeping, opening, packing, recipe, writers
+from nbcr.store.entry import packed_parts, recipe_of
 from nbcr.store.packs import Packs
 from nbcr.store.pieces import PAGE, PIECE_BYTES
 from tests.unit.nbcr.store.making import Memory, contents, layout, put, stored_bytes
@@ -105,7 +106,7 @@ def test_pieces_that_were_changed_often_are_stored_anew(store: Store, rng: rando
     for number in range(60):
         entry = put(store, str(number), memory.files(), parent=None if parent is None else parent.id)
         packed(store, entry)
-        read = recipe.read(recipe.path_of(entry.path, "image"), None)
+        read = recipe.read(recipe_of(entry.path, "image"), None)
         assert all(len(piece.extents) <= 3 * packing.MOST_EXTENTS for file in read.files for piece in file.pieces)
         assert thawed(entry) == image(memory.files())
         if parent is not None:
@@ -140,7 +141,7 @@ def test_a_hot_file_that_went_bad_is_not_packed(store: Store) -> None:
     (entry.image / "pages").write_bytes(b"0123456788" * 1000)
     with pytest.raises(EntryDamaged, match="image/pages is damaged"):
         housekeeping.pack_entry(store, entry)
-    assert recipe.parts_of(entry.path) == []
+    assert packed_parts(entry.path) == []
     assert opening.hot_parts(entry) == ["image"]
 
 
@@ -232,7 +233,7 @@ def test_marks_of_writers_are_there_while_they_write(store: Store, monkeypatch: 
 def test_all_that_is_hot_is_packed_and_the_last_stay_hot(store: Store, rng: random.Random) -> None:
     entries = [put(store, str(n), {"image/pages": rng.randbytes(5000)}) for n in range(4)]
     assert housekeeping.keep(store) == []
-    assert [recipe.parts_of(e.path) for e in entries] == [["image"]] * 4
+    assert [packed_parts(e.path) for e in entries] == [["image"]] * 4
     assert [opening.hot_parts(e) for e in entries] == [[], [], ["image"], ["image"]]
     assert housekeeping.keep(store) == []
 
@@ -242,7 +243,7 @@ def test_what_cannot_be_packed_does_not_keep_the_others_from_it(store: Store) ->
     (bad.image / "pages").write_bytes(b"changed")
     (failure,) = housekeeping.keep(store)
     assert "image/pages is damaged" in str(failure)
-    assert recipe.parts_of(good.path) == ["image"]
+    assert packed_parts(good.path) == ["image"]
     assert opening.hot_parts(bad) == ["image"]
 
 
@@ -251,9 +252,9 @@ def test_one_packer_a_store(store: Store) -> None:
     with housekeeping.alone(store) as first, housekeeping.alone(store) as second:
         assert (first, second) == (True, False)
         assert housekeeping.keep(store) == []
-        assert recipe.parts_of(entry.path) == []
+        assert packed_parts(entry.path) == []
     assert housekeeping.keep(store) == []
-    assert recipe.parts_of(entry.path) == ["image"]
+    assert packed_parts(entry.path) == ["image"]
 
 
 def test_a_store_that_is_not_there_has_nothing_to_pack(store: Store) -> None:
@@ -261,12 +262,15 @@ def test_a_store_that_is_not_there_has_nothing_to_pack(store: Store) -> None:
     assert not store.root.exists()
 
 
-def test_objects_stay_as_they_are(store: Store) -> None:
+def test_both_parts_are_packed_and_come_back(store: Store) -> None:
     entry = put(store, "a", {"image/pages": b"1", "objects/index": b"2"})
     housekeeping.keep(store)
-    assert recipe.parts_of(entry.path) == ["image"]
+    assert packed_parts(entry.path) == ["image", "objects"]
     with opening.opened(entry, "objects") as folder:
         assert folder == entry.path / "objects"
+    assert opening.cool(entry, "objects")
+    with opening.opened(entry, "objects") as folder:
+        assert contents(folder) == {"index": b"2"}
 
 
 def test_packs_are_private(store: Store) -> None:

@@ -1,0 +1,110 @@
+"""The use cases that keep a store: pack, collect garbage, verify, trust. Nothing here touches a process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbcr.errors import EntryDamaged, NbcrError, UsageProblem
+from nbcr.store import Entry, Store
+
+if TYPE_CHECKING:
+    from nbcr.store.collecting import Collected
+    from nbcr.store.signing import Origin
+    from nbcr.store.verifying import PackProof, Proof
+
+StoreLike = Store | str | os.PathLike[str] | None
+
+
+def pack(store: StoreLike = None) -> list[NbcrError]:
+    """Pack all entries that are not packed, now and at full speed; what could not be packed, and why."""
+    from nbcr import packer
+    from nbcr.store import housekeeping
+
+    return housekeeping.keep(_store(store), layout=packer.layout, threads=len(os.sched_getaffinity(0)), wait=True)
+
+
+def collect_garbage(store: StoreLike = None, *, now: bool = False) -> Collected:
+    """Give back what no entry needs any more. With `now`, without the time that a network file system is given."""
+    from nbcr.store import collecting
+
+    return collecting.collect(_store(store), grace_s=0.0 if now else None)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found."""
+
+    proofs: list[Proof]
+    packs: PackProof | None = None
+    damaged: list[str] = field(default_factory=list)  # entries that cannot even be listed
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is as it should be."""
+        packs_whole = self.packs is None or not self.packs.problems
+        return packs_whole and not self.damaged and all(proof.whole for proof in self.proofs)
+
+
+def verify(names: Sequence[str] = (), *, store: StoreLike = None, mend: bool = False) -> Verification:
+    """Read and prove every byte of the checkpoints `names`; with none of all of them, and of all packs."""
+    from nbcr.store import verifying
+
+    place = _store(store)
+    entries = [place.find(name) for name in names] if names else place.entries()
+    proofs = [verifying.verify(place, entry, whole=_whole, mend=mend) for entry in entries]
+    if names:
+        return Verification(proofs)
+    return Verification(proofs, verifying.verify_packs(place), [problem.line() for problem in place.damaged()])
+
+
+def _whole(entry: Entry, part: str, folder: Path) -> None:
+    """Prove a part whose manifest has no digests, of an earlier format, by what its maker can prove."""
+    from nbcr import crs
+
+    maker = crs.maker_of(entry.name, "objects" if part == "objects" else entry.component.get("name"))
+    maker.verify(crs.SnapshotReference(maker.name, entry.id, folder))
+
+
+def trust(name: str, *, store: StoreLike = None, signer: bool = False) -> Origin:
+    """Let checkpoint `name` be restarted and loaded here; with `signer` whatever its signer signed."""
+    from nbcr.store import trust
+
+    return trust.trust(_store(store).find(name), signer=signer)
+
+
+def distrust(name: str, *, store: StoreLike = None) -> bool:
+    """Take that back; whether there was anything to take back."""
+    from nbcr.store import trust
+
+    return trust.forget(_store(store).find(name))
+
+
+def trust_signer(public: str, note: str = "") -> None:
+    """Trust whatever the key `public` (64 hexadecimal digits) signed."""
+    from nbcr.store import trust
+
+    trust.trust_signer(public, note)
+
+
+def own_key() -> str:
+    """The public key with which this user's checkpoints are signed: what others trust."""
+    from nbcr.store import signing
+
+    signer = signing.our_signer()
+    if signer is None:  # it is made when it is not there
+        raise EntryDamaged("there is no signing key, and none could be made")
+    return signer.public.hex()
+
+
+def _store(store: StoreLike) -> Store:
+    return store if isinstance(store, Store) else Store(store)
+
+
+def check_names_or_all(names: Sequence[str], every: bool) -> None:
+    """Raise UsageProblem unless exactly one of them was said."""
+    if bool(names) == every:
+        raise UsageProblem("name checkpoints, or say --all", hint="`nbcr list` shows what there is")
