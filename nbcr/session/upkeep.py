@@ -1,4 +1,4 @@
-"""The use cases that keep a store: pack, collect garbage, verify, trust. Nothing here touches a process."""
+"""The use cases that keep a store: pack, collect garbage, prune, tag, verify, trust. Nothing here touches a process."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbcr.errors import EntryDamaged, NbcrError, UsageProblem
 from nbcr.store import Entry, Store
 
 if TYPE_CHECKING:
     from nbcr.store.collecting import Collected
+    from nbcr.store.retention import Policy, Pruned
+    from nbcr.store.settings import Settings
     from nbcr.store.signing import Origin
     from nbcr.store.verifying import PackProof, Proof
 
@@ -98,6 +100,54 @@ def own_key() -> str:
     if signer is None:  # it is made when it is not there
         raise EntryDamaged("there is no signing key, and none could be made")
     return signer.public.hex()
+
+
+def policy(*rules: Any) -> Policy:
+    """What to keep: see nbcr.store.retention.Policy."""
+    from nbcr.store.retention import Policy
+
+    return Policy(*rules)
+
+
+def prune(policy: Policy, *, store: StoreLike = None, dry_run: bool = False) -> tuple[Pruned, Collected | None]:
+    """Remove the checkpoints that `policy` does not keep, and collect the garbage. Pinned ones are always kept."""
+    from nbcr.store import collecting, retention
+
+    place = _store(store)
+    done = retention.prune(place, policy, dry_run=dry_run)
+    return done, None if dry_run else collecting.collect(place)
+
+
+def tag(
+    name: str, add: Sequence[str] = (), *, remove: Sequence[str] = (), pin: bool = False, store: StoreLike = None
+) -> dict[str, bool]:
+    """Give checkpoint `name` tags, which with `pin` keep it from being pruned, and take tags; those it has then."""
+    from nbcr.store import tags
+
+    entry = _store(store).find(name)
+    if not add and not remove:
+        return tags.read(entry.path)
+    return tags.change(entry, dict.fromkeys(add, pin), remove)
+
+
+def change_settings(*, store: StoreLike = None, keep: Policy | None = None, **changes: int | str | None) -> Settings:
+    """The store's settings, after `changes` and the rules of automatic pruning, where any are given."""
+    from dataclasses import replace
+
+    from nbcr.store import settings
+
+    place = _store(store)
+    now = settings.read(place.root)
+    if keep is None and not changes:
+        return now
+    now = replace(now, **changes)  # type: ignore[arg-type]
+    if now.pack not in (settings.BACKGROUND, settings.NEVER):
+        raise UsageProblem(f"--pack {now.pack!r} is not known", hint="use background or never")
+    if keep is not None:
+        now = replace(now, keep=keep.document())
+    place.log_folder()
+    settings.write(place.root, now)
+    return now
 
 
 def _store(store: StoreLike) -> Store:

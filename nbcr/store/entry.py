@@ -13,6 +13,7 @@ from nbcr.errors import EntryDamaged
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
+TAGS = "tags.json"
 _RECIPE = ".recipe"
 IMAGE = "image"
 OBJECTS = "objects"
@@ -70,6 +71,15 @@ class Entry:
         """The store it is in."""
         return self.path.parent.parent
 
+    @property
+    def tags(self) -> dict[str, bool]:
+        """The user's tags, each with whether it pins the entry; none where they cannot be read."""
+        try:
+            document = json.loads((self.path / TAGS).read_text(encoding="utf-8"))
+            return {str(tag): bool(facts["pinned"]) for tag, facts in document["tags"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
     def listed(self) -> dict[str, Any]:
         """The fields of ``nbcr list --json``."""
         return {
@@ -98,6 +108,7 @@ class Entry:
             "component": dict(self.component),
             "warnings": list(self.warnings),
             "note": self.note,
+            "tags": self.tags,
             "objects": None if self.objects is None else dict(self.objects),
             "path": str(self.path),
         }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nbcr.errors import EntryDamaged, NbcrError, StoreLocked
-from nbcr.store import collecting, opening, packing, publishing, recipe, signing
+from nbcr.store import collecting, opening, packing, publishing, recipe, retention, signing
 from nbcr.store.entry import Entry, packed_parts, recipe_of
 from nbcr.store.packing import Packed, Packing
 from nbcr.store.pieces import Run
@@ -61,11 +61,22 @@ def keep(store: Store, *, layout: Layout = no_layout, threads: int = 1, wait: bo
                 except NbcrError as error:
                     failures[waiting[0].id] = error
             opening.cool_all(store)
+            _prune(store, failures)
             if store.collections.is_dir() and any(store.collections.iterdir()):
                 collecting.collect(store)
         # What was published while we still had the lock found nobody who packs it.
         if all(entry.id in failures for entry in hot_only(store)):
             return list(failures.values())
+
+
+def _prune(store: Store, failures: dict[str, NbcrError]) -> None:
+    """Remove what the settings do not keep."""
+    try:
+        policy = retention.automatic(store)
+        if policy is not None:
+            retention.prune(store, policy)
+    except NbcrError as error:
+        failures["prune"] = error
 
 
 def hot_only(store: Store) -> list[Entry]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from nbcr.errors import StoreRefused
 from nbcr.store import files
@@ -21,6 +23,7 @@ class Settings:
     hot_entries: int = 2  # of how many entries, the last used, hot files are kept
     hot_bytes: int | None = None  # how many bytes of them at most
     pack: str = BACKGROUND  # "never": only when asked for
+    keep: Mapping[str, Any] = field(default_factory=dict)  # what packers keep (retention.Policy); empty: everything
 
     @property
     def packs_in_background(self) -> bool:
@@ -33,8 +36,8 @@ def read(root: Path) -> Settings:
     try:
         document = json.loads((root / FILE).read_text(encoding="utf-8"))
         found = Settings(**{f.name: document[f.name] for f in fields(Settings) if f.name in dict(document)})
-        limits = (found.hot_entries, found.hot_bytes or 0)
-        if found.pack in (BACKGROUND, NEVER) and all(isinstance(n, int) and n >= 0 for n in limits):
+        limits_good = all(isinstance(n, int) and n >= 0 for n in (found.hot_entries, found.hot_bytes or 0))
+        if found.pack in (BACKGROUND, NEVER) and isinstance(found.keep, dict) and limits_good:
             return found
     except FileNotFoundError:
         return Settings()

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,16 +202,26 @@ class Store:
         """Give the draft's space back."""
         files.remove_tree(draft.path)
 
-    def remove(self, entry: Entry) -> None:
-        """Remove an entry: gone from the list at once, then its files."""
+    def remove(self, entry: Entry, *, unless: Callable[[Path], bool] = lambda folder: False) -> bool:
+        """Remove an entry: gone from the list at once, then its files; whether it is gone.
+
+        It stays where `unless` says of its folder that it must, before or after it took its name.
+        """
         self._check()
-        gone = self._entries / f".gone-{entry.id}"
-        files.remove_tree(gone)
-        with contextlib.suppress(FileNotFoundError):  # somebody else was faster
-            (self._entries / entry.id).rename(gone)
-            files.fsync_path(self._entries)
+        path, gone = self._entries / entry.id, self._entries / f".gone-{entry.id}"
+        with self._locked():  # whoever sweeps what is called gone holds it, too
+            files.remove_tree(gone)
+            with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+                if unless(path):
+                    return False
+                path.rename(gone)
+                if unless(gone):
+                    gone.rename(path)
+                    return False
+                files.fsync_path(self._entries)
         files.remove_tree(gone)
         self._want_collection()
+        return True
 
     def _want_collection(self) -> None:
         """Leave word for whoever packs next that chunks may have become garbage."""
