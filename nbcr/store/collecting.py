@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,16 +44,28 @@ def collect(store: Store, *, grace_s: float | None = None) -> Collected:
         if grace_s is None:
             grace_s = NETWORK_GRACE_S if files.is_network(packs.folder) else 0.0
         folder = store.collections
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with _no_matter_how_full():
+            folder.mkdir(mode=0o700, exist_ok=True)
         (folder / WANTED).unlink(missing_ok=True)
         _sweep_all(store, packs, done, grace_s)
         _clean(store, packs)
-        _rewrite(store, packs, done)
-        if _mark(store, packs, done) and not done.waits_for:
+        with _no_matter_how_full():
+            _rewrite(store, packs, done)
+        if _mark(store, packs, done, grace_s) and not done.waits_for:
             _sweep_all(store, packs, done, grace_s)
         done.condemned = sum(map(len, packs.condemned().values()))
-        done.kept_bytes = sum(packs.path(name).stat().st_size for name in packs.active())
+        done.kept_bytes = sum(map(packs.size_bytes, packs.active()))
     return done
+
+
+@contextlib.contextmanager
+def _no_matter_how_full() -> Iterator[None]:
+    """What needs room is left undone on a full disk: it is garbage that makes room there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in files.NO_ROOM:
+            raise
 
 
 # --- what is alive
@@ -89,10 +101,7 @@ class _Tally:
         return sum(row.frame_bytes for row in self.alive)
 
     def file_bytes(self, packs: Packs) -> int:
-        try:
-            return packs.path(self.name).stat().st_size
-        except FileNotFoundError:
-            return 0
+        return packs.size_bytes(self.name)
 
 
 def _tallies(packs: Packs, pack_names: Iterable[str], alive: set[bytes]) -> list[_Tally]:
@@ -111,8 +120,8 @@ def _tallies(packs: Packs, pack_names: Iterable[str], alive: set[bytes]) -> list
 # --- mark
 
 
-def _mark(store: Store, packs: Packs, done: Collected) -> bool:
-    """Condemn what nobody needs; whether there was anything."""
+def _mark(store: Store, packs: Packs, done: Collected, grace_s: float) -> bool:
+    """Condemn what nobody needs; whether there is anything to sweep later."""
     alive = living(store)
     useless = [tally.name for tally in _tallies(packs, packs.active(), alive) if not tally.alive]
     adopted = [(name, old) for old, group in packs.condemned().items() if not _noted(store, old) for name in group]
@@ -126,7 +135,14 @@ def _mark(store: Store, packs: Packs, done: Collected) -> bool:
     files.fsync_path(packs.folder)
     done.waits_for = sorted(writers.alive(store.root))
     note = json.dumps({"waits_for": done.waits_for}).encode()
-    files.write_atomically(_note(store, generation), note)
+    try:
+        files.write_atomically(_note(store, generation), note)
+    except OSError as error:
+        no_room = error.errno in files.NO_ROOM or not store.collections.is_dir()
+        if not no_room or done.waits_for or grace_s > 0:
+            raise  # our packs get a new generation
+        _sweep(store, packs, generation, done)  # there is nobody to remember
+        return False
     return True
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from nbcr.errors import StoreRefused
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = (
     "nfs",
@@ -102,20 +105,39 @@ class Look:
 def look(folder: Path) -> Look:
     """What is in `folder` now, also where an NFS client remembers what was there before.
 
-    A change of our own makes the client ask the server again, and shows the server's clock. A folder that is not there
-    is empty.
+    A change of our own makes the client ask the server again, and shows the server's clock: a file that comes and goes,
+    or on a full disk the folder's own time. A folder that is not there is empty.
     """
     probe = folder / f".look-{random_suffix()}"
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         return Look([], time.time())
-    try:
-        now_s = os.fstat(descriptor).st_mtime
-    finally:
-        os.close(descriptor)
-        probe.unlink(missing_ok=True)
-    return Look([name for name in os.listdir(folder) if not name.startswith(".look-")], now_s)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        if not folder.is_dir():
+            return Look([], time.time())
+        os.utime(folder)
+        now_s = folder.stat().st_mtime
+    else:
+        try:
+            now_s = os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+            probe.unlink(missing_ok=True)
+    names = os.listdir(folder)
+    for name in names:
+        if name.startswith(".look-"):
+            _remove_old(folder / name, now_s)
+    return Look([name for name in names if not name.startswith(".look-")], now_s)
+
+
+def _remove_old(probe: Path, now_s: float) -> None:
+    """Remove the probe of somebody who died."""
+    with contextlib.suppress(OSError):
+        if now_s - probe.stat().st_mtime > 3600:
+            probe.unlink()
 
 
 def kind_of(folder: Path) -> str:

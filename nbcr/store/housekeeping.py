@@ -28,11 +28,11 @@ def no_layout(entry: Entry, folder: Path) -> Mapping[str, Sequence[Run]]:
 @contextlib.contextmanager
 def alone(store: Store, *, wait: bool = False) -> Iterator[bool]:
     """Whether nobody else packs in this store (with `wait`: any more); nobody will as long as the block lasts."""
-    try:
-        descriptor = os.open(store.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except FileNotFoundError:  # there is no store
+    if not store.root.is_dir():
         yield False
         return
+    with store.writing():
+        descriptor = os.open(store.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

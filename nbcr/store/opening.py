@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -82,7 +83,10 @@ def kept(entry: Path) -> Iterator[None]:
         files.write_new(mark, [owners.encoded()], durable=False)
     except FileNotFoundError:
         raise EntryDamaged(f"entry {entry.name} is gone", hint="somebody removed it") from None
-    except PermissionError:  # a store that can only be read has nobody who drops anything
+    except OSError as error:
+        # A store that can only be read has nobody who drops anything; a full disk must not keep anybody from a restart.
+        if not isinstance(error, PermissionError) and error.errno not in (*files.NO_ROOM, errno.EROFS):
+            raise
         yield
         return
     try:
@@ -240,9 +244,10 @@ def cool(entry: Entry, part: str) -> bool:
 def _clean(entry: Path) -> None:
     """Remove what was being thawed or dropped when its process died, and what another boot thawed."""
     ours, now_s = f"thawed-{runtime.boot_id()[:8]}-", time.time()
-    with contextlib.suppress(FileNotFoundError):
-        for path in list(entry.iterdir()):
-            stale = path.name.startswith("thawed-") and not path.name.startswith(ours)
-            dead = path.name.startswith((_COOLING, _THAWING)) or (path.name.startswith(".") and path.is_file())
+    for name in files.look(entry):
+        path = entry / name
+        with contextlib.suppress(FileNotFoundError):
+            stale = name.startswith("thawed-") and not name.startswith(ours)
+            dead = name.startswith((_COOLING, _THAWING)) or (name.startswith(".") and path.is_file())
             if (stale or dead) and not in_use(entry) and now_s - path.lstat().st_mtime > 3600:
                 files.remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)

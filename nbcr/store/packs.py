@@ -157,6 +157,13 @@ class Packs:
         """File of a pack that `generation` condemned."""
         return self.folder / f"{name}.condemned-{generation}"
 
+    def size_bytes(self, name: str) -> int:
+        """Of the file of a pack that is not condemned; 0 where it is gone."""
+        try:
+            return self.path(name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def find(self, name: str) -> Path:
         """File of a pack, condemned or not. Raises FileNotFoundError."""
         for _ in range(3):  # it may be renamed while we look

@@ -6,7 +6,6 @@ In a user's Jupyter kernel this is used for listing and for names only; entries 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import time
@@ -29,7 +28,6 @@ OWNER = "owner.json"
 ENCRYPTION = "encryption.json"
 WANTED = "wanted"
 _ABANDONED_AFTER_S = 7 * 24 * 3600.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def default_root() -> Path:
@@ -259,7 +257,7 @@ class Store:
         try:
             yield
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in files.NO_ROOM:
                 raise NoRoomInStore(
                     f"no room left in store {self.root} ({error.strerror})",
                     hint="remove checkpoints (`nbcr remove`) or choose another store with --store",
