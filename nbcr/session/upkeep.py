@@ -1,9 +1,9 @@
-"""The use cases that keep a store: pack, collect garbage, prune, tag, verify, trust. Nothing here touches a process."""
+"""The use cases that keep a store: pack, collect, prune, tag, verify, trust, send, fetch. None touches a process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,9 @@ from nbcr.store import Entry, Store
 
 if TYPE_CHECKING:
     from nbcr.store.collecting import Collected
+    from nbcr.store.fetching import Fetched
     from nbcr.store.retention import Policy, Pruned
+    from nbcr.store.sending import Sent
     from nbcr.store.settings import Settings
     from nbcr.store.signing import Origin
     from nbcr.store.verifying import PackProof, Proof
@@ -34,6 +36,66 @@ def collect_garbage(store: StoreLike = None, *, now: bool = False) -> Collected:
     from nbcr.store import collecting
 
     return collecting.collect(_store(store), grace_s=0.0 if now else None)
+
+
+def push(
+    url: str, names: Sequence[str] = (), *, store: StoreLike = None, pulse: Callable[[int], None] = lambda _: None
+) -> Sent:
+    """Send checkpoints (none named: all) to `url`, where whatever is missing there travels, and nothing else."""
+    from nbcr.store import sending
+    from nbcr.store.remotes import Remote
+
+    place = _store(store)
+    entries = [place.find(name) for name in names] if names else place.entries()
+    remote = Remote(url)
+    _pack_entries(place, entries)
+    return sending.send(place, entries, remote, pulse)
+
+
+def pull(
+    url: str,
+    names: Sequence[str] = (),
+    *,
+    store: StoreLike = None,
+    force: bool = False,
+    pulse: Callable[[int], None] = lambda _: None,
+) -> Fetched:
+    """Fetch checkpoints (none named: all) from `url`; whatever is here already does not travel."""
+    from nbcr.store import fetching
+    from nbcr.store.remotes import Remote
+
+    place, remote = _store(store), Remote(url)
+    offers = fetching.chosen(fetching.offered(remote, place.root), names)
+    return fetching.fetch(place, remote, offers, replace=force, pulse=pulse)
+
+
+def export(names: Sequence[str], file: Path, *, store: StoreLike = None, force: bool = False) -> Sent:
+    """Write checkpoints, and all they need, into one file."""
+    from nbcr.store import archives, sending
+
+    place = _store(store)
+    entries = [place.find(name) for name in names]
+    _pack_entries(place, entries)
+    with archives.written(file, replace=force) as target:
+        return sending.send(place, entries, target)
+
+
+def import_file(file: Path, *, store: StoreLike = None, force: bool = False) -> Fetched:
+    """Take the checkpoints in a file into the store."""
+    from nbcr.store import archives, fetching
+
+    place = _store(store)
+    with archives.opened(file) as source:
+        return fetching.fetch(place, source, fetching.offered(source, place.root), replace=force)
+
+
+def _pack_entries(store: Store, entries: Sequence[Entry]) -> None:
+    """Only what is packed travels."""
+    from nbcr import packer
+    from nbcr.store import housekeeping
+
+    for entry in entries:
+        housekeeping.pack_entry(store, entry, layout=packer.layout, threads=len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True)
@@ -90,6 +152,13 @@ def trust_signer(public: str, note: str = "") -> None:
     from nbcr.store import trust
 
     trust.trust_signer(public, note)
+
+
+def origin_of(entry: Entry) -> str:
+    """Whose an entry is: own, trusted, stranger, unsigned, forged."""
+    from nbcr.store import signing
+
+    return signing.origin_of(entry).state
 
 
 def own_key() -> str:

@@ -126,7 +126,10 @@ def look(folder: Path) -> Look:
         finally:
             os.close(descriptor)
             probe.unlink(missing_ok=True)
-    names = os.listdir(folder)
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:  # it was removed meanwhile
+        names = []
     for name in names:
         if name.startswith(".look-"):
             _remove_old(folder / name, now_s)
@@ -162,7 +165,8 @@ def tree_size_bytes(root: Path) -> int:
     total = 0
     for folder, _, names in os.walk(root):
         for name in names:
-            total += Path(folder, name).lstat().st_blocks * 512
+            with contextlib.suppress(FileNotFoundError):  # somebody removes what we count
+                total += Path(folder, name).lstat().st_blocks * 512
     return total
 
 

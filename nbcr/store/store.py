@@ -129,13 +129,23 @@ class Store:
 
     # Writing
 
-    def draft(self, name: str | None, *, replace: bool = False, now: datetime | None = None) -> Draft:
+    def draft(
+        self,
+        name: str | None,
+        *,
+        replace: bool = False,
+        now: datetime | None = None,
+        entry_id: str | None = None,
+        created: str | None = None,
+    ) -> Draft:
         """Open a draft called `name` (None: its id), removing what dead writers left.
+
+        `entry_id` and `created` are those of an entry that comes from elsewhere.
 
         Raises NameTaken, UsageProblem, StoreRefused, NoRoomInStore.
         """
         moment = now or datetime.now(UTC)
-        entry_id = names.new_id(moment)
+        entry_id = entry_id or names.new_id(moment)
         if name is not None:
             names.check_name(name)
         self.keys()  # a locked store is refused before anything happens
@@ -148,7 +158,7 @@ class Store:
                 draft = Draft(
                     id=entry_id,
                     name=name if name is not None else entry_id,
-                    created=moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    created=created or moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                     path=self._entries / f".tmp-{entry_id}.{runtime.own_pid()}",
                     replace=replace,
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -89,7 +90,16 @@ def started(program: str, store: Store, rounds: int, **extra: str) -> list[subpr
 
 
 def meanwhile(store: Store, programs: list[subprocess.Popen[str]], chance: random.Random) -> Iterator[None]:
-    """Collect, prune and prove until all have ended."""
+    """Collect, prune and prove until all have ended; should we fail, they are ended."""
+    with contextlib.ExitStack() as stack:
+        for program in programs:
+            stack.enter_context(program)
+            stack.callback(program.kill)
+        yield from _tidying(store, programs, chance)
+        stack.pop_all()
+
+
+def _tidying(store: Store, programs: list[subprocess.Popen[str]], chance: random.Random) -> Iterator[None]:
     while any(program.poll() is None for program in programs):
         collecting.collect(store, grace_s=0)
         retention.prune(store, Policy(last=2, each_notebook=True))

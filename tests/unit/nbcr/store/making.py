@@ -55,7 +55,9 @@ def put(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
     store.sync(draft)
-    return store.publish(draft, manifest_for(draft, parent=parent, notebook=notebook, pid=pid))
+    manifest = manifest_for(draft, parent=parent, notebook=notebook, pid=pid)
+    manifest.kinds = sorted({path.partition("/")[0] for path in files})
+    return store.publish(draft, manifest)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -33,7 +33,7 @@ def test_what_is_whole_is_said_to_be(store: Store) -> None:
     cold(store)
     found = upkeep.verify(store=store)
     assert found.whole
-    assert [(p.entry.name, p.origin, p.usable) for p in found.proofs] == [(hot.name, "own", ["image"])]
+    assert [(p.entry.name, p.origin, p.usable) for p in found.proofs] == [(hot.name, "own", ["image", "objects"])]
     assert found.packs is not None
     assert (found.packs.packs, found.packs.problems) == (2, [])
 
