@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import sys
@@ -141,6 +142,28 @@ def _remove_old(probe: Path, now_s: float) -> None:
     with contextlib.suppress(OSError):
         if now_s - probe.stat().st_mtime > 3600:
             probe.unlink()
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, *, shared: bool = False, patience_s: float = 5.0) -> Iterator[None]:
+    """Hold a lock on a folder for a moment; where there are no such locks, or its holder sleeps, go on without it.
+
+    So it must only spare others trouble, and never be what keeps data safe.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.005)
+            except OSError:
+                break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def kind_of(folder: Path) -> str:

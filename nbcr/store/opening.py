@@ -80,7 +80,8 @@ def kept(entry: Path) -> Iterator[None]:
     """Keep the hot files of the entry in folder `entry` from being dropped. Raises EntryDamaged when it is gone."""
     mark = entry / f"{_USE}{files.random_suffix()}"
     try:
-        files.write_new(mark, [owners.encoded()], durable=False)
+        with files.locked_folder(entry, shared=True):  # else who drops them might take the name away for a moment
+            files.write_new(mark, [owners.encoded()], durable=False)
     except FileNotFoundError:
         raise EntryDamaged(f"entry {entry.name} is gone", hint="somebody removed it") from None
     except OSError as error:
@@ -229,9 +230,10 @@ def cool(entry: Entry, part: str) -> bool:
             continue
         aside = entry.path / f"{_COOLING}{files.random_suffix()}"
         with contextlib.suppress(FileNotFoundError):  # somebody else does the same
-            if in_use(entry.path):
-                return False
-            folder.rename(aside)
+            with files.locked_folder(entry.path):
+                if in_use(entry.path):
+                    return False
+                folder.rename(aside)
             if in_use(entry.path):
                 with contextlib.suppress(OSError):  # a reader has written them again meanwhile
                     aside.rename(folder)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -38,13 +36,9 @@ def change(entry: Entry, add: Mapping[str, bool], remove: Iterable[str] = ()) ->
     """Give and take tags; those that it has then. Raises UsageProblem, EntryDamaged."""
     for tag in add:
         names.check_name(tag)
-    descriptor = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # two commands at once, on one host
+    with files.locked_folder(entry.path):  # two commands at once
         gone = set(remove)
         found = {tag: pinned for tag, pinned in {**read(entry.path), **add}.items() if tag not in gone}
         document = {"tags": {tag: {"pinned": pinned} for tag, pinned in sorted(found.items())}}
         files.write_atomically(entry.path / TAGS, json.dumps(document, ensure_ascii=False).encode() + b"\n")
-    finally:
-        os.close(descriptor)
     return found

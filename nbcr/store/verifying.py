@@ -89,9 +89,8 @@ def _copies(
     good: list[str] = []
     bad: dict[str, str] = {}
     checks: dict[str, Callable[[], None]] = {}
-    folder = opening.hot(entry, part)
-    if folder is not None:
-        checks["hot"] = lambda: _check_hot(entry, part, folder, whole)
+    if opening.hot(entry, part) is not None:
+        checks["hot"] = lambda: _check_hot(entry, part, whole)
     if part in packed_parts(entry.path):
         checks["packed"] = lambda: _check_packed(store, entry, part, keys)
     for what, check in checks.items():
@@ -105,8 +104,8 @@ def _copies(
     return good, bad
 
 
-def _check_hot(entry: Entry, part: str, folder: Path, whole: Whole | None) -> None:
-    with opening.opened(entry, part):
+def _check_hot(entry: Entry, part: str, whole: Whole | None) -> None:
+    with opening.opened(entry, part) as folder:
         opening.check_digests(entry, part, folder)
         if whole is not None and not entry.files:
             whole(entry, part, folder)

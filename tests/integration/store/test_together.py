@@ -103,7 +103,8 @@ def _tidying(store: Store, programs: list[subprocess.Popen[str]], chance: random
     while any(program.poll() is None for program in programs):
         collecting.collect(store, grace_s=0)
         retention.prune(store, Policy(last=2, each_notebook=True))
-        for entry in chance.sample(store.entries(), min(1, len(store.entries()))):
+        entries = store.entries()
+        for entry in chance.sample(entries, min(1, len(entries))):
             proof = upkeep.verify([entry.id], store=store).proofs[0] if entry.path.exists() else None
             # One that was pruned meanwhile has nothing to prove any more.
             assert proof is None or proof.whole or not entry.path.exists(), proof.problems
