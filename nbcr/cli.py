@@ -51,7 +51,7 @@ _DEADLINE_S = 30.0
 def main() -> None:
     """Entry point of the command ``nbcr``."""
     os.umask(0o077)  # what we write is the user's alone; restored processes have their own
-    from nbcr import cli_remote, cli_store  # noqa: F401  (their commands join ours)
+    from nbcr import cli_keys, cli_remote, cli_store  # noqa: F401  (their commands join ours)
 
     app()
 

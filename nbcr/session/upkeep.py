@@ -219,6 +219,30 @@ def change_settings(*, store: StoreLike = None, keep: Policy | None = None, **ch
     return now
 
 
+def encrypt(*, store: StoreLike = None, passphrase: str | None = None, key_file: Path | None = None) -> list[str]:
+    """Encrypt what is packed from now on; names of the entries that are there, and not encrypted."""
+    from nbcr.store import encryption
+
+    place = _store(store)
+    place.log_folder()
+    encryption.encrypt_from_now_on(place.root, passphrase=passphrase, key_file=key_file)
+    return [entry.name for entry in place.entries() if entry.sealed is None]
+
+
+def unlock(*, store: StoreLike = None, passphrase: str | None = None) -> Path | None:
+    """Keep the key of an encrypted store in memory; where. None: the store is not encrypted."""
+    from nbcr.store import encryption
+
+    return encryption.unlock(_store(store).root, passphrase)
+
+
+def lock(*, store: StoreLike = None) -> bool:
+    """Forget what `unlock` keeps; whether there was anything."""
+    from nbcr.store import encryption
+
+    return encryption.lock(_store(store).root)
+
+
 def _store(store: StoreLike) -> Store:
     return store if isinstance(store, Store) else Store(store)
 
