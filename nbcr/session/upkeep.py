@@ -120,6 +120,7 @@ def verify(names: Sequence[str] = (), *, store: StoreLike = None, mend: bool = F
     place = _store(store)
     entries = [place.find(name) for name in names] if names else place.entries()
     proofs = [verifying.verify(place, entry, whole=_whole, mend=mend) for entry in entries]
+    proofs = [proof for proof in proofs if proof.whole or proof.entry.path.exists()]  # not what was removed meanwhile
     if names:
         return Verification(proofs)
     return Verification(proofs, verifying.verify_packs(place), [problem.line() for problem in place.damaged()])

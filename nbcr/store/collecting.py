@@ -20,6 +20,7 @@ NETWORK_GRACE_S = 600.0
 _SMALL_BYTES = 4 << 20
 _MANY_SMALL = 32
 _LEAST_ALIVE = 0.5
+_GONE = ".gone-"
 
 
 @dataclass
@@ -74,17 +75,25 @@ def _no_matter_how_full() -> Iterator[None]:
 def living(store: Store) -> set[bytes]:
     """Ids of all chunks that recipes need, seen freshly. Raises EntryDamaged."""
     found: set[bytes] = set()
-    for name in files.look(store.root / "entries"):
-        folder = store.root / "entries" / name
-        if not names.is_id(name):
+    place = store.root / "entries"
+    for entry_id in {name.removeprefix(_GONE) for name in files.look(place)}:
+        if names.is_id(entry_id):
+            # Whoever removes an entry takes its name first, and gives it back when somebody turns out to read it.
+            for folder in (place / entry_id, place / f"{_GONE}{entry_id}", place / entry_id):
+                found |= _needed(folder)
+    return found
+
+
+def _needed(folder: Path) -> set[bytes]:
+    """Ids of the chunks that the recipes of an entry need; none where it is gone."""
+    found: set[bytes] = set()
+    for part in packed_parts(folder):
+        try:
+            found.update(recipe.read_list(recipe_of(folder, part)).ids())
+        except FileNotFoundError:  # removed meanwhile
             continue
-        for part in packed_parts(folder):
-            try:
-                found.update(recipe.read_list(recipe_of(folder, part)).ids())
-            except FileNotFoundError:  # removed meanwhile
-                continue
-            except OSError as error:
-                raise EntryDamaged(f"recipe of {name} cannot be read: {error}") from error
+        except OSError as error:
+            raise EntryDamaged(f"recipe of {folder.name} cannot be read: {error}") from error
     return found
 
 

@@ -26,8 +26,11 @@ def recipe_of(folder: Path, part: str) -> Path:
 
 
 def packed_parts(folder: Path) -> list[str]:
-    """The parts that are packed of the entry in `folder`."""
-    return sorted(path.name.removesuffix(_RECIPE) for path in folder.glob("[!.]*" + _RECIPE))
+    """The parts that are packed of the entry in `folder`; none where it is gone."""
+    try:
+        return sorted(path.name.removesuffix(_RECIPE) for path in folder.glob("[!.]*" + _RECIPE))
+    except FileNotFoundError:
+        return []
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nbcr.session import upkeep
-from nbcr.store import Store, collecting, retention, settings
+from nbcr.store import Store, collecting, retention, settings, verifying
 from nbcr.store.retention import Policy
 from nbcr.store.settings import Settings
 from tests.integration.store.programs import cli, environ, wait_until
@@ -105,9 +105,8 @@ def _tidying(store: Store, programs: list[subprocess.Popen[str]], chance: random
         retention.prune(store, Policy(last=2, each_notebook=True))
         entries = store.entries()
         for entry in chance.sample(entries, min(1, len(entries))):
-            proof = upkeep.verify([entry.id], store=store).proofs[0] if entry.path.exists() else None
-            # One that was pruned meanwhile has nothing to prove any more.
-            assert proof is None or proof.whole or not entry.path.exists(), proof.problems
+            proof = verifying.verify(store, entry)
+            assert proof.whole or not entry.path.exists(), proof.problems  # what was pruned meanwhile proves nothing
         yield
 
 
