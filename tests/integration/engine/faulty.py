@@ -228,7 +228,7 @@ class Stand:
         self._adopt(self.engine.restore(self.spare))
 
     def _revive_renumbered(self) -> None:
-        """A restore that was killed has not said whether its children have new pids, which it would look for in vain."""
+        """A restore that was killed has not said whether children have new pids, which would be looked for in vain."""
         if not self.chooses_identifiers:
             self._revive()
 
