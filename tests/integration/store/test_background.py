@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,41 @@ def test_nothing_is_packed_where_the_settings_forbid_it(store: Store, processes:
     for pid in processes.strays():  # helpers, that could have become packers
         processes.reap(pid)
     assert not (store.root / "packing").exists()
+
+
+def test_an_encrypted_session_comes_back_and_leaves_nothing_plain(
+    store: Store, processes: ProcessTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli(store, "encrypt", "--key-file", str(tmp_path / "key"))
+    monkeypatch.setenv("NBCR_KEY_FILE", str(tmp_path / "key"))
+    with changing(store, 1, 2) as program:
+        program.communicate("")
+    wait_until(lambda: all(map(_is_cold, _paths(store))), "packing")
+    memory = random.Random(1).randbytes(2 << 20)
+    for path in store.root.rglob("*"):
+        held = path.read_bytes() if path.is_file() else b""
+        assert memory[100_000:100_064] not in held, path
+        assert b"pagemap" not in held, path
+    cli(store, "restart", "c0", status=10)
+    assert all(map(_is_cold, _paths(store)))
+    assert not list(store.root.glob("entries/*/thawed-*"))
+    monkeypatch.delenv("NBCR_KEY_FILE")
+    assert "encrypted and locked" in cli(store, "restart", "c0", status=36).stderr
+    with subprocess.Popen(["sleep", "600"]) as sleeper:
+        assert "encrypted and locked" in cli(store, "checkpoint", str(sleeper.pid), status=36).stderr
+        assert sleeper.poll() is None
+        sleeper.kill()
+
+
+def test_what_a_stranger_signed_is_refused_until_it_is_trusted(
+    store: Store, processes: ProcessTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with changing(store, 1, 1) as program:
+        program.communicate("")
+    monkeypatch.setenv("NBCR_CONFIG", str(tmp_path / "somebody"))
+    assert "whom you do not trust" in cli(store, "restart", "c0", status=35).stderr
+    assert cli(store, "list").stdout.splitlines()[1].split()[1] == "c0"
+    cli(store, "trust", "c0")
+    cli(store, "restart", "c0", status=10)
+    cli(store, "trust", "c0", "--forget")
+    cli(store, "restart", "c0", status=35)

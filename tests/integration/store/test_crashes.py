@@ -13,7 +13,7 @@ import pytest
 from tests.integration.store.sweeping import JOBS, MODES
 from tests.support import CHECKOUT
 
-SHORT_STRIDE = 7
+SHORT_STRIDE = 9
 
 
 @pytest.fixture(scope="module")
