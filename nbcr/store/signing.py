@@ -6,10 +6,11 @@ entry into a store cannot sign it thereby.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from nbcr.errors import EntryDamaged, StoreRefused
 from nbcr.store import files
 from nbcr.store.entry import MANIFEST, SIGNATURE, Entry
+from nbcr.store.store import default_root
 
 if TYPE_CHECKING:
     from nbcr.store.recipe import Recipe
@@ -40,6 +42,36 @@ def config_folder() -> Path:
         return Path(chosen).expanduser().absolute()
     config = os.environ.get("XDG_CONFIG_HOME", "")
     return (Path(config) if config.strip() else Path.home() / ".config") / "nbcr"
+
+
+def _places() -> list[Path]:
+    """Where keys and trust may be: the configuration folder; where there can be none, a folder of the default store."""
+    return [config_folder()] if os.environ.get("NBCR_CONFIG") else [config_folder(), default_root() / "config"]
+
+
+def _in_use(name: str) -> Path:
+    """The file `name` in the first place that has it, else in the first."""
+    return next((place / name for place in _places() if _is_there(place / name)), _places()[0] / name)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it can be found; what lies in a folder that we may not enter is not there for us."""
+    with contextlib.suppress(OSError):
+        return path.exists()
+    return False
+
+
+def _made(name: str, make: Callable[[Path], None]) -> None:
+    """Make the file `name` where it is, or in the first place that lets us. Raises OSError."""
+    here = _in_use(name).parent
+    for place in dict.fromkeys([here, *_places()]):
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make(place / name)
+            return
+        except OSError as error:
+            last = error
+    raise last
 
 
 # --- our own key
@@ -64,17 +96,19 @@ class Signer:
 
 def our_signer(*, create: bool = True) -> Signer | None:
     """The user's key, made when it is first needed; None where there is none. Raises StoreRefused, OSError."""
-    path = config_folder() / _KEY
     with _lock:
         for _ in range(2):
+            path = _in_use(_KEY)
             try:
                 if not files.is_ours(path) or path.stat().st_mode & 0o077:
                     raise StoreRefused(f"signing key {path} can be read or written by others", hint=f"chmod 600 {path}")
                 secret = path.read_bytes()
-            except FileNotFoundError:
+            except OSError:
+                if _is_there(path):
+                    raise
                 if not create:
                     return None
-                _make_key(path)
+                _made(_KEY, _make_key)
             else:
                 if len(secret) != _KEY_BYTES:
                     raise StoreRefused(f"signing key {path} is damaged", hint="remove it: a new one will be made")
@@ -84,7 +118,6 @@ def our_signer(*, create: bool = True) -> Signer | None:
 
 def _make_key(path: Path) -> None:
     """Of processes that make it at once, one wins."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{_KEY}.{files.random_suffix()}")
     files.write_new(draft, [os.urandom(_KEY_BYTES)])
     try:
@@ -109,23 +142,24 @@ class Trusted:
     @classmethod
     def read(cls) -> Trusted:
         """What trusted.json says."""
-        path = config_folder() / _TRUSTED
+        path = _in_use(_TRUSTED)
         try:
             if not files.is_ours(path):
                 raise StoreRefused(f"{path} can be written by others", hint=f"chmod 600 {path}")
             document = json.loads(path.read_text(encoding="utf-8"))
             return cls(dict(document["signers"]), dict(document["manifests"]))
-        except FileNotFoundError:
+        except OSError as error:
+            if _is_there(path):
+                raise StoreRefused(f"{path} cannot be read: {error}", hint="trust needs it") from error
             return cls({}, {})
         except (ValueError, KeyError, TypeError) as error:
             raise StoreRefused(f"{path} cannot be read: {error}", hint="remove it and trust again") from error
 
     def write(self) -> None:
         """Remember it."""
-        folder = config_folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         document = {"format": _FORMAT, "signers": dict(self.signers), "manifests": dict(self.manifests)}
-        files.write_atomically(folder / _TRUSTED, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
+        data = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+        _made(_TRUSTED, lambda path: files.write_atomically(path, data))
 
 
 # --- entries
