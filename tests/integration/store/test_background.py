@@ -97,6 +97,7 @@ def test_an_encrypted_session_comes_back_and_leaves_nothing_plain(
     with changing(store, 1, 2) as program:
         program.communicate("")
     wait_until(lambda: all(map(_is_cold, _paths(store))), "packing")
+    cli(store, "pack")
     memory = random.Random(1).randbytes(2 << 20)
     for path in store.root.rglob("*"):
         held = path.read_bytes() if path.is_file() else b""
