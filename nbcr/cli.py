@@ -22,7 +22,7 @@ EXIT_CODES = """Exit status: 0 done · 1 unexpected · 2 wrong usage · 3-16 the
 process, not permitted, unsupported resource, image missing or damaged, file changed, no room …) · 20 unknown
 name · 21 name taken · 22 store refused · 23 entry damaged · 24 store full · 25 busy · 26 unknown target ·
 27 helper lost · 28 restart failed · 29 connection in use · 30 handler failed · 31 not possible here ·
-130 interrupted"""
+35 not trusted · 36 store locked · 37 remote failed · 130 interrupted"""
 
 app = typer.Typer(
     name="nbcr",
@@ -51,6 +51,8 @@ _DEADLINE_S = 30.0
 def main() -> None:
     """Entry point of the command ``nbcr``."""
     os.umask(0o077)  # what we write is the user's alone; restored processes have their own
+    from nbcr import cli_keys, cli_remote, cli_store  # noqa: F401  (their commands join ours)
+
     app()
 
 
@@ -99,7 +101,7 @@ def checkpoint(
 
     Of a Jupyter kernel, and whatever else runs IPython, the variables are saved too, beside the process image.
     """
-    with _errors():
+    with errors():
         from nbcr import session
         from nbcr.jupyter.attach import ensure_loaded
         from nbcr.jupyter.finding import find_target
@@ -117,10 +119,10 @@ def checkpoint(
             limits=session.Limits(history, None if max_size is None else size_from(max_size)),
             deadline_s=deadline,
             load=ensure_loaded,
-            on_warning=_warn,
+            on_warning=warn,
         )
         if as_json:
-            _print_json(entry.taken())
+            print_json(entry.taken())
         else:
             _print_taken(entry)
 
@@ -128,15 +130,15 @@ def checkpoint(
 @app.command("list")
 def list_(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List all checkpoints, oldest first."""
-    with _errors():
+    with errors():
         from nbcr.store import Store
 
         place = Store(store)
         entries = place.entries()
         for problem in place.damaged():
-            _warn(problem.line())
+            warn(problem.line())
         if as_json:
-            _print_json([e.listed() for e in entries])
+            print_json([e.listed() for e in entries])
         else:
             _print_table(entries)
 
@@ -149,7 +151,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show everything known of a checkpoint, without starting it or unpickling anything."""
-    with _errors():
+    with errors():
         from dataclasses import asdict
 
         from nbcr import session
@@ -157,7 +159,7 @@ def show(
         if variables:
             found = session.variables(name, store=store)
             if as_json:
-                _print_json([asdict(variable) for variable in found])
+                print_json([asdict(variable) for variable in found])
             else:
                 typer.echo(repr(found))
             return
@@ -165,11 +167,11 @@ def show(
         image = None if details.image is None else asdict(details.image)
         document = {**details.entry.details(), "image": image}
         if as_json:
-            _print_json(document)
+            print_json(document)
         else:
             _print_details(document)
         if details.problem:
-            _warn(f"the image cannot be looked into: {details.problem}")
+            warn(f"the image cannot be looked into: {details.problem}")
 
 
 @app.command()
@@ -180,13 +182,13 @@ def get(
     as_json: JsonOption = False,
 ) -> None:
     """Print one variable of a checkpoint. Only its own bytes are read; `nbcr.get` gives the object itself."""
-    with _errors():
+    with errors():
         from nbcr import session
 
         value = session.get(name, variable, store=store, namespace={"__name__": "__main__"})
         if as_json:
             kind = type(value)
-            _print_json(
+            print_json(
                 {
                     "name": variable,
                     "type": f"{kind.__module__}.{kind.__qualname__}",
@@ -206,14 +208,14 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Tell which variables were added, removed or changed between two checkpoints."""
-    with _errors():
+    with errors():
         from dataclasses import asdict
 
         from nbcr import session
 
         changes = session.diff(before, after, store=store)
         if as_json:
-            _print_json([{"change": change.kind, **asdict(change)} for change in changes])
+            print_json([{"change": change.kind, **asdict(change)} for change in changes])
         else:
             typer.echo(repr(changes))
 
@@ -221,12 +223,12 @@ def diff(
 @app.command()
 def remove(name: NameArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Remove a checkpoint and give its space back."""
-    with _errors():
+    with errors():
         from nbcr import session
 
         entry = session.remove(name, store=store)
         if as_json:
-            _print_json({"removed": entry.listed()})
+            print_json({"removed": entry.listed()})
         else:
             typer.echo(f"removed {entry.name} ({entry.id})")
 
@@ -248,7 +250,7 @@ def restart(
     A dead Jupyter kernel comes back on its old connection file. Without --detach the command waits for the
     process and ends as it does.
     """
-    with _errors():
+    with errors():
         from nbcr import session
 
         if into is not None:
@@ -258,9 +260,9 @@ def restart(
             stdio = (-1, -1, -1) if detach else (0, 2, 2) if as_json else (0, 1, 2)
             result = session.restart_fresh(name, store=store, stdio=stdio)
         for warning in result.warnings:
-            _warn(warning)
+            warn(warning)
         if as_json:
-            _print_json(result.document())
+            print_json(result.document())
         else:
             where = f", on {result.connection_file}" if result.connection_file else ""
             typer.echo(f"RESTART  {result.entry.name}  pid {result.pid}{where}")
@@ -272,13 +274,13 @@ def restart(
 @app.command()
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Say what this host allows, and what follows from it."""
-    with _errors():
+    with errors():
         from nbcr.doctor import examine
         from nbcr.store import Store
 
         diagnosis = examine(Store(store))
         if as_json:
-            _print_json(diagnosis.document())
+            print_json(diagnosis.document())
         else:
             for finding in diagnosis.findings:
                 typer.echo(f"{'yes' if finding.ok else 'NO ':3}  {finding.name}: {finding.detail}")
@@ -293,7 +295,7 @@ def _restart_into(name: str, target: str, store: str | None, deadline_s: float) 
     from nbcr.jupyter.finding import find_target
 
     living = find_target(target)
-    return session.restart_into(name, living, store=store, deadline_s=deadline_s, load=ensure_loaded, on_warning=_warn)
+    return session.restart_into(name, living, store=store, deadline_s=deadline_s, load=ensure_loaded, on_warning=warn)
 
 
 def _end_like(status: int) -> None:
@@ -303,14 +305,14 @@ def _end_like(status: int) -> None:
 
 
 @contextlib.contextmanager
-def _errors() -> Iterator[None]:
+def errors() -> Iterator[None]:
     """Failures as one line on stderr and an exit status."""
     try:
         yield
     except (typer.Exit, typer.Abort):
         raise
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         raise typer.Exit(130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -321,19 +323,22 @@ def _errors() -> Iterator[None]:
         from nbcr.errors import to_wire
 
         document = to_wire(error)
-        _complain(": ".join(part for part in (document["message"], document["hint"]) if part))
+        complain(": ".join(part for part in (document["message"], document["hint"]) if part))
         raise typer.Exit(document["exit_code"] or 1) from None
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
+    """One line on stderr."""
     typer.echo(f"nbcr: {text}", err=True)
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """The same, of what does not keep the command from its end."""
     typer.echo(f"nbcr: warning: {text}", err=True)
 
 
-def _print_json(document: Any) -> None:
+def print_json(document: Any) -> None:
+    """One document on stdout."""
     typer.echo(json.dumps(document, ensure_ascii=False))
 
 
@@ -355,7 +360,7 @@ def _print_taken(entry: Entry) -> None:
     )
     report = report_of(entry)
     for warning in [*entry.warnings, *(report.lines() if report is not None else ())]:
-        _warn(warning)
+        warn(warning)
 
 
 def _print_table(entries: list[Entry]) -> None:
@@ -387,4 +392,6 @@ def _print_details(document: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from nbcr.cli import main as the_only_one  # not the module that is called __main__: commands join one app
+
+    the_only_one()

@@ -25,11 +25,14 @@ __all__ = [
     "NbcrError",
     "NoRoomInStore",
     "NotPossible",
+    "RemoteFailed",
     "RestartFailed",
     "SnapshotFailed",
+    "StoreLocked",
     "StoreRefused",
     "TargetUnknown",
     "UnknownName",
+    "Untrusted",
     "UsageProblem",
     "from_wire",
     "to_wire",
@@ -215,6 +218,24 @@ class SnapshotFailed(NbcrError):
     """No snapshot of the objects came about, or nothing could be read from one; the session is as it was."""
 
     exit_code = 34
+
+
+class Untrusted(NbcrError):
+    """An entry that is not signed by the user or anybody the user trusts; running it would run its maker's code."""
+
+    exit_code = 35
+
+
+class StoreLocked(NbcrError):
+    """The store is encrypted, and its key is not at hand."""
+
+    exit_code = 36
+
+
+class RemoteFailed(NbcrError):
+    """A remote store or an archive cannot be read or written."""
+
+    exit_code = 37
 
 
 class EngineFailed(NbcrError):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from nbcr.channel import Channel
     from nbcr.crs import Progress
     from nbcr.session.taking import Order
-    from nbcr.store import Draft, Entry
+    from nbcr.store import Draft, Entry, Store
 
 CHANNEL_FD = 3
 _HANG_UP_TIMEOUT_S = 2.0
@@ -57,7 +57,9 @@ def main() -> None:
     _detach()
     sys.path += [p for p in sys.argv[1:] if p not in sys.path]
     os.chdir("/")
-    _serve()
+    published = _serve()
+    if published is not None:
+        _become_packer(published)
 
 
 def _is_socket(descriptor: int) -> bool:
@@ -78,8 +80,8 @@ def _detach() -> None:
     os.closerange(CHANNEL_FD + 1, 1 << 20)
 
 
-def _serve() -> None:
-    """Wait for the order, warm, for as long as the process lives; then do it."""
+def _serve() -> Store | None:
+    """Wait for the order, warm, for as long as the process lives; then do it. The store in which it put an entry."""
     import socket
 
     from nbcr.channel import Channel, ChannelClosed
@@ -89,11 +91,25 @@ def _serve() -> None:
         channel.send({"state": "READY", "pid": os.getpid()})
     with contextlib.suppress(Exception):  # what is wrong will be wrong again, and answered, when the order comes
         _warm_up()
-    with contextlib.suppress(ChannelClosed):
+    with contextlib.suppress(ChannelClosed), channel:
         request = channel.receive()
         report = Channel(_received(channel.sock)) if request.get("report") else None
+        conversation = Conversation(channel, report)
         with _log_of(request):
-            Conversation(channel, report).serve(request)
+            conversation.serve(request)
+        return conversation.published
+    return None
+
+
+def _become_packer(store: Store) -> None:
+    """Pack what was published, unless the store's settings forbid it; without us, it is packed after the next one."""
+    from nbcr import packer
+    from nbcr.errors import NbcrError
+    from nbcr.store import settings
+
+    with contextlib.suppress(OSError, NbcrError):
+        if settings.read(store.root).packs_in_background:
+            packer.instead_of_us(store.root, sys.argv[1:])
 
 
 def _received(sock: socket.socket) -> socket.socket:
@@ -108,7 +124,7 @@ def _warm_up() -> None:
     """Import what an order will need, before it comes or while the process runs its handlers."""
     from nbcr import crs
     from nbcr.session import taking  # noqa: F401
-    from nbcr.store import manifest  # noqa: F401
+    from nbcr.store import manifest, opening, trust  # noqa: F401
 
     crs.select()
 
@@ -145,6 +161,7 @@ class Conversation:
         self._report = report
         self._resumed = False
         self._word: Mapping[str, Any] | None = None  # about the objects
+        self.published: Store | None = None  # where an entry was put
 
     def serve(self, request: dict[str, Any]) -> None:
         """Do what `request` asks; every failure is answered, none escapes."""
@@ -183,14 +200,16 @@ class Conversation:
             self._say({"state": "DONE", "entry": entry.document()})
             self._wait_for_hang_up(order)
 
+        store = Store(request["store"])
         take(
-            Store(request["store"]),
+            store,
             order,
             on_accept=lambda draft: self._accept(order, draft),
             on_resume=lambda progress: self._resume(order, progress),
             on_objects=self._objects,
             on_done=done,
         )
+        self.published = store
 
     def _accept(self, order: Order, draft: Draft) -> None:
         from nbcr.errors import NotPossible

@@ -35,9 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = os.environ.get("NBCR_SEED")
     config.stash[_SEED] = int(seed) if seed else random.SystemRandom().randrange(2**31)
     config.stash[_LEFT_OUT] = []
+    # Keys and trust of the tests' own; and nobody packs behind the back of a test that does not ask for it.
+    config.stash[_OWN_CONFIG] = tempfile.TemporaryDirectory(prefix="nbcr-config-")
+    os.environ.update(NBCR_CONFIG=config.stash[_OWN_CONFIG].name, NBCR_PACK="never")
     signal.signal(signal.SIGTERM, _terminated)  # a run that is cut short ends what it started all the same
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_OWN_CONFIG].cleanup()
 
 
 def _terminated(number: int, _frame: object) -> None:
@@ -45,6 +52,7 @@ def _terminated(number: int, _frame: object) -> None:
 
 
 _SEED = pytest.StashKey[int]()
+_OWN_CONFIG = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 _LEFT_OUT = pytest.StashKey[list[str]]()
 _LONG_SINCE = pytest.StashKey[float]()
 

@@ -60,6 +60,8 @@ class User:
             "HOME": str(self.home),
             "USER": self.name,
             "PYTHONDONTWRITEBYTECODE": "1",
+            "NBCR_PACK": "never",
+            **({"NBCR_CONFIG": os.environ["NBCR_CONFIG"]} if self.is_ourselves and "NBCR_CONFIG" in os.environ else {}),
             **own,
             **(extra or {}),
         }

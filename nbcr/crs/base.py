@@ -137,6 +137,7 @@ class Component(ABC):  # the empty methods are defaults: not every component nee
     version: str
     priority: int = 0  # the available component with the highest one is chosen
     serves: str = "image"  # what its snapshots hold; only components that serve "image" are chosen for a process
+    roots: tuple[str, ...] = ()  # files of a snapshot by which `restart` and `inspect` prove all others; empty: none
 
     @abstractmethod
     def availability(self) -> Availability:
@@ -163,6 +164,17 @@ class Component(ABC):  # the empty methods are defaults: not every component nee
     @abstractmethod
     def inspect(self, snapshot: SnapshotReference) -> SnapshotSummary:
         """What is in the snapshot."""
+
+    def digests(self, snapshot: SnapshotReference) -> Mapping[str, str]:
+        """BLAKE3 digests (hex) of files of the snapshot, by path, that are known; the store computes the others."""
+        return {}
+
+    def layout(self, snapshot: SnapshotReference) -> Mapping[str, Sequence[tuple[int, int, int]]]:
+        """Where the bytes of a file belong: runs of (address, length, offset in the file), whole pages, the whole file.
+
+        The store cuts files along them, so that the same memory is recognised in another snapshot.
+        """
+        return {}
 
     def disable_checkpoint(self, pid: int) -> None:
         """Hold off checkpoints and restarts of `pid`, whoever asks, until `enable_checkpoint` or our end.

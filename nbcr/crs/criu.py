@@ -52,6 +52,7 @@ class CriuComponent(Component):
     """Process images by CRIU 4 or newer."""
 
     name = "criu"
+    roots = ("nbcr.json",)
     version = __version__
     priority = 20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nbcr import __version__
@@ -22,6 +23,7 @@ from nbcr.states import State
 
 if TYPE_CHECKING:
     import kernel_backend
+    from kernel_backend.image.entries import PageRun
 
 _ESSENTIAL = ("ptrace", "pidfd_getfd", "kcmp")  # without these features of the host nothing works
 # How the engine begins to say which pids a fresh tree got: it works all the same.
@@ -34,6 +36,7 @@ class PtraceComponent(Component):
     name = "ptrace"
     version = __version__
     priority = 50
+    roots = ("inventory.json",)
 
     def init(self) -> None:
         """Load the engine now, not while a user waits."""
@@ -128,3 +131,22 @@ class PtraceComponent(Component):
             for p in summary.processes
         )
         return SnapshotSummary(summary.root_pid, summary.created, summary.host, processes, tuple(summary.warnings))
+
+    def digests(self, snapshot: SnapshotReference) -> Mapping[str, str]:
+        """The inventory has them."""
+        from kernel_backend.image.reader import read_inventory
+
+        return {name: file.blake3 for name, file in read_inventory(snapshot.local).files.items()}
+
+    def layout(self, snapshot: SnapshotReference) -> Mapping[str, Sequence[tuple[int, int, int]]]:
+        """Addresses of pages; of shared memory, offsets inside the object."""
+        from kernel_backend.image.reader import read_inventory
+        from kernel_backend.resources.pages import pages_name
+
+        inventory = read_inventory(snapshot.local)
+        found = {pages_name(process.pid): _runs(process.pagemap) for process in inventory.processes}
+        return found | {shared.pages: _runs(shared.runs) for shared in inventory.shared_memory}
+
+
+def _runs(runs: Iterable[PageRun]) -> list[tuple[int, int, int]]:
+    return [(run.address, run.length, run.offset) for run in runs]

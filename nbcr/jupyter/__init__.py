@@ -10,6 +10,7 @@ Jupyter kernels.
     rekey          where it serves          identity     who it is
     pid_alias      what libraries believe   ticking      when the image was taken
     history, widgets                        links        its clients' connections
+    keeping      traits: which checkpoints stay
     finding      targets that a user names  wires, servers, listening  whom it asks
     attach       loading nbcr from outside  attached         its part inside
 """
@@ -26,6 +27,9 @@ _magics: Any = None
 def load(ip: Any) -> None:
     """``%load_ext nbcr``: magics, checkpoint thread, handler."""
     global _magics
+    from nbcr.jupyter import keeping
+
+    keeping.apply(ip)
     start_service()
     from nbcr.jupyter.magics import load as load_magics
 

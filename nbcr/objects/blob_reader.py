@@ -7,6 +7,7 @@ import ctypes
 import mmap
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,28 @@ from nbcr.objects import index as indexes
 from nbcr.objects.blobs import FILE_NAME, OWN_FILE_BYTES
 from nbcr.objects.index import Blob, Index
 
+# Bytes of a file of the snapshot, from an offset on, so many (None: to the end), in memory of their own.
+Fetch = Callable[[str, int, int | None], bytearray]
+
 
 class BlobReader:
-    """Reads the blobs of a snapshot. Buffers are private mappings: what is never touched is never read."""
+    """Reads the blobs of a snapshot. Buffers are private mappings: what is never touched is never read.
 
-    def __init__(self, place: Path, index: Index) -> None:
-        self.place, self.index = place, index
+    With `fetch` there are no files: it brings the bytes that are asked for, and they are memory like any other.
+    """
+
+    def __init__(self, place: Path, index: Index, fetch: Fetch | None = None) -> None:
+        self.place, self.index, self._fetch = place, index, fetch
         self._maps: dict[str, memoryview] = {}
         self._handed_out: set[tuple[str, int]] = set()
 
     def stream(self, number: int) -> memoryview:
         """A pickle, after its digest was checked. Raises EntryDamaged."""
         blob = self.index.blobs[number]
-        data = self.buffer(number) if blob.size >= OWN_FILE_BYTES else memoryview(self._read(blob))
+        if self._fetch is not None or blob.size >= OWN_FILE_BYTES:
+            data = self.buffer(number)
+        else:
+            data = memoryview(self._read(blob))
         self._check(blob, data)
         return data
 
@@ -43,6 +53,8 @@ class BlobReader:
     def buffer(self, number: int) -> memoryview:
         """A buffer, writable: changes stay in memory. Asked for twice, it is two: equal contents are kept once."""
         blob = self.index.blobs[number]
+        if self._fetch is not None:
+            return memoryview(self._fetch(self._path(blob).name, blob.offset, blob.size))
         place = (blob.file, blob.offset)
         if blob.file not in self._maps or (place in self._handed_out and blob.size >= OWN_FILE_BYTES):
             self._maps[blob.file] = self._map(self._path(blob))

@@ -13,7 +13,7 @@ from typing import Any
 from nbcr.errors import EntryDamaged, SnapshotFailed, StoreRefused, UnknownName
 from nbcr.objects import absent, fallback, modules, surroundings
 from nbcr.objects import index as indexes
-from nbcr.objects.blob_reader import BlobReader
+from nbcr.objects.blob_reader import BlobReader, Fetch
 from nbcr.objects.index import Index, Name, Unit
 from nbcr.objects.names import hidden_names, user_names
 from nbcr.objects.results import Drift, Fate, Report, Verdict
@@ -81,18 +81,25 @@ def load(
     )
 
 
-def get(place: Path | str, name: str, *, namespace: dict[str, Any] | None = None, trust: Trust = owned_by_us) -> Any:
+def get(
+    place: Path | str,
+    name: str,
+    *,
+    namespace: dict[str, Any] | None = None,
+    trust: Trust = owned_by_us,
+    fetch: Fetch | None = None,
+) -> Any:
     """One variable of a snapshot, of which no other bytes are read.
 
-    Its functions are bound to `namespace` (None: __main__).
+    Its functions are bound to `namespace` (None: __main__). `fetch` brings bytes of its files where there are none.
     """
-    index = _trusted(Path(place), trust)
+    index = _trusted(Path(place), trust, fetch)
     _check_all_known([name], index)
     if namespace is None:
         namespace = vars(sys.modules["__main__"])
     entry = next(entry for entry in index.names if entry.name == name)
     found: dict[str, Any] = {}
-    verdict = _Loading(Path(place), index, namespace, into=found).run([entry])[name]
+    verdict = _Loading(Path(place), index, namespace, into=found, fetch=fetch).run([entry])[name]
     if verdict.fate is not Fate.RESTORED:
         raise SnapshotFailed(f"{name} cannot be taken out of {place}: {verdict.reason}")
     return found[name]
@@ -109,8 +116,8 @@ def verify(place: Path | str) -> None:
     BlobReader(Path(place), indexes.read(Path(place))).verify()
 
 
-def _trusted(place: Path, trust: Trust) -> Index:
-    data = indexes.read_bytes(place)
+def _trusted(place: Path, trust: Trust, fetch: Fetch | None = None) -> Index:
+    data = indexes.read_bytes(place) if fetch is None else bytes(fetch(indexes.INDEX, 0, None))
     trust(place, indexes.digest_of(data).hex())
     return indexes.decoded(data, place)
 
@@ -130,11 +137,16 @@ class _Loading:
     """Names of one snapshot on their way into a namespace."""
 
     def __init__(
-        self, place: Path, index: Index, namespace: dict[str, Any], into: dict[str, Any] | None = None
+        self,
+        place: Path,
+        index: Index,
+        namespace: dict[str, Any],
+        into: dict[str, Any] | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         self.place, self.index, self.namespace = place, index, namespace
         self._into = namespace if into is None else into
-        self._reader = BlobReader(place, index)
+        self._reader = BlobReader(place, index, fetch)
         self._standing = standing(namespace)
         self._verdicts: dict[str, Verdict] = {}
 

@@ -15,10 +15,10 @@ from typing import Any
 from nbcr import crs, runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import Brought, Component, RestartOptions, SnapshotReference
-from nbcr.errors import EntryDamaged, NotPossible, RestartFailed
+from nbcr.errors import NotPossible, RestartFailed
 from nbcr.session import connections
 from nbcr.session.results import RestartResult
-from nbcr.store import Entry
+from nbcr.store import Entry, opening, trust
 
 ANSWER_TIMEOUT_S = 30.0
 _LIFTED = (
@@ -55,6 +55,7 @@ def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> Restart
             f"{order.entry.name!r} holds no process image",
             hint=f"`%restart {order.entry.name}` in a notebook loads its objects",
         )
+    order = replace(order, entry=trust.proved(order.entry))
     component = crs.maker_of(order.entry.name, order.entry.component.get("name"))
     late: list[Any] = []
     if order.into is None:
@@ -87,12 +88,11 @@ def _bring(
     component: Component, order: Return, late: list[Any], on_ready: Callable[[], list[Any]], *said: str
 ) -> RestartResult:
     entry = order.entry
-    if not entry.image.is_dir():
-        raise EntryDamaged(f"the image of {entry.name!r} is missing", hint=f"`nbcr remove {entry.name}`")
-    snapshot = SnapshotReference(component.name, entry.id, entry.image, cold_start=order.into is None)
     answers = entry.channel_fd is not None
     ours, theirs = Channel.pair() if answers else (None, None)
     with _connection_file(order) as file, contextlib.ExitStack() as closing:
+        image = closing.enter_context(opening.proved_files(entry, component.roots))
+        snapshot = SnapshotReference(component.name, entry.id, image, cold_start=order.into is None)
         if ours is not None:
             closing.callback(ours.close)
         if theirs is not None:

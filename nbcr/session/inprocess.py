@@ -141,7 +141,7 @@ def roll_back(entry: Entry, *, deadline_s: float = DEFAULT_DEADLINE_S) -> LoadRe
                 f"{entry.name!r} holds no objects", hint=f"`%restart {entry.name}` brings its process image back"
             )
         report = namespaces.load(entry)
-        _life.parent, _life.snapshot = entry.id, entry.snapshot
+        _life.parent, _life.snapshot = entry.id, report.place
     return LoadResult(entry, report)
 
 
@@ -355,6 +355,7 @@ def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
         "kinds": list(wish.kinds),
         "files": wish.files,
         "parent": _life.parent,
+        "previous": None if _life.snapshot is None else str(_life.snapshot),
         "note": wish.note,
         "deadline_s": wish.deadline_s,
         "facts": request.facts,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nbcr.errors import NbcrError
 from nbcr.handlers.interrupts import waiting
 from nbcr.objects import here
+from nbcr.session import snapshots
 
 if TYPE_CHECKING:
     from nbcr.objects import Report, Saving
@@ -106,9 +107,7 @@ def begin(place: Path, limits: Limits, previous: Path | None, *, beside_image: b
 
 def load(entry: Entry) -> Report:
     """Roll this session's names back to those of `entry`; names that came since are removed."""
-    from nbcr import objects
-
-    return objects.load(entry.snapshot, here.namespace(), hidden=here.hidden(), remove_new=True)
+    return snapshots.load(entry, here.namespace(), hidden=here.hidden())
 
 
 def counts_of(report: Report) -> dict[str, Any]:

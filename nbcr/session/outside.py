@@ -17,7 +17,7 @@ from nbcr.session import connections
 from nbcr.session.bringing import Return, bring
 from nbcr.session.namespaces import NO_LIMITS, Limits
 from nbcr.session.results import RestartResult
-from nbcr.session.spawning import Interpreter
+from nbcr.session.spawning import Interpreter, start_packer
 from nbcr.session.taking import Order, check_files, check_leave, take
 from nbcr.store import Entry, Store
 
@@ -92,7 +92,9 @@ def checkpoint(
         facts=_facts(target),
         warnings=_warnings(target),
     )
-    return take(errand.store, order)
+    entry = take(errand.store, order)
+    start_packer(errand.store)
+    return entry
 
 
 def restart_fresh(entry: Entry, *, stdio: tuple[int, int, int]) -> RestartResult:

@@ -180,6 +180,20 @@ def spawn(interpreter: Interpreter | None = None) -> Helper:
     return Helper(channel)
 
 
+def start_packer(store: Store) -> None:
+    """Have the store packed behind the user's back, unless its settings forbid that. Never raises."""
+    from nbcr import packer
+    from nbcr.store import settings
+
+    null = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in range(3)]
+    with contextlib.suppress(NbcrError, OSError):  # it is packed after the next checkpoint then
+        if settings.read(store.root).packs_in_background and os.access(_SHELL, os.X_OK):
+            python = Interpreter.ours()
+            words = [*_IN_BACKGROUND, *packer.command(store.root, python.paths)]
+            child = os.posix_spawn(_SHELL, words, python.environ(), file_actions=null, setpgroup=0)
+            os.waitpid(child, 0)
+
+
 def _allow_tracing_by(pid: int) -> None:
     """Where Yama lets only ancestors trace (scope 1), say that the helper may."""
     try:

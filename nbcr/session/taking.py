@@ -9,24 +9,28 @@ published when both have ended, with what came of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nbcr import __version__, crs, runtime
 from nbcr.crs import CheckpointOptions, Progress, SnapshotReference, Taken
-from nbcr.errors import SnapshotFailed, UsageProblem, to_wire
-from nbcr.store import Draft, Entry, Store
+from nbcr.errors import NbcrError, SnapshotFailed, UsageProblem, to_wire
+from nbcr.store import Draft, Entry, Store, opening
+from nbcr.store.entry import IMAGE, OBJECTS
 
 LEAVES = ("running", "stopped", "killed")
 KINDS = ("image", "objects")
 FILES = ("keep", "rewind", "save")
 DEFAULT_DEADLINE_S = 30.0
+_BLOB = re.compile(r"[0-9a-f]{64}\.(blob|pack)")  # nbcr/objects/FORMAT.md
 Word = Mapping[str, Any]  # of the process, about its objects: {"counts": …}, or {"failure": why there is no snapshot}
 
 
@@ -42,6 +46,7 @@ class Order:
     files: str = "keep"
     channel_fd: int | None = None
     parent: str | None = None
+    previous: str | None = None  # the snapshot of objects with which files are shared
     note: str = ""
     deadline_s: float = DEFAULT_DEADLINE_S
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -86,6 +91,7 @@ class _Contents:
     pause_ms: float = 0.0
     objects: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)  # of files, as far as they are known
 
 
 def take(
@@ -105,7 +111,7 @@ def take(
     begun = time.monotonic()
     if "image" in order.kinds and not _may_lack_image(order):
         crs.select()  # if there is nobody to take it, say so before anything is begun
-    with runtime.target_lock(order.pid, order.deadline_s):
+    with runtime.target_lock(order.pid, order.deadline_s), _shared(order):
         draft = store.draft(order.name, replace=order.replace)
         try:
             on_accept(draft)
@@ -117,6 +123,16 @@ def take(
             raise
         on_done(entry)
     return entry
+
+
+@contextlib.contextmanager
+def _shared(order: Order) -> Iterator[None]:
+    """Keep what the process's child will link from being dropped under its hands; it may be gone already."""
+    with contextlib.ExitStack() as stack:
+        if "objects" in order.kinds and order.previous is not None:
+            with contextlib.suppress(NbcrError, OSError):
+                stack.enter_context(opening.kept(Path(order.previous).parent))
+        yield
 
 
 def _may_lack_image(order: Order) -> bool:
@@ -154,7 +170,9 @@ def _image(contents: _Contents, draft: Draft, order: Order, on_resume: Callable[
     contents.component = (component.name, component.version)
     snapshot = SnapshotReference(component.name, draft.id, draft.image)
     options = CheckpointOptions(leave=order.leave, files=order.files, channel_fd=order.channel_fd, on_resume=on_resume)
-    return component.checkpoint(order.pid, snapshot, options)
+    taken = component.checkpoint(order.pid, snapshot, options)
+    contents.digests = {f"{IMAGE}/{path}": digest for path, digest in component.digests(snapshot).items()}
+    return taken
 
 
 def _add_objects(contents: _Contents, draft: Draft, word: Word, failure: Exception | None) -> None:
@@ -208,7 +226,15 @@ def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, dura
         channel_fd=order.channel_fd if "image" in contents.kinds else None,
         objects=contents.objects,
     )
-    return store.publish(draft, manifest)
+    return store.publish(draft, manifest, {**contents.digests, **_digests_of_objects(draft)})
+
+
+def _digests_of_objects(draft: Draft) -> dict[str, str]:
+    """Blobs are called after their digests, which spares reading them once more."""
+    if not draft.snapshot.is_dir():
+        return {}
+    blobs = [path for path in draft.snapshot.iterdir() if _BLOB.fullmatch(path.name)]
+    return {f"{OBJECTS}/{path.name}": path.stem for path in blobs}
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbcr.errors import HandlersFailed, NbcrError, NotPossible
 from nbcr.handlers import DEFAULT_DEADLINE_S
-from nbcr.session import inprocess
+from nbcr.session import inprocess, snapshots
 from nbcr.session.inprocess import Wish
 from nbcr.session.namespaces import NO_LIMITS, Limits
 from nbcr.session.results import ChangeList, CheckpointResult, EntryList, LoadResult, RestartResult, VariableList
@@ -199,13 +199,15 @@ class Details:
 def show(name: str, *, store: StoreLike = None) -> Details:
     """Everything known of checkpoint `name`."""
     from nbcr import crs
+    from nbcr.store import opening
 
     entry = _store(store).find(name)
     if "image" not in entry.kinds:
         return Details(entry, None)
     try:
         component = crs.maker_of(entry.name, entry.component.get("name"))
-        return Details(entry, component.inspect(crs.SnapshotReference(component.name, entry.id, entry.image)))
+        with opening.opened(entry, only=component.roots or None) as image:
+            return Details(entry, component.inspect(crs.SnapshotReference(component.name, entry.id, image)))
     except Exception as error:
         return Details(entry, None, str(error))
 
@@ -214,26 +216,29 @@ def variables(name: str, *, store: StoreLike = None) -> VariableList:
     """The names that checkpoint `name` holds as objects, as they looked then. Nothing is unpickled."""
     from nbcr import objects
 
-    return VariableList(objects.look(_with_objects(name, store).snapshot))
+    with snapshots.looked_into(_with_objects(name, store)) as place:
+        return VariableList(objects.look(place))
 
 
 def get(name: str, variable: str, *, store: StoreLike = None, namespace: dict[str, Any] | None = None) -> Any:
     """One variable of checkpoint `name`; no other variable's bytes are read.
 
-    Its functions see `namespace` (None: this session's). Raises UnknownName, NotPossible, SnapshotFailed.
+    Its functions see `namespace` (None: this session's). Raises UnknownName, NotPossible, SnapshotFailed,
+    Untrusted.
     """
-    from nbcr import objects
     from nbcr.objects import here
 
     entry = _with_objects(name, store)
-    return objects.get(entry.snapshot, variable, namespace=here.namespace() if namespace is None else namespace)
+    return snapshots.get(entry, variable, here.namespace() if namespace is None else namespace)
 
 
 def diff(before: str, after: str, *, store: StoreLike = None) -> ChangeList:
     """The names that were added, removed or changed between two checkpoints."""
     from nbcr import objects
 
-    return ChangeList(objects.diff(*(_with_objects(name, store).snapshot for name in (before, after))))
+    old, new = (_with_objects(name, store) for name in (before, after))
+    with snapshots.looked_into(old) as was, snapshots.looked_into(new) as became:
+        return ChangeList(objects.diff(was, became))
 
 
 def report_of(entry: Entry) -> Report | None:
@@ -242,7 +247,8 @@ def report_of(entry: Entry) -> Report | None:
         return None
     from nbcr.objects.saving import report_of
 
-    return report_of(entry.snapshot)
+    with snapshots.looked_into(entry) as place:
+        return report_of(place)
 
 
 def _with_objects(name: str, store: StoreLike) -> Entry:
@@ -254,9 +260,12 @@ def _with_objects(name: str, store: StoreLike) -> Entry:
 
 def remove(name: str, *, store: StoreLike = None) -> Entry:
     """Remove checkpoint `name`; returns what was removed."""
+    from nbcr.session.spawning import start_packer
+
     place = _store(store)
     entry = place.find(name)
     place.remove(entry)
+    start_packer(place)  # which gives back what the entry alone needed
     return entry
 
 

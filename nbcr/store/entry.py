@@ -10,11 +10,27 @@ from typing import Any
 
 from nbcr.errors import EntryDamaged
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"
+TAGS = "tags.json"
+_RECIPE = ".recipe"
 IMAGE = "image"
 OBJECTS = "objects"
 _SECRETS = ("key", "curve_secretkey")
+
+
+def recipe_of(folder: Path, part: str) -> Path:
+    """The recipe of a part of the entry in `folder`; it is there when the part is packed."""
+    return folder / (part + _RECIPE)
+
+
+def packed_parts(folder: Path) -> list[str]:
+    """The parts that are packed of the entry in `folder`; none where it is gone."""
+    try:
+        return sorted(path.name.removesuffix(_RECIPE) for path in folder.glob("[!.]*" + _RECIPE))
+    except FileNotFoundError:
+        return []
 
 
 @dataclass(frozen=True)
@@ -39,17 +55,33 @@ class Entry:
     note: str = ""
     channel_fd: int | None = None
     objects: Mapping[str, Any] | None = None  # how the snapshot of the objects went, in numbers
+    files: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # size and digest of each file of each part
+    sealed: str | None = None  # encrypted: `jupyter` and `files`
     path: Path = Path()  # the entry's folder
 
     @property
     def image(self) -> Path:
-        """Folder of the process image."""
+        """Folder of the process image, where it is hot (else nbcr.store.opening makes it so)."""
         return self.path / IMAGE
 
     @property
     def snapshot(self) -> Path:
         """Folder of the snapshot of the objects."""
         return self.path / OBJECTS
+
+    @property
+    def store_root(self) -> Path:
+        """The store it is in."""
+        return self.path.parent.parent
+
+    @property
+    def tags(self) -> dict[str, bool]:
+        """The user's tags, each with whether it pins the entry; none where they cannot be read."""
+        try:
+            document = json.loads((self.path / TAGS).read_text(encoding="utf-8"))
+            return {str(tag): bool(facts["pinned"]) for tag, facts in document["tags"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
 
     def listed(self) -> dict[str, Any]:
         """The fields of ``nbcr list --json``."""
@@ -79,6 +111,7 @@ class Entry:
             "component": dict(self.component),
             "warnings": list(self.warnings),
             "note": self.note,
+            "tags": self.tags,
             "objects": None if self.objects is None else dict(self.objects),
             "path": str(self.path),
         }
@@ -90,6 +123,8 @@ class Entry:
             "format": FORMAT_VERSION,
             "jupyter": None if self.jupyter is None else dict(self.jupyter),
             "channel_fd": self.channel_fd,
+            "files": {path: list(known) for path, known in self.files.items()},
+            "sealed": self.sealed,
         }
 
     @classmethod
@@ -123,9 +158,11 @@ class Entry:
                 note=str(document.get("note", "")),
                 channel_fd=document.get("channel_fd"),
                 objects=None if document.get("objects") is None else dict(document["objects"]),
+                files={str(k): (int(size), str(digest)) for k, (size, digest) in document.get("files", {}).items()},
+                sealed=document.get("sealed"),
                 path=path,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EntryDamaged(
                 f"manifest of {path.name} is damaged ({type(error).__name__}: {error})",
                 hint="remove the folder " + str(path),
@@ -135,8 +172,19 @@ class Entry:
     def read(cls, path: Path) -> Entry:
         """Read the entry in folder `path`. Raises EntryDamaged."""
         try:
-            document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            manifest = (path / MANIFEST).read_bytes()
+        except OSError as error:
+            raise EntryDamaged(
+                f"manifest of {path.name} cannot be read: {error}", hint=f"remove the folder {path}"
+            ) from error
+        return cls.from_bytes(manifest, path)
+
+    @classmethod
+    def from_bytes(cls, manifest: bytes, path: Path) -> Entry:
+        """The entry in folder `path` with this manifest. Raises EntryDamaged."""
+        try:
+            document = json.loads(manifest)
+        except ValueError as error:
             raise EntryDamaged(
                 f"manifest of {path.name} cannot be read: {error}", hint=f"remove the folder {path}"
             ) from error

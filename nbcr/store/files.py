@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import stat
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from nbcr.errors import StoreRefused
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_MOUNTS = Path("/proc/self/mountinfo")
+_NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "fuse",
+    "9p",
+    "afs",
+    "ceph",
+    "glusterfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ocfs",
+    "virtiofs",
+)
 
 
 def fsync_path(path: Path) -> None:
@@ -47,21 +71,140 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
         fsync_path(path.parent)
 
 
+def write_new(path: Path, blocks: Iterable[bytes], *, durable: bool = True) -> None:
+    """Write a file that must not be there yet, 0600, and force it to the disk; what failed leaves nothing."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            for block in blocks:
+                view = memoryview(block)
+                while view:
+                    view = view[file.write(view) :]
+            if durable:
+                os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def random_suffix() -> str:
+    """What makes a temporary name nobody else's."""
+    return os.urandom(6).hex()
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was in a folder at a moment of its file server."""
+
+    names: list[str]
+    now_s: float
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+
+def look(folder: Path) -> Look:
+    """What is in `folder` now, also where an NFS client remembers what was there before.
+
+    A change of our own makes the client ask the server again, and shows the server's clock: a file that comes and goes,
+    or on a full disk the folder's own time. A folder that is not there is empty.
+    """
+    probe = folder / f".look-{random_suffix()}"
+    try:
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return Look([], time.time())
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        if not folder.is_dir():
+            return Look([], time.time())
+        os.utime(folder)
+        now_s = folder.stat().st_mtime
+    else:
+        try:
+            now_s = os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+            probe.unlink(missing_ok=True)
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:  # it was removed meanwhile
+        names = []
+    for name in names:
+        if name.startswith(".look-"):
+            _remove_old(folder / name, now_s)
+    return Look([name for name in names if not name.startswith(".look-")], now_s)
+
+
+def _remove_old(probe: Path, now_s: float) -> None:
+    """Remove the probe of somebody who died."""
+    with contextlib.suppress(OSError):
+        if now_s - probe.stat().st_mtime > 3600:
+            probe.unlink()
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, *, shared: bool = False, patience_s: float = 5.0) -> Iterator[None]:
+    """Hold a lock on a folder for a moment; where there are no such locks, or its holder sleeps, go on without it.
+
+    So it must only spare others trouble, and never be what keeps data safe.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.005)
+            except OSError:
+                break
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def kind_of(folder: Path) -> str:
+    """The kind of file system that `folder` is on; empty where it is not told."""
+    try:
+        device = folder.stat().st_dev
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    kinds = [kind.split()[0] for mount, _, kind in (line.partition(" - ") for line in lines) if wanted in mount.split()]
+    return kinds[-1] if kinds else "local"  # subvolumes have devices of their own
+
+
+def is_network(folder: Path) -> bool:
+    """Whether other hosts may see `folder` too."""
+    return (kind_of(folder) or "nfs").startswith(_NETWORK)
+
+
 def tree_size_bytes(root: Path) -> int:
     """Bytes on disk of all files under `root` (allocated blocks: images are sparse)."""
     total = 0
     for folder, _, names in os.walk(root):
         for name in names:
-            total += Path(folder, name).lstat().st_blocks * 512
+            with contextlib.suppress(FileNotFoundError):  # somebody removes what we count
+                total += Path(folder, name).lstat().st_blocks * 512
     return total
 
 
 def remove_tree(root: Path) -> None:
-    """Delete `root` and all it holds; harmless when it is not there."""
+    """Delete `root` and all it holds; harmless when it is not there, or when somebody else deletes it too."""
     import shutil
 
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(root)
+    def failed(function: object, path: str, error: BaseException) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(root, onexc=failed)
+    else:
+        shutil.rmtree(root, onerror=lambda function, path, info: failed(function, path, info[1]))
 
 
 def check_private(folder: Path, *, what: str) -> None:

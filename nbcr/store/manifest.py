@@ -47,6 +47,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     note: str = ""
     channel_fd: int | None = None
     objects: dict[str, Any] | None = None
+    files: dict[str, tuple[int, str]] = {}
+    sealed: str | None = None
 
     def encoded(self) -> bytes:
         """The file's bytes, ending in a newline."""

@@ -6,29 +6,28 @@ In a user's Jupyter kernel this is used for listing and for names only; entries 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import json
 import os
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nbcr import runtime
 from nbcr.errors import EntryDamaged, NameTaken, NoRoomInStore, StoreRefused
-from nbcr.store import files, names
+from nbcr.store import files, names, owners
 from nbcr.store.entry import IMAGE, MANIFEST, OBJECTS, Entry
 
 if TYPE_CHECKING:
+    from nbcr.store.encryption import Keys
     from nbcr.store.manifest import Manifest
 
 OWNER = "owner.json"
+ENCRYPTION = "encryption.json"
+WANTED = "wanted"
 _ABANDONED_AFTER_S = 7 * 24 * 3600.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def default_root() -> Path:
@@ -115,18 +114,42 @@ class Store:
                 raise _unusable(self.root, error) from error
         return True
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what is packed from now on is encrypted."""
+        return (self.root / ENCRYPTION).exists()
+
+    def keys(self) -> Keys | None:
+        """The store's keys; None: it is not encrypted. Raises StoreLocked."""
+        if not self.is_encrypted:
+            return None
+        from nbcr.store import encryption
+
+        return encryption.keys_of(self.root)
+
     # Writing
 
-    def draft(self, name: str | None, *, replace: bool = False, now: datetime | None = None) -> Draft:
+    def draft(
+        self,
+        name: str | None,
+        *,
+        replace: bool = False,
+        now: datetime | None = None,
+        entry_id: str | None = None,
+        created: str | None = None,
+    ) -> Draft:
         """Open a draft called `name` (None: its id), removing what dead writers left.
+
+        `entry_id` and `created` are those of an entry that comes from elsewhere.
 
         Raises NameTaken, UsageProblem, StoreRefused, NoRoomInStore.
         """
         moment = now or datetime.now(UTC)
-        entry_id = names.new_id(moment)
+        entry_id = entry_id or names.new_id(moment)
         if name is not None:
             names.check_name(name)
-        with self._writing():
+        self.keys()  # a locked store is refused before anything happens
+        with self.writing():
             self._create()
             with self._locked():
                 self._sweep()
@@ -135,28 +158,39 @@ class Store:
                 draft = Draft(
                     id=entry_id,
                     name=name if name is not None else entry_id,
-                    created=moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    created=created or moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                     path=self._entries / f".tmp-{entry_id}.{runtime.own_pid()}",
                     replace=replace,
                 )
                 draft.path.mkdir(mode=0o700)
                 # Not durable: whoever asked for the checkpoint waits for this, and a disk may take its time to sync.
-                files.write_atomically(draft.path / OWNER, json.dumps(_owner(draft.name)).encode(), durable=False)
+                files.write_atomically(draft.path / OWNER, owners.encoded(draft.name), durable=False)
         return draft
 
     def sync(self, draft: Draft) -> None:
         """Force all that was written so far to the disk; must precede `publish`. Raises NoRoomInStore."""
-        with self._writing():
+        with self.writing():
             files.fsync_tree(draft.path)
 
     def size_bytes(self, draft: Draft) -> int:
         """Bytes on disk of what was written so far."""
         return files.tree_size_bytes(draft.path)
 
-    def publish(self, draft: Draft, manifest: Manifest) -> Entry:
-        """Make a synced draft an entry, atomically, then remove what it replaces. Raises NoRoomInStore."""
-        with self._writing():
-            files.write_atomically(draft.path / MANIFEST, manifest.encoded())
+    def publish(self, draft: Draft, manifest: Manifest, digests: Mapping[str, str] | None = None) -> Entry:
+        """Make a synced draft an entry, atomically, then remove what it replaces. Raises NoRoomInStore.
+
+        `digests` are those of files that are known already, by ``PART/path``.
+        """
+        from nbcr.store import publishing
+
+        with self.writing():
+            publishing.finish(draft.path, manifest, digests or {}, self.keys())
+            final = self.put_in_place(draft)
+        return Entry.read(final)
+
+    def put_in_place(self, draft: Draft) -> Path:
+        """Make a draft that is complete and on the disk an entry, then remove what it replaces; its folder."""
+        with self.writing():
             with self._locked():
                 final = self._entries / draft.id
                 draft.path.rename(final)
@@ -166,7 +200,7 @@ class Store:
             for old in self.entries():
                 if old.name == draft.name and (old.created, old.id) < (draft.created, draft.id):
                     self.remove(old)
-        return Entry.read(final)
+        return final
 
     def snapshot_of(self, entry_id: str | None) -> Path | None:
         """Where the snapshot of the objects of an entry would be, whether or not it is there; None for no entry."""
@@ -176,19 +210,42 @@ class Store:
         """Give the draft's space back."""
         files.remove_tree(draft.path)
 
-    def remove(self, entry: Entry) -> None:
-        """Remove an entry: gone from the list at once, then its files."""
+    def remove(self, entry: Entry, *, unless: Callable[[Path], bool] = lambda folder: False) -> bool:
+        """Remove an entry: gone from the list at once, then its files; whether it is gone.
+
+        It stays where `unless` says of its folder that it must, before or after it took its name.
+        """
         self._check()
-        gone = self._entries / f".gone-{entry.id}"
+        path, gone = self._entries / entry.id, self._entries / f".gone-{entry.id}"
+        with self._locked():  # whoever sweeps what is called gone holds it, too
+            files.remove_tree(gone)
+            with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+                if unless(path):
+                    return False
+                path.rename(gone)
+                if unless(gone):
+                    gone.rename(path)
+                    return False
+                files.fsync_path(self._entries)
         files.remove_tree(gone)
-        with contextlib.suppress(FileNotFoundError):  # somebody else was faster
-            (self._entries / entry.id).rename(gone)
-            files.fsync_path(self._entries)
-        files.remove_tree(gone)
+        self._want_collection()
+        return True
+
+    def _want_collection(self) -> None:
+        """Leave word for whoever packs next that chunks may have become garbage."""
+        with contextlib.suppress(OSError):
+            if (self.root / "packs").is_dir():
+                self.collections.mkdir(mode=0o700, exist_ok=True)
+                (self.collections / WANTED).touch(mode=0o600)
+
+    @property
+    def collections(self) -> Path:
+        """Folder of what collections of garbage have to remember."""
+        return self.root / "gc"
 
     def log_folder(self) -> Path:
         """Folder for helpers' logs, created when missing."""
-        with self._writing():
+        with self.writing():
             self._create()
             folder = self.root / "log"
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -205,12 +262,12 @@ class Store:
         self._check()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """Turn what the file system says into errors that name the store."""
         try:
             yield
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in files.NO_ROOM:
                 raise NoRoomInStore(
                     f"no room left in store {self.root} ({error.strerror})",
                     hint="remove checkpoints (`nbcr remove`) or choose another store with --store",
@@ -235,7 +292,7 @@ class Store:
                 hint="--force replaces it, or choose another name",
             )
         for path in self._entries.glob(".tmp-*"):
-            owner = _read_owner(path)
+            owner = owners.read(path / OWNER)
             if owner is not None and owner.get("name") == name:
                 raise NameTaken(
                     f"a checkpoint named {name!r} is being written by process {owner.get('pid')}",
@@ -250,40 +307,13 @@ class Store:
                     files.remove_tree(path)
 
 
-def _owner(name: str) -> dict[str, Any]:
-    mark = runtime.Mark.of(runtime.own_pid())
-    return {
-        "pid": mark.pid,
-        "start_ticks": mark.start_ticks,
-        "namespace": mark.namespace,
-        "boot_id": runtime.boot_id(),
-        "host": socket.gethostname(),
-        "name": name,
-    }
-
-
-def _read_owner(draft: Path) -> dict[str, Any] | None:
-    try:
-        owner = json.loads((draft / OWNER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return owner if isinstance(owner, dict) else None
-
-
 def _is_abandoned(draft: Path) -> bool:
     """Whether nobody writes `draft` any more; asked under the store's lock."""
     if _is_missing(draft / OWNER):  # its maker held the lock that we hold until the owner was told
         return True
-    owner = _read_owner(draft)
-    if owner is not None and owner.get("host") == socket.gethostname():
-        if owner.get("boot_id") != runtime.boot_id():
-            return True
-        mark = runtime.Mark(
-            int(owner.get("pid", 0)), int(owner.get("start_ticks") or 0), int(owner.get("namespace", 0))
-        )
-        lives = mark.lives
-        if lives is not None:
-            return not lives
+    alive = owners.lives(owners.read(draft / OWNER))
+    if alive is not None:
+        return not alive
     try:
         return time.time() - draft.stat().st_mtime > _ABANDONED_AFTER_S
     except FileNotFoundError:

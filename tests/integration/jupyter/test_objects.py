@@ -89,6 +89,10 @@ def test_the_seven_are_rolled_back_and_come_back_elsewhere(any_stage: Stage) -> 
     fresh.run("fact = 3; stop.set()")
     manifest = any_stage.folder / "store" / "entries" / entry["id"] / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"ptrace"', '"elsewhere"'))
+    assert "its manifest is not the one that was signed" in str(fresh.wait(fresh.send("%restart then"))[0].error)
+    (manifest.parent / "signature.json").unlink()
+    assert "it is not signed" in str(fresh.wait(fresh.send("%restart then"))[0].error)
+    assert nbcr(any_stage, "trust", "then")["origin"] == "trusted"
     told = shown(fresh, "%restart then")
     assert "its process image was not used: 'then' was taken by CRS component 'elsewhere'" in told
     assert_right(fresh)
@@ -155,4 +159,41 @@ def test_neither_tier_is_lost_with_the_other(stage: Stage) -> None:
     entry = written(stage, "dying")
     assert entry.kinds == ("image",)
     assert "the process ended before they were written" in entry.warnings[0]
-    assert sorted(path.name for path in entry.path.iterdir()) == ["image", "manifest.json"]
+    assert sorted(path.name for path in entry.path.iterdir()) == ["image", "manifest.json", "signature.json"]
+
+
+def test_packed_checkpoints_are_used_like_others(user_stage: Stage) -> None:
+    place = user_stage.folder / "store"
+    jupyter = user_stage.start()
+    client = jupyter.client
+    client.run("%load_ext nbcr\nimport os, numpy as np\nlarge = np.arange(1 << 20); small = list(range(9)); n = 1")
+    client.run("%checkpoint --wait one")
+    client.run("large[77] = n = 2\n%checkpoint --wait two", 60)
+    (place / "settings.json").write_text('{"hot_entries": 0}')
+    user_stage.user.give(place / "settings.json")
+    assert nbcr(user_stage, "pack") == {"failures": []}
+    one, two = written(user_stage, "one"), written(user_stage, "two")
+    packed = ["image.recipe", "manifest.json", "objects.recipe", "signature.json"]
+    assert [sorted(path.name for path in entry.path.iterdir()) for entry in (one, two)] == [packed, packed]
+    assert nbcr(user_stage, "verify", "--all")["whole"]
+
+    # what is looked into or asked for leaves no files, and no other variable's bytes are read
+    assert nbcr(user_stage, "show", "one")["image"]["root_pid"] == jupyter.pid
+    assert {found["name"] for found in nbcr(user_stage, "show", "one", "--vars")} >= {"large", "small", "n"}
+    assert nbcr(user_stage, "get", "two", "small")["value"] == list(range(9))
+    assert client.run("import nbcr; print(nbcr.get('one', 'large')[77], nbcr.get('two', 'large')[77])") == "77 2\n"
+    assert {found["name"] for found in nbcr(user_stage, "diff", "one", "two")} >= {"large", "n"}
+    assert sorted(path.name for path in one.path.iterdir()) == packed
+
+    # both tiers come back; what is mapped stays when its files are dropped
+    client.run("n = 3; large[77] = 3; small.clear()")
+    shown(client, "%restart one --objects")
+    assert client.value("[n, int(large[77]), len(small), os.getpid()]") == [1, 77, 9, jupyter.pid]
+    assert nbcr(user_stage, "pack") == {"failures": []}
+    client.run("large[1] = 5\n%checkpoint --wait three", 60)
+    client.run("%restart two", 60)
+    assert client.value("[n, int(large[77]), len(small), os.getpid()]") == [2, 2, 9, jupyter.pid]
+    assert nbcr(user_stage, "pack") == {"failures": []}
+    client.run("%restart three", 60)
+    assert client.value("[n, int(large[77]), int(large[1]), os.getpid()]") == [1, 77, 5, jupyter.pid]
+    assert nbcr(user_stage, "verify", "--all")["whole"]

@@ -190,7 +190,7 @@ def test_a_damaged_image_is_found_before_anything_starts(store: Store, sleeper: 
     entry = run_json("checkpoint", str(sleeper.pid), "--name", "x")
     facts = store.root / "entries" / entry["id"] / "image" / "facts.json"
     facts.write_bytes(facts.read_bytes()[:-1] + b" ")
-    assert "changed since" in fails(23, "restart", "x", "--detach")
+    assert "facts.json: its contents have another digest" in fails(23, "restart", "x", "--detach")
 
 
 def test_restart_detached_and_waiting(sleeper: subprocess.Popen[bytes]) -> None:

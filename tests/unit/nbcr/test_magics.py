@@ -200,7 +200,7 @@ def test_the_variables_are_kept_beside_the_image_or_alone(ip: Any, store: Store)
     assert "g: lost: a running generator cannot be copied" in repr(both)
     assert run(ip, "%checkpoint image --image -w").entry.kinds == ("image",)
     assert run(ip, "%checkpoint objects --objects -w").entry.kinds == ("objects",)
-    assert {path.name for path in both.entry.path.iterdir()} == {"image", "objects", "manifest.json"}
+    assert {path.name for path in both.entry.path.iterdir()} == {"image", "objects", "manifest.json", "signature.json"}
 
 
 def test_names_that_are_lost_in_a_child_are_told_after_the_next_cell(

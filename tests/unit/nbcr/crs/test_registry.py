@@ -20,7 +20,7 @@ from nbcr.store import Store
 from nbcr.store.manifest import ComponentMark
 from tests.support import CHECKOUT
 from tests.unit.nbcr.crs.conftest import Install, working
-from tests.unit.nbcr.test_store import manifest_for
+from tests.unit.nbcr.store.making import manifest_for
 
 SNAPSHOT = SnapshotReference("objects", "s", Path("/nowhere"))
 

@@ -17,39 +17,9 @@ import pytest
 
 from nbcr import runtime
 from nbcr.errors import EntryDamaged, NameTaken, NoRoomInStore, StoreRefused, UnknownName, UsageProblem
-from nbcr.store import Draft, Entry, Store, default_root, files
-from nbcr.store.manifest import ComponentMark, Host, Manifest
+from nbcr.store import Entry, Store, default_root, files
 from tests.support import needs
-
-
-def manifest_for(draft: Draft, *, parent: str | None = None) -> Manifest:
-    return Manifest(
-        id=draft.id,
-        name=draft.name,
-        created=draft.created,
-        parent=parent,
-        kinds=["image"],
-        size_bytes=12,
-        notebook=None,
-        pid=1234,
-        pause_ms=1.5,
-        duration_ms=20.25,
-        host=Host("here", "6.1", "x86_64", "3.11.7"),
-        jupyter={"key": "hunter2", "ports": {"shell": 1}},
-        cell=3,
-        component=ComponentMark("trees", "1"),
-        warnings=["something"],
-        note="words",
-        channel_fd=7,
-    )
-
-
-def put(store: Store, name: str | None, *, replace: bool = False, now: datetime | None = None) -> Entry:
-    draft = store.draft(name, replace=replace, now=now)
-    draft.image.mkdir()
-    (draft.image / "pages").write_bytes(b"0123456789")
-    store.sync(draft)
-    return store.publish(draft, manifest_for(draft))
+from tests.unit.nbcr.store.making import manifest_for, put
 
 
 def hidden(store: Store) -> list[str]:
@@ -78,11 +48,11 @@ def test_what_is_published_is_read_back_whole(store: Store) -> None:
     (read,) = store.entries()
     assert read == entry == store.find("before-fit") == store.find(entry.id) == store.find(entry.id[:15])
     written = json.loads((entry.path / "manifest.json").read_text())
-    assert written["format"] == 1
+    assert written["format"] == 2
     for key, value in entry.document().items():
-        if key != "path":
+        if key not in ("path", "tags"):  # what is not the manifest's
             assert written[key] == value, key
-    assert set(written) == set(entry.document()) - {"path"}
+    assert set(written) == set(entry.document()) - {"path", "tags"}
     assert Entry.from_document(json.loads(json.dumps(entry.document())), entry.path) == entry
 
 
@@ -218,8 +188,8 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
     [
         (lambda text: "", "cannot be read"),
         (lambda text: text[: len(text) // 2], "cannot be read"),
-        (lambda text: text.replace('"format": 1', '"format": 2'), "has format 2"),
-        (lambda text: text.replace('"format": 1', '"format": "x"'), "no format version"),
+        (lambda text: text.replace('"format": 2', '"format": 3'), "has format 3"),
+        (lambda text: text.replace('"format": 2', '"format": "x"'), "no format version"),
         (lambda text: text.replace('"id": "2', '"id": "3'), "not that entry's own"),
         (lambda text: text.replace('"pid": 1234,', ""), "is damaged"),
         (lambda text: "[]", "not that entry's own"),
@@ -239,7 +209,7 @@ def test_damaged_manifests_are_reported_and_harm_no_other_entry(store: Store, da
 def test_unknown_keys_are_for_later_versions(store: Store) -> None:
     entry = put(store, "a")
     file = entry.path / "manifest.json"
-    file.write_text(file.read_text().replace('"format": 1,', '"format": 1, "chunks": [1, 2],'))
+    file.write_text(file.read_text().replace('"format": 2,', '"format": 2, "chunks": [1, 2],'))
     assert store.entries() == [entry]
 
 
