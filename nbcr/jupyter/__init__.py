@@ -3,6 +3,7 @@ Jupyter kernels.
 
     __init__     load, unload, start_service
     magics       %checkpoint, %restart, %checkpoints
+    magics_auto  %nbcr auto, %undo, %%checkpoint          parsing    their arguments
     handler      the handler; one file for each thing it takes care of:
     living         the running ipykernel's parts and whose they are
     gates          what it sends            requests, sieve  what it is asked

@@ -5,6 +5,7 @@
     announcing   its handlers                               service       what it does when asked from outside
     namespaces   its variables: saved by a child of it, and rolled back
     outside      of other processes, through their checkpoint thread (service) or from outside
+    auto         checkpoints that nobody asks for one by one: auto_points, auto_present, auto_triggers
     taking       what the helper does for a checkpoint     bringing   … and for a restart
     spawning     starting a helper                          connections   Jupyter connection files
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         checkpoint_other,
         checkpoints,
         diff,
+        find,
         get,
         kinds_of,
         remove,
@@ -67,6 +69,7 @@ __all__ = [
     "checkpoint_other",
     "checkpoints",
     "diff",
+    "find",
     "get",
     "kinds_of",
     "on_checkpoint",

@@ -39,6 +39,7 @@ class Return:
     pid: str = "auto"
     stdio: tuple[int, int, int] = (-1, -1, -1)
     deadline_s: float = 30.0
+    lazy: bool = False  # large memory blocks are read when they are touched
 
 
 def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> RestartResult:
@@ -102,6 +103,7 @@ def _bring(
             pid=order.pid,
             channel=theirs,
             stdio=order.stdio,
+            lazy=order.lazy,
             on_ready=lambda: late.extend(on_ready()),
         )
         began = time.time()

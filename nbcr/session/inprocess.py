@@ -74,6 +74,7 @@ class Wish:
     limits: namespaces.Limits = namespaces.NO_LIMITS
     files: str = "keep"
     origin: str = "api"
+    automatic: str | None = None  # why it is taken without anybody asking for it; see nbcr.session.auto
     deadline_s: float = DEFAULT_DEADLINE_S
     report: socket.socket | None = None  # connection of a requester outside; closed once the helper has it
     interpreter: Interpreter | None = None
@@ -153,15 +154,16 @@ def replace_by(
     report: socket.socket | None = None,
     interpreter: Interpreter | None = None,
     patient: bool = True,
+    lazy: bool = False,
 ) -> NoReturn:
-    """Replace this process by `entry`; see `restart`."""
+    """Replace this process by `entry`; see `restart`. `lazy`: large memory blocks are read when they are touched."""
     with uninterrupted(but_in_waits=True), _alone(Deadline(deadline_s), patient=patient):
         helper = _helper(interpreter)
         passage: Passage | None = None
         try:
             helper.ready()
             present, passage = registry.prepare_restart()
-            order = {"op": "restart", "id": entry.id, "into": runtime.own_pid(), "present": present}
+            order = {"op": "restart", "id": entry.id, "into": runtime.own_pid(), "present": present, "lazy": lazy}
             helper.order(order, store, report)
             answer = _until_replaced(helper, passage)
         except BaseException:
@@ -248,6 +250,11 @@ def reports() -> list[CheckpointResult]:
 def writing() -> list[CheckpointResult]:
     """Checkpoints that are still being written."""
     return list(_life.writing)
+
+
+def prepared() -> bool:
+    """Whether a checkpoint would not have to wait for a helper to start, where one is to be kept waiting."""
+    return _life.standby is not None or not _life.wants_standby
 
 
 @contextlib.contextmanager
@@ -355,6 +362,7 @@ def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
         "files": wish.files,
         "parent": _life.parent,
         "note": wish.note,
+        "automatic": wish.automatic,
         "deadline_s": wish.deadline_s,
         "facts": request.facts,
         "warnings": request.warnings,

@@ -127,6 +127,11 @@ def restart(
     return replace(inprocess.roll_back(entry, deadline_s=deadline_s), why=why)
 
 
+def find(name: str, *, store: StoreLike = None) -> Entry:
+    """The entry called `name`, which may be one that this process still writes. Raises UnknownName, Busy."""
+    return inprocess.find(name, _store(store))
+
+
 def checkpoints(store: StoreLike = None) -> EntryList:
     """All entries of the store, oldest first."""
     found = EntryList(_store(store).entries())

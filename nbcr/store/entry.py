@@ -37,6 +37,7 @@ class Entry:
     component: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     note: str = ""
+    automatic: str | None = None  # why it was taken without anybody asking; None: somebody asked for it
     channel_fd: int | None = None
     objects: Mapping[str, Any] | None = None  # how the snapshot of the objects went, in numbers
     path: Path = Path()  # the entry's folder
@@ -79,6 +80,7 @@ class Entry:
             "component": dict(self.component),
             "warnings": list(self.warnings),
             "note": self.note,
+            "automatic": self.automatic,
             "objects": None if self.objects is None else dict(self.objects),
             "path": str(self.path),
         }
@@ -121,6 +123,7 @@ class Entry:
                 component=dict(document["component"]),
                 warnings=tuple(document["warnings"]),
                 note=str(document.get("note", "")),
+                automatic=document.get("automatic"),
                 channel_fd=document.get("channel_fd"),
                 objects=None if document.get("objects") is None else dict(document["objects"]),
                 path=path,
