@@ -22,7 +22,7 @@ from nbcr.errors import HandlersFailed, NbcrError
 from nbcr.jupyter import magics_auto
 from nbcr.jupyter.parsing import parsed
 from nbcr.rendering import size_from
-from nbcr.session import ChangeList, CheckpointResult, EntryList, LoadResult
+from nbcr.session import CheckpointResult, EntryList, LoadResult
 
 _NAMED = ("checkpoint", "restart")  # magics whose argument is the name of a checkpoint
 
@@ -52,8 +52,9 @@ class NbcrMagics(Magics):
     @argument("--history", action="store_true", help="Save In and Out with the variables.")
     @argument("--max-size", default=None, metavar="SIZE", help="Leave out variables larger than this, as 100M.")
     @argument("--diff", nargs=2, default=None, metavar=("A", "B"), help="Only tell how the variables of two differ.")
+    @argument("--panel", action="store_true", help="Only show the panel, to take, look at and go back to checkpoints.")
     @line_magic
-    def checkpoint(self, line: str) -> CheckpointResult | ChangeList | None:
+    def checkpoint(self, line: str) -> Any:
         """Checkpoint this Jupyter kernel: the whole process, its threads and children; and its variables.
 
         The cell goes on after a pause of milliseconds; the checkpoint is written meanwhile. After a
@@ -62,6 +63,10 @@ class NbcrMagics(Magics):
         args = parsed(self.checkpoint, line)
         if args is None:
             return None
+        if args.panel:
+            from nbcr.panels import panel
+
+            return panel(store=self.store or None)
         if args.diff is not None:
             return session.diff(*args.diff, store=self.store or None)
         try:

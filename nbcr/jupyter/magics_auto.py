@@ -149,7 +149,7 @@ class NbcrAuto(Magics):
 
     # For %restart too
 
-    def keep(self, purpose: str, again: str, *, discard: bool) -> CheckpointResult | None:
+    def keep(self, purpose: str, again: str, *, discard: bool = False) -> CheckpointResult | None:
         """Keep the present, where that is wanted. Returns a result in a life that went back to what was kept."""
         forget_present()
         self.kept = None

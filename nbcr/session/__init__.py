@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nbcr.handlers import DEFAULT_DEADLINE_S
     from nbcr.session.announcing import on_checkpoint, remove_handler, request_on_signal
-    from nbcr.session.inprocess import Wish, reports, writing
+    from nbcr.session.inprocess import Wish, position, reports, writing
     from nbcr.session.namespaces import Limits
     from nbcr.session.results import (
         ChangeList,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         find,
         get,
         kinds_of,
+        progress,
         remove,
         report_of,
         restart,
@@ -73,6 +74,8 @@ __all__ = [
     "get",
     "kinds_of",
     "on_checkpoint",
+    "position",
+    "progress",
     "remove",
     "remove_handler",
     "report_of",
@@ -90,7 +93,7 @@ __all__ = [
 
 _HOMES = {
     "announcing": ("on_checkpoint", "remove_handler", "request_on_signal"),
-    "inprocess": ("Wish", "reports", "writing"),
+    "inprocess": ("Wish", "position", "reports", "writing"),
     "namespaces": ("Limits",),
     "results": ("ChangeList", "CheckpointResult", "EntryList", "LoadResult", "RestartResult", "VariableList"),
     "usecases": ("Entry", "Outcome", "Store"),

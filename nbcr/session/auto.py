@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -99,7 +100,9 @@ def _place(entry: Entry) -> tuple[object, ...]:
 
 
 def others_at_work() -> bool:
-    """Whether threads or children of the user's may change this process while no cell runs."""
+    """Whether threads, children or widgets of the user's may change this process while no cell runs."""
+    if _has_widgets():
+        return True
     here = (threading.main_thread(), threading.current_thread())
     if any(thread not in here and not _is_jupyters(thread) for thread in threading.enumerate()):
         return True
@@ -108,6 +111,12 @@ def others_at_work() -> bool:
             if any(_lives(pid) for pid in Path(f"/proc/self/task/{thread}/children").read_text().split()):
                 return True
     return False
+
+
+def _has_widgets() -> bool:
+    module = sys.modules.get("ipywidgets.widgets.widget")
+    theirs = [each for each in list(getattr(module, "_instances", {}).values()) if not getattr(each, "_nbcr", False)]
+    return any(not str(each._model_name).endswith(("LayoutModel", "StyleModel")) for each in theirs)
 
 
 def _is_jupyters(thread: threading.Thread) -> bool:

@@ -247,6 +247,11 @@ def reports() -> list[CheckpointResult]:
     return untold
 
 
+def position() -> str | None:
+    """Id of the entry that this life was last checkpointed to, or restarted from."""
+    return _life.parent
+
+
 def writing() -> list[CheckpointResult]:
     """Checkpoints that are still being written."""
     return list(_life.writing)

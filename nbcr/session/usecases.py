@@ -166,6 +166,15 @@ def checkpoint_other(
     )
 
 
+def progress(store: StoreLike = None) -> list[float]:
+    """How much of each checkpoint that this process still writes is on the disk, about; from 0 to 1."""
+    from nbcr.store.files import tree_size_bytes
+
+    folder = _store(store).root / "entries"
+    drafts = [(result, path) for result in inprocess.writing() for path in folder.glob(f".tmp-{result.id}.*")]
+    return [min(1.0, tree_size_bytes(path) / max(1, result.size_bytes)) for result, path in drafts]
+
+
 def restart_fresh(name: str, *, store: StoreLike = None, stdio: tuple[int, int, int] = (-1, -1, -1)) -> RestartResult:
     """Bring checkpoint `name` back as a fresh process tree; a Jupyter kernel on its old connection file.
 
