@@ -287,6 +287,37 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+kernelspec_app = typer.Typer(no_args_is_help=True, help="Kernel specifications whose Jupyter kernels survive crashes.")
+app.add_typer(kernelspec_app, name="kernelspec")
+
+
+@kernelspec_app.callback()
+def kernelspec() -> None:
+    """Kernel specifications whose Jupyter kernels survive crashes."""
+
+
+@kernelspec_app.command("install", epilog=EXIT_CODES)
+def install_kernelspec(
+    source: Annotated[str, typer.Option("--from", metavar="NAME", help="The specification to copy.")] = "python3",
+    name: Annotated[str, typer.Option("--name", help="What the new one is called.")] = "nbcr",
+    after_crash: Annotated[str, typer.Option("--after-crash", metavar="last|clean")] = "last",
+    auto: Annotated[str, typer.Option("--auto", metavar="FLAGS", help="Of %nbcr auto, on from the start.")] = (
+        "--every 10m"
+    ),
+    user: Annotated[bool, typer.Option("--user", help="For you, instead of into this Python's environment.")] = False,
+    prefix: Annotated[str | None, typer.Option("--prefix", metavar="DIR", help="Into another environment.")] = None,
+) -> None:
+    """Install one whose Jupyter kernels load nbcr, take checkpoints, and come back from the last when they crash."""
+    with _errors():
+        from nbcr.errors import UsageProblem
+        from nbcr.jupyter import kernelspec as specs
+
+        if after_crash not in ("last", "clean"):
+            raise UsageProblem(f"--after-crash {after_crash!r} is not known", hint="use last or clean")
+        folder = specs.install(source=source, name=name, after_crash=after_crash, auto=auto, user=user, prefix=prefix)
+        typer.echo(f"installed {name} in {folder}")
+
+
 def _restart_into(name: str, target: str, store: str | None, deadline_s: float) -> RestartResult:
     from nbcr import session
     from nbcr.jupyter.attach import ensure_loaded

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
-from traitlets import Bool, Float, Integer
+from traitlets import Bool, Float, Integer, Unicode
 
 from nbcr import session
 from nbcr.errors import NameTaken, NbcrError, NotPossible
 from nbcr.jupyter.living import living
 from nbcr.jupyter.parsing import parsed
 from nbcr.jupyter.running import running_in_main
-from nbcr.session import CheckpointResult
+from nbcr.session import CheckpointResult, auto
 from nbcr.session.auto import Settings
 from nbcr.session.auto_points import Points
 from nbcr.session.auto_present import Kept, forget_present, keep_present
@@ -43,6 +43,7 @@ class NbcrAuto(Magics):
     before_restart = Bool(True, help="Keep the present as a checkpoint before %restart or %undo replaces it.").tag(
         config=True
     )
+    begin_with = Unicode("", help="Flags of %nbcr auto that are on from the start.").tag(config=True)
     keep_cells = Integer(5, min=1, help="How many points between cells are kept (%nbcr auto --each-cell).").tag(
         config=True
     )
@@ -194,6 +195,12 @@ class NbcrAuto(Magics):
         self.end()
         self.before_restart = False
 
+    def begin(self) -> None:
+        """Switch on what the settings say."""
+        if self.begin_with.strip():
+            magic: Any = self.nbcr
+            self._switch(parsed(magic, f"auto {self.begin_with}"))
+
     def end(self) -> None:
         """No more automatic checkpoints, but for those before a restart."""
         self.points.switch(False)
@@ -204,15 +211,19 @@ class NbcrAuto(Magics):
 
     def begins(self, info: Any) -> None:
         """Before each cell."""
+        self._tell(auto.news)  # not after one: that which ran in the image ends too, and nobody looks at it any more
         self.points.begins(info.raw_cell or "")
 
     def ended(self, result: Any) -> None:
         """After each cell."""
-        untold = self._untold[:]
-        del self._untold[: len(untold)]
-        for text in untold:
-            self._say(text)
+        self._tell(self._untold)
         self.points.ended(None if result is None else result.execution_count)
+
+    def _tell(self, untold: list[str]) -> None:
+        texts = untold[:]
+        del untold[: len(texts)]
+        for text in texts:
+            self._say(text)
 
     def _say(self, text: str) -> None:
         print(f"nbcr: {text}", file=sys.stderr, flush=True)
@@ -264,22 +275,23 @@ def _yes(on: bool) -> str:
 
 def load(ip: Any, magics: NbcrMagics) -> NbcrAuto:
     """Give `ip` these magics and their settings; what `unload` takes away again."""
-    auto = NbcrAuto(magics, shell=ip, parent=ip)
-    ip.register_magics(auto)
-    ip.configurables.append(auto)
+    loaded = NbcrAuto(magics, shell=ip, parent=ip)
+    ip.register_magics(loaded)
+    loaded.begin()
+    ip.configurables.append(loaded)
     start_handover()
-    ip.events.register("pre_run_cell", auto.begins)
-    ip.events.register("post_run_cell", auto.ended)
-    return auto
+    ip.events.register("pre_run_cell", loaded.begins)
+    ip.events.register("post_run_cell", loaded.ended)
+    return loaded
 
 
-def unload(ip: Any, auto: NbcrAuto) -> None:
+def unload(ip: Any, loaded: NbcrAuto) -> None:
     """Take away what `load` brought."""
-    auto.end()
+    loaded.end()
     stop_handover()
-    ip.events.unregister("pre_run_cell", auto.begins)
-    ip.events.unregister("post_run_cell", auto.ended)
-    ip.configurables[:] = [c for c in ip.configurables if c is not auto]
+    ip.events.unregister("pre_run_cell", loaded.begins)
+    ip.events.unregister("post_run_cell", loaded.ended)
+    ip.configurables[:] = [c for c in ip.configurables if c is not loaded]
     for name in ("nbcr", "undo"):
         ip.magics_manager.magics["line"].pop(name, None)
     ip.magics_manager.magics["cell"].pop("checkpoint", None)

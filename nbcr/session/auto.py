@@ -43,6 +43,7 @@ class Settings:
 
 
 presents: list[str] = []  # ids of entries that hold a present which a restart replaced, as far as this life knows
+news: list[str] = []  # of what happened to this process while it could not tell; told once, by the next cell
 
 SettingsOf = Callable[[], Settings]
 

@@ -31,6 +31,9 @@ class Handover(Handler):
 
     def restart(self, event: RestartEvent) -> None:
         auto.presents[:] = event.present.get("presents") or ()
+        news = event.present.get("news")
+        if news:
+            auto.news.append(str(news))
 
 
 handover = Handover()

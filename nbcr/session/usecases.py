@@ -16,7 +16,7 @@ from nbcr.states import Outcome
 from nbcr.store import Entry, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from nbcr.crs import SnapshotSummary
     from nbcr.handlers.sections import Holder
@@ -175,14 +175,21 @@ def progress(store: StoreLike = None) -> list[float]:
     return [min(1.0, tree_size_bytes(path) / max(1, result.size_bytes)) for result, path in drafts]
 
 
-def restart_fresh(name: str, *, store: StoreLike = None, stdio: tuple[int, int, int] = (-1, -1, -1)) -> RestartResult:
+def restart_fresh(
+    name: str,
+    *,
+    store: StoreLike = None,
+    stdio: tuple[int, int, int] = (-1, -1, -1),
+    present: Mapping[str, Any] | None = None,
+) -> RestartResult:
     """Bring checkpoint `name` back as a fresh process tree; a Jupyter kernel on its old connection file.
 
+    `present`: what the restored life is told of its surroundings; with ``connection`` it serves on that one.
     `stdio` are our descriptors for standard streams that led to a terminal or pipe outside; -1: /dev/null.
     """
     from nbcr.session import outside
 
-    return outside.restart_fresh(_store(store).find(name), stdio=stdio)
+    return outside.restart_fresh(_store(store).find(name), stdio=stdio, present=present)
 
 
 def restart_into(
