@@ -287,6 +287,33 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command(epilog=EXIT_CODES)
+def execute(
+    notebook: Annotated[str, typer.Argument(help="The notebook to execute.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write it, with its outputs.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run into that file died.")] = False,
+    kernel: Annotated[str | None, typer.Option("--kernel", metavar="NAME", help="Not the notebook's own.")] = None,
+    timeout: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="For each cell.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Execute a notebook, with a checkpoint after each cell: a run that died can go on from there."""
+    with _errors():
+        from pathlib import Path
+
+        try:
+            import nbclient  # noqa: F401
+        except ImportError as error:
+            from nbcr.errors import NotPossible
+
+            raise NotPossible(f"nbclient is missing ({error})", hint="pip install 'nbcr[execute]'") from error
+        from nbcr.jupyter.executing import execute as run
+
+        many = run(
+            Path(notebook), Path(output), resume=resume, kernel_name=kernel, store=store, timeout_s=timeout, say=_warn
+        )
+        typer.echo(f"executed {many} cells into {output}")
+
+
 kernelspec_app = typer.Typer(no_args_is_help=True, help="Kernel specifications whose Jupyter kernels survive crashes.")
 app.add_typer(kernelspec_app, name="kernelspec")
 
