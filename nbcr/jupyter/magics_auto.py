@@ -80,6 +80,7 @@ class NbcrAuto(Magics):
     @argument("what", choices=["auto"], help="auto: checkpoints that nobody asks for one by one.")
     @argument("off", nargs="?", choices=["off"], default=None, help="Switch all of them off.")
     @argument("--each-cell", action="store_true", help="Keep a point after each cell, to which %%undo goes back.")
+    @argument("--always", action="store_true", help="With --each-cell: at its very end, whatever it costs.")
     @argument("--no-each-cell", action="store_true", help="Keep no more points.")
     @argument("--every", default=None, metavar="SPAN", help="Take a checkpoint every 10m, 90s, 1h; 'never' ends it.")
     @argument("--on-memory", default=None, metavar="SHARE", help="Take one when so much memory is in use, as 90%%.")
@@ -187,7 +188,7 @@ class NbcrAuto(Magics):
         if (every_s, share) != (self._ticker.every_s, self._ticker.memory_share):
             self._ticker.set(every_s=every_s, memory_share=share)
         if args.each_cell or args.no_each_cell:
-            self.points.switch(not args.no_each_cell)
+            self.points.switch(not args.no_each_cell, always=args.always)
         if args.before_restart or args.no_before_restart:
             self.before_restart = not args.no_before_restart
 

@@ -34,6 +34,7 @@ class Panel:
         self._made: list[w.Widget] = []
         self._entries: list[Entry] = []
         self._seen: Any = None
+        self._shown_position: str | None = None
         self._offering = False
         self._lock = threading.RLock()
         self._build()
@@ -130,8 +131,10 @@ class Panel:
             except NbcrError as error:
                 self._say(error.line(), wrong=True)
                 return
-            moved = self._seen is None or self._seen[1] != position
+            moved = self._shown_position != position
             self._seen, self._entries = seen, entries
+            if any(entry.id == position for entry in entries):  # one that is still being written is chosen later
+                self._shown_position = position
             known = [("all notebooks", _ALL), *((Path(name).name, name) for name in model.notebooks(entries))]
             chosen = self._offer(self._filter, known, self._filter.value)
             shown = [entry for entry in entries if chosen in (_ALL, None) or entry.notebook == chosen]

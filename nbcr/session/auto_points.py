@@ -67,7 +67,7 @@ class Points:
         idle: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.on = False
+        self.on = self.always = False
         self.position = 0
         self.running = False
         self.trail: list[Point] = []
@@ -83,9 +83,9 @@ class Points:
     def _restart_clock(self) -> None:
         self._since, self._spent_s, self._cost_s = time.monotonic(), 0.0, 0.0
 
-    def switch(self, on: bool) -> None:
-        """Take points from now on, or no more."""
-        self.on = on
+    def switch(self, on: bool, *, always: bool = False) -> None:
+        """Take points from now on, or no more. `always`: after every cell, whatever it costs the user."""
+        self.on, self.always = on, always
         self._complained = ""
         self._restart_clock()
 
@@ -107,7 +107,7 @@ class Points:
             self._last_cell = count
             self._only_ours = True
         if self.on and not self._has_point():
-            if self._may_be_taken_now():
+            if self.always or self._may_be_taken_now():
                 self._take()
             else:
                 self._later(self._take_late)

@@ -72,6 +72,7 @@ def test_it_goes_on_where_it_died(whom: str, environ: dict[str, str], tmp_path: 
     assert Store(environ["NBCR_STORE"]).entries() == []
 
 
+@pytest.mark.long
 def test_a_cell_that_fails_can_be_mended(environ: dict[str, str], tmp_path: Path) -> None:
     file = notebook(tmp_path / "in.ipynb", ["x = [1]", "x.append(2); 1 / 0", "x"])
     failed = run(environ, file, "-o", tmp_path / "out.ipynb")

@@ -7,6 +7,8 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
+
 from nbcr.store import Entry
 from tests.integration.jupyter.lives import kill, nbcr, revive
 from tests.integration.jupyter.sessions import Jupyter, Stage
@@ -79,6 +81,7 @@ def test_cells_are_undone_one_by_one_and_points_are_few(stage: Stage) -> None:
     assert client.value("os.getpid()" if client.run("import os") == "" else "") == jupyter.pid
 
 
+@pytest.mark.either("any_stage")
 def test_a_restart_loses_nothing(any_stage: Stage) -> None:
     jupyter = with_extension(any_stage)
     client = jupyter.client
