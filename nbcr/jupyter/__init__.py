@@ -10,8 +10,8 @@ Jupyter kernels.
     running        whose turn it is         subscribers  who listens
     rekey          where it serves          identity     who it is
     pid_alias      what libraries believe   ticking      when the image was taken
+    history, widgets                        links        its clients' connections
     subshells      those of the present
-    history, widgets
     finding      targets that a user names  wires, servers, listening  whom it asks
     attach       loading nbcr from outside  attached         its part inside
 """

@@ -220,7 +220,7 @@ class Points:
                 f"the point {point.where} is not in the store any more",
                 hint=f"the last {kept} are kept: NbcrAuto.keep_cells says how many",
             ) from None
-        inprocess.replace_by(entry, settings.store, deadline_s=settings.deadline_s, lazy=True)
+        inprocess.replace_by(entry, settings.store, deadline_s=settings.deadline_s)
 
 
 class _Within:

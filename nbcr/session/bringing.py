@@ -39,7 +39,6 @@ class Return:
     pid: str = "auto"
     stdio: tuple[int, int, int] = (-1, -1, -1)
     deadline_s: float = 30.0
-    lazy: bool = False  # large memory blocks are read when they are touched
 
 
 def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> RestartResult:
@@ -103,7 +102,6 @@ def _bring(
             pid=order.pid,
             channel=theirs,
             stdio=order.stdio,
-            lazy=order.lazy,
             on_ready=lambda: late.extend(on_ready()),
         )
         began = time.time()

@@ -154,16 +154,15 @@ def replace_by(
     report: socket.socket | None = None,
     interpreter: Interpreter | None = None,
     patient: bool = True,
-    lazy: bool = False,
 ) -> NoReturn:
-    """Replace this process by `entry`; see `restart`. `lazy`: large memory blocks are read when they are touched."""
+    """Replace this process by `entry`; see `restart`."""
     with uninterrupted(but_in_waits=True), _alone(Deadline(deadline_s), patient=patient):
         helper = _helper(interpreter)
         passage: Passage | None = None
         try:
             helper.ready()
             present, passage = registry.prepare_restart()
-            order = {"op": "restart", "id": entry.id, "into": runtime.own_pid(), "present": present, "lazy": lazy}
+            order = {"op": "restart", "id": entry.id, "into": runtime.own_pid(), "present": present}
             helper.order(order, store, report)
             answer = _until_replaced(helper, passage)
         except BaseException:
@@ -211,7 +210,8 @@ def _helper(interpreter: Interpreter | None) -> Helper:
 
 
 def _refill_soon() -> None:
-    if _life.wants_standby and _life.standby is None and not _life.writing:
+    """While the last one still writes: whoever checkpoints right after its end finds the next one ready."""
+    if _life.wants_standby and _life.standby is None:
         threading.Thread(target=_refill, name=WATCHER_NAME, daemon=True).start()
 
 
@@ -224,7 +224,7 @@ def _refill() -> None:
     if not life.lock.acquire(blocking=False):
         return
     try:
-        if life.wants_standby and life.standby is None and not life.writing:
+        if life.wants_standby and life.standby is None:
             helper = spawn()
             helper.ready()
             life.standby = helper
