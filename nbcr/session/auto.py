@@ -49,18 +49,25 @@ SettingsOf = Callable[[], Settings]
 
 
 def take(
-    reason: str, note: str, settings: Settings, *, spared: Callable[[], Collection[str]] = tuple, wait: bool = False
+    reason: str,
+    note: str,
+    settings: Settings,
+    *,
+    spared: Callable[[], Collection[str]] = tuple,
+    kinds: tuple[str, ...] | None = None,
+    wait: bool = False,
 ) -> CheckpointResult:
     """One automatic checkpoint of this process. Returns twice. Raises NbcrError when nothing was checkpointed.
 
-    `spared`: ids that are removed last, when this one is written and there are more than settings keep.
+    `kinds`: other than usual for that reason. `spared`: ids that are removed last, when this one is written and there
+    are more than settings keep.
     """
     wish = inprocess.Wish(
         store=settings.store,
         note=note,
         automatic=reason,
         origin="auto",
-        kinds=("image",) if reason in _IMAGE_ONLY else (),
+        kinds=kinds if kinds is not None else ("image",) if reason in _IMAGE_ONLY else (),
         deadline_s=settings.deadline_s,
     )
     result = inprocess.checkpoint(wish)

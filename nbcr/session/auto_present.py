@@ -13,6 +13,7 @@ from nbcr.session.auto import Settings
 from nbcr.session.auto_points import Points
 from nbcr.session.results import CheckpointResult
 from nbcr.states import Layer, Outcome
+from nbcr.store import Entry
 
 
 class Handover(Handler):
@@ -60,7 +61,7 @@ def keep_present(points: Points, purpose: str, settings: Settings, *, again: str
     if _is_empty() and not auto.others_at_work():
         return Kept(None)
     try:
-        result = auto.take("restart", f"before {purpose}", settings, spared=points.ids, wait=True)
+        result = _take(f"before {purpose}", points, settings)
     except NbcrError as error:
         hint = f"`{again}` goes back without keeping it" if again else ""
         raise NotPossible(f"the present could not be kept, so nothing was done: {error.line()}", hint=hint) from error
@@ -69,6 +70,28 @@ def keep_present(points: Points, purpose: str, settings: Settings, *, again: str
         return Kept(result.id, back=result)
     handover.kept = result.id
     return Kept(result.id)
+
+
+def _take(note: str, points: Points, settings: Settings) -> CheckpointResult:
+    """The process, or where there can be no image of it the variables, when they are all that would be lost."""
+    try:
+        return auto.take("restart", note, settings, spared=points.ids, wait=True)
+    except NbcrError as error:
+        if auto.others_at_work():
+            raise
+        try:
+            result = auto.take("restart", note, settings, spared=points.ids, kinds=("objects",), wait=True)
+        except NbcrError:
+            raise error from None
+        if _is_whole(result.wait()):
+            return result
+        settings.store.remove(result.wait())
+        raise
+
+
+def _is_whole(entry: Entry) -> bool:
+    counts = entry.objects or {}
+    return not counts.get("lost") and not counts.get("recomputable")
 
 
 def start() -> None:
