@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nbcr.errors import NbcrError, NotPossible
+from nbcr.errors import HandlerFailed, Held, InCriticalSection, NbcrError, NotPossible
 from nbcr.handlers import Handler, RestartEvent, registry
 from nbcr.objects import here
 from nbcr.session import auto, inprocess
@@ -38,6 +38,9 @@ class Handover(Handler):
 
 
 handover = Handover()
+
+
+_NOT_NOW = (HandlerFailed, Held, InCriticalSection)  # somebody says that this is no moment for a checkpoint
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def _take(note: str, points: Points, settings: Settings) -> CheckpointResult:
     try:
         return auto.take("restart", note, settings, spared=points.ids, wait=True)
     except NbcrError as error:
-        if auto.others_at_work():
+        if isinstance(error, _NOT_NOW) or auto.others_at_work():
             raise
         try:
             result = auto.take("restart", note, settings, spared=points.ids, kinds=("objects",), wait=True)
