@@ -242,6 +242,7 @@ def test_a_rollback_tells_every_name(ip: Any) -> None:
 
 
 def test_where_there_can_be_no_image_the_present_is_kept_as_variables(ip: Any, trees: pytest.MonkeyPatch) -> None:
+    trees.setattr("nbcr.session.auto.others_at_work", lambda: False)  # the tests' own processes are no session's
     run(ip, "a = 1")
     run(ip, "%checkpoint one --objects -w")
     trees.setenv("NBCR_TREES", "fail-early")
