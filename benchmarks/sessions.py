@@ -120,7 +120,7 @@ class _Measurement:
                 row.samples["total"].append(time.perf_counter() - begun)
                 row.bytes = row.bytes or self.session.value("_entry.size_bytes")
             self.session.run(self.state.spoil)
-            alone.samples["back"].append(self.session.run("%restart objects --objects"))
+            alone.samples["back"].append(self.session.run("%restart objects --objects --discard"))
             self._prove()
         for row in (both, alone):
             row.note = f"the first in {row.samples['total'][0]:.2f} s"
@@ -135,7 +135,7 @@ class _Measurement:
         for _ in range(self.repetitions):
             self.session.run(self.state.spoil)
             begun = time.perf_counter()
-            self.session.run(f"%restart {self.last}")
+            self.session.run(f"%restart {self.last} --discard")
             self.session.value("1")
             row.samples["back"].append(time.perf_counter() - begun)
             self._prove()

@@ -2,7 +2,7 @@
 
 What may import what (top to bottom):
 
-    jupyter, cli            faces: parse and render, nothing else
+    jupyter, panels, cli    faces: parse and render, nothing else
     session                 the use cases; never prints
     crs, handlers, store    how an image is taken, who is told, where it is kept
     objects                 the variables beside it, saved and loaded
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nbcr.handlers import Handler, Request, RestartEvent, registry
     from nbcr.handlers.sections import critical_section, disable_checkpoint, enable_checkpoint, try_critical_section
     from nbcr.objects import register_saver
+    from nbcr.panels import panel
     from nbcr.session import (
         CheckpointResult,
         Entry,
@@ -58,6 +59,7 @@ __all__ = [
     "enable_checkpoint",
     "get",
     "on_checkpoint",
+    "panel",
     "register_saver",
     "registry",
     "remove_handler",
@@ -85,6 +87,7 @@ _HOMES = {
     "enable_checkpoint": "nbcr.handlers.sections",
     "get": "nbcr.session",
     "on_checkpoint": "nbcr.session",
+    "panel": "nbcr.panels",
     "register_saver": "nbcr.objects",
     "registry": "nbcr.handlers",
     "remove_handler": "nbcr.session",

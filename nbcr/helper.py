@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 CHANNEL_FD = 3
 _HANG_UP_TIMEOUT_S = 2.0
 _COMMIT_TIMEOUT_S = 2.0
+_UNHURRIED = 10  # how much nicer to others
 _ORDER_TIMEOUT_S = 60.0  # handlers of the process run meanwhile
 _OBJECTS_TIMEOUT_S = 660.0  # more than a snapshot may take; a process that was stopped must not hold up its image
 
@@ -235,6 +236,8 @@ class Conversation:
         }
         self._channel.send(message)
         self._say(message, to_process=False)
+        if order.automatic in ("cell", "timer"):  # nobody waits for it: the cells of the user go first
+            os.nice(_UNHURRIED)
 
     def _objects(self) -> Mapping[str, Any]:
         """The process's word about its objects, when its child has ended."""

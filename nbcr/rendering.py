@@ -106,7 +106,8 @@ def _restart_facts(result: CheckpointResult) -> list[str]:
         facts.append(f"taken {when_text(created)}")
     facts.append(f"size {size_text(result.size_bytes)}")
     facts.append(f"pid {result.event.pid}" + (" (in place)" if result.event.in_place else " (fresh process)"))
-    return facts
+    kept = result.event.present.get("kept")
+    return [*facts, f"the present is kept: `%restart {kept}` goes forward again"] if kept else facts
 
 
 def _notes(result: CheckpointResult) -> list[str]:
@@ -234,7 +235,7 @@ def table_rows(entries: Sequence[Entry]) -> list[list[str]]:
     return [
         [
             entry.id,
-            entry.name,
+            entry.name if entry.automatic is None else f"({entry.automatic}: {entry.note})",
             when_text(entry.created),
             names.get(entry.parent or "", entry.parent or "-"),
             "+".join(entry.kinds),

@@ -3,6 +3,7 @@ Jupyter kernels.
 
     __init__     load, unload, start_service
     magics       %checkpoint, %restart, %checkpoints
+    magics_auto  %nbcr auto, %undo, %%checkpoint          parsing    their arguments
     handler      the handler; one file for each thing it takes care of:
     living         the running ipykernel's parts and whose they are
     gates          what it sends            requests, sieve  what it is asked
@@ -11,6 +12,7 @@ Jupyter kernels.
     pid_alias      what libraries believe   ticking      when the image was taken
     history, widgets                        links        its clients' connections
     keeping      traits: which checkpoints stay
+    subshells      those of the present
     finding      targets that a user names  wires, servers, listening  whom it asks
     attach       loading nbcr from outside  attached         its part inside
 """

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nbcr.handlers.base import Handler, Request, RestartEvent
-from nbcr.jupyter import identity, links, pid_alias, widgets
+from nbcr.jupyter import identity, links, pid_alias, subshells, widgets
 from nbcr.jupyter.gates import Outgoing, ask_when_routable
 from nbcr.jupyter.history import History
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
@@ -106,6 +106,7 @@ class JupyterHandler(Handler):
             "cell": running.describe() if running is not None else None,
             "handed": encode([*self._drained.held, *self._drained.taken]),
             "environ": dict(os.environ),
+            "subshells": subshells.known(self._here),
             "clients": links.counts(self._here.app),
         }
 
@@ -139,8 +140,10 @@ class JupyterHandler(Handler):
         if event.cell is not None:
             cell = event.cell
             steps.do(lambda: take_over(here, self._requester, cell))
+        steps.do(lambda: subshells.make(here, event.present.get("subshells") or ()))
         steps.do(lambda: self._renew_requests(event, image_ends, between))
         steps.do(widgets.send_states)
+        steps.do(lambda: _revive_panels(event))
         steps.do(self._tell_state)
         steps.do(lambda: self._await_clients(event))
         steps.finish()
@@ -202,6 +205,14 @@ class JupyterHandler(Handler):
         self._here.iopub.schedule(sent.set)
         if not sent.wait(LOOP_TIMEOUT_S):
             raise LoopSilentError("the IOPub thread of the Jupyter kernel does not send")
+
+
+def _revive_panels(event: RestartEvent) -> None:
+    shown = event.present.get("panels")
+    if shown:
+        from nbcr.panels import revive
+
+        revive(shown)
 
 
 class Steps:

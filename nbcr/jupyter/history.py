@@ -2,9 +2,10 @@
 
 IPython keeps two SQLite connections to history.sqlite, one of them in a thread. A transaction that is open
 in the image would, resumed later, write pages over a file that has moved on: so both caches are written out
-before the image and their locks are held across it. In a restored life both connections are opened anew,
-and lines go to a new history session, since the life that went on has used the next line numbers of the old
-one.
+before the image and their locks are held across it. The thread is ended for that time: IPython joins it before
+every fork, also that of the child which saves the variables, and it might wait for those locks. In a restored
+life both connections are opened anew, and lines go to a new history session, since the life that went on has
+used the next line numbers of the old one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class History:
     def __init__(self, shell: Any) -> None:
         self._manager: Any = getattr(shell, "history_manager", None)
         self._locked: list[threading.Lock] = []
+        self._at_rest = False  # the thread is ended until `release`
 
     @property
     def _alive(self) -> bool:
@@ -31,6 +33,7 @@ class History:
         """Write out what is cached and keep everyone from the database until `release`."""
         if not self._alive or self._locked:
             return
+        self._rest()
         self._manager.writeout_cache()
         for lock in (self._manager.db_input_cache_lock, self._manager.db_output_cache_lock):
             if lock.acquire(timeout=LOCK_TIMEOUT_S):
@@ -41,6 +44,16 @@ class History:
         locked, self._locked = self._locked, []
         for lock in locked:
             lock.release()
+        if self._at_rest:
+            self._at_rest, self._manager.using_thread = False, True
+            self._manager._restart_thread_if_stopped()
+
+    def _rest(self) -> None:
+        manager = self._manager
+        if getattr(manager, "save_thread", None) is not None and getattr(manager, "using_thread", False):
+            manager._stop_save_thread()
+            manager.using_thread = False  # so that a fork in the meantime does not start it again
+            self._at_rest = True
 
     def reopen(self) -> None:
         """In a restored life: fresh connections and a new session."""

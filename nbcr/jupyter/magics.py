@@ -8,20 +8,21 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 from IPython.core.display_functions import DisplayHandle, display
-from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Float, Unicode
 
 from nbcr import session
 from nbcr.errors import HandlersFailed, NbcrError
+from nbcr.jupyter import magics_auto
+from nbcr.jupyter.parsing import parsed
 from nbcr.rendering import size_from
-from nbcr.session import ChangeList, CheckpointResult, EntryList, LoadResult
+from nbcr.session import CheckpointResult, EntryList, LoadResult
 
 _NAMED = ("checkpoint", "restart")  # magics whose argument is the name of a checkpoint
 
@@ -33,6 +34,7 @@ class NbcrMagics(Magics):
     store = Unicode("", help="Folder of the store; empty: NBCR_STORE, or the platform's user data folder.").tag(
         config=True
     )
+    auto: magics_auto.NbcrAuto  # given by `load`
     deadline_s = Float(
         session.DEFAULT_DEADLINE_S,
         help="How long, in seconds, to wait for handlers, critical sections and a checkpoint already under way.",
@@ -50,20 +52,25 @@ class NbcrMagics(Magics):
     @argument("--history", action="store_true", help="Save In and Out with the variables.")
     @argument("--max-size", default=None, metavar="SIZE", help="Leave out variables larger than this, as 100M.")
     @argument("--diff", nargs=2, default=None, metavar=("A", "B"), help="Only tell how the variables of two differ.")
+    @argument("--panel", action="store_true", help="Only show the panel, to take, look at and go back to checkpoints.")
     @line_magic
-    def checkpoint(self, line: str) -> CheckpointResult | ChangeList | None:
+    def checkpoint(self, line: str) -> Any:
         """Checkpoint this Jupyter kernel: the whole process, its threads and children; and its variables.
 
         The cell goes on after a pause of milliseconds; the checkpoint is written meanwhile. After a
         `%restart`, this cell returns once more, with the outcome RESTART.
         """
-        args = _parsed(self.checkpoint, line)
+        args = parsed(self.checkpoint, line)
         if args is None:
             return None
+        if args.panel:
+            from nbcr.panels import panel
+
+            return panel(store=self.store or None)
         if args.diff is not None:
             return session.diff(*args.diff, store=self.store or None)
         try:
-            return session.checkpoint(
+            result = session.checkpoint(
                 args.name,
                 store=self.store or None,
                 force=args.force,
@@ -79,29 +86,39 @@ class NbcrMagics(Magics):
                 max_size_bytes=None if args.max_size is None else size_from(args.max_size),
             )
         except HandlersFailed as failures:  # the checkpoint is there, and so is what was to be shown of it
-            result: CheckpointResult = failures.result
-            return result
+            result = failures.result
+        if not args.objects:
+            self.auto.points.noted(result)
+        return result
 
     @magic_arguments()
     @argument("name", help="Name or id of the checkpoint.")
     @argument("--objects", action="store_true", help="Roll back the variables only; the process stays as it is.")
+    @argument("--discard", action="store_true", help="Do not keep the present.")
     @line_magic
-    def restart(self, line: str) -> LoadResult | None:
-        """Go back to a checkpoint: this process becomes what it was then. Whatever came after is gone.
+    def restart(self, line: str) -> LoadResult | CheckpointResult | None:
+        """Go back to a checkpoint: this process becomes what it was then. The present is kept as a checkpoint first.
 
         Works in a fresh Jupyter kernel too, which then becomes the checkpointed one. Where the checkpoint has no
         process image, or this host cannot run it, the variables are loaded, as with --objects.
         """
-        args = _parsed(self.restart, line)
+        args = parsed(self.restart, line)
         if args is None:
             return None
+        session.find(args.name, store=self.store or None)  # if there is none, say so before anything is kept
+        again = f"%restart {_quoted(args.name)}{' --objects' * args.objects} --discard"
+        back = self.auto.keep(f"%restart {args.name}", again, discard=args.discard)
+        if back is not None:
+            return back
+        if args.objects and self.auto.kept:
+            print(f"the present is kept: `%restart {self.auto.kept}` goes forward again", flush=True)
         return session.restart(args.name, store=self.store or None, objects=args.objects, deadline_s=self.deadline_s)
 
     @magic_arguments()
     @line_magic
     def checkpoints(self, line: str) -> EntryList | None:
         """List all checkpoints of the store, oldest first."""
-        args = _parsed(self.checkpoints, line)
+        args = parsed(self.checkpoints, line)
         if args is None:
             return None
         return session.checkpoints(self.store or None)
@@ -137,19 +154,6 @@ def _tell_waiting(holders: Sequence[object]) -> None:
     print(f"nbcr: waiting for {'; '.join(str(holder) for holder in holders)}", file=sys.stderr, flush=True)
 
 
-def _parsed(magic: Callable[..., Any], line: str) -> Any:
-    """The parsed arguments; None after -h, which shows the help."""
-    parser = magic.parser  # type: ignore[attr-defined]
-    try:
-        words = shlex.split(line)  # as a shell does it: IPython's own way would leave quotes in names
-    except ValueError as error:
-        raise UsageError(f"{error}: {line}") from None
-    if {"-h", "--help"} & set(words):
-        print(parser.format_help())
-        return None
-    return parser.parse_args(words)
-
-
 def _show(result: CheckpointResult) -> None:
     """Show a checkpoint in a notebook, and again in the same place when it has been written."""
     handle = display(result._repr_mimebundle_(), raw=True, display_id=True)
@@ -173,6 +177,7 @@ def load(ip: Any) -> NbcrMagics:
     ip.configurables.append(magics)
     ip.Completer.custom_matchers.append(magics.names)
     ip.events.register("post_run_cell", magics.tell)
+    magics.auto = magics_auto.load(ip, magics)  # last: after a cell, its point holds that all others were told
     if getattr(ip, "kernel", None) is not None:  # a terminal cannot change what it has shown
         ip.display_formatter.ipython_display_formatter.for_type(CheckpointResult, _show)
     return magics
@@ -180,6 +185,7 @@ def load(ip: Any) -> NbcrMagics:
 
 def unload(ip: Any, magics: NbcrMagics) -> None:
     """Take away what `load` brought."""
+    magics_auto.unload(ip, magics.auto)
     ip.events.unregister("post_run_cell", magics.tell)
     ip.display_formatter.ipython_display_formatter.type_printers.pop(CheckpointResult, None)
     ip.Completer.custom_matchers[:] = [m for m in ip.Completer.custom_matchers if m != magics.names]

@@ -5,6 +5,7 @@
     announcing   its handlers                               service       what it does when asked from outside
     namespaces   its variables: saved by a child of it, and rolled back
     outside      of other processes, through their checkpoint thread (service) or from outside
+    auto         checkpoints that nobody asks for one by one: auto_points, auto_present, auto_triggers
     taking       what the helper does for a checkpoint     bringing   … and for a restart
     spawning     starting a helper                          connections   Jupyter connection files
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nbcr.handlers import DEFAULT_DEADLINE_S
     from nbcr.session.announcing import on_checkpoint, remove_handler, request_on_signal
-    from nbcr.session.inprocess import Wish, reports, writing
+    from nbcr.session.inprocess import Wish, position, reports, writing
     from nbcr.session.namespaces import Limits
     from nbcr.session.results import (
         ChangeList,
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
         checkpoint_other,
         checkpoints,
         diff,
+        find,
         get,
         kinds_of,
+        progress,
         remove,
         report_of,
         restart,
@@ -67,9 +70,12 @@ __all__ = [
     "checkpoint_other",
     "checkpoints",
     "diff",
+    "find",
     "get",
     "kinds_of",
     "on_checkpoint",
+    "position",
+    "progress",
     "remove",
     "remove_handler",
     "report_of",
@@ -87,7 +93,7 @@ __all__ = [
 
 _HOMES = {
     "announcing": ("on_checkpoint", "remove_handler", "request_on_signal"),
-    "inprocess": ("Wish", "reports", "writing"),
+    "inprocess": ("Wish", "position", "reports", "writing"),
     "namespaces": ("Limits",),
     "results": ("ChangeList", "CheckpointResult", "EntryList", "LoadResult", "RestartResult", "VariableList"),
     "usecases": ("Entry", "Outcome", "Store"),

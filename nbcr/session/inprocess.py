@@ -74,6 +74,7 @@ class Wish:
     limits: namespaces.Limits = namespaces.NO_LIMITS
     files: str = "keep"
     origin: str = "api"
+    automatic: str | None = None  # why it is taken without anybody asking for it; see nbcr.session.auto
     deadline_s: float = DEFAULT_DEADLINE_S
     report: socket.socket | None = None  # connection of a requester outside; closed once the helper has it
     interpreter: Interpreter | None = None
@@ -246,9 +247,19 @@ def reports() -> list[CheckpointResult]:
     return untold
 
 
+def position() -> str | None:
+    """Id of the entry that this life was last checkpointed to, or restarted from."""
+    return _life.parent
+
+
 def writing() -> list[CheckpointResult]:
     """Checkpoints that are still being written."""
     return list(_life.writing)
+
+
+def prepared() -> bool:
+    """Whether a checkpoint would not have to wait for a helper to start, where one is to be kept waiting."""
+    return _life.standby is not None or not _life.wants_standby
 
 
 @contextlib.contextmanager
@@ -357,6 +368,7 @@ def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
         "parent": _life.parent,
         "previous": None if _life.snapshot is None else str(_life.snapshot),
         "note": wish.note,
+        "automatic": wish.automatic,
         "deadline_s": wish.deadline_s,
         "facts": request.facts,
         "warnings": request.warnings,

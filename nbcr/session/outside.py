@@ -97,9 +97,11 @@ def checkpoint(
     return entry
 
 
-def restart_fresh(entry: Entry, *, stdio: tuple[int, int, int]) -> RestartResult:
+def restart_fresh(
+    entry: Entry, *, stdio: tuple[int, int, int], present: Mapping[str, Any] | None = None
+) -> RestartResult:
     """Bring `entry` back as a fresh process tree. Raises ConnectionInUse, or what the component raises."""
-    return bring(Return(entry, stdio=stdio))
+    return bring(Return(entry, stdio=stdio, present=present))
 
 
 def restart_into(entry: Entry, target: Target, errand: Errand) -> RestartResult:

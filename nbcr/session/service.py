@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from nbcr import __version__, runtime
@@ -37,6 +38,9 @@ _REQUEST_TIMEOUT_S = 2.0
 _log = logging.getLogger("nbcr")
 
 
+Answer = Callable[[Callable[[], None]], None]  # called with what says that it has begun
+
+
 class _Service:
     """What this process listens to."""
 
@@ -44,6 +48,7 @@ class _Service:
         self.listener: Listener | None = None
         self.signal: RequestSignal | None = None
         self.asked_by_signal = False
+        self.answer: Answer | None = None  # to the signal; None: a checkpoint
 
 
 _service = _Service()
@@ -96,14 +101,15 @@ def running() -> bool:
     return _service.listener is not None and checkpoint_thread.alive
 
 
-def request_on(number: int = signal.SIGUSR2) -> None:
-    """Take a checkpoint of this process whenever signal `number` arrives. Call in the main thread.
+def request_on(number: int = signal.SIGUSR2, answer: Answer | None = None) -> None:
+    """Take a checkpoint of this process, or do `answer`, whenever signal `number` arrives. Call in the main thread.
 
     Another signal that was chosen before is given back. Raises NotPossible when the program uses that signal itself. A
     failure is told by the logger ``nbcr``.
     """
     start(standby=False)
-    before = _service.signal
+    before, former = _service.signal, _service.answer
+    _service.answer = answer
     if before is not None and before.number == number:
         return
     if before is not None:
@@ -112,9 +118,17 @@ def request_on(number: int = signal.SIGUSR2) -> None:
     try:
         _service.signal = _taken(number)
     except NotPossible:
+        _service.answer = former
         if before is not None:
             _service.signal = _taken(before.number)
         raise
+
+
+def no_request_on_signal() -> None:
+    """Undo `request_on`. Call in the main thread."""
+    if _service.signal is not None:
+        _service.signal.remove()
+    _service.signal = _service.answer = None
 
 
 def _taken(number: int) -> RequestSignal:
@@ -150,7 +164,10 @@ def _answer_signal() -> None:
         _service.asked_by_signal = False
 
     try:
-        inprocess.checkpoint(Wish(origin="signal", on_begin=begun)).wait()
+        if _service.answer is not None:
+            _service.answer(begun)
+        else:
+            inprocess.checkpoint(Wish(origin="signal", on_begin=begun)).wait()
     except Exception as error:
         line = error.line() if isinstance(error, NbcrError) else str(error)
         _log.error("nbcr: the checkpoint asked for by a signal was not taken: %s", line)

@@ -48,6 +48,7 @@ class Order:
     parent: str | None = None
     previous: str | None = None  # the snapshot of objects with which files are shared
     note: str = ""
+    automatic: str | None = None
     deadline_s: float = DEFAULT_DEADLINE_S
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -223,6 +224,7 @@ def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, dura
         component=ComponentMark(*contents.component),
         warnings=list(dict.fromkeys([*order.warnings, *contents.warnings])),
         note=order.note,
+        automatic=order.automatic,
         channel_fd=order.channel_fd if "image" in contents.kinds else None,
         objects=contents.objects,
     )

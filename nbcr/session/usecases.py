@@ -16,7 +16,7 @@ from nbcr.states import Outcome
 from nbcr.store import Entry, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from nbcr.crs import SnapshotSummary
     from nbcr.handlers.sections import Holder
@@ -127,6 +127,11 @@ def restart(
     return replace(inprocess.roll_back(entry, deadline_s=deadline_s), why=why)
 
 
+def find(name: str, *, store: StoreLike = None) -> Entry:
+    """The entry called `name`, which may be one that this process still writes. Raises UnknownName, Busy."""
+    return inprocess.find(name, _store(store))
+
+
 def checkpoints(store: StoreLike = None) -> EntryList:
     """All entries of the store, oldest first."""
     found = EntryList(_store(store).entries())
@@ -161,14 +166,30 @@ def checkpoint_other(
     )
 
 
-def restart_fresh(name: str, *, store: StoreLike = None, stdio: tuple[int, int, int] = (-1, -1, -1)) -> RestartResult:
+def progress(store: StoreLike = None) -> list[float]:
+    """How much of each checkpoint that this process still writes is on the disk, about; from 0 to 1."""
+    from nbcr.store.files import tree_size_bytes
+
+    folder = _store(store).root / "entries"
+    drafts = [(result, path) for result in inprocess.writing() for path in folder.glob(f".tmp-{result.id}.*")]
+    return [min(1.0, tree_size_bytes(path) / max(1, result.size_bytes)) for result, path in drafts]
+
+
+def restart_fresh(
+    name: str,
+    *,
+    store: StoreLike = None,
+    stdio: tuple[int, int, int] = (-1, -1, -1),
+    present: Mapping[str, Any] | None = None,
+) -> RestartResult:
     """Bring checkpoint `name` back as a fresh process tree; a Jupyter kernel on its old connection file.
 
+    `present`: what the restored life is told of its surroundings; with ``connection`` it serves on that one.
     `stdio` are our descriptors for standard streams that led to a terminal or pipe outside; -1: /dev/null.
     """
     from nbcr.session import outside
 
-    return outside.restart_fresh(_store(store).find(name), stdio=stdio)
+    return outside.restart_fresh(_store(store).find(name), stdio=stdio, present=present)
 
 
 def restart_into(

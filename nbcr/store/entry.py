@@ -53,6 +53,7 @@ class Entry:
     component: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     note: str = ""
+    automatic: str | None = None  # why it was taken without anybody asking; None: somebody asked for it
     channel_fd: int | None = None
     objects: Mapping[str, Any] | None = None  # how the snapshot of the objects went, in numbers
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # size and digest of each file of each part
@@ -112,6 +113,7 @@ class Entry:
             "warnings": list(self.warnings),
             "note": self.note,
             "tags": self.tags,
+            "automatic": self.automatic,
             "objects": None if self.objects is None else dict(self.objects),
             "path": str(self.path),
         }
@@ -156,6 +158,7 @@ class Entry:
                 component=dict(document["component"]),
                 warnings=tuple(document["warnings"]),
                 note=str(document.get("note", "")),
+                automatic=document.get("automatic"),
                 channel_fd=document.get("channel_fd"),
                 objects=None if document.get("objects") is None else dict(document["objects"]),
                 files={str(k): (int(size), str(digest)) for k, (size, digest) in document.get("files", {}).items()},

@@ -45,6 +45,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     component: ComponentMark
     warnings: list[str]
     note: str = ""
+    automatic: str | None = None
     channel_fd: int | None = None
     objects: dict[str, Any] | None = None
     files: dict[str, tuple[int, str]] = {}

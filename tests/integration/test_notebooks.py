@@ -59,4 +59,37 @@ def test_save_and_rewind(private_folders: dict[str, str], tmp_path: Path) -> Non
     assert outputs(notebook, "nbcr.restart(").strip() == "RESTART 2"
     assert "tour-api" in outputs(notebook, "%checkpoints")
     assert "removed tour-api" in outputs(notebook, "!nbcr remove")
-    assert not Store(private_folders["NBCR_STORE"]).entries()
+    left = Store(private_folders["NBCR_STORE"]).entries()
+    assert {entry.automatic for entry in left} <= {"restart"}, "what was kept before %restart, and nothing else"
+
+
+def test_undo_and_branches(private_folders: dict[str, str], tmp_path: Path) -> None:
+    notebook = execute(FOLDER / "03_undo_and_branches.ipynb", private_folders, tmp_path)
+    assert "the session goes back to what it was after cell" in outputs(notebook, "%undo")
+    assert "as it was" in outputs(notebook, "next(stream) == readings[3]")
+    assert "changed  result" in outputs(notebook, "%checkpoint --diff")
+    assert "way a: 100 · way b: 4" in outputs(notebook, "nbcr.get(")
+    assert outputs(notebook, "here again") == "here again: 100 means, window 10\n"
+    assert not [entry for entry in Store(private_folders["NBCR_STORE"]).entries() if entry.automatic is None]
+
+
+def test_native_state(private_folders: dict[str, str], tmp_path: Path) -> None:
+    notebook = execute(FOLDER / "04_threads_pools_native_state.ipynb", private_folders, tmp_path)
+    assert "three threads go on" in outputs(notebook, "before = dict(progress)")
+    assert "the worker remembers: 42" in outputs(notebook, "total == 42")
+    drawn = outputs(notebook, "expected = generator").strip()
+    assert outputs(notebook, "C's heap").strip().endswith(drawn)
+
+
+def test_what_cannot_be_saved(private_folders: dict[str, str], tmp_path: Path) -> None:
+    notebook = execute(FOLDER / "05_what_cannot_be_saved.ipynb", private_folders, tmp_path)
+    assert "a running generator cannot be copied" in outputs(notebook, "%checkpoint partly")
+    assert "rows" in outputs(notebook, "--vars")
+    assert "numbers are back" in outputs(notebook, 'is table["numbers"]')
+    assert "a telescope of that name: north" in outputs(notebook, "found = nbcr.get")
+    assert "the shutter is open" in outputs(notebook, "def shutter")
+    assert "could not be kept" in outputs(notebook, "%restart good")
+    assert "still here: of an hour" in outputs(notebook, "%restart good")
+    assert "did you mean 'good'?" in outputs(notebook, "goood")
+    assert "log.txt" in outputs(notebook, "%restart writing")
+    assert "['one', 'three']" in outputs(notebook, 'print("three"')

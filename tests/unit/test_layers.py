@@ -125,7 +125,7 @@ def test_the_engine_knows_nothing_of(stranger: str) -> None:
 
 # --- nbcr: faces → session → {crs, handlers, store, objects}; crs → objects, kernel_backend ---------------
 
-FACES = ("nbcr.cli", "nbcr.cli_keys", "nbcr.cli_remote", "nbcr.cli_store", "nbcr.jupyter")
+FACES = ("nbcr.cli", "nbcr.cli_keys", "nbcr.cli_remote", "nbcr.cli_store", "nbcr.jupyter", "nbcr.panels")
 
 
 def of(module: str, *packages: str) -> bool:
@@ -195,7 +195,7 @@ def test_the_store_sees_bytes(pickler: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "home"), [("mpi4py", "nbcr.mpi"), ("ipykernel", "nbcr.jupyter"), ("ipywidgets", "nbcr.jupyter")]
+    ("library", "home"), [("mpi4py", "nbcr.mpi"), ("ipykernel", "nbcr.jupyter"), ("ipywidgets", "nbcr.panels")]
 )
 def test_libraries_stay_in_their_room(library: str, home: str) -> None:
     broken = [found for found in USERS if found.within(library) and not of(found.importer, home)]

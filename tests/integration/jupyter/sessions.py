@@ -173,6 +173,7 @@ class Stage:
         for name in ("runtime", "store", "ipython", "work"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
             user.give(folder / name)
+        self.configure("c.NbcrAuto.before_restart = False")  # tests that want the present kept switch it on
         self.environ = user.environ(
             {
                 "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
@@ -181,6 +182,15 @@ class Stage:
                 "JPY_PARENT_PID": str(os.getpid()),
             }
         )
+
+    def configure(self, *lines: str) -> None:
+        """Settings of every Jupyter kernel that is started from now on."""
+        profile = self.folder / "ipython" / "profile_default"
+        profile.mkdir(mode=0o700, exist_ok=True)
+        self.user.give(profile)
+        file = profile / "ipython_kernel_config.py"
+        file.write_text("\n".join(["c = get_config()", *lines]) + "\n")
+        self.user.give(file)
 
     def connection_file(self, *, transport: str = "tcp", more: Mapping[str, Any] | None = None) -> Path:
         """A connection file that nobody serves yet."""

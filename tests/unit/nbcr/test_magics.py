@@ -241,6 +241,26 @@ def test_a_rollback_tells_every_name(ip: Any) -> None:
     assert "holds no objects" in str(run(ip, "%restart image --objects"))
 
 
+def test_where_there_can_be_no_image_the_present_is_kept_as_variables(ip: Any, trees: pytest.MonkeyPatch) -> None:
+    trees.setattr("nbcr.session.auto.others_at_work", lambda: False)  # the tests' own processes are no session's
+    run(ip, "a = 1")
+    run(ip, "%checkpoint one --objects -w")
+    trees.setenv("NBCR_TREES", "fail-early")
+    run(ip, "a = 2")
+    run(ip, "%restart one --objects")
+    assert ip.user_ns["a"] == 1
+    (kept,) = [entry for entry in session.checkpoints() if entry.automatic]
+    assert (kept.automatic, kept.kinds, nbcr.get(kept.id, "a")) == ("restart", ("objects",), 2)
+    run(ip, "a = 3; g = (n for n in (1, 2))")  # which variables cannot hold
+    refused = run(ip, "%restart one --objects")
+    assert "could not be kept, so nothing was done: asked to fail early" in str(refused)
+    assert "`%restart one --objects --discard`" in refused.hint
+    assert ip.user_ns["a"] == 3
+    assert len([entry for entry in session.checkpoints() if entry.automatic]) == 1
+    run(ip, "%restart one --objects --discard")
+    assert ip.user_ns["a"] == 1
+
+
 def test_looking_in_and_comparing(ip: Any) -> None:
     run(ip, "a = 1; text = '<b>'; gone = 0; gen = (n for n in ())")
     run(ip, "%checkpoint one --objects -w")

@@ -1,0 +1,164 @@
+"""Notebooks without a browser: ``nbcr execute``. A checkpoint after each cell; a run that died goes on behind it.
+
+The checkpoint and the output file are in step: the file is written when the checkpoint of the same state is, and says
+which it is. A run that died in between repeats one cell, from the state before that cell. Of each run one checkpoint is
+kept, under a name of its own, and none when the notebook has come to its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nbcr import session
+from nbcr.errors import NbcrError, NotPossible, UsageProblem
+from nbcr.session import Outcome, Store
+from nbcr.store.files import write_atomically
+
+MARK = "nbcr"  # in the output's metadata, until it is whole
+_EXPRESSION = "__import__('nbcr.jupyter.executing', fromlist=['_']).{call}"
+
+
+class RunFailed(NbcrError):
+    """A cell failed, or the Jupyter kernel died; what was done is in the output file."""
+
+
+def execute(
+    source: Path,
+    target: Path,
+    *,
+    resume: bool = False,
+    kernel_name: str | None = None,
+    store: str | None = None,
+    timeout_s: float | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> int:
+    """Execute notebook `source` into `target`. Returns how many cells were executed. Raises RunFailed, NbcrError.
+
+    `resume`: go on behind the last cell of which `target` and a checkpoint hold the state, where there is one.
+    """
+    try:
+        notebook = _format().read(source, as_version=4)
+    except (OSError, ValueError) as error:
+        raise UsageProblem(f"notebook {source} cannot be read: {error}") from error
+    run = _Run(notebook, source, target, Store(store), say)
+    return run.whole(run.first_cell() if resume else 0, kernel_name, timeout_s)
+
+
+class _Run:
+    def __init__(self, notebook: Any, source: Path, target: Path, store: Store, say: Callable[[str], None]) -> None:
+        self._notebook, self._source, self._target, self._store, self._say = notebook, source, target, store, say
+        self._entry: str | None = None
+        self._client: Any = None
+        number = hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:8]
+        self._name = f"execute {target.name[:100]} {number}"
+
+    def first_cell(self) -> int:
+        """Where to go on: takes over what an earlier run has done. 0 where there is nothing to go on from."""
+        try:
+            before = _format().read(self._target, as_version=4)
+            mark = before.metadata[MARK]
+            self._entry, first = str(mark["entry"]), int(mark["next"])
+        except (OSError, ValueError, KeyError, TypeError):
+            self._say(f"{self._target} holds no run to go on with: from the first cell")
+            return 0
+        mine, theirs = self._notebook.cells[:first], before.cells[:first]
+        if [cell.source for cell in mine] != [cell.source for cell in theirs]:
+            raise NotPossible(
+                f"cells of {self._source} that were executed already have changed since",
+                hint="leave out --resume to begin anew",
+            )
+        self._store.find(self._entry)  # raises UnknownName
+        self._notebook.cells[:first] = theirs
+        return first
+
+    def whole(self, first: int, kernel_name: str | None, timeout_s: float | None) -> int:
+        """Execute the cells from `first` on, to the end."""
+        from nbclient import NotebookClient
+        from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+        options: dict[str, Any] = {} if kernel_name is None else {"kernel_name": kernel_name}
+        place = {"metadata": {"path": str(self._source.absolute().parent)}}
+        self._client = NotebookClient(self._notebook, timeout=timeout_s, resources=place, **options)
+        index = first
+        try:
+            with self._client.setup_kernel():
+                self._begin(first)
+                for index in range(first, len(self._notebook.cells)):
+                    self._one(index)
+        except CellExecutionError as error:
+            self._write()
+            raise RunFailed(f"cell {index + 1} of {self._source} failed: {error.ename}: {error.evalue}") from error
+        except (DeadKernelError, RuntimeError) as error:
+            raise RunFailed(
+                f"the Jupyter kernel died in cell {index + 1} of {self._source} ({error})",
+                hint="--resume goes on with that cell",
+            ) from error
+        self._notebook.metadata.pop(MARK, None)
+        self._write()
+        if self._entry is not None:
+            session.remove(self._entry, store=self._store)
+        return len(self._notebook.cells) - first
+
+    def _begin(self, first: int) -> None:
+        self._client.reset_execution_trackers()
+        info = self._client.wait_for_reply(self._client.kc.kernel_info())
+        self._notebook.metadata["language_info"] = info["content"]["language_info"]
+        root = str(self._store.root)
+        if first and self._entry is not None:
+            came = self._ask(f"become({self._entry!r}, {root!r})")
+            self._say(f"goes on with cell {first + 1}, from checkpoint {came}")
+
+    def _one(self, index: int) -> None:
+        cell = self._notebook.cells[index]
+        self._client.execute_cell(cell, index)
+        if cell.cell_type != "code" or not cell.source.strip():
+            return
+        self._entry = self._ask(f"keep({self._name!r}, {str(self._store.root)!r})")
+        self._notebook.metadata[MARK] = {"entry": self._entry, "next": index + 1}
+        self._write()
+
+    def _ask(self, call: str) -> str:
+        """The value of a call of this module's in the Jupyter kernel; nothing of it is seen in the session."""
+        kc = self._client.kc
+        wanted = {"value": _EXPRESSION.format(call=call)}
+        reply = self._client.wait_for_reply(kc.execute("", silent=True, store_history=False, user_expressions=wanted))
+        answer = reply["content"]["user_expressions"]["value"]
+        if answer["status"] != "ok":
+            raise NotPossible(f"{answer['ename']}: {answer['evalue']}")
+        return str(answer["data"]["text/plain"]).strip("'\"")
+
+    def _write(self) -> None:
+        write_atomically(self._target, _format().writes(self._notebook).encode())
+
+
+def _format() -> Any:
+    """nbformat, whose functions carry no types."""
+    import nbformat
+
+    return nbformat
+
+
+# In the Jupyter kernel
+
+
+def keep(name: str, root: str) -> str:
+    """Checkpoint this session under `name`, in place of the last one; its id. Returns twice, with the same."""
+    from nbcr.jupyter import start_service
+
+    start_service()
+    result = session.checkpoint(name, store=root, force=True, image=True, origin="execute")
+    if result.outcome is Outcome.CONTINUE:
+        result.wait()
+    return result.id
+
+
+def become(entry_id: str, root: str) -> str:
+    """Become that session; it is its `keep` that returns."""
+    from nbcr.jupyter import start_service
+
+    start_service()
+    session.restart(entry_id, store=root)
+    raise NotPossible(f"checkpoint {entry_id} holds no process image")

@@ -1,0 +1,25 @@
+"""Arguments of magics, read as a shell reads them."""
+
+# IPython's decorators carry no types.
+# mypy: disable-error-code="no-untyped-call,untyped-decorator"
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.error import UsageError
+
+
+def parsed(magic: Callable[..., Any], line: str) -> Any:
+    """The parsed arguments; None after -h, which shows the help."""
+    parser = magic.parser  # type: ignore[attr-defined]
+    try:
+        words = shlex.split(line)  # as a shell does it: IPython's own way would leave quotes in names
+    except ValueError as error:
+        raise UsageError(f"{error}: {line}") from None
+    if {"-h", "--help"} & set(words):
+        print(parser.format_help())
+        return None
+    return parser.parse_args(words)

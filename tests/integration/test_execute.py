@@ -1,0 +1,87 @@
+"""`nbcr execute`: a run that is killed goes on where it was, and the outputs are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from nbcr.store import Store
+
+PATIENCE_S = 120.0
+CELLS = [
+    "import os, random, threading\nrandom.seed(1)\nvalues = [random.random()]\nlock = threading.Lock()",
+    "# nothing\n",
+    "values.append(random.random()); print(values)",
+    "counter = iter(range(100)); next(counter), values[-1]",
+    "if os.path.exists('die'):\n    os.remove('die')\n    os.kill(os.{whom}(), 9)\nprint(next(counter)); len(values)",
+    "values.append(random.random()); print(values, lock.locked(), next(counter))",
+]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    made = dict(os.environ)
+    for variable in ("NBCR_STORE", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+        (tmp_path / variable.lower()).mkdir(mode=0o700)
+        made[variable] = str(tmp_path / variable.lower())
+    return made
+
+
+def notebook(path: Path, cells: list[str]) -> Path:
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell, id=f"c{n}") for n, cell in enumerate(cells)])
+    made.cells.insert(1, nbformat.v4.new_markdown_cell("words", id="words"))
+    nbformat.write(made, path)
+    return path
+
+
+def run(environ: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "nbcr.cli", "execute", *map(str, words)]
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+def outputs(path: Path) -> list[Any]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [(cell.id, cell.source, cell.get("outputs"), cell.get("execution_count")) for cell in cells]
+
+
+@pytest.mark.either("whom")
+@pytest.mark.parametrize("whom", ["getpid", "getppid"])  # the Jupyter kernel, the command itself
+def test_it_goes_on_where_it_died(whom: str, environ: dict[str, str], tmp_path: Path) -> None:
+    file = notebook(tmp_path / "in.ipynb", [cell.replace("{whom}", whom) for cell in CELLS])
+    whole = run(environ, file, "-o", tmp_path / "whole.ipynb")
+    assert whole.stdout == f"executed 7 cells into {tmp_path / 'whole.ipynb'}\n", whole.stderr
+    (tmp_path / "die").touch()
+    died = run(environ, file, "-o", tmp_path / "out.ipynb")
+    assert died.returncode in (1, -signal.SIGKILL)
+    if whom == "getpid":
+        assert "died in cell 6" in died.stderr
+        assert "--resume goes on with that cell" in died.stderr
+    again = run(environ, file, "-o", tmp_path / "out.ipynb", "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "goes on with cell 6" in again.stderr
+    assert "executed 2 cells" in again.stdout
+    assert outputs(tmp_path / "out.ipynb") == outputs(tmp_path / "whole.ipynb")
+    assert "nbcr" not in nbformat.read(tmp_path / "out.ipynb", as_version=4).metadata
+    assert Store(environ["NBCR_STORE"]).entries() == []
+
+
+@pytest.mark.long
+def test_a_cell_that_fails_can_be_mended(environ: dict[str, str], tmp_path: Path) -> None:
+    file = notebook(tmp_path / "in.ipynb", ["x = [1]", "x.append(2); 1 / 0", "x"])
+    failed = run(environ, file, "-o", tmp_path / "out.ipynb")
+    assert failed.returncode == 1
+    assert "cell 3" in failed.stderr
+    assert "ZeroDivisionError" in failed.stderr
+    changed = notebook(tmp_path / "in.ipynb", ["x = [5]", "x.append(3)", "x"])
+    refused = run(environ, changed, "-o", tmp_path / "out.ipynb", "--resume")
+    assert "have changed since" in refused.stderr
+    mended = notebook(tmp_path / "in.ipynb", ["x = [1]", "x.append(3)", "x"])
+    assert run(environ, mended, "-o", tmp_path / "out.ipynb", "--resume").returncode == 0
+    assert outputs(tmp_path / "out.ipynb")[-1][2][0]["data"]["text/plain"] == "[1, 3]"
