@@ -1,0 +1,288 @@
+"""A rank's part in a checkpoint: the conversation with the launcher, and the handler of layer MPI.
+
+    launcher → rank    HOLD            no collective begins any more beyond the targets
+               COUNT, TARGETS          until all members of every communicator have begun the same collectives
+               LOCK                    nobody calls MPI any more; what is in flight is drained      rank → DRAINED
+               DOWN                    MPI is torn down                                             rank → DOWN
+                                       the other handlers are told; the rank blocks in a read       rank → READY
+               CONTINUE                the image is taken: MPI is set up again                      rank → OPEN
+               RESTART + descriptor    the same in a restored life, under another mpiexec           rank → OPEN
+               ABORT                   at any time: go on as if nothing had been                    rank → OPEN
+               END                     after the image: the job was to be stopped
+
+The image is taken while the rank is in the read after READY, by a process of the launcher's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+from nbcr import __version__, runtime
+from nbcr.channel import Channel, ChannelClosed
+from nbcr.errors import NbcrError, NotPossible, to_wire
+from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, registry
+from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
+from nbcr.handlers.sections import all_left
+from nbcr.mpi import draining, support
+from nbcr.mpi.communicators import live
+from nbcr.mpi.gate import gate
+from nbcr.mpi.world import MPI, world
+
+THREAD_NAME = "nbcr-mpi"
+_OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_")
+_LAUNCHER_LOST = 70
+
+
+class _Aborted(NbcrError):
+    """The launcher gave the checkpoint up; it has told why."""
+
+
+class Rank(Handler):
+    """This process, as the launcher sees it; `rank` below."""
+
+    layer = Layer.MPI
+    context = "thread"
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._channel: Channel | None = None
+        self._order: dict[str, Any] | None = None  # of the checkpoint under way
+        self._torn: draining.Torn | None = None
+        self._drained = False
+        self._is_down = False
+
+    # The beginning and the end
+
+    def begin(self, path: str) -> None:
+        """Say hello to the launcher, and listen to it."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+            self._channel = Channel(sock)
+            self._channel.send(self._hello())
+        except OSError:  # it is gone: the job can do without
+            sock.close()
+            self._channel = None
+            return
+        registry.register(self)
+        checkpoint_thread.start()
+        with contextlib.suppress(NotPossible, OSError):
+            if threading.current_thread() is threading.main_thread():
+                from nbcr.handlers import main_thread
+
+                main_thread.install()
+        threading.Thread(target=self._listen, name=THREAD_NAME, daemon=True).start()
+        os.register_at_fork(after_in_child=self._forget_in_child)
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "op": "hello",
+            "rank": world.rank,
+            "size": world.size,
+            "pid": runtime.own_pid(),
+            "host": socket.gethostname(),
+            "library": MPI.Get_library_version().split("\n")[0].rstrip("\0"),
+            "python": sys.version.split()[0],
+            "version": __version__,
+        }
+
+    def _forget_in_child(self) -> None:
+        """A forked child is no rank."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        registry.remove(self)
+
+    def end(self) -> None:
+        """The program's MPI_Finalize, at its end too. A checkpoint that has begun is waited for."""
+        if self.ended or os.getpid() != runtime.own_pid():
+            return
+        gate.enter()
+        try:
+            while gate.alert:
+                gate.leave()
+                gate.wait_until_calm()
+                gate.enter()
+            self.ended = True
+        finally:
+            gate.leave()
+        world.finish()
+
+    # The conversation
+
+    def _listen(self) -> None:
+        assert self._channel is not None
+        channel = self._channel
+        while True:
+            try:
+                order = channel.receive()
+            except (ChannelClosed, ValueError, OSError):
+                return
+            if order.get("op") == "HOLD":
+                self._serve(channel, order)
+
+    def _serve(self, channel: Channel, order: dict[str, Any]) -> None:
+        """One checkpoint, to its end in this life or in another."""
+        deadline = Deadline(float(order["deadline_s"]))
+        try:
+            try:
+                problems = self._course(channel, order, deadline)
+            except _Aborted:
+                problems = []
+            except NbcrError as error:
+                channel.send({"state": "FAILED", **to_wire(error)})
+                self._await_abort(channel)
+                problems = []
+            channel.send({"state": "OPEN", "problems": [str(problem) for problem in problems]})
+        except ChannelClosed:
+            if self._is_down:
+                self._give_up()
+
+    def _await_abort(self, channel: Channel) -> None:
+        while channel.receive().get("op") != "ABORT":
+            pass
+
+    def _give_up(self) -> None:
+        """MPI is down, and nobody can say any more when all ranks may set it up again."""
+        os.write(2, f"nbcr: rank {world.rank} ends: the launcher ended in the middle of a checkpoint\n".encode())
+        os._exit(_LAUNCHER_LOST)
+
+    def _course(self, channel: Channel, order: dict[str, Any], deadline: Deadline) -> list[Any]:
+        self._refuse()
+        launcher_pid = int(order["launcher"])
+        runtime.allow_tracing_by(launcher_pid)
+        with all_left(deadline, lambda holders: None):
+            request = Request(name=order.get("name"), origin="thread")
+            self._order = order
+            try:
+                passage = registry.enter(request, places=ProcessPlaces(), deadline=deadline)
+            finally:
+                self._order = None
+            try:
+                message = {"state": "READY", "pid": runtime.own_pid(), "channel_fd": channel.fileno()}
+                channel.send({**message, "warnings": request.warnings})
+                # Two returns: the image is taken in this read, and each life reads its own answer.
+                answer = channel.receive()
+            except BaseException:
+                if self._is_down:
+                    self._give_up()
+                passage.aborted()
+                raise
+            state = answer.get("op")
+            if state == "END":
+                os._exit(0)
+            if state == "RESTART":
+                self._take_over(channel, answer)
+                event = RestartEvent.from_message(answer, pid=runtime.own_pid(), ppid=os.getppid())
+                return passage.restart(event)
+            if state == "CONTINUE":
+                return passage.continue_()
+            passage.aborted()
+            return []
+
+    def _refuse(self) -> None:
+        """What can be known to be in the way before anything is touched. Raises NotPossible."""
+        if self.ended:
+            raise NotPossible(f"rank {world.rank} has finalised MPI", hint="the job is at its end")
+        if support.used:
+            raise NotPossible(
+                f"rank {world.rank} uses {', '.join(support.used)}, which no checkpoint of a job can hold",
+                hint="see docs/mpi.md for what is supported",
+            )
+
+    def _take_over(self, channel: Channel, answer: dict[str, Any]) -> None:
+        """What connects the stub with its mpiexec becomes ours."""
+        _, descriptors, _, _ = socket.recv_fds(channel.sock, 1, 1)
+        number = int(os.environ["PMI_FD"])
+        os.dup2(descriptors[0], number, inheritable=True)
+        os.close(descriptors[0])
+        given = {name: str(value) for name, value in dict(answer["mpiexec"]).items()}
+        for name in [name for name in os.environ if name.startswith(_OF_MPIEXEC)]:
+            del os.environ[name]
+        os.environ.update({**given, "PMI_FD": str(number)})
+
+    # The handler
+
+    def checkpoint(self, request: Request) -> None:
+        """HOLD to DOWN."""
+        if self._order is None:
+            raise NotPossible(
+                f"this process is rank {world.rank} of an MPI job, which can only be checkpointed as a whole",
+                hint="`nbcr checkpoint JOB` from a shell",
+            )
+        assert self._channel is not None
+        try:
+            gate.hold()
+            self._answer_until_down(self._channel, float(self._order["deadline_s"]))
+        except BaseException as error:
+            if self._is_down and not isinstance(error, _Aborted):
+                self._give_up()
+            self.aborted()
+            raise
+
+    def _answer_until_down(self, channel: Channel, deadline_s: float) -> None:
+        channel.send({"state": "HELD"})
+        while True:
+            order = channel.receive(deadline_s)
+            operation = order.get("op")
+            if operation == "COUNT":
+                channel.send({"state": "COUNTS", **self._counts()})
+            elif operation == "TARGETS":
+                gate.raise_to({str(key): int(target) for key, target in order["targets"].items()})
+            elif operation == "LOCK":
+                self._drain(channel, deadline_s)
+            elif operation == "DOWN":
+                assert self._torn is not None
+                self._is_down = True
+                self._torn.down()
+                channel.send({"state": "DOWN"})
+                return
+            else:
+                raise _Aborted("the launcher gave the checkpoint up")
+
+    def _counts(self) -> dict[str, Any]:
+        """Collectives begun: {key: [how many, members]}."""
+        counts: dict[str, Any] = {key: [count, members] for key, (count, members) in list(gate.counts.items())}
+        counts.update({key: [comm._begun, comm._members] for key, comm in list(live.items())})
+        return {"counts": counts, "held": gate.waiting_for(), "ended": self.ended}
+
+    def _drain(self, channel: Channel, deadline_s: float) -> None:
+        gate.lock()
+        drain = draining.Drain(deadline_s)
+        self._drained = True
+        try:
+            drain.run()
+        except TimeoutError as error:
+            raise NotPossible(f"rank {world.rank} could not be drained within {deadline_s:g} s: {error}") from None
+        self._torn = draining.Torn()
+        channel.send({"state": "DRAINED", "messages": drain.messages, "size_bytes": drain.size_bytes})
+
+    def continue_(self) -> None:
+        self._up()
+
+    def restart(self, event: RestartEvent) -> None:
+        self._up()
+
+    def aborted(self) -> None:
+        self._up()
+
+    def _up(self) -> None:
+        """MPI as it was, and everybody may use it."""
+        gate.keeper = threading.get_ident()
+        torn, self._torn = self._torn, None
+        if self._is_down and torn is not None:
+            torn.up()
+            self._is_down = False
+        if self._drained:
+            draining.post_again()
+            self._drained = False
+        gate.counts.clear()
+        gate.open()
+
+
+rank = Rank()
