@@ -26,6 +26,7 @@ _COUNT_EVERY_S = 0.002
 _STUCK_AFTER = 10  # counts without a change
 _OPEN_TIMEOUT_S = 60.0
 _IMAGE_TIMEOUT_S = 120.0
+_ABORT_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class _quiet:  # noqa: N801
             hear(members, "HELD", deadline_s)
             _agree(members, deadline_s)
             tell(members, {"op": "LOCK"})
+            hear(members, "LOCKED", deadline_s)
+            tell(members, {"op": "DRAIN"})
             drained = hear(members, "DRAINED", deadline_s)
             self._course.messages = sum(int(answer["messages"]) for answer in drained.values())
             tell(members, {"op": "DOWN"})
@@ -137,11 +140,22 @@ class _quiet:  # noqa: N801
             self._abort()
 
     def _abort(self) -> None:
-        for member in self._members:
-            with contextlib.suppress(ChannelClosed):
-                member.channel.send({"op": "ABORT"})
-        with contextlib.suppress(NbcrError):  # who is gone has ended the job; who is late goes on later
-            listen(self._members, lambda member, answer: answer.get("state") == "OPEN", self._wish.deadline_s)
+        """Everybody goes on. Who is gone has ended the job; who is late goes on later."""
+        marked: dict[int, bool] = {}
+
+        def take(member: Member, answer: dict[str, Any]) -> bool:
+            if answer.get("state") == "STOPPED":
+                marked[member.rank] = bool(answer["marked"])
+            return answer.get("state") in ("STOPPED", "OPEN")
+
+        for operation in ("ABORT", "SWEEP"):
+            concerned = [each for each in self._members if operation == "ABORT" or each.rank in marked]
+            message = {"op": operation, "marked": [rank for rank, sent in marked.items() if sent]}
+            for member in concerned:
+                with contextlib.suppress(ChannelClosed):
+                    member.channel.send(message)
+            with contextlib.suppress(NbcrError):
+                listen(concerned, take, _ABORT_TIMEOUT_S)
 
 
 def _agree(members: Sequence[Member], deadline_s: float) -> None:

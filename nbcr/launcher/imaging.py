@@ -19,6 +19,8 @@ from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import CheckpointOptions, Component, Progress, RestartOptions, SnapshotReference
 from nbcr.errors import HelperLost, from_wire, to_wire
 
+_WRITING_NICENESS = 10
+
 
 @dataclass
 class Worker:
@@ -120,6 +122,7 @@ def take(component: Component, pid: int, folder: Path, entry_id: str, channel_fd
 
     def work(channel: Channel) -> Mapping[str, Any]:
         def resumed(progress: Progress) -> None:
+            os.nice(_WRITING_NICENESS)  # the ranks go on: they come first
             channel.send({"state": "RESUMED", "pause_ms": progress.pause_ms})
 
         options = CheckpointOptions(leave="running", files=files, channel_fd=channel_fd, on_resume=resumed)

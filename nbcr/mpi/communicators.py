@@ -53,7 +53,16 @@ def _posting(base: Any) -> Any:
     return post
 
 
+def _receive_pickled(message: Any, buf: Any, status: Any) -> Any:
+    return MPI.Message.recv(message, status)
+
+
+_BY_MATCHING = {_Recv: (_Improbe, MPI.Message.Recv), _recv: (_improbe, _receive_pickled)}
+
+
 def _receiving(receive: Any) -> Any:
+    probe, receive_matched = _BY_MATCHING[receive]
+
     @holder
     def recv(self: Any, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> Any:
         _enter()
@@ -67,9 +76,9 @@ def _receiving(receive: Any) -> Any:
                     if drained is not None:
                         return deliver(receive, buf, drained, status)
                 # A message that is matched is nobody else's: another thread may be looking for the same.
-                message = _Improbe(self, source, tag)
+                message = probe(self, source, tag)
                 if message is not None:
-                    return _RECEIVES[receive](message, buf, status)
+                    return receive_matched(message, buf, status)
                 polls += 1
                 if gate.closed:
                     gate.admit()
@@ -78,13 +87,6 @@ def _receiving(receive: Any) -> Any:
             _leave()
 
     return recv
-
-
-def _receive_pickled(message: Any, buf: Any, status: Any) -> Any:
-    return MPI.Message.recv(message, status)
-
-
-_RECEIVES = {_Recv: MPI.Message.Recv, _recv: _receive_pickled}
 
 
 def _posting_receive(base: Any) -> Any:

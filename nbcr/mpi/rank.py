@@ -2,12 +2,15 @@
 
     launcher → rank    HOLD            no collective begins any more beyond the targets
                COUNT, TARGETS          until all members of every communicator have begun the same collectives
-               LOCK                    nobody calls MPI any more; what is in flight is drained      rank → DRAINED
+               LOCK                    nobody calls MPI any more                                    rank → LOCKED
+               DRAIN                   what is in flight is drained                                 rank → DRAINED
                DOWN                    MPI is torn down                                             rank → DOWN
                                        the other handlers are told; the rank blocks in a read       rank → READY
                CONTINUE                the image is taken: MPI is set up again                      rank → OPEN
                RESTART + descriptor    the same in a restored life, under another mpiexec           rank → OPEN
                ABORT                   at any time: go on as if nothing had been                    rank → OPEN
+                                       after LOCK, in two steps: rank → STOPPED; launcher → SWEEP,
+                                       who has sent markers that must not reach the program
                END                     after the image: the job was to be stopped
 
 The image is taken while the rank is in the read after READY, by a process of the launcher's.
@@ -36,6 +39,7 @@ from nbcr.mpi.world import MPI, world
 THREAD_NAME = "nbcr-mpi"
 _OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_")
 _LAUNCHER_LOST = 70
+_SETTLE_TIMEOUT_S = 20.0
 
 
 class _Aborted(NbcrError):
@@ -53,8 +57,10 @@ class Rank(Handler):
         self._channel: Channel | None = None
         self._order: dict[str, Any] | None = None  # of the checkpoint under way
         self._torn: draining.Torn | None = None
-        self._drained = False
+        self._drain: draining.Drain | None = None
         self._is_down = False
+        self._has_failed = False  # and has told the launcher
+        self._abort_heard = False
 
     # The beginning and the end
 
@@ -128,32 +134,39 @@ class Rank(Handler):
 
     def _serve(self, channel: Channel, order: dict[str, Any]) -> None:
         """One checkpoint, to its end in this life or in another."""
-        deadline = Deadline(float(order["deadline_s"]))
+        self._has_failed = self._abort_heard = False
+        problems: list[Any] = []
         try:
             try:
-                problems = self._course(channel, order, deadline)
+                problems = self._course(channel, order)
             except _Aborted:
-                problems = []
+                pass
             except NbcrError as error:
-                channel.send({"state": "FAILED", **to_wire(error)})
-                self._await_abort(channel)
-                problems = []
+                self._fail(channel, error)
             channel.send({"state": "OPEN", "problems": [str(problem) for problem in problems]})
         except ChannelClosed:
             if self._is_down:
                 self._give_up()
 
-    def _await_abort(self, channel: Channel) -> None:
-        while channel.receive().get("op") != "ABORT":
+    def _fail(self, channel: Channel, error: BaseException) -> None:
+        """Tell the launcher, and wait until it has told the others."""
+        if self._has_failed:
+            return
+        self._has_failed = True
+        channel.send({"state": "FAILED", **to_wire(error)})
+        while not self._abort_heard and channel.receive().get("op") != "ABORT":
             pass
+        self._abort_heard = True
 
     def _give_up(self) -> None:
         """MPI is down, and nobody can say any more when all ranks may set it up again."""
         os.write(2, f"nbcr: rank {world.rank} ends: the launcher ended in the middle of a checkpoint\n".encode())
         os._exit(_LAUNCHER_LOST)
 
-    def _course(self, channel: Channel, order: dict[str, Any], deadline: Deadline) -> list[Any]:
+    def _course(self, channel: Channel, order: dict[str, Any]) -> list[Any]:
         self._refuse()
+        # Every wait in our own handler ends before this does: it is not late, but says what is wrong.
+        deadline = Deadline(4 * float(order["deadline_s"]) + _SETTLE_TIMEOUT_S)
         launcher_pid = int(order["launcher"])
         runtime.allow_tracing_by(launcher_pid)
         with all_left(deadline, lambda holders: None):
@@ -182,6 +195,7 @@ class Rank(Handler):
                 return passage.restart(event)
             if state == "CONTINUE":
                 return passage.continue_()
+            self._abort_heard = True
             passage.aborted()
             return []
 
@@ -216,14 +230,31 @@ class Rank(Handler):
                 hint="`nbcr checkpoint JOB` from a shell",
             )
         assert self._channel is not None
+        channel = self._channel
         try:
             gate.hold()
-            self._answer_until_down(self._channel, float(self._order["deadline_s"]))
+            self._answer_until_down(channel, float(self._order["deadline_s"]))
         except BaseException as error:
-            if self._is_down and not isinstance(error, _Aborted):
+            if self._is_down:
                 self._give_up()
-            self.aborted()
+            try:
+                if not isinstance(error, _Aborted):
+                    self._fail(channel, error if isinstance(error, NbcrError) else NotPossible(str(error)))
+            finally:
+                self._settle(channel)
             raise
+
+    def _settle(self, channel: Channel) -> None:
+        """After ABORT: take the markers that are under way, so that the program never sees them, and open the gate."""
+        drain = self._drain
+        if drain is not None:
+            marked: list[int] = list(range(world.size))
+            with contextlib.suppress(ChannelClosed, TimeoutError):
+                channel.send({"state": "STOPPED", "marked": drain.has_marked})
+                marked = [int(rank) for rank in channel.receive(_SETTLE_TIMEOUT_S)["marked"]]
+            if not drain.sweep(marked):
+                support.note("messages of a checkpoint that failed (they may still come)")
+        self._up()
 
     def _answer_until_down(self, channel: Channel, deadline_s: float) -> None:
         channel.send({"state": "HELD"})
@@ -235,7 +266,7 @@ class Rank(Handler):
             elif operation == "TARGETS":
                 gate.raise_to({str(key): int(target) for key, target in order["targets"].items()})
             elif operation == "LOCK":
-                self._drain(channel, deadline_s)
+                self._take_all(channel, deadline_s)
             elif operation == "DOWN":
                 assert self._torn is not None
                 self._is_down = True
@@ -243,6 +274,7 @@ class Rank(Handler):
                 channel.send({"state": "DOWN"})
                 return
             else:
+                self._abort_heard = True
                 raise _Aborted("the launcher gave the checkpoint up")
 
     def _counts(self) -> dict[str, Any]:
@@ -251,12 +283,19 @@ class Rank(Handler):
         counts.update({key: [comm._begun, comm._members] for key, comm in list(live.items())})
         return {"counts": counts, "held": gate.waiting_for(), "ended": self.ended}
 
-    def _drain(self, channel: Channel, deadline_s: float) -> None:
+    def _take_all(self, channel: Channel, deadline_s: float) -> None:
         gate.lock()
-        drain = draining.Drain(deadline_s)
-        self._drained = True
+        drain = self._drain = draining.Drain(deadline_s, channel.readable)
         try:
-            drain.run()
+            drain.begin()
+            channel.send({"state": "LOCKED"})
+            drain.await_word()
+            if channel.receive().get("op") != "DRAIN":
+                self._abort_heard = True
+                raise _Aborted("the launcher gave the checkpoint up")
+            drain.finish()
+        except draining.GivenUp:
+            return  # the order that waits says so
         except TimeoutError as error:
             raise NotPossible(f"rank {world.rank} could not be drained within {deadline_s:g} s: {error}") from None
         self._torn = draining.Torn()
@@ -269,6 +308,11 @@ class Rank(Handler):
         self._up()
 
     def aborted(self) -> None:
+        if (
+            self._is_down and not self._abort_heard
+        ):  # a handler of a lower layer failed: all ranks must come back together
+            assert self._channel is not None
+            self._fail(self._channel, NotPossible(f"a handler of rank {world.rank} failed"))
         self._up()
 
     def _up(self) -> None:
@@ -278,9 +322,9 @@ class Rank(Handler):
         if self._is_down and torn is not None:
             torn.up()
             self._is_down = False
-        if self._drained:
+        if self._drain is not None:
             draining.post_again()
-            self._drained = False
+            self._drain = None
         gate.counts.clear()
         gate.open()
 
