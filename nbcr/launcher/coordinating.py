@@ -98,7 +98,9 @@ def checkpoint(
             ]
             entry = _publish(draft, schema, wish, course, component, pid)
             if wish.leave != "running":
-                tell(members, {"op": "END"})
+                for member in members:
+                    with contextlib.suppress(ChannelClosed):
+                        member.channel.send({"op": "END"})
                 course.opened_ms = course.elapsed_ms
     except BaseException:
         wish.store.discard(draft)

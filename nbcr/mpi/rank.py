@@ -40,6 +40,7 @@ THREAD_NAME = "nbcr-mpi"
 _OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_")
 _LAUNCHER_LOST = 70
 _SETTLE_TIMEOUT_S = 20.0
+_LEAVE_TIMEOUT_S = 5.0
 
 
 class _Aborted(NbcrError):
@@ -188,6 +189,7 @@ class Rank(Handler):
                 raise
             state = answer.get("op")
             if state == "END":
+                _leave_mpiexec()
                 os._exit(0)
             if state == "RESTART":
                 self._take_over(channel, answer)
@@ -327,6 +329,14 @@ class Rank(Handler):
             self._drain = None
         gate.counts.clear()
         gate.open()
+
+
+def _leave_mpiexec() -> None:
+    """Say that this rank ends in order (PMI-1), as MPICH does when it ends; else mpiexec would kill the others."""
+    with contextlib.suppress(OSError, KeyError, ValueError), socket.socket(fileno=int(os.environ["PMI_FD"])) as pmi:
+        pmi.settimeout(_LEAVE_TIMEOUT_S)
+        pmi.sendall(b"cmd=finalize\n")
+        pmi.recv(100)  # the acknowledgement
 
 
 rank = Rank()
