@@ -6,6 +6,9 @@ from typing import Any
 
 from nbcr.mpi.gate import gate, holder
 from nbcr.mpi.requests import GatedRequest, outstanding
+from nbcr.mpi.world import MPI
+
+SUM = MPI.SUM
 
 _NAMES = (
     "Barrier Bcast Gather Gatherv Scatter Scatterv Allgather Allgatherv Alltoall Alltoallv Alltoallw Reduce Allreduce "
@@ -20,8 +23,8 @@ _ticket, _pass_in, _pass_out, _arrive = gate.ticket, gate.pass_in, gate.pass_out
 
 def begin(comm: Any) -> None:
     """Count a collective of `comm`, when it may begin. The caller then calls ``gate.pass_out``, on any way out."""
-    _ticket()
-    _pass_in()
+    _ticket(None)
+    _pass_in(None)
     if gate.alert:
         gate.admit_collective(comm._key, comm._begun)
     comm._begun += 1
@@ -30,8 +33,8 @@ def begin(comm: Any) -> None:
 
 def begin_keyed(key: str, members: tuple[int, ...]) -> int:
     """The same for one that only `members` of a communicator call; how many there were with this one."""
-    _ticket()
-    _pass_in()
+    _ticket(None)
+    _pass_in(None)
     begun = gate.counts.get(key, (0, ()))[0]
     if gate.alert:
         gate.admit_collective(key, begun)
@@ -45,14 +48,33 @@ def blocking(base: Any) -> Any:
 
     @holder
     def call(self: Any, *args: Any, **named: Any) -> Any:
-        _ticket()
-        _pass_in()
+        _ticket(None)
+        _pass_in(None)
         if gate.alert:
             gate.admit_collective(self._key, self._begun)
         self._begun += 1
         _arrive()
         try:
             return base(self, *args, **named)
+        finally:
+            _pass_out()
+
+    return call
+
+
+def allreduce(base: Any) -> Any:
+    """As `blocking`, for the one that iterations wait for: without the price of calls with any arguments."""
+
+    @holder
+    def call(self: Any, sendbuf: Any, recvbuf: Any, op: Any = SUM) -> None:
+        _ticket(None)
+        _pass_in(None)
+        if gate.alert:
+            gate.admit_collective(self._key, self._begun)
+        self._begun += 1
+        _arrive()
+        try:
+            base(self, sendbuf, recvbuf, op)
         finally:
             _pass_out()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbcr.mpi import collectives, pickled
+from nbcr.mpi.gate import SPINS as _SPINS
 from nbcr.mpi.gate import gate, holder
 from nbcr.mpi.handles import GuardedGroup, guarded_call
 from nbcr.mpi.messages import GatedMessage, Matched, about, deliver
@@ -28,7 +29,7 @@ live: dict[str, Any] = {}  # key → communicator, until it is freed: what has t
 def _sending(base: Any) -> Any:
     @holder
     def send(self: Any, buf: Any, dest: int, tag: int = 0) -> None:
-        _pass_in()
+        _pass_in(None)
         if gate.closed:
             gate.admit_passing()
         try:
@@ -42,7 +43,7 @@ def _sending(base: Any) -> Any:
 def _posting(base: Any) -> Any:
     @holder
     def post(self: Any, buf: Any, dest: int, tag: int = 0) -> GatedRequest:
-        _enter()
+        _enter(None)
         if gate.closed:
             gate.admit()
         try:
@@ -62,12 +63,16 @@ _BY_MATCHING = {_Recv: (_Improbe, MPI.Message.Recv), _recv: (_improbe, _receive_
 
 def _receiving(receive: Any) -> Any:
     probe, receive_matched = _BY_MATCHING[receive]
+    buffers = receive is _Recv
 
     @holder
     def recv(self: Any, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> Any:
-        _enter()
+        _enter(None)
         if gate.closed:
             gate.admit()
+        alone = buffers and not self._looking
+        if alone:
+            self._looking = True
         try:
             polls = 0
             while True:
@@ -75,15 +80,21 @@ def _receiving(receive: Any) -> Any:
                     drained = self._queue.take(source, tag)
                     if drained is not None:
                         return deliver(receive, buf, drained, status)
-                # A message that is matched is nobody else's: another thread may be looking for the same.
-                message = probe(self, source, tag)
-                if message is not None:
-                    return receive_matched(message, buf, status)
+                if alone:
+                    if _Iprobe(self, source, tag):
+                        return _Recv(self, buf, source, tag, status)
+                else:  # another thread may be looking for the same message: what is matched is nobody else's
+                    message = probe(self, source, tag)
+                    if message is not None:
+                        return receive_matched(message, buf, status)
                 polls += 1
                 if gate.closed:
                     gate.admit()
-                gate.relax(polls)
+                if polls > _SPINS:
+                    gate.relax(polls)
         finally:
+            if alone:
+                self._looking = False
             _leave()
 
     return recv
@@ -92,7 +103,7 @@ def _receiving(receive: Any) -> Any:
 def _posting_receive(base: Any) -> Any:
     @holder
     def irecv(self: Any, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> GatedRequest:
-        _enter()
+        _enter(None)
         if gate.closed:
             gate.admit()
         try:
@@ -108,7 +119,7 @@ def _posting_receive(base: Any) -> Any:
 def _probing(blocking: bool) -> Any:
     @holder
     def probe(self: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> bool:
-        _enter()
+        _enter(None)
         if gate.closed:
             gate.admit()
         try:
@@ -135,7 +146,7 @@ def _probing(blocking: bool) -> Any:
 def _matching(blocking: bool, base: Any) -> Any:
     @holder
     def mprobe(self: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> Any:
-        _enter()
+        _enter(None)
         if gate.closed:
             gate.admit()
         try:
@@ -170,6 +181,7 @@ class Gated:
     _members: tuple[int, ...] = ()  # world ranks
     _begun = 0  # collectives
     _rank: int = MPI.UNDEFINED
+    _looking = False  # a thread waits in Recv
     _queue: Queue
 
     Send, Ssend, Rsend, send, ssend = (_sending(base) for base in (_Send, _Ssend, _Rsend, _send, _ssend))
@@ -320,6 +332,8 @@ def _fill(ours: type, theirs: type) -> None:
         base = getattr(theirs, name)
         if name in makers:
             setattr(ours, name, _making(base))
+        elif name == "Allreduce":
+            setattr(ours, name, collectives.allreduce(base))
         elif name in collectives.BLOCKING:
             setattr(ours, name, collectives.blocking(base))
         elif name in collectives.NONBLOCKING:

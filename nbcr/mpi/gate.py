@@ -1,8 +1,8 @@
 """The gate between a program and MPI: every call passes it, and during a checkpoint nobody does.
 
-What happens at every call must cost next to nothing, so there is no lock: counters that are atomic under the
-interpreter lock, and flags. Whoever enters counts first and looks at the flag then; whoever closes sets the flag first
-and reads the counters then: one of the two sees the other (Dekker).
+What happens at every call must cost next to nothing, so there is no lock: lists as long as there are calls inside,
+whose operations are atomic under the interpreter lock, and flags. Whoever enters is counted first and looks at the
+flag then; whoever closes sets the flag first and counts then: one of the two sees the other (Dekker).
 
 Two kinds of calls are told apart. *Matching* ones (receives, probes, tests) look for messages: they poll, leave when
 the gate closes and begin again when it opens, in whichever life. *Passing* ones (blocking sends and collectives) end by
@@ -14,7 +14,6 @@ themselves once the messages in flight are drained and all members have begun.
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 import threading
@@ -25,41 +24,27 @@ from typing import Any, TypeVar
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
-_SPINS = 200  # polls at full speed: as long as a message in flight takes
+SPINS = 200  # polls at full speed: as long as a message in flight takes
 _YIELDS = 20_000  # then polls that let others have the processor, before it is given up for moments
 _NAP_S = 50e-6
 _LOOK_S = 0.0002
-
-
-class Counter:
-    """A number that only grows; adding one is atomic."""
-
-    def __init__(self) -> None:
-        self._count = itertools.count()
-        self.up: Callable[[], int] = self._count.__next__
-
-    @property
-    def value(self) -> int:
-        """How often `up` was called."""
-        return int(repr(self._count)[6:-1])
 
 
 class Gate:
     """The one of this process; `gate` below."""
 
     __slots__ = (
-        "_arrived", "_changed", "_entered", "_left", "_passed", "_passing", "_tickets", "_waiting", "alert", "arrive",
-        "closed", "counts", "enter", "holders", "keeper", "leave", "opened", "pass_in", "pass_out", "targets", "ticket",
+        "_between", "_changed", "_matching", "_passing", "_waiting", "alert", "arrive", "closed", "counts", "enter",
+        "holders", "keeper", "leave", "opened", "pass_in", "pass_out", "targets", "ticket",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._entered, self._left = Counter(), Counter()
-        self._passing, self._passed = Counter(), Counter()
-        self._tickets, self._arrived = Counter(), Counter()
-        self.ticket = self._tickets.up  # a collective wants to begin
-        self.enter, self.leave = self._entered.up, self._left.up
-        self.pass_in, self.pass_out = self._passing.up, self._passed.up
-        self.arrive = self._arrived.up  # a collective has been counted, or waits to be
+        self._matching: list[None] = []  # as long as there are calls: append and pop are atomic, and cost least
+        self._passing: list[None] = []
+        self._between: list[None] = []  # collectives that want to begin, and are not counted yet
+        self.enter, self.leave = self._matching.append, self._matching.pop
+        self.pass_in, self.pass_out = self._passing.append, self._passing.pop
+        self.ticket, self.arrive = self._between.append, self._between.pop
         self.alert = False
         self.closed = False
         self.opened = threading.Event()
@@ -78,14 +63,14 @@ class Gate:
         while self.closed and not self._is_exempt():
             self.leave()
             self.opened.wait()
-            self.enter()
+            self.enter(None)
 
     def admit_passing(self) -> None:
         """The same for a passing one."""
         while self.closed and not self._is_exempt():
             self.pass_out()
             self.opened.wait()
-            self.pass_in()
+            self.pass_in(None)
 
     def _is_exempt(self) -> bool:
         """Whether the calling thread is who closed the gate, or is inside already: mpi4py's methods call each other."""
@@ -112,8 +97,8 @@ class Gate:
             try:
                 self._changed.wait_for(lambda: self._may_begin(key, begun))
             finally:
-                self.pass_in()
-                self.ticket()
+                self.pass_in(None)
+                self.ticket(None)
                 del self._waiting[thread]
 
     def _may_begin(self, key: str, begun: int) -> bool:
@@ -128,7 +113,7 @@ class Gate:
         """Between two polls that found nothing."""
         if polls > _YIELDS:
             time.sleep(_NAP_S)
-        elif polls > _SPINS:
+        elif polls > SPINS:
             os.sched_yield()
 
     # In the thread that takes the checkpoint
@@ -137,12 +122,8 @@ class Gate:
         """Let no further collective begin. Returns when it is known which have."""
         self.targets = {}
         self.alert = True
-        while self._between_ticket_and_count():
+        while self._between:
             time.sleep(_LOOK_S)
-
-    def _between_ticket_and_count(self) -> bool:
-        arrived = self._arrived.value  # first, so that equal means equal
-        return arrived < self._tickets.value
 
     def raise_to(self, targets: dict[str, int]) -> None:
         """Let collectives begin up to these."""
@@ -163,14 +144,12 @@ class Gate:
     @property
     def matching(self) -> int:
         """How many calls may be looking for messages."""
-        left = self._left.value  # first: who leaves between the two reads counts as inside
-        return self._entered.value - left
+        return len(self._matching)
 
     @property
     def passing(self) -> int:
         """How many blocking sends and collectives are under way."""
-        passed = self._passed.value
-        return self._passing.value - passed
+        return len(self._passing)
 
     def open(self) -> None:
         """Everybody goes on."""

@@ -19,7 +19,7 @@ _enter, _leave = gate.enter, gate.leave
 @holder
 def guarded_call(base: Any, *args: Any, **named: Any) -> Any:
     """A local call of MPI: nobody may be in one while it is torn down."""
-    _enter()
+    _enter(None)
     if gate.closed:
         gate.admit()
     try:

@@ -70,7 +70,7 @@ class GatedMessage(Message):
 
     @holder
     def _received(self, upper: bool, buf: Any, status: Any) -> Any:
-        gate.enter()
+        gate.enter(None)
         if gate.closed:
             gate.admit()
         try:

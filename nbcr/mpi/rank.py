@@ -109,12 +109,12 @@ class Rank(Handler):
         """The program's MPI_Finalize, at its end too. A checkpoint that has begun is waited for."""
         if self.ended or os.getpid() != runtime.own_pid():
             return
-        gate.enter()
+        gate.enter(None)
         try:
             while gate.alert:
                 gate.leave()
                 gate.wait_until_calm()
-                gate.enter()
+                gate.enter(None)
             self.ended = True
         finally:
             gate.leave()

@@ -124,7 +124,7 @@ class GatedRequest(Request):
 
     @holder
     def test(self, status: Any = None) -> tuple[bool, Any]:
-        _enter()
+        _enter(None)
         if gate.closed:
             gate.admit()
         try:
@@ -138,7 +138,7 @@ class GatedRequest(Request):
 
     @holder
     def wait(self, status: Any = None) -> Any:
-        _enter()
+        _enter(None)
         if gate.closed:
             gate.admit()
         try:
@@ -154,7 +154,7 @@ class GatedRequest(Request):
 
     @holder
     def Get_status(self, status: Any = None) -> bool:
-        _enter()
+        _enter(None)
         if gate.closed:
             gate.admit()
         try:
@@ -170,7 +170,7 @@ class GatedRequest(Request):
     @holder
     def Cancel(self) -> None:
         """Only receives can be cancelled (MPI-5 3.8.4 deprecates the rest)."""
-        _enter()
+        _enter(None)
         if gate.closed:
             gate.admit()
         try:
