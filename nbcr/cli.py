@@ -285,11 +285,16 @@ def restart(
     """
     with _errors():
         from nbcr import session
+        from nbcr.errors import UsageProblem
         from nbcr.launcher import returning
         from nbcr.store import Store
 
         entry = Store(store).find(name)
         if returning.is_job(entry) and into is None:
+            if detach or as_json:
+                raise UsageProblem(
+                    "a job comes back in the foreground, with its output", hint="leave out --detach, --json"
+                )
             _end_like(returning.restart(entry, umask=_umask))
         if into is not None:
             result = _restart_into(name, into, store, deadline)

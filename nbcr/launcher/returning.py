@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nbcr.channel import Channel, ChannelClosed
-from nbcr.errors import EntryDamaged, NbcrError, NotPossible, RestartFailed
+from nbcr.errors import Busy, EntryDamaged, NbcrError, NotPossible, RestartFailed, to_wire
 from nbcr.launcher import imaging, jobs
 from nbcr.launcher.launcher import Launcher, popen
 from nbcr.launcher.members import Member, hear
@@ -111,7 +111,8 @@ def _stubs(listener: socket.socket, ranks: int) -> dict[int, Stub]:
             if hello.get("op") == "stub":
                 stubs[int(hello["rank"])] = Stub(channel, hello)
             else:
-                channel.close()
+                with channel:
+                    channel.send({"state": "ERROR", **to_wire(Busy("the job is being brought back", hint="ask again"))})
     except (TimeoutError, ChannelClosed) as error:
         raise RestartFailed(
             f"the new mpiexec had started {len(stubs)} of {ranks} ranks within {_STUBS_TIMEOUT_S:g} s", hint="try again"

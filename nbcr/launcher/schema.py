@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,11 +36,11 @@ class Schema:
     @classmethod
     def of(cls, name: str, argv: Sequence[str]) -> Schema:
         """What we are about to start. Raises NotPossible when there is no such program."""
-        program = shutil.which(argv[0])
+        program = shutil.which(argv[0]) or shutil.which(argv[0], path=str(Path(sys.executable).parent))
         if program is None:
             raise NotPossible(f"there is no program {argv[0]!r}", hint="`nbcr run -- COMMAND ARGUMENTS…`")
         mpiexec = os.path.abspath(program) if Path(program).name in _MPIEXEC else ""  # noqa: PTH100 (no links resolved)
-        return cls(name, tuple(argv), str(Path.cwd()), dict(os.environ), mpiexec)
+        return cls(name, (mpiexec or program, *argv[1:]), str(Path.cwd()), dict(os.environ), mpiexec)
 
     def with_ranks(self, ranks: int, library: str, facts: Mapping[str, Any]) -> Schema:
         """With what the ranks have said."""

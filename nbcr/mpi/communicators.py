@@ -12,11 +12,11 @@ from nbcr.mpi import collectives, pickled
 from nbcr.mpi.gate import SPINS as _SPINS
 from nbcr.mpi.gate import gate, holder
 from nbcr.mpi.handles import GuardedGroup, guarded_call
-from nbcr.mpi.messages import GatedMessage, Matched, about, deliver
+from nbcr.mpi.messages import GatedMessage, Matched, about, contents, deliver
 from nbcr.mpi.queue import Queue
 from nbcr.mpi.requests import GatedRequest, outstanding
 from nbcr.mpi.support import unsupported
-from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, COMM_NULL, MPI, Comm, Intracomm, Status, status_of, world
+from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, Status, status_of, world
 
 _Send, _Ssend, _Rsend, _send, _ssend = Comm.Send, Comm.Ssend, Comm.Rsend, Comm.send, Comm.ssend
 _Recv, _recv, _Iprobe = Comm.Recv, Comm.recv, Comm.Iprobe
@@ -212,6 +212,14 @@ class Gated:
         sent.wait()
         return received
 
+    def Sendrecv_replace(
+        self, buf: Any, dest: int, sendtag: int = 0, source: int = ANY_SOURCE, recvtag: int = ANY_TAG,
+        status: Any = None,
+    ) -> None:  # fmt: skip
+        sent = self.Isend([guarded_call(contents, buf), BYTE], dest, sendtag)
+        self.Recv(buf, source, recvtag, status)
+        sent.Wait()
+
     # What is known without MPI
 
     def Get_rank(self) -> int:
@@ -341,10 +349,13 @@ def _fill(ours: type, theirs: type) -> None:
         elif name in pickled.CALLS:
             setattr(ours, name, pickled.CALLS[name])
         elif name in local:
-            owner = next(each for each in theirs.__mro__ if name in each.__dict__)
-            setattr(ours, name, guarded(owner.__dict__[name]))
+            setattr(ours, name, guarded(_descriptor(theirs, name)))
         else:
-            setattr(ours, name, unsupported(f"{theirs.__name__}.{name}", base))
+            setattr(ours, name, unsupported(f"{theirs.__name__}.{name}", _descriptor(theirs, name)))
+
+
+def _descriptor(theirs: type, name: str) -> Any:
+    return next(each for each in theirs.__mro__ if name in each.__dict__).__dict__[name]
 
 
 for _theirs, _ours in _OURS.items():

@@ -121,15 +121,22 @@ def enter(module: Any) -> None:
 
 def _forbid(module: Any) -> None:
     """What no checkpoint can hold is noted when it is used."""
+    from nbcr.errors import NotPossible
     from nbcr.mpi.support import note, unsupported
 
     for name in ("Alloc_mem", "Attach_buffer", "Open_port", "Publish_name", "Add_error_class"):
         setattr(module, name, unsupported(name, getattr(module, name)))
-    for name, what in (("Win", "RMA windows (MPI.Win)"), ("File", "MPI-IO files (MPI.File)")):
-        theirs = getattr(module, name)
+    theirs, files = module.Win, module.File
 
-        def new(cls: Any, *args: Any, theirs: Any = theirs, what: str = what) -> Any:
-            note(what)
-            return theirs.__new__(cls, *args)
+    def new(cls: Any, *args: Any) -> Any:
+        note("RMA windows (MPI.Win)")
+        return theirs.__new__(cls, *args)
 
-        setattr(module, name, type(name, (theirs,), {"__new__": new, "__module__": _MODULE}))
+    def refuse(cls: Any, *args: Any, **named: Any) -> Any:
+        raise NotPossible(
+            "MPI-IO (MPI.File) is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again",
+            hint="let each rank write a file of its own, or start the job without `nbcr run`",
+        )
+
+    module.Win = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE})
+    module.File = type("File", (files,), {"Open": classmethod(refuse), "__module__": _MODULE})

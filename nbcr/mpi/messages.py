@@ -39,6 +39,17 @@ def deliver(receive: Any, buf: Any, drained: Drained, status: Any) -> Any:
             status.tomemory()[:] = seen.tomemory()
 
 
+def contents(buf: Any) -> bytearray:
+    """What a message of the program's buffer would carry."""
+    tag, seen = world.next_tag(), Status()
+    sent = Comm.Isend(world.own, buf, 0, tag)
+    message = Comm.Mprobe(world.own, 0, tag, seen)
+    data = bytearray(Status.Get_count(seen, BYTE))
+    Message.Recv(message, [data, BYTE])
+    Request.Wait(sent)
+    return data
+
+
 def drain(message: Any, about: Matched) -> Drained:
     """Take a matched message out of MPI."""
     data = bytearray(about.size_bytes)

@@ -290,6 +290,7 @@ class Rank(Handler):
         drain = self._drain = draining.Drain(deadline_s, channel.readable)
         try:
             drain.begin()
+            self._refuse()  # the program may have begun to use more
             channel.send({"state": "LOCKED"})
             drain.await_word()
             if channel.receive().get("op") != "DRAIN":

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from nbcr.errors import Busy
 from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed
 
 # Steps, and how long each rests at the least: all run for two seconds or more.
@@ -62,7 +63,7 @@ def test_a_restored_job_is_checkpointed_again(stage: Stage, rng: random.Random) 
         try:
             stage.checkpoint("first", "two", leave="killed")
             break
-        except AssertionError:  # it is not back yet
+        except (AssertionError, Busy):  # it is not back yet
             assert time.monotonic() < deadline
             time.sleep(0.05)
     second.communicate(timeout=END_S)
