@@ -7,12 +7,12 @@ from dataclasses import dataclass
 MIB, GIB = 2**20, 2**30
 
 _ARRAY = """
-import mmap, os
+import ctypes, mmap
 import numpy as np
 def _make(size, advice):
-    room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    room.madvise(advice)
-    made = np.frombuffer(room, dtype=np.float64)
+    made = np.empty(size // 8)  # as numpy has it from malloc; then the kind of pages that is to be measured
+    start = -(-made.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size - mmap.PAGESIZE), advice)
     np.random.default_rng(7).random(out=made)
     return made
 data = _make({size}, mmap.{advice})

@@ -16,7 +16,7 @@ from kernel_backend import rebuild as reb
 from kernel_backend.host import limits, proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
-from kernel_backend.resources import descriptors, file_policy, placing_fds
+from kernel_backend.resources import descriptors, file_policy, lazy_pages, placing_fds
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
@@ -221,7 +221,7 @@ def restore(
     *,
     into: int | None = None,
     pid: str = "auto",
-    lazy: bool = False,
+    lazy: bool | None = False,
     trust: bool = False,
     files: str | None = None,
     channel: socket.socket | None = None,
@@ -232,11 +232,13 @@ def restore(
     """Bring an image back: as a fresh tree, or `into` a living process, which keeps its pid.
 
     `pid` says what to do about pids: "same" insists on the old ones, "any" takes new ones, "auto" keeps them where
-    the OS kernel permits. `channel` is put where the image's channel was. `stdio` are our descriptors for standard
-    streams whose other end was outside the image (-1: /dev/null). `trust` takes an image that somebody else owns, or
-    may write to, and lets root open for it what its own user could not. `files`: instead of what the dump said about
-    files being written. `on_ready` is called when the image has been
-    validated and the present still runs, `on_commit` when it is stopped, just before the point of no return.
+    the OS kernel permits. `lazy` maps large blocks of memory from the image instead of reading them (lazy_pages.py);
+    None: where the image was written since the host booted, into a local file system. `channel` is put where the
+    image's channel was. `stdio` are our descriptors for standard streams whose other end was outside the image (-1:
+    /dev/null). `trust` takes an image that somebody else owns, or may write to, and lets root open for it what its own
+    user could not. `files`: instead of what the dump said about files being written. `on_ready` is called when the
+    image has been validated and the present still runs, `on_commit` when it is stopped, just before the point of no
+    return.
 
     Raises EngineError subclasses; RestoreFailed has `past_no_return`. On failure nothing half-made stays behind.
     """
@@ -260,7 +262,7 @@ def restore(
 
 def _validated(
     folder: Path,
-    lazy: bool,
+    lazy: bool | None,
     trust: bool,
     files: str | None,
     channel: socket.socket | None,
@@ -272,11 +274,14 @@ def _validated(
         checks.check_owner(folder, [INVENTORY])
     inventory = read_inventory(folder)
     reach(Stage.RESTORE_CHECK)
+    written_here = inventory.host.boot_id == cap.boot_id()
+    if lazy is None:
+        lazy = written_here and lazy_pages.can_stay(folder)
     checks.check_all(folder, inventory, lazy=lazy, trust=trust)
     tables = descriptors.RebuildTables(
         folder, inventory.descriptions, root_pid=inventory.root_pid, stdio=stdio,
         files=files or inventory.files_policy, files_then=inventory.files_policy,
-        boot_id_same=inventory.host.boot_id == cap.boot_id(), channel_fd=channel.fileno() if channel else -1,
+        boot_id_same=written_here, channel_fd=channel.fileno() if channel else -1,
     )  # fmt: skip
     file_policy.check(tables)
     for entry in inventory.processes:

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 
+from kernel_backend.abi import linux
 from kernel_backend.host import proc
 from kernel_backend.image.entries import ZombieEntry
 from kernel_backend.rebuild import Building, Rebuild, reset_signals
@@ -53,6 +54,7 @@ def _end(rebuild: Rebuild, entry: ZombieEntry) -> None:
     if entry.uid >= 0 and entry.uid != int(proc.status(shop.thread.tgid)["Uid"].split()[0]):
         with contextlib.suppress(OSError):  # ours may be the only user that there is
             shop.call("setresuid", entry.uid, entry.uid, entry.uid)
+    shop.call("prctl", linux.PR_SET_NAME, shop.put(entry.name.encode(errors="surrogateescape")[:15] + b"\0"))
     with contextlib.suppress(ThreadGone):
         if number := entry.exit_code & 0x7F:
             _end_by_signal(shop, number)

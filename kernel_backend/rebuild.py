@@ -225,6 +225,7 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     shop.run(memory.map_calls(entry, views))
     shop.run(memory.advise_calls(entry))
     shop.run(lazy_pages.map_calls(lazily, moved[-1]))
+    shop.run(lazy_pages.advise_calls(entry, lazily))
     pages.fill(shop, at_once, moved[-1])
     _close_memory(rebuild, building)
     shop.run([Call("close_range", 0, 0xFFFFFFFF, 0)])  # what only memory needed

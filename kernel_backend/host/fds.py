@@ -19,6 +19,7 @@ SPLICE_F_NONBLOCK = 2
 _TFD_IOC_SET_TICKS = 0x40085400
 _MAX_HANDLE_BYTES = 128
 _SO_GET_FILTER = 26
+_STATFS_BYTES = 120
 _BPF_MAX_INSTRUCTIONS = 4096
 
 
@@ -27,6 +28,13 @@ def _checked(result: int, what: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
+
+
+def filesystem_magic(path: str | os.PathLike[str]) -> int:
+    """What kind of file system a path lies in: `f_type` of statfs(2)."""
+    room = ctypes.create_string_buffer(_STATFS_BYTES)
+    libc.syscall("statfs", os.fsencode(path) + b"\0", room)
+    return int(struct.unpack_from("<q", room)[0])
 
 
 def tee(source: int, target: int, length: int) -> int:

@@ -182,13 +182,17 @@ def pagemap_scan(
         arg.category_mask, arg.category_inverted, arg.category_anyof_mask = mask, inverted, any_of
         arg.return_mask = told or linux.PAGE_IS_PRESENT
         count = fcntl.ioctl(pagemap_fd, linux.PAGEMAP_SCAN, arg)
+        told_until = start
         for low, high, categories in _PAGE_REGION.iter_unpack(vector.raw[: count * _PAGE_REGION.size]):
             categories &= told
+            told_until = high
             if runs and runs[-1][1:] == (low, categories):
                 runs[-1] = (runs[-1][0], high, categories)
             else:
                 runs.append((low, high, categories))
-        start = arg.walk_end
+        # Where the OS kernel's own buffer of 512 rows was full, walk_end may still say where that was, although the
+        # walk went on from there (fs/proc/task_mmu.c): what was told since would be told again.
+        start = max(arg.walk_end, told_until)
     return runs
 
 

@@ -17,6 +17,7 @@ SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_BUF_LOCK = 7, 8, 32, 33
 SO_REUSEADDR, SO_REUSEPORT, SO_PEEK_OFF, SO_PASSCRED = 2, 15, 42, 16
 TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_CONGESTION = 2, 10, 13
 _TCP_CLOSE, _TCP_LISTEN = 7, 10
+_MAX_TCP_WINDOW = 32767  # net/tcp.h
 _FORCED = {SO_SNDBUF: SO_SNDBUFFORCE, SO_RCVBUF: SO_RCVBUFFORCE}
 _INT, _TIMEVAL, _LINGER = 4, 16, 8
 
@@ -95,10 +96,16 @@ def capture(s: socket.socket, family: int, kind: int) -> list[SocketOption]:
     found = {key: value for key, value in _read_all(s, family, kind).items() if value != usual.get(key)}
     if family != socket.AF_UNIX and kind == socket.SOCK_STREAM:
         _drop_automatic_sizes(s, found)
+        if _largest_segment(found) > _MAX_TCP_WINDOW:  # nobody can have set it: what a closed connection had found
+            found.pop((socket.IPPROTO_TCP, TCP_MAXSEG))
         if s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in (_TCP_CLOSE, _TCP_LISTEN):
             for name in (TCP_MAXSEG, TCP_WINDOW_CLAMP):  # a connection's own, found out by itself
                 found.pop((socket.IPPROTO_TCP, name), None)
     return [SocketOption(level, name, value) for (level, name), value in found.items()]
+
+
+def _largest_segment(found: dict[tuple[int, int], bytes]) -> int:
+    return int.from_bytes(found.get((socket.IPPROTO_TCP, TCP_MAXSEG), b""), "little")
 
 
 def _drop_automatic_sizes(s: socket.socket, found: dict[tuple[int, int], bytes]) -> None:

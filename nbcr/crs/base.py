@@ -93,7 +93,7 @@ class RestartOptions:
 
     into: int | None = None  # a living process to replace; None: a fresh process tree
     pid: str = "auto"  # "auto", "same" or "any"
-    lazy: bool = False  # map memory from the snapshot instead of reading it
+    lazy: bool | None = None  # map memory from the snapshot instead of reading it; None: where that is safe
     files: str | None = None  # about files being written, instead of what the checkpoint said
     channel: socket.socket | None = None  # put at the snapshot's channel descriptor
     stdio: tuple[int, int, int] = (-1, -1, -1)  # our descriptors for streams that led outside; -1: /dev/null

@@ -9,7 +9,7 @@ Jupyter kernels.
     running        whose turn it is         subscribers  who listens
     rekey          where it serves          identity     who it is
     pid_alias      what libraries believe   ticking      when the image was taken
-    history, widgets
+    history, widgets                        links        its clients' connections
     finding      targets that a user names  wires, servers, listening  whom it asks
     attach       loading nbcr from outside  attached         its part inside
 """

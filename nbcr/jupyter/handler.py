@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nbcr.handlers.base import Handler, Request, RestartEvent
-from nbcr.jupyter import identity, pid_alias, widgets
+from nbcr.jupyter import identity, links, pid_alias, widgets
 from nbcr.jupyter.gates import Outgoing, ask_when_routable
 from nbcr.jupyter.history import History
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
@@ -106,6 +106,7 @@ class JupyterHandler(Handler):
             "cell": running.describe() if running is not None else None,
             "handed": encode([*self._drained.held, *self._drained.taken]),
             "environ": dict(os.environ),
+            "clients": links.counts(self._here.app),
         }
 
     def late_requests(self) -> list[list[str]]:
@@ -141,7 +142,7 @@ class JupyterHandler(Handler):
         steps.do(lambda: self._renew_requests(event, image_ends, between))
         steps.do(widgets.send_states)
         steps.do(self._tell_state)
-        steps.do(lambda: self._await_clients(REQUESTER_S if event.cell is not None else NOBODY_S))
+        steps.do(lambda: self._await_clients(event))
         steps.finish()
 
     def _renew_requests(self, event: RestartEvent, image_ends: float, between: float) -> None:
@@ -157,14 +158,17 @@ class JupyterHandler(Handler):
         if self._running() is None:
             self._here.kernel._publish_status("idle", "shell", parent={})
 
-    def _await_clients(self, cap_s: float) -> None:
+    def _await_clients(self, event: RestartEvent) -> None:
+        cap_s = REQUESTER_S if event.cell is not None else NOBODY_S
+        before = event.present.get("clients") or {}
+
         def back() -> None:
             try:
                 self._outgoing.open_to_returning()
             finally:
                 self._reached.set()
 
-        self._here.on_iopub(Return(self._here.iopub, back, cap_s).watch)
+        self._here.on_iopub(Return(self._here.iopub, lambda: links.are_back(self._here.app, before), back, cap_s).watch)
 
     # Facts and flushing
 

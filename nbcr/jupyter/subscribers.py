@@ -1,7 +1,8 @@
 """Notice when clients have come back to a restored Jupyter kernel.
 
-The XPUB socket hears every new subscription, so the first one after the restore is the event to wait for.
-The other channels of that client connect at the same time, give or take: `SETTLE_S` covers the difference.
+The XPUB socket hears every new subscription, so the first one after the restore is the event to wait for. Each channel
+of each client connects again by itself, within some tenths of a second: what was held leaves when all are there that
+were there before, and have had time to say who they are. One that does not come back is not waited for long.
 """
 
 from __future__ import annotations
@@ -9,18 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-SETTLE_S = 0.1
+SETTLE_S = 0.25
+"""How long to wait for the others when one is back: libzmq tries again after 0.1 to 0.2 s."""
+GREETING_S = 0.02
+"""What two ends that are connected need to greet each other (ZMTP), and half as much again."""
 NOBODY_S = 1.5
 """How long to wait where perhaps no client is left to come back."""
 REQUESTER_S = 10.0
 """How long to wait when a client is known to wait for the end of its cell."""
+_LOOK_S = 0.005
 
 
 class Return:
-    """Calls `then` once, on the IOPub thread, when a client has subscribed again or the cap has passed."""
+    """Calls `then` once, on the IOPub thread, when clients have come back or the cap has passed.
 
-    def __init__(self, iopub: Any, then: Callable[[], None], cap_s: float) -> None:
+    `are_back` tells whether as many are connected as are expected.
+    """
+
+    def __init__(self, iopub: Any, are_back: Callable[[], bool], then: Callable[[], None], cap_s: float) -> None:
         self._iopub = iopub
+        self._are_back = are_back
         self._then = then
         self._cap_s = cap_s
         self._settling = False
@@ -39,6 +48,15 @@ class Return:
         if not self._settling and any(frame[:1] == b"\x01" for frame in frames):
             self._settling = True
             self._iopub.io_loop.call_later(SETTLE_S, self._finish)
+            self._look()
+
+    def _look(self) -> None:
+        if self._done:
+            return
+        if self._are_back():
+            self._iopub.io_loop.call_later(GREETING_S, self._finish)
+        else:
+            self._iopub.io_loop.call_later(_LOOK_S, self._look)
 
     def _finish(self) -> None:
         if self._done:

@@ -209,7 +209,8 @@ def _helper(interpreter: Interpreter | None) -> Helper:
 
 
 def _refill_soon() -> None:
-    if _life.wants_standby and _life.standby is None and not _life.writing:
+    """While the last one still writes: whoever checkpoints right after its end finds the next one ready."""
+    if _life.wants_standby and _life.standby is None:
         threading.Thread(target=_refill, name=WATCHER_NAME, daemon=True).start()
 
 
@@ -222,7 +223,7 @@ def _refill() -> None:
     if not life.lock.acquire(blocking=False):
         return
     try:
-        if life.wants_standby and life.standby is None and not life.writing:
+        if life.wants_standby and life.standby is None:
             helper = spawn()
             helper.ready()
             life.standby = helper

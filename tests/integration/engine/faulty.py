@@ -160,6 +160,7 @@ class Stand:
                 self._revive()  # it goes on, but would wait for its children under their old pids
         elif fault.stage is Stage.RESTORE_LETTING_GO and self._lives_whole():
             self._goes_on()
+            self._revive_renumbered()
         elif fault.what == "target" and not (fresh or fault.costs_the_present):
             assert wait_for_end(self.life.pid, SETTLES_WITHIN_S), "it does not die"
         elif fresh or fault.costs_the_present:
@@ -199,7 +200,11 @@ class Stand:
             self.engine.processes.reap(self.life.pid)
             left = self._until_empty(lambda: self._left_over(with_shared_objects=fresh))
             assert not left, f"step {turn}: left over: {left}"
-        if not lives or NEW_PIDS in done.err:
+        if not lives:
+            self._revive()
+        elif done.status != 0:
+            self._revive_renumbered()
+        elif NEW_PIDS in done.err:
             self._revive()
         return steps
 
@@ -221,6 +226,11 @@ class Stand:
         """End the old life, and begin one from the spare image, which is none the worse for what was tried with it."""
         self._end_life()
         self._adopt(self.engine.restore(self.spare))
+
+    def _revive_renumbered(self) -> None:
+        """A restore that was killed has not said whether children have new pids, which would be looked for in vain."""
+        if not self.chooses_identifiers:
+            self._revive()
 
     def _adopt(self, pid: int) -> None:
         self.life.continue_as(pid)
@@ -259,6 +269,7 @@ class Stand:
             whole = ours == members and len(ours) == self.members and not any(map(is_ending, everybody))
             whole = whole and not any(wait_for_end(pid, 0) for pid in found)  # a keeper's end takes all with it
             roots[:] = [pid for pid in members if not members & set(ancestors_of(pid))]
+            whole = whole and not any(wait_for_end(pid, 0) for pid in roots)  # dead, and the keeper has to notice
             return sorted(members) if members and not whole else []
 
         left = self._until_empty(undecided)

@@ -39,7 +39,7 @@ def test_large_blocks_are_mapped_and_saved_again(begin: Begin, ourselves: User, 
     engine.dump(life.pid, folder / "first")
     life.expect_killed()
     life.continue_as(engine.restore(folder / "first", "--lazy"))
-    assert mapped_from_image(life.pid) > 30 << 20
+    assert mapped_from_image(life.pid) > 25 << 20
     engine.dump(life.pid, folder / "second")
     assert wait_for_end(life.pid, 10.0)
     for path in (folder / "first").iterdir():

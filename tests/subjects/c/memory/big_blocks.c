@@ -4,10 +4,38 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #define SIZE ((size_t)9 << 20)
 #define BLOCKS 4
 static char *blocks[BLOCKS];
+
+/* With a hole at every second page, but for one dense part: far more pieces than a process may have mappings. */
+#define SPARSE ((size_t)384 << 20)
+#define DENSE ((size_t)4 << 20)
+static char *sparse, *kept;
+
+static char sparse_byte(size_t at) { return at < DENSE || at / 4096 % 2 ? (char)(at / 4096 * 7 + 1) : 0; }
+
+static void check_sparse(void)
+{
+    for (size_t at = 4096; at < SPARSE; at += 4096)
+        EXPECT(sparse[at] == sparse_byte(at), "byte %zu of the sparse block is %d", at, sparse[at]);
+}
+
+/* A child that must not see a block, as it was advised. */
+static void check_not_forked(void)
+{
+    pid_t child = (pid_t)MUST(fork());
+    if (child == 0) {
+        unsigned char present;
+        _exit(mincore((void *)(((uintptr_t)kept + 4095) & ~4095ul), 4096, &present) == -1 ? 0 : 1);
+    }
+    int status = -1;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    EXPECT(status == 0, "the child has what was not to be forked (%#x)", status);
+}
 static sem_t turn, done;
 static void spoil(void) { memset(blocks[1], 0, SIZE); }
 
@@ -43,6 +71,14 @@ int main(int argc, char **argv)
         subject_fill(blocks[i], SIZE, (uint64_t)i);
     }
     madvise((void *)(((uintptr_t)blocks[2] + 4095) & ~4095ul), SIZE - 8192, MADV_HUGEPAGE); /* as numpy does */
+    kept = malloc(SIZE);
+    subject_fill(kept, SIZE, 77);
+    MUST(madvise((void *)(((uintptr_t)kept + 4095) & ~4095ul), SIZE - 8192, MADV_DONTFORK));
+    sparse = malloc(SPARSE);
+    madvise((void *)(((uintptr_t)sparse + 4095) & ~4095ul), SPARSE - 8192, MADV_NOHUGEPAGE);
+    for (size_t at = 4096; at < SPARSE; at += 4096)
+        if (sparse_byte(at))
+            sparse[at] = sparse_byte(at);
     pthread_t thread;
     sem_init(&turn, 0, 0);
     sem_init(&done, 0, 0);
@@ -52,6 +88,9 @@ int main(int argc, char **argv)
     subject_wait(spoil);
     for (int i = 0; i < BLOCKS; i++)
         EXPECT_FILLED(blocks[i], SIZE, (uint64_t)i, "a block");
+    EXPECT_FILLED(kept, SIZE, 77, "the block that is not forked");
+    check_not_forked();
+    check_sparse();
     char *grown = realloc(blocks[0], 7 * SIZE); /* beyond anything that lies in the image */
     EXPECT(grown != NULL, "realloc to %zu bytes", 7 * SIZE);
     EXPECT_FILLED(grown, SIZE, 0, "the block that grew");

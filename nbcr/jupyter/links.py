@@ -1,0 +1,79 @@
+"""The connections that clients have to a Jupyter kernel's channels: found among its descriptors, told apart by port."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CHANNELS = ("shell", "iopub")
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One connected socket of this process."""
+
+    fd: int
+    inode: int
+    local: Any
+    remote: Any
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its owner still has it: libzmq closes it when it has read all that came before the end."""
+        try:
+            return os.stat(self.fd).st_ino == self.inode
+        except OSError:
+            return False
+
+    def finish_sending(self) -> None:
+        """The other end reads an end of file, and may go on sending."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fd)) as end:
+            if os.fstat(end.fileno()).st_ino == self.inode:
+                end.shutdown(socket.SHUT_WR)
+
+
+def of_clients(app: Any, channel: str) -> Iterator[Wire]:
+    """Connections accepted on a channel, but for the debugger's own (over ipc that one is just made anew)."""
+    wires = list(_wires())
+    ours = {wire.local for wire in wires if wire.local}
+    for wire in wires:
+        if _is_on(wire.local, app, channel) and wire.remote not in ours:
+            yield wire
+
+
+def counts(app: Any) -> dict[str, int]:
+    """How many connections of clients there are to each of CHANNELS."""
+    return {channel: sum(1 for _ in of_clients(app, channel)) for channel in CHANNELS}
+
+
+def are_back(app: Any, before: Mapping[str, int]) -> bool:
+    """Whether there are as many as there were; where nobody has counted, whether those that listen can ask too."""
+    now = counts(app)
+    wanted = before or {"shell": max(1, now["iopub"])}
+    return all(now[channel] >= count for channel, count in wanted.items())
+
+
+def _is_on(local: Any, app: Any, channel: str) -> bool:
+    port = getattr(app, f"{channel}_port")
+    return bool(local[1] == port if isinstance(local, tuple) else local == f"{app.ip}-{port}")
+
+
+def _wires() -> Iterator[Wire]:
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            yield _wire(number)
+
+
+def _wire(fd: int) -> Wire:
+    """What is connected at `fd`; raises OSError where nothing is."""
+    found = os.fstat(fd)
+    if not stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+    with socket.socket(fileno=os.dup(fd)) as end:
+        return Wire(fd, found.st_ino, end.getsockname(), end.getpeername())
