@@ -62,6 +62,8 @@ class Rank(Handler):
         self._is_down = False
         self._has_failed = False  # and has told the launcher
         self._abort_heard = False
+        self._answered = threading.Event()  # no checkpoint is under way, and the launcher knows
+        self._answered.set()
 
     # The beginning and the end
 
@@ -118,6 +120,7 @@ class Rank(Handler):
             self.ended = True
         finally:
             gate.leave()
+        self._answered.wait(_SETTLE_TIMEOUT_S)  # the launcher must not take this end for a failure
         world.finish()
 
     # The conversation
@@ -135,6 +138,7 @@ class Rank(Handler):
 
     def _serve(self, channel: Channel, order: dict[str, Any]) -> None:
         """One checkpoint, to its end in this life or in another."""
+        self._answered.clear()
         self._has_failed = self._abort_heard = False
         problems: list[Any] = []
         try:
@@ -148,6 +152,8 @@ class Rank(Handler):
         except ChannelClosed:
             if self._is_down:
                 self._give_up()
+        finally:
+            self._answered.set()
 
     def _fail(self, channel: Channel, error: BaseException) -> None:
         """Tell the launcher, and wait until it has told the others."""

@@ -14,7 +14,7 @@ from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed
 SUBJECTS = {
     "ring": (200, 0.01),
     "halo": (400, 0.006),
-    "workers": (900, 0.004),
+    "workers": (2400, 0.004),
     "splits": (250, 0.02),
     "outstanding": (120, 0.03),
 }
