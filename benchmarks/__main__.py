@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import commands, handlers, host, sessions, trees, undo
+from benchmarks import commands, handlers, host, mpi, sessions, trees, undo
 from benchmarks.commands import CommandFailed
 from benchmarks.jupyter import CellFailed
 from benchmarks.states import GIB, MIB, array, small_objects
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small states, few repetitions: a minute at most")
     parser.add_argument("--budget", type=float, default=270, metavar="S", help="begin no state later than this")
     parser.add_argument(
-        "--only", choices=("commands", "trees", "handlers", "undo", "sessions"), help="one part of the run"
+        "--only", choices=("commands", "trees", "handlers", "mpi", "undo", "sessions"), help="one part of the run"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
     parser.add_argument(
@@ -73,6 +73,8 @@ def _plan(args: argparse.Namespace, folder: Path, report: Report) -> list[Callab
         plan.append(partial(trees.measure, folder, report, repetitions=1 if args.quick else 5, small=args.quick))
     if args.only in (None, "handlers"):
         plan.append(partial(handlers.measure, folder, report, repetitions=1 if args.quick else 7))
+    if args.only in (None, "mpi"):
+        plan.append(partial(mpi.measure, folder, report, repetitions=1 if args.quick else 7))
     if args.only in (None, "undo"):
         plan.append(partial(undo.measure, folder, report, repetitions=1 if args.quick else 3, large=not args.quick))
     if args.only in (None, "sessions"):

@@ -46,11 +46,13 @@ DeadlineOption = Annotated[
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name or id of a checkpoint.")]
 _DEADLINE_S = 30.0
+_umask = 0o022  # that we were started with
 
 
 def main() -> None:
     """Entry point of the command ``nbcr``."""
-    os.umask(0o077)  # what we write is the user's alone; restored processes have their own
+    global _umask
+    _umask = os.umask(0o077)  # what we write is the user's alone; what we start or restore has its own
     from nbcr import cli_keys, cli_remote, cli_store  # noqa: F401  (their commands join ours)
 
     app()
@@ -77,9 +79,12 @@ def root(
 def checkpoint(
     target: Annotated[
         str,
-        typer.Argument(help="A pid, a connection file, or a Jupyter kernel's id or its unique beginning."),
+        typer.Argument(
+            help="A pid, a job's name, a connection file, or a Jupyter kernel's id or its unique beginning."
+        ),
     ],
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name; left out: the id.")] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="End it once it is saved, as --leave killed.")] = False,
     leave: Annotated[str, typer.Option("--leave", metavar="running|stopped|killed")] = "running",
     files: Annotated[
         str,
@@ -105,26 +110,56 @@ def checkpoint(
         from nbcr import session
         from nbcr.jupyter.attach import ensure_loaded
         from nbcr.jupyter.finding import find_target
+        from nbcr.launcher import jobs
         from nbcr.rendering import size_from
+        from nbcr.store import Store
 
-        entry = session.checkpoint_other(
-            find_target(target),
-            name,
-            store=store,
-            force=force,
-            leave=leave,
-            files=files,
-            note=note,
-            kinds=session.kinds_of(image=image, objects=objects),
-            limits=session.Limits(history, None if max_size is None else size_from(max_size)),
-            deadline_s=deadline,
-            load=ensure_loaded,
-            on_warning=warn,
-        )
+        leave = "killed" if stop else leave
+
+        def of_process(process: str) -> Entry:
+            return session.checkpoint_other(
+                find_target(process),
+                name,
+                store=store,
+                force=force,
+                leave=leave,
+                files=files,
+                note=note,
+                kinds=session.kinds_of(image=image, objects=objects),
+                limits=session.Limits(history, None if max_size is None else size_from(max_size)),
+                deadline_s=deadline,
+                load=ensure_loaded,
+                on_warning=warn,
+            )
+
+        job = jobs.connect(target)
+        if job is None:
+            entry = of_process(target)
+        else:
+            wish = {"name": name, "replace": force, "note": note, "leave": leave, "files": files}
+            place = Store(store)
+            entry = jobs.checkpoint(
+                target, job, store=place, deadline_s=deadline, on_plain=lambda pid: of_process(str(pid)), **wish
+            )
         if as_json:
             print_json(entry.taken())
         else:
             _print_taken(entry)
+
+
+@app.command(epilog=EXIT_CODES, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments, behind `--`.")],
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the job; left out: job-PID.")] = None,
+) -> None:
+    """Run a command as a job that `nbcr checkpoint JOB` can save: `nbcr run -- mpiexec -n 4 python sim.py`.
+
+    Ends as the command ends. All ranks of an MPI program that uses mpi4py are saved together.
+    """
+    with errors():
+        from nbcr.launcher import launcher
+
+        _end_like(launcher.run(command, name=name, umask=_umask))
 
 
 @app.command("list")
@@ -252,7 +287,17 @@ def restart(
     """
     with errors():
         from nbcr import session
+        from nbcr.errors import UsageProblem
+        from nbcr.launcher import returning
+        from nbcr.store import Store
 
+        entry = Store(store).find(name)
+        if returning.is_job(entry) and into is None:
+            if detach or as_json:
+                raise UsageProblem(
+                    "a job comes back in the foreground, with its output", hint="leave out --detach, --json"
+                )
+            _end_like(returning.restart(entry, umask=_umask))
         if into is not None:
             result = _restart_into(name, into, store, deadline)
         else:

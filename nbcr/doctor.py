@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from nbcr.errors import NbcrError
@@ -66,7 +69,7 @@ def examine(store: Store) -> Diagnosis:
     """Look at the system, the engine's features, the components and the store. Raises nothing."""
     chosen, components = _components()
     lines = (component.finding() for component in components)
-    findings = (_system(), *_engine(), chosen, *lines, _runtime(), *_store(store))
+    findings = (_system(), *_engine(), chosen, *lines, _mpi(), _runtime(), *_store(store))
     return Diagnosis(findings, tuple(components))
 
 
@@ -107,6 +110,26 @@ def _components() -> tuple[Finding, list[ComponentState]]:
         found.append(ComponentState(component.name, component.version, component.priority, state, answer.detail))
     found += [ComponentState(problem.name, "", None, "broken", problem.why) for problem in crs.broken()]
     return chosen, found
+
+
+def _mpi() -> Finding:
+    """Whether jobs of several ranks can be saved, as far as that can be told without starting one."""
+    from importlib.util import find_spec
+
+    program = shutil.which(
+        "mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    )
+    missing = [what for what, there in (("mpi4py", find_spec("mpi4py")), ("mpiexec", program)) if not there]
+    if missing:
+        return Finding("MPI jobs", False, f"{' and '.join(missing)} missing: `pip install nbcr[mpi]` brings both")
+    try:
+        said = subprocess.run(
+            [str(program), "--version"], capture_output=True, text=True, timeout=10, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("MPI jobs", False, f"{program} cannot be asked: {error}")
+    ok = "HYDRA" in said
+    return Finding("MPI jobs", ok, f"{program}: {'MPICH' if ok else 'not MPICH, which alone can be initialised again'}")
 
 
 def _runtime() -> Finding:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import HelperLost, NbcrError, NotPossible, from_wire
 from nbcr.handlers.interrupts import waiting
@@ -89,7 +90,7 @@ class Helper:
                 self.close()
                 raise
             self.pid = int(answer.get("pid", 0))
-            _allow_tracing_by(self.pid)
+            runtime.allow_tracing_by(self.pid)
 
     @property
     def alive(self) -> bool:
@@ -192,16 +193,3 @@ def start_packer(store: Store) -> None:
             words = [*_IN_BACKGROUND, *packer.command(store.root, python.paths)]
             child = os.posix_spawn(_SHELL, words, python.environ(), file_actions=null, setpgroup=0)
             os.waitpid(child, 0)
-
-
-def _allow_tracing_by(pid: int) -> None:
-    """Where Yama lets only ancestors trace (scope 1), say that the helper may."""
-    try:
-        scope = Path("/proc/sys/kernel/yama/ptrace_scope").read_text(encoding="ascii").strip()
-    except OSError:
-        return
-    if scope == "1" and pid:
-        import ctypes
-
-        pr_set_ptracer = 0x59616D61
-        ctypes.CDLL(None).prctl(pr_set_ptracer, ctypes.c_ulong(pid), 0, 0, 0)

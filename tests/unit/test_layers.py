@@ -150,6 +150,16 @@ def test_lower_rooms_do_not_know_the_session(lower: str) -> None:
     report(broken, f"session → {lower}, never back")
 
 
+def test_ranks_know_neither_sessions_nor_launchers() -> None:
+    allowed = ("nbcr.mpi", "nbcr.handlers", "nbcr.channel", "nbcr.errors", "nbcr.runtime", "nbcr.__version__")
+    broken = [
+        found
+        for found in USERS
+        if of(found.importer, "nbcr.mpi") and found.within("nbcr") and not of(found.imported, *allowed)
+    ]
+    report(broken, "launcher → mpi → handlers, channel; never session, crs, store")
+
+
 def test_the_engine_is_used_by_components_only() -> None:
     allowed = ("nbcr.crs", "nbcr.helper", "nbcr.doctor")  # the doctor explains what the engine probed
     broken = [found for found in USERS if found.within("kernel_backend") and not of(found.importer, *allowed)]

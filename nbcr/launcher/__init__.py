@@ -1,0 +1,7 @@
+"""`nbcr run`: a launcher above a program or an MPI job, that takes checkpoints of it as a whole and brings them back.
+
+jobs         names of running jobs, and how to ask one          schema     what a job is started by, and again
+launcher     the process: starts, listens, ends as the job      members    the ranks as it sees them
+coordinating one checkpoint of all ranks                        imaging    their images, in parallel
+returning    a checkpoint under a new mpiexec
+"""

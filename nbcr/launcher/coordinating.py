@@ -1,0 +1,248 @@
+"""One checkpoint of all ranks: hold, agree, drain, tear down, images, go on; the entry is published last.
+
+Whatever fails makes the whole checkpoint fail: every rank is told ABORT and goes on, and there is no entry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbcr import crs
+from nbcr.channel import ChannelClosed
+from nbcr.errors import NbcrError, NotPossible
+from nbcr.launcher import imaging
+from nbcr.launcher.jobs import KIND
+from nbcr.launcher.members import Member, hear, listen, tell
+from nbcr.launcher.schema import FOLDER, Schema, image_of
+from nbcr.store import Draft, Entry, Store
+
+_COUNT_EVERY_S = 0.002
+_STUCK_AFTER = 10  # counts without a change
+_OPEN_TIMEOUT_S = 60.0
+_IMAGE_TIMEOUT_S = 120.0
+_ABORT_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for."""
+
+    store: Store
+    name: str | None = None
+    replace: bool = False
+    note: str = ""
+    leave: str = "running"
+    files: str = "keep"
+    deadline_s: float = 30.0
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Wish:
+        """As it came over a channel."""
+        known = {key: message[key] for key in cls.__dataclass_fields__ if key in message}
+        return cls(**{**known, "store": Store(message.get("store"))})
+
+
+@dataclass
+class Course:
+    """What happened, in numbers."""
+
+    begun: float = field(default_factory=time.monotonic)
+    opened_ms: float = 0.0  # from the request until all ranks ran again
+    pause_ms: float = 0.0
+    messages: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Since the request."""
+        return (time.monotonic() - self.begun) * 1000
+
+
+class Lost(NbcrError):
+    """Ranks could not be brought back into MPI: the job cannot go on."""
+
+    exit_code = 28
+
+
+def checkpoint(
+    members: Sequence[Member], schema: Schema, wish: Wish, pid: int, on_begin: Callable[[], None] = lambda: None
+) -> Entry:
+    """Take it. Raises NbcrError; then the job goes on. With ``leave`` "killed" all ranks have ended when it returns."""
+    component = crs.select()
+    course = Course()
+    draft = wish.store.draft(wish.name, replace=wish.replace)
+    try:
+        on_begin()
+        (draft.path / FOLDER / "ranks").mkdir(parents=True, mode=0o700)
+        schema.write(draft.path / FOLDER)
+        with _quiet(members, wish, course) as ready, imaging.Workers() as workers:
+            for member in members:
+                work = imaging.take(
+                    component, member.pid, image_of(draft.path / FOLDER, member.rank), draft.id,
+                    int(ready[member.rank]["channel_fd"]), wish.files,
+                )  # fmt: skip
+                workers.start(member.rank, work)
+            workers.hear("RESUMED", _IMAGE_TIMEOUT_S)
+            if wish.leave == "running":
+                _let_go(members, "CONTINUE", course)
+            written = workers.hear("WRITTEN", None)
+            course.pause_ms = max(float(answer["pause_ms"]) for answer in written.values())
+            course.warnings += [
+                f"rank {rank}: {warning}" for rank, answer in sorted(written.items()) for warning in answer["warnings"]
+            ]
+            entry = _publish(draft, schema, wish, course, component, pid)
+            if wish.leave != "running":
+                for member in members:
+                    with contextlib.suppress(ChannelClosed):
+                        member.channel.send({"op": "END"})
+                course.opened_ms = course.elapsed_ms
+    except BaseException:
+        wish.store.discard(draft)
+        raise
+    return entry
+
+
+class _quiet:  # noqa: N801
+    """The ranks are quiet in the block: MPI is torn down, each is in a read. On an error they are told ABORT."""
+
+    def __init__(self, members: Sequence[Member], wish: Wish, course: Course) -> None:
+        self._members, self._wish, self._course = members, wish, course
+
+    def __enter__(self) -> dict[int, dict[str, Any]]:
+        members, deadline_s = self._members, self._wish.deadline_s
+        try:
+            order = {"op": "HOLD", "deadline_s": deadline_s, "launcher": os.getpid(), "name": self._wish.name}
+            tell(members, order)
+            hear(members, "HELD", deadline_s)
+            _agree(members, deadline_s)
+            tell(members, {"op": "LOCK"})
+            hear(members, "LOCKED", deadline_s)
+            tell(members, {"op": "DRAIN"})
+            drained = hear(members, "DRAINED", deadline_s)
+            self._course.messages = sum(int(answer["messages"]) for answer in drained.values())
+            tell(members, {"op": "DOWN"})
+            hear(members, "DOWN", deadline_s)
+            ready = hear(members, "READY", deadline_s)
+        except BaseException:
+            self._abort()
+            raise
+        for member in members:
+            member.pid = int(ready[member.rank]["pid"])
+            self._course.warnings += [f"rank {member.rank}: {each}" for each in ready[member.rank]["warnings"]]
+        return ready
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is not None and not self._course.opened_ms:
+            self._abort()
+
+    def _abort(self) -> None:
+        """Everybody goes on. Who is gone has ended the job; who is late goes on later."""
+        marked: dict[int, bool] = {}
+
+        def take(member: Member, answer: dict[str, Any]) -> bool:
+            if answer.get("state") == "STOPPED":
+                marked[member.rank] = bool(answer["marked"])
+            return answer.get("state") in ("STOPPED", "OPEN")
+
+        for operation in ("ABORT", "SWEEP"):
+            concerned = [each for each in self._members if operation == "ABORT" or each.rank in marked]
+            message = {"op": operation, "marked": [rank for rank, sent in marked.items() if sent]}
+            for member in concerned:
+                with contextlib.suppress(ChannelClosed):
+                    member.channel.send(message)
+            with contextlib.suppress(NbcrError):
+                listen(concerned, take, _ABORT_TIMEOUT_S)
+
+
+def _agree(members: Sequence[Member], deadline_s: float) -> None:
+    """Let collectives begin until all members of every communicator have begun the same ones.
+
+    The target is the highest number that any member has begun. Who waits at another collective may be needed by
+    somebody below a target: when nothing moves, all who wait are let go one further.
+    """
+    end = time.monotonic() + deadline_s
+    before: Any = None
+    still = 0
+    while True:
+        tell(members, {"op": "COUNT"})
+        answers = hear(members, "COUNTS", deadline_s)
+        ended = [rank for rank, answer in answers.items() if answer["ended"]]
+        if ended:
+            raise NotPossible(f"rank {ended[0]} has finalised MPI", hint="the job is at its end")
+        targets, missing = _targets(answers)
+        if not missing:
+            return
+        if time.monotonic() > end:
+            key, late = next(iter(missing.items()))
+            raise NotPossible(
+                f"rank {late[0]} did not come to a collective within {deadline_s:g} s that others have begun "
+                f"(communicator {key})",
+                hint="ask again, or with a longer --deadline",
+            )
+        still = still + 1 if answers == before else 0
+        before = answers
+        if still >= _STUCK_AFTER:
+            still = 0
+            for answer in answers.values():
+                for key in answer["held"]:
+                    targets[key] = max(targets.get(key, 0), int(answer["counts"].get(key, [0])[0]) + 1)
+        tell(members, {"op": "TARGETS", "targets": targets})
+        time.sleep(_COUNT_EVERY_S)
+
+
+def _targets(answers: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """The highest counts, and who has not reached them."""
+    targets: dict[str, int] = {}
+    members: dict[str, list[int]] = {}
+    for answer in answers.values():
+        for key, (count, ranks) in answer["counts"].items():
+            targets[key] = max(targets.get(key, 0), int(count))
+            members[key] = ranks
+    missing = {
+        key: late
+        for key, target in targets.items()
+        if (late := [rank for rank in members[key] if int(answers[rank]["counts"].get(key, [0])[0]) < target])
+    }
+    return targets, missing
+
+
+def _let_go(members: Sequence[Member], operation: str, course: Course) -> None:
+    course.opened_ms = course.elapsed_ms
+    tell(members, {"op": operation})
+    answers = hear(members, "OPEN", _OPEN_TIMEOUT_S)
+    course.opened_ms = course.elapsed_ms
+    for rank, answer in sorted(answers.items()):
+        course.warnings += [f"rank {rank}: {problem}" for problem in answer["problems"]]
+
+
+def _publish(draft: Draft, schema: Schema, wish: Wish, course: Course, component: crs.Component, pid: int) -> Entry:
+    from nbcr.store.manifest import ComponentMark, Host, Manifest
+
+    wish.store.sync(draft)
+    uname = os.uname()
+    python = str(dict(schema.facts.get("0", {})).get("python", ""))
+    manifest = Manifest(
+        id=draft.id,
+        name=draft.name,
+        created=draft.created,
+        parent=None,
+        kinds=[KIND],
+        size_bytes=wish.store.size_bytes(draft),
+        notebook=None,
+        pid=pid,
+        pause_ms=round(course.opened_ms or course.pause_ms, 3),
+        duration_ms=round(course.elapsed_ms, 3),
+        host=Host(socket.gethostname(), uname.release, uname.machine, python),
+        jupyter=None,
+        cell=None,
+        component=ComponentMark(component.name, component.version),
+        warnings=list(dict.fromkeys(course.warnings)),
+        note=wish.note,
+    )
+    return wish.store.publish(draft, manifest)

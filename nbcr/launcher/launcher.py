@@ -1,0 +1,222 @@
+"""The launcher: starts a command, listens for its ranks and for requests, ends as the command ends.
+
+It is one thread, asleep in poll. A checkpoint is taken right here; whoever asks meanwhile waits in the socket's
+queue. Every wait of a checkpoint is bounded, so that nobody waits for ever. The command does without it: should the
+launcher be killed, the job runs on and can no longer be checkpointed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nbcr.channel import Channel, ChannelClosed
+from nbcr.errors import Busy, NbcrError, NotPossible, UsageProblem, to_wire
+from nbcr.launcher import coordinating, jobs
+from nbcr.launcher.members import Member
+from nbcr.launcher.schema import Schema
+from nbcr.mpi import entering
+
+_HELLO_TIMEOUT_S = 5.0
+_END_TIMEOUT_S = 10.0
+_ROOT = Path(__file__).resolve().parents[2]
+_SITE = _ROOT / "nbcr" / "mpi" / "site"
+
+
+class Launcher:
+    """One job."""
+
+    def __init__(self, schema: Schema, listener: socket.socket, umask: int) -> None:
+        self.schema = schema
+        self.members: dict[int, Member] = {}
+        self._listener = listener
+        self.umask = umask
+        self._command: subprocess.Popen[bytes] | None = None
+        self._stopped_as = ""
+
+    # Starting
+
+    def start(self) -> None:
+        """Start the command as it would be without us, but for what lets the gate into its ranks."""
+        environ = {
+            **self.schema.environ,
+            entering.SOCKET_VARIABLE: str(self._listener.getsockname()),
+            entering.PATH_VARIABLE: self.schema.environ.get("PYTHONPATH", ""),
+            "NBCR_JOB_ROOT": str(_ROOT),
+        }
+        if self.schema.mpiexec:
+            environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_SITE), self.schema.environ.get("PYTHONPATH")]))
+        else:
+            environ = dict(self.schema.environ)
+        self.adopt(popen(list(self.schema.argv), environ, self.umask))
+
+    def adopt(self, command: subprocess.Popen[bytes]) -> None:
+        """The command, which runs."""
+        self._command = command
+
+    @property
+    def pid(self) -> int:
+        """The command's."""
+        assert self._command is not None
+        return self._command.pid
+
+    # Running
+
+    def run(self) -> int:
+        """Until the command ends; its exit status, negative for a signal."""
+        assert self._command is not None
+        descriptor = os.pidfd_open(self._command.pid)
+        try:
+            with _signals_to(self._command):
+                while not _readable(descriptor, 0):
+                    self._once(descriptor)
+        finally:
+            os.close(descriptor)
+        status = self._command.wait()
+        if self._stopped_as:
+            print(f"nbcr: job {self.schema.name} was stopped: `nbcr restart {self._stopped_as}`", file=sys.stderr)
+            return 0
+        return status
+
+    def _once(self, descriptor: int) -> None:
+        poller = select.poll()
+        for number in (descriptor, self._listener.fileno()):
+            poller.register(number, select.POLLIN)
+        poller.poll()
+        if _readable(self._listener.fileno(), 0):
+            connection, _ = self._listener.accept()
+            self._hear(Channel(connection))
+
+    def _hear(self, channel: Channel) -> None:
+        """The first message on a new connection."""
+        try:
+            message = channel.receive(_HELLO_TIMEOUT_S)
+            if message.get("op") == "hello":
+                self._welcome(channel, message)
+                return
+            if message.get("op") == "checkpoint":
+                self._answer(channel, message)
+        except (ChannelClosed, TimeoutError, ValueError):
+            pass
+        channel.close()
+
+    def _welcome(self, channel: Channel, hello: Mapping[str, Any]) -> None:
+        rank = int(hello["rank"])
+        self.members[rank] = Member(rank, int(hello["pid"]), channel, hello)
+        if len(self.members) == int(hello["size"]):
+            facts = {str(number): dict(member.hello) for number, member in sorted(self.members.items())}
+            self.schema = self.schema.with_ranks(len(self.members), str(hello["library"]), facts)
+
+    def _answer(self, channel: Channel, message: Mapping[str, Any]) -> None:
+        try:
+            if not self.schema.mpiexec:
+                channel.send({"state": "PLAIN", "pid": self.pid})
+                return
+            wish = coordinating.Wish.from_message(message)
+            if wish.leave not in ("running", "killed"):
+                raise UsageProblem(f"--leave {wish.leave!r} is not known for jobs", hint="use running, or --stop")
+            self._await_ranks(wish.deadline_s)
+            members = [self.members[rank] for rank in sorted(self.members)]
+            entry = coordinating.checkpoint(
+                members, self.schema, wish, self.pid, lambda: channel.send({"state": "BEGUN"})
+            )
+            if wish.leave == "killed":
+                self._stopped_as = entry.name
+            channel.send({"state": "DONE", "entry": entry.document()})
+        except ChannelClosed:  # whoever asked has gone
+            pass
+        except Exception as error:
+            if not isinstance(error, NbcrError) and os.environ.get("NBCR_DEBUG"):
+                raise
+            with contextlib.suppress(ChannelClosed):
+                channel.send({"state": "ERROR", **to_wire(error)})
+
+    def _await_ranks(self, timeout_s: float) -> None:
+        """All ranks have said hello, and live. Raises NotPossible."""
+        end = time.monotonic() + timeout_s
+        while not self.schema.ranks:
+            if not _readable(self._listener.fileno(), max(0.0, end - time.monotonic())):
+                there = f"{len(self.members)} of its ranks" if self.members else "none of its ranks"
+                raise NotPossible(
+                    f"{there} had come to `from mpi4py import MPI` within {timeout_s:g} s",
+                    hint="only programs that use mpi4py can be checkpointed as MPI jobs",
+                )
+            connection, _ = self._listener.accept()
+            with contextlib.suppress(ChannelClosed, TimeoutError, ValueError):
+                channel = Channel(connection)
+                message = channel.receive(_HELLO_TIMEOUT_S)
+                if message.get("op") == "hello":
+                    self._welcome(channel, message)
+                    continue
+                channel.send(
+                    {"state": "ERROR", **to_wire(Busy("another request waits for the ranks", hint="ask again"))}
+                )
+            connection.close()
+
+    def end(self) -> None:
+        """End the command, should it still run."""
+        command = self._command
+        if command is not None and command.poll() is None:
+            command.terminate()
+            try:
+                command.wait(_END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                command.kill()
+                command.wait()
+
+
+def popen(argv: list[str], environ: Mapping[str, str], umask: int) -> subprocess.Popen[bytes]:
+    """A command with our streams. Raises NotPossible."""
+    try:
+        return subprocess.Popen(argv, env=dict(environ), umask=umask)
+    except OSError as error:
+        raise NotPossible(f"{argv[0]} cannot be started: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _signals_to(command: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A terminal's Ctrl-C reaches the command itself; what is sent to us alone is passed on."""
+
+    def pass_on(number: int, frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            command.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _readable(descriptor: int, timeout_s: float) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(timeout_s * 1000))
+
+
+def run(argv: list[str], *, name: str | None = None, umask: int = 0o022) -> int:
+    """Run a command as a job, to its end; its exit status, negative for a signal. Raises NbcrError."""
+    called = name or f"job-{os.getpid()}"
+    jobs.check_name(called)
+    schema = Schema.of(called, argv)
+    listener = jobs.listen(called)
+    launcher = Launcher(schema, listener, umask)
+    try:
+        launcher.start()
+        if name is None:
+            print(f"nbcr: job {called}", file=sys.stderr)
+        return launcher.run()
+    finally:
+        launcher.end()
+        jobs.forget(listener)

@@ -1,0 +1,84 @@
+"""The ranks of a job, as its launcher sees them."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nbcr.channel import Channel, ChannelClosed
+from nbcr.errors import HandlerFailed, NbcrError, NotPossible, from_wire
+
+
+@dataclass
+class Member:
+    """A rank that has said hello."""
+
+    rank: int
+    pid: int
+    channel: Channel
+    hello: Mapping[str, Any]
+
+
+def tell(members: Iterable[Member], message: Mapping[str, Any]) -> None:
+    """Say the same to all. Raises NotPossible when one has ended."""
+    for member in members:
+        try:
+            member.channel.send(message)
+        except ChannelClosed:
+            raise _gone(member) from None
+
+
+def hear(members: Iterable[Member], state: str, timeout_s: float) -> dict[int, dict[str, Any]]:
+    """An answer from every one, by rank. Raises what the first that fails says, or NotPossible."""
+    answers: dict[int, dict[str, Any]] = {}
+
+    def take(member: Member, answer: dict[str, Any]) -> bool:
+        if answer.get("state") == "FAILED":
+            raise of_rank(member.rank, answer)
+        if answer.get("state") == state:
+            answers[member.rank] = answer
+            return True
+        return False
+
+    late = listen(members, take, timeout_s)
+    if late:
+        ranks = ", ".join(str(member.rank) for member in late)
+        raise NotPossible(
+            f"no answer ({state}) within {timeout_s:g} s from rank {ranks}", hint="a longer --deadline may help"
+        )
+    return answers
+
+
+def listen(members: Iterable[Member], take: Callable[[Member, dict[str, Any]], bool], timeout_s: float) -> list[Member]:
+    """Hand every message to `take` until it has said True of every member; those of whom it has not, in time."""
+    awaited = {member.channel.fileno(): member for member in members}
+    end = time.monotonic() + timeout_s
+    poller = select.poll()
+    for number in awaited:
+        poller.register(number, select.POLLIN)
+    while awaited and (left := end - time.monotonic()) > 0:
+        for number, _ in poller.poll(left * 1000):
+            member = awaited[number]
+            try:
+                done = take(member, member.channel.receive(left))
+            except ChannelClosed:
+                raise _gone(member) from None
+            if done:
+                poller.unregister(number)
+                del awaited[number]
+    return list(awaited.values())
+
+
+def of_rank(rank: int, answer: Mapping[str, Any]) -> NbcrError:
+    """What a rank says is wrong."""
+    error = from_wire(dict(answer))
+    if isinstance(error, HandlerFailed):
+        error.args = (f"rank {rank}: {error}",)
+    return error
+
+
+def _gone(member: Member) -> NotPossible:
+    return NotPossible(f"rank {member.rank} (process {member.pid}) has ended", hint="is the job at its end?")

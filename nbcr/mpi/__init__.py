@@ -1,0 +1,17 @@
+"""MPI jobs: the part of nbcr that lives in each rank. Started by `nbcr run -- mpiexec …`; see docs/mpi.md.
+
+The shape is that of LAM's checkpointer (seeds 001, 002): coordinate, drain, tear MPI down, take every rank's image, set
+MPI up again, go on. A rank without MPI is self-contained; its messages in flight lie in a queue of its own memory.
+
+site/sitecustomize, entering   how the gate comes into a rank: when the program imports mpi4py
+gate                           who is inside MPI, and who must wait
+world                          setting MPI up and tearing it down
+communicators                  mpi4py's communicators behind the gate
+collectives, pickled           … their collective calls
+requests, messages             requests and matched messages
+handles                        types, groups, operations, statuses: noted, so that they can be made again
+support                        what no checkpoint can hold: noted, and refused by name
+queue, draining                messages that were taken out of MPI, and how
+rank                           the conversation with the launcher; the handler
+stub                           what a rank's image is restored over
+"""

@@ -1,0 +1,142 @@
+"""How the gate comes into a rank: when the program imports mpi4py's module, before any code of the program's can use
+it.
+
+`begin` is called by site/sitecustomize, which `nbcr run` puts on the path of the ranks' interpreters.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.abc
+import importlib.machinery
+import os
+import stat
+import sys
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+SOCKET_VARIABLE = "NBCR_JOB_SOCKET"
+PATH_VARIABLE = "NBCR_JOB_PYTHONPATH"  # what PYTHONPATH was before
+_MODULE = "mpi4py.MPI"
+
+
+def begin() -> None:
+    """In every interpreter that a job starts: wait for it to import mpi4py. Anything else is left as it is."""
+    if os.environ.get(SOCKET_VARIABLE) and "PMI_RANK" in os.environ:
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Loads the gate with the module."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != _MODULE:
+            return None
+        sys.meta_path.remove(self)
+        close_inherited()
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """mpi4py's own loader, and then the gate."""
+
+    def __init__(self, theirs: Any) -> None:
+        self._theirs = theirs
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        import mpi4py
+
+        mpi4py.rc.initialize = False
+        mpi4py.rc.finalize = False
+        created: ModuleType | None = self._theirs.create_module(spec)
+        return created
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._theirs.exec_module(module)
+        sys.modules[_MODULE] = module
+        sys.modules["mpi4py"].MPI = module  # type: ignore[attr-defined]
+        enter(module)
+
+
+def close_inherited() -> None:
+    """Close what mpiexec leaks into its ranks: pipes and sockets of its own, which would be in every image."""
+    kept = {0, 1, 2, int(os.environ.get("PMI_FD", "-1"))}
+    for number in {int(name) for name in os.listdir("/proc/self/fd")} - kept:
+        with contextlib.suppress(OSError):
+            if _leads_elsewhere(number):
+                os.close(number)
+
+
+def _leads_elsewhere(number: int) -> bool:
+    mode = os.fstat(number).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def enter(module: Any) -> None:
+    """Set MPI up, and give the module's names to the program as ours."""
+    from nbcr.mpi import communicators, handles, requests
+    from nbcr.mpi.rank import rank
+    from nbcr.mpi.world import Intracomm, world
+
+    world.set_up()
+    every = communicators.adopt(Intracomm.Dup(world.comm), "w")
+    own = communicators.adopt(Intracomm.Dup(world.own), "s")
+    _forbid(module)
+    module.COMM_WORLD, module.COMM_SELF = every, own
+    module.Request, module.Status, module.Group = requests.GatedRequest, handles.GuardedStatus, handles.GuardedGroup
+    from nbcr.mpi.messages import GatedMessage
+
+    module.Message, module.Op = GatedMessage, handles.GuardedOperation
+    predefined = [(name, made) for name, made in vars(module).items() if type(made) is module.Datatype]
+    for name, made in predefined:
+        if made != module.DATATYPE_NULL:
+            setattr(module, name, handles.GuardedDatatype(made))
+    module.Datatype = handles.GuardedDatatype
+    main = threading.main_thread()
+    module.Is_initialized = lambda: True
+    module.Is_finalized = lambda: rank.ended
+    module.Init = lambda: None
+    module.Init_thread = lambda required=module.THREAD_MULTIPLE: module.THREAD_MULTIPLE
+    module.Query_thread = lambda: module.THREAD_MULTIPLE
+    module.Is_thread_main = lambda: threading.current_thread() is main
+    module.Finalize = rank.end
+    for name in ("Get_processor_name", "Compute_dims", "Get_error_string"):
+        setattr(module, name, handles.guarded(staticmethod(getattr(module, name))))
+    atexit.register(rank.end)
+    rank.begin(os.environ.pop(SOCKET_VARIABLE))
+    before = os.environ.pop(PATH_VARIABLE, "")
+    if before:
+        os.environ["PYTHONPATH"] = before
+    else:
+        os.environ.pop("PYTHONPATH", None)
+
+
+def _forbid(module: Any) -> None:
+    """What no checkpoint can hold is noted when it is used."""
+    from nbcr.errors import NotPossible
+    from nbcr.mpi.support import note, unsupported
+
+    for name in ("Alloc_mem", "Attach_buffer", "Open_port", "Publish_name", "Add_error_class"):
+        setattr(module, name, unsupported(name, getattr(module, name)))
+    theirs, files = module.Win, module.File
+
+    def new(cls: Any, *args: Any) -> Any:
+        note("RMA windows (MPI.Win)")
+        return theirs.__new__(cls, *args)
+
+    def refuse(cls: Any, *args: Any, **named: Any) -> Any:
+        raise NotPossible(
+            "MPI-IO (MPI.File) is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again",
+            hint="let each rank write a file of its own, or start the job without `nbcr run`",
+        )
+
+    module.Win = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE})
+    module.File = type("File", (files,), {"Open": classmethod(refuse), "__module__": _MODULE})

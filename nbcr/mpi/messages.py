@@ -1,0 +1,146 @@
+"""Matched messages (Mprobe), and messages that were drained: how they reach the buffer that they are meant for.
+
+A drained message is bytes. MPI itself puts it into the program's buffer, whatever its datatype: as a message of this
+rank to itself.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.queue import Drained
+from nbcr.mpi.world import BYTE, Comm, Message, Request, Status, world
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What a matched message is apart from MPI: where it comes from, how large it is, and all of it once drained."""
+
+    source: int
+    tag: int
+    size_bytes: int
+    drained: Drained | None = None
+
+
+def deliver(receive: Any, buf: Any, drained: Drained, status: Any) -> Any:
+    """Receive a drained message as `receive` (Comm.Recv, Comm.recv) would have."""
+    tag, seen = world.next_tag(), Status()
+    sent = Comm.Isend(world.own, [drained.data, BYTE], 0, tag)
+    try:
+        return receive(world.own, buf, 0, tag, seen)
+    finally:
+        Request.Wait(sent)
+        seen.Set_source(drained.source)
+        seen.Set_tag(drained.tag)
+        if status is not None:
+            status.tomemory()[:] = seen.tomemory()
+
+
+def contents(buf: Any) -> bytearray:
+    """What a message of the program's buffer would carry."""
+    tag, seen = world.next_tag(), Status()
+    sent = Comm.Isend(world.own, buf, 0, tag)
+    message = Comm.Mprobe(world.own, 0, tag, seen)
+    data = bytearray(Status.Get_count(seen, BYTE))
+    Message.Recv(message, [data, BYTE])
+    Request.Wait(sent)
+    return data
+
+
+def drain(message: Any, about: Matched) -> Drained:
+    """Take a matched message out of MPI."""
+    data = bytearray(about.size_bytes)
+    Message.Recv(message, [data, BYTE])
+    return Drained(about.source, about.tag, bytes(data))
+
+
+def about(status: Any) -> Matched:
+    """What the status of a probe says."""
+    return Matched(Status.Get_source(status), Status.Get_tag(status), Status.Get_count(status, BYTE))
+
+
+class GatedMessage(Message):
+    """The program's matched message."""
+
+    _real: Any
+    _apart: Matched | None
+
+    def __new__(cls, real: Any = None, apart: Matched | None = None) -> GatedMessage:
+        """`real` is MPI's, None when it was drained."""
+        self: GatedMessage = super().__new__(cls)
+        self._real, self._apart = real, apart
+        if real is not None:
+            matched[id(self)] = weakref.ref(self)
+        return self
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    @holder
+    def _received(self, upper: bool, buf: Any, status: Any) -> Any:
+        gate.enter(None)
+        if gate.closed:
+            gate.admit()
+        try:
+            matched.pop(id(self), None)
+            if self._real is None and self._apart is not None and self._apart.drained is not None:
+                return deliver(Comm.Recv if upper else Comm.recv, buf, self._apart.drained, status)
+            return Message.Recv(self._real, buf, status) if upper else Message.recv(self._real, status)
+        finally:
+            self._real = self._apart = None
+            gate.leave()
+
+    def Recv(self, buf: Any, status: Any = None) -> None:
+        self._received(True, buf, status)
+
+    def recv(self, status: Any = None) -> Any:
+        return self._received(False, None, status)
+
+    def Irecv(self, buf: Any) -> Any:
+        """As Recv: what was matched is there, or on its way."""
+        from nbcr.mpi.requests import GatedRequest
+
+        status = Status()
+        self.Recv(buf, status)
+        return GatedRequest.of_result(status, None)
+
+    def irecv(self) -> Any:
+        from nbcr.mpi.requests import GatedRequest
+
+        status = Status()
+        return GatedRequest.of_result(status, self.recv(status))
+
+    def __bool__(self) -> bool:
+        return self._apart is not None
+
+    @classmethod
+    def Probe(cls, comm: Any, *args: Any, **named: Any) -> Any:
+        return comm.Mprobe(*args, **named)
+
+    @classmethod
+    def Iprobe(cls, comm: Any, *args: Any, **named: Any) -> Any:
+        return comm.Improbe(*args, **named)
+
+    @classmethod
+    def probe(cls, comm: Any, *args: Any, **named: Any) -> Any:
+        return comm.mprobe(*args, **named)
+
+    @classmethod
+    def iprobe(cls, comm: Any, *args: Any, **named: Any) -> Any:
+        return comm.improbe(*args, **named)
+
+
+matched: dict[int, weakref.ref[GatedMessage]] = {}
+
+
+def drain_matched() -> None:
+    """All messages that the program has matched and not received. Nobody is at the gate."""
+    for reference in list(matched.values()):
+        message = reference()
+        if message is not None and message._real is not None and message._apart is not None:
+            message._apart = replace(message._apart, drained=drain(message._real, message._apart))
+            message._real = None
+    matched.clear()

@@ -1,0 +1,181 @@
+"""Collective calls that carry pickled objects.
+
+mpi4py's own need an attribute on MPI_COMM_SELF, which does not exist under sessions (the program would be aborted).
+These do the same with two collectives each: sizes, then bytes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from functools import reduce as fold
+from itertools import accumulate
+from typing import Any
+
+from nbcr.mpi import collectives
+from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.world import BYTE, MPI, Comm, Intracomm
+
+_SIZES = MPI.INT64_T
+
+
+def _collective(call: Any) -> Any:
+    @holder
+    def gated(self: Any, *args: Any, **named: Any) -> Any:
+        collectives.begin(self)
+        try:
+            return call(self, *args, **named)
+        finally:
+            gate.pass_out()
+
+    gated.__name__ = call.__name__
+    return gated
+
+
+def _dumps(obj: Any) -> bytes:
+    return MPI.pickle.dumps(obj)  # type: ignore[no-any-return]
+
+
+def _loads(data: bytes | bytearray | memoryview) -> Any:
+    return MPI.pickle.loads(data) if len(data) else None
+
+
+def _zeros(count: int) -> array[int]:
+    return array("q", bytes(8 * count))
+
+
+def _places(sizes: Sequence[int]) -> list[int]:
+    return [0, *accumulate(sizes)][:-1]
+
+
+def _cut(data: bytearray, sizes: Sequence[int]) -> list[Any]:
+    view = memoryview(data)
+    return [_loads(view[at : at + size]) for at, size in zip(_places(sizes), sizes, strict=True)]
+
+
+def _joined(objects: Sequence[Any], count: int) -> tuple[bytes, array[int]]:
+    if len(objects) != count:
+        raise ValueError(f"expecting {count} items, got {len(objects)}")
+    pieces = [_dumps(obj) for obj in objects]
+    return b"".join(pieces), array("q", map(len, pieces))
+
+
+def _everybodys(comm: Any, obj: Any) -> list[Any]:
+    data, sizes = _dumps(obj), _zeros(len(comm._members))
+    Comm.Allgather(comm, [array("q", [len(data)]), _SIZES], [sizes, _SIZES])
+    room = bytearray(sum(sizes))
+    Comm.Allgatherv(comm, [data, BYTE], [room, list(sizes), _places(sizes), BYTE])
+    return _cut(room, sizes)
+
+
+@_collective
+def barrier(self: Any) -> None:
+    Comm.Barrier(self)
+
+
+@_collective
+def bcast(self: Any, obj: Any = None, root: int = 0) -> Any:
+    mine = self._rank == root
+    data: bytes | bytearray = _dumps(obj) if mine else b""
+    size = array("q", [len(data)])
+    Comm.Bcast(self, [size, _SIZES], root)
+    if not mine:
+        data = bytearray(size[0])
+    Comm.Bcast(self, [data, BYTE], root)
+    return obj if mine else _loads(data)
+
+
+@_collective
+def gather(self: Any, sendobj: Any, root: int = 0) -> list[Any] | None:
+    data, mine = _dumps(sendobj), self._rank == root
+    sizes = _zeros(len(self._members)) if mine else None
+    Comm.Gather(self, [array("q", [len(data)]), _SIZES], [sizes, _SIZES] if mine else None, root)
+    if sizes is None:
+        Comm.Gatherv(self, [data, BYTE], None, root)
+        return None
+    room = bytearray(sum(sizes))
+    Comm.Gatherv(self, [data, BYTE], [room, list(sizes), _places(sizes), BYTE], root)
+    return _cut(room, sizes)
+
+
+@_collective
+def scatter(self: Any, sendobj: Any = None, root: int = 0) -> Any:
+    size, mine = _zeros(1), self._rank == root
+    if mine:
+        data, sizes = _joined(list(sendobj), len(self._members))
+        Comm.Scatter(self, [sizes, _SIZES], [size, _SIZES], root)
+        room = bytearray(size[0])
+        Comm.Scatterv(self, [data, list(sizes), _places(sizes), BYTE], [room, BYTE], root)
+    else:
+        Comm.Scatter(self, None, [size, _SIZES], root)
+        room = bytearray(size[0])
+        Comm.Scatterv(self, None, [room, BYTE], root)
+    return _loads(room)
+
+
+@_collective
+def allgather(self: Any, sendobj: Any) -> list[Any]:
+    return _everybodys(self, sendobj)
+
+
+@_collective
+def alltoall(self: Any, sendobj: Sequence[Any]) -> list[Any]:
+    data, sizes = _joined(list(sendobj), len(self._members))
+    theirs = _zeros(len(sizes))
+    Comm.Alltoall(self, [sizes, _SIZES], [theirs, _SIZES])
+    room = bytearray(sum(theirs))
+    Comm.Alltoallv(self, [data, list(sizes), _places(sizes), BYTE], [room, list(theirs), _places(theirs), BYTE])
+    return _cut(room, theirs)
+
+
+@_collective
+def reduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM, root: int = 0) -> Any:
+    every = _everybodys(self, sendobj)
+    return fold(op, every) if self._rank == root else None
+
+
+@_collective
+def allreduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
+    return fold(op, _everybodys(self, sendobj))
+
+
+@_collective
+def scan(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
+    return fold(op, _everybodys(self, sendobj)[: self._rank + 1])
+
+
+@_collective
+def exscan(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
+    before = _everybodys(self, sendobj)[: self._rank]
+    return fold(op, before) if before else None
+
+
+@_collective
+def neighbor_allgather(self: Any, sendobj: Any) -> list[Any]:
+    data, sizes = _dumps(sendobj), _zeros(MPI.Topocomm.indegree.__get__(self))
+    MPI.Topocomm.Neighbor_allgather(self, [array("q", [len(data)]), _SIZES], [sizes, _SIZES])
+    room = bytearray(sum(sizes))
+    MPI.Topocomm.Neighbor_allgatherv(self, [data, BYTE], [room, list(sizes), _places(sizes), BYTE])
+    return _cut(room, sizes)
+
+
+@_collective
+def neighbor_alltoall(self: Any, sendobj: Sequence[Any]) -> list[Any]:
+    data, sizes = _joined(list(sendobj), MPI.Topocomm.outdegree.__get__(self))
+    theirs = _zeros(MPI.Topocomm.indegree.__get__(self))
+    MPI.Topocomm.Neighbor_alltoall(self, [sizes, _SIZES], [theirs, _SIZES])
+    room = bytearray(sum(theirs))
+    MPI.Topocomm.Neighbor_alltoallv(
+        self, [data, list(sizes), _places(sizes), BYTE], [room, list(theirs), _places(theirs), BYTE]
+    )
+    return _cut(room, theirs)
+
+
+CALLS = {
+    call.__name__: call
+    for call in (
+        barrier, bcast, gather, scatter, allgather, alltoall, reduce, allreduce, scan, exscan, neighbor_allgather,
+        neighbor_alltoall,
+    )
+}  # fmt: skip
+assert set(CALLS) <= set(dir(Intracomm)) | set(dir(MPI.Topocomm))

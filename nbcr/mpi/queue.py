@@ -1,0 +1,50 @@
+"""Messages that were taken out of MPI for an image, and not yet received: each communicator's, in order of arrival."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from nbcr.mpi.world import ANY_SOURCE, ANY_TAG
+
+
+@dataclass(frozen=True)
+class Drained:
+    """A message."""
+
+    source: int
+    tag: int
+    data: bytes
+
+
+class Queue:
+    """Of one communicator. False when it is empty, which it nearly always is."""
+
+    def __init__(self) -> None:
+        self._messages: list[Drained] = []
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._messages)
+
+    def add(self, message: Drained) -> None:
+        """Put it behind the others."""
+        with self._lock:
+            self._messages.append(message)
+
+    def look(self, source: int, tag: int) -> Drained | None:
+        """The first that matches, which stays."""
+        with self._lock:
+            return next((m for m in self._messages if _matches(m, source, tag)), None)
+
+    def take(self, source: int, tag: int) -> Drained | None:
+        """The first that matches, which is the caller's."""
+        with self._lock:
+            for index, message in enumerate(self._messages):
+                if _matches(message, source, tag):
+                    return self._messages.pop(index)
+        return None
+
+
+def _matches(message: Drained, source: int, tag: int) -> bool:
+    return source in (ANY_SOURCE, message.source) and tag in (ANY_TAG, message.tag)

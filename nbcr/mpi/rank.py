@@ -1,0 +1,349 @@
+"""A rank's part in a checkpoint: the conversation with the launcher, and the handler of layer MPI.
+
+    launcher → rank    HOLD            no collective begins any more beyond the targets
+               COUNT, TARGETS          until all members of every communicator have begun the same collectives
+               LOCK                    nobody calls MPI any more                                    rank → LOCKED
+               DRAIN                   what is in flight is drained                                 rank → DRAINED
+               DOWN                    MPI is torn down                                             rank → DOWN
+                                       the other handlers are told; the rank blocks in a read       rank → READY
+               CONTINUE                the image is taken: MPI is set up again                      rank → OPEN
+               RESTART + descriptor    the same in a restored life, under another mpiexec           rank → OPEN
+               ABORT                   at any time: go on as if nothing had been                    rank → OPEN
+                                       after LOCK, in two steps: rank → STOPPED; launcher → SWEEP,
+                                       who has sent markers that must not reach the program
+               END                     after the image: the job was to be stopped
+
+The image is taken while the rank is in the read after READY, by a process of the launcher's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+from nbcr import __version__, runtime
+from nbcr.channel import Channel, ChannelClosed
+from nbcr.errors import NbcrError, NotPossible, to_wire
+from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, registry
+from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
+from nbcr.handlers.sections import all_left
+from nbcr.mpi import draining, support
+from nbcr.mpi.communicators import live
+from nbcr.mpi.gate import gate
+from nbcr.mpi.world import MPI, world
+
+THREAD_NAME = "nbcr-mpi"
+_OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_")
+_LAUNCHER_LOST = 70
+_SETTLE_TIMEOUT_S = 20.0
+_LEAVE_TIMEOUT_S = 5.0
+
+
+class _Aborted(NbcrError):
+    """The launcher gave the checkpoint up; it has told why."""
+
+
+class Rank(Handler):
+    """This process, as the launcher sees it; `rank` below."""
+
+    layer = Layer.MPI
+    context = "thread"
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._channel: Channel | None = None
+        self._order: dict[str, Any] | None = None  # of the checkpoint under way
+        self._torn: draining.Torn | None = None
+        self._drain: draining.Drain | None = None
+        self._is_down = False
+        self._has_failed = False  # and has told the launcher
+        self._abort_heard = False
+        self._answered = threading.Event()  # no checkpoint is under way, and the launcher knows
+        self._answered.set()
+
+    # The beginning and the end
+
+    def begin(self, path: str) -> None:
+        """Say hello to the launcher, and listen to it."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+            self._channel = Channel(sock)
+            self._channel.send(self._hello())
+        except OSError:  # it is gone: the job can do without
+            sock.close()
+            self._channel = None
+            return
+        registry.register(self)
+        checkpoint_thread.start()
+        with contextlib.suppress(NotPossible, OSError):
+            if threading.current_thread() is threading.main_thread():
+                from nbcr.handlers import main_thread
+
+                main_thread.install()
+        threading.Thread(target=self._listen, name=THREAD_NAME, daemon=True).start()
+        os.register_at_fork(after_in_child=self._forget_in_child)
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "op": "hello",
+            "rank": world.rank,
+            "size": world.size,
+            "pid": runtime.own_pid(),
+            "host": socket.gethostname(),
+            "library": MPI.Get_library_version().split("\n")[0].rstrip("\0"),
+            "python": sys.version.split()[0],
+            "version": __version__,
+        }
+
+    def _forget_in_child(self) -> None:
+        """A forked child is no rank."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        registry.remove(self)
+
+    def end(self) -> None:
+        """The program's MPI_Finalize, at its end too. A checkpoint that has begun is waited for."""
+        if self.ended or os.getpid() != runtime.own_pid():
+            return
+        gate.enter(None)
+        try:
+            while gate.alert:
+                gate.leave()
+                gate.wait_until_calm()
+                gate.enter(None)
+            self.ended = True
+        finally:
+            gate.leave()
+        self._answered.wait(_SETTLE_TIMEOUT_S)  # the launcher must not take this end for a failure
+        world.finish()
+
+    # The conversation
+
+    def _listen(self) -> None:
+        assert self._channel is not None
+        channel = self._channel
+        while True:
+            try:
+                order = channel.receive()
+            except (ChannelClosed, ValueError, OSError):
+                return
+            if order.get("op") == "HOLD":
+                self._serve(channel, order)
+
+    def _serve(self, channel: Channel, order: dict[str, Any]) -> None:
+        """One checkpoint, to its end in this life or in another."""
+        self._answered.clear()
+        self._has_failed = self._abort_heard = False
+        problems: list[Any] = []
+        try:
+            try:
+                problems = self._course(channel, order)
+            except _Aborted:
+                pass
+            except NbcrError as error:
+                self._fail(channel, error)
+            channel.send({"state": "OPEN", "problems": [str(problem) for problem in problems]})
+        except ChannelClosed:
+            if self._is_down:
+                self._give_up()
+        finally:
+            self._answered.set()
+
+    def _fail(self, channel: Channel, error: BaseException) -> None:
+        """Tell the launcher, and wait until it has told the others."""
+        if self._has_failed:
+            return
+        self._has_failed = True
+        channel.send({"state": "FAILED", **to_wire(error)})
+        while not self._abort_heard and channel.receive().get("op") != "ABORT":
+            pass
+        self._abort_heard = True
+
+    def _give_up(self) -> None:
+        """MPI is down, and nobody can say any more when all ranks may set it up again."""
+        os.write(2, f"nbcr: rank {world.rank} ends: the launcher ended in the middle of a checkpoint\n".encode())
+        os._exit(_LAUNCHER_LOST)
+
+    def _course(self, channel: Channel, order: dict[str, Any]) -> list[Any]:
+        self._refuse()
+        # Every wait in our own handler ends before this does: it is not late, but says what is wrong.
+        deadline = Deadline(4 * float(order["deadline_s"]) + _SETTLE_TIMEOUT_S)
+        launcher_pid = int(order["launcher"])
+        runtime.allow_tracing_by(launcher_pid)
+        with all_left(deadline, lambda holders: None):
+            request = Request(name=order.get("name"), origin="thread")
+            self._order = order
+            try:
+                passage = registry.enter(request, places=ProcessPlaces(), deadline=deadline)
+            finally:
+                self._order = None
+            try:
+                message = {"state": "READY", "pid": runtime.own_pid(), "channel_fd": channel.fileno()}
+                channel.send({**message, "warnings": request.warnings})
+                # Two returns: the image is taken in this read, and each life reads its own answer.
+                answer = channel.receive()
+            except BaseException:
+                if self._is_down:
+                    self._give_up()
+                passage.aborted()
+                raise
+            state = answer.get("op")
+            if state == "END":
+                _leave_mpiexec()
+                os._exit(0)
+            if state == "RESTART":
+                self._take_over(channel, answer)
+                event = RestartEvent.from_message(answer, pid=runtime.own_pid(), ppid=os.getppid())
+                return passage.restart(event)
+            if state == "CONTINUE":
+                return passage.continue_()
+            self._abort_heard = True
+            passage.aborted()
+            return []
+
+    def _refuse(self) -> None:
+        """What can be known to be in the way before anything is touched. Raises NotPossible."""
+        if self.ended:
+            raise NotPossible(f"rank {world.rank} has finalised MPI", hint="the job is at its end")
+        if support.used:
+            raise NotPossible(
+                f"rank {world.rank} uses {', '.join(support.used)}, which no checkpoint of a job can hold",
+                hint="see docs/mpi.md for what is supported",
+            )
+
+    def _take_over(self, channel: Channel, answer: dict[str, Any]) -> None:
+        """What connects the stub with its mpiexec becomes ours."""
+        _, descriptors, _, _ = socket.recv_fds(channel.sock, 1, 1)
+        number = int(os.environ["PMI_FD"])
+        os.dup2(descriptors[0], number, inheritable=True)
+        os.close(descriptors[0])
+        given = {name: str(value) for name, value in dict(answer["mpiexec"]).items()}
+        for name in [name for name in os.environ if name.startswith(_OF_MPIEXEC)]:
+            del os.environ[name]
+        os.environ.update({**given, "PMI_FD": str(number)})
+
+    # The handler
+
+    def checkpoint(self, request: Request) -> None:
+        """HOLD to DOWN."""
+        if self._order is None:
+            raise NotPossible(
+                f"this process is rank {world.rank} of an MPI job, which can only be checkpointed as a whole",
+                hint="`nbcr checkpoint JOB` from a shell",
+            )
+        assert self._channel is not None
+        channel = self._channel
+        try:
+            gate.hold()
+            self._answer_until_down(channel, float(self._order["deadline_s"]))
+        except BaseException as error:
+            if self._is_down:
+                self._give_up()
+            try:
+                if not isinstance(error, _Aborted):
+                    self._fail(channel, error if isinstance(error, NbcrError) else NotPossible(str(error)))
+            finally:
+                self._settle(channel)
+            raise
+
+    def _settle(self, channel: Channel) -> None:
+        """After ABORT: take the markers that are under way, so that the program never sees them, and open the gate."""
+        drain = self._drain
+        if drain is not None:
+            marked: list[int] = list(range(world.size))
+            with contextlib.suppress(ChannelClosed, TimeoutError):
+                channel.send({"state": "STOPPED", "marked": drain.has_marked})
+                marked = [int(rank) for rank in channel.receive(_SETTLE_TIMEOUT_S)["marked"]]
+            if not drain.sweep(marked):
+                support.note("messages of a checkpoint that failed (they may still come)")
+        self._up()
+
+    def _answer_until_down(self, channel: Channel, deadline_s: float) -> None:
+        channel.send({"state": "HELD"})
+        while True:
+            order = channel.receive(deadline_s)
+            operation = order.get("op")
+            if operation == "COUNT":
+                channel.send({"state": "COUNTS", **self._counts()})
+            elif operation == "TARGETS":
+                gate.raise_to({str(key): int(target) for key, target in order["targets"].items()})
+            elif operation == "LOCK":
+                self._take_all(channel, deadline_s)
+            elif operation == "DOWN":
+                assert self._torn is not None
+                self._is_down = True
+                self._torn.down()
+                channel.send({"state": "DOWN"})
+                return
+            else:
+                self._abort_heard = True
+                raise _Aborted("the launcher gave the checkpoint up")
+
+    def _counts(self) -> dict[str, Any]:
+        """Collectives begun: {key: [how many, members]}."""
+        counts: dict[str, Any] = {key: [count, members] for key, (count, members) in list(gate.counts.items())}
+        counts.update({key: [comm._begun, comm._members] for key, comm in list(live.items())})
+        return {"counts": counts, "held": gate.waiting_for(), "ended": self.ended}
+
+    def _take_all(self, channel: Channel, deadline_s: float) -> None:
+        gate.lock()
+        drain = self._drain = draining.Drain(deadline_s, channel.readable)
+        try:
+            drain.begin()
+            self._refuse()  # the program may have begun to use more
+            channel.send({"state": "LOCKED"})
+            drain.await_word()
+            if channel.receive().get("op") != "DRAIN":
+                self._abort_heard = True
+                raise _Aborted("the launcher gave the checkpoint up")
+            drain.finish()
+        except draining.GivenUp:
+            return  # the order that waits says so
+        except TimeoutError as error:
+            raise NotPossible(f"rank {world.rank} could not be drained within {deadline_s:g} s: {error}") from None
+        self._torn = draining.Torn()
+        channel.send({"state": "DRAINED", "messages": drain.messages, "size_bytes": drain.size_bytes})
+
+    def continue_(self) -> None:
+        self._up()
+
+    def restart(self, event: RestartEvent) -> None:
+        self._up()
+
+    def aborted(self) -> None:
+        if (
+            self._is_down and not self._abort_heard
+        ):  # a handler of a lower layer failed: all ranks must come back together
+            assert self._channel is not None
+            self._fail(self._channel, NotPossible(f"a handler of rank {world.rank} failed"))
+        self._up()
+
+    def _up(self) -> None:
+        """MPI as it was, and everybody may use it."""
+        gate.keeper = threading.get_ident()
+        torn, self._torn = self._torn, None
+        if self._is_down and torn is not None:
+            torn.up()
+            self._is_down = False
+        if self._drain is not None:
+            draining.post_again()
+            self._drain = None
+        gate.counts.clear()
+        gate.open()
+
+
+def _leave_mpiexec() -> None:
+    """Say that this rank ends in order (PMI-1), as MPICH does when it ends; else mpiexec would kill the others."""
+    with contextlib.suppress(OSError, KeyError, ValueError), socket.socket(fileno=int(os.environ["PMI_FD"])) as pmi:
+        pmi.settimeout(_LEAVE_TIMEOUT_S)
+        pmi.sendall(b"cmd=finalize\n")
+        pmi.recv(100)  # the acknowledgement
+
+
+rank = Rank()

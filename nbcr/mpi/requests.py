@@ -1,0 +1,339 @@
+"""Requests of the program: each stands for one of MPI's, which may be another one in the next life.
+
+A receive that has not been matched is cancelled for an image, and posted again after it. Whatever else was under way is
+brought to its end, and its result is kept until the program asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.handles import GuardedStatus
+from nbcr.mpi.queue import Drained
+from nbcr.mpi.world import BYTE, MPI, Comm, Request, Status, copy_status, world
+
+_Test, _test, _Get_status = Request.Test, Request.test, Request.Get_status
+_enter, _leave = gate.enter, gate.leave
+_MANY = 512  # requests outstanding, from which on it pays to look for those that have ended
+_UNDEFINED = MPI.UNDEFINED
+
+
+class GatedRequest(Request):
+    """The program's request."""
+
+    _real: Any
+    _comm: Any
+    _receive: tuple[Any, Any, int, int] | None
+    _over: bool
+    _result: tuple[Any, Any] | None
+    _drained: Drained | None
+    _sent: Any
+    _cancelled: bool
+
+    def __new__(
+        cls, real: Any = None, comm: Any = None, receive: tuple[Any, Any, int, int] | None = None
+    ) -> GatedRequest:
+        """`receive`: how it is posted (Comm.Irecv or Comm.irecv, buffer, source, tag), for receives."""
+        self: GatedRequest = super().__new__(cls)
+        self._real, self._comm, self._receive = real, comm, receive
+        self._over = real is None and receive is None  # the program has seen its end
+        self._result = None  # status and object, once it has ended
+        self._drained = None  # the message that this receive got, and MPI brings from ourselves
+        self._sent = None
+        self._cancelled = False
+        return self
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    @classmethod
+    def of_result(cls, status: Any, obj: Any) -> GatedRequest:
+        """One that has ended already."""
+        self = cls()
+        self._over, self._result = False, (status, obj)
+        return self
+
+    # Receives
+
+    def post(self) -> None:
+        """Post the receive, in whichever life: to be matched by a drained message, or by one that comes."""
+        assert self._receive is not None
+        base, buf, source, tag = self._receive
+        drained = self._comm._queue.take(source, tag) if self._comm._queue else None
+        if drained is None:
+            self._real = base(self._comm, buf, source, tag)
+        else:
+            own_tag = world.next_tag()
+            self._drained, self._sent = drained, Comm.Isend(world.own, [drained.data, BYTE], 0, own_tag)
+            self._real = base(world.own, buf, 0, own_tag)
+
+    def withdraw(self) -> None:
+        """Cancel the receive, unless it has been matched; then it ends."""
+        if self._real is None or self._receive is None or self.try_to_end():
+            return
+        Request.Cancel(self._real)
+        seen = Status()
+        polls = 0
+        while not _Get_status(self._real, seen):
+            polls += 1
+            gate.relax(polls)
+        if Status.Is_cancelled(seen):
+            _Test(self._real)
+            self._real = None
+        else:
+            self.try_to_end()
+
+    # Its end
+
+    def try_to_end(self) -> bool:
+        """Whether it has ended; its result is kept."""
+        if self._result is not None or self._over:
+            return True
+        if self._real is None:
+            return False
+        seen = Status()
+        flag, obj = (_Test(self._real, seen), None) if self._cancelled else _test(self._real, seen)
+        if not flag:
+            return False
+        self._real = None
+        if self._drained is not None:
+            Request.Wait(self._sent)
+            seen.Set_source(self._drained.source)
+            seen.Set_tag(self._drained.tag)
+            self._sent = self._drained = None
+        self._result = (seen, obj)
+        return True
+
+    def _seen(self, status: Any) -> Any:
+        """The program hears of the end; the object."""
+        self._over = True
+        outstanding.remove(self)
+        if self._result is None:
+            copy_status(Status(), status)
+            return None
+        (seen, obj), self._result = self._result, None
+        copy_status(seen, status)
+        return obj
+
+    # What the program calls
+
+    def Test(self, status: Any = None) -> bool:
+        return self.test(status)[0]
+
+    @holder
+    def test(self, status: Any = None) -> tuple[bool, Any]:
+        _enter(None)
+        if gate.closed:
+            gate.admit()
+        try:
+            return (True, self._seen(status)) if self.try_to_end() else (False, None)
+        finally:
+            _leave()
+
+    def Wait(self, status: Any = None) -> bool:
+        self.wait(status)
+        return True
+
+    @holder
+    def wait(self, status: Any = None) -> Any:
+        _enter(None)
+        if gate.closed:
+            gate.admit()
+        try:
+            polls = 0
+            while not self.try_to_end():
+                polls += 1
+                if gate.closed:
+                    gate.admit()
+                gate.relax(polls)
+            return self._seen(status)
+        finally:
+            _leave()
+
+    @holder
+    def Get_status(self, status: Any = None) -> bool:
+        _enter(None)
+        if gate.closed:
+            gate.admit()
+        try:
+            ended = self.try_to_end()
+            if ended and self._result is not None:
+                copy_status(self._result[0], status)
+            return ended
+        finally:
+            _leave()
+
+    get_status = Get_status
+
+    @holder
+    def Cancel(self) -> None:
+        """Only receives can be cancelled (MPI-5 3.8.4 deprecates the rest)."""
+        _enter(None)
+        if gate.closed:
+            gate.admit()
+        try:
+            if self._real is not None:
+                self._cancelled = True
+                Request.Cancel(self._real)
+        finally:
+            _leave()
+
+    cancel = Cancel
+
+    def Free(self) -> None:
+        """The program does not care when it ends; we do."""
+
+    free = Free
+
+    def __bool__(self) -> bool:
+        return not self._over
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, GatedRequest):
+            return self is other or (self._over and other._over)
+        return self._over and isinstance(other, Request) and not other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    # Several
+
+    @classmethod
+    def Waitall(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> bool:
+        cls.waitall(requests, statuses)
+        return True
+
+    @classmethod
+    def waitall(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> list[Any]:
+        with _statuses(requests, statuses) as into:
+            return [request.wait(status) for request, status in zip(requests, into, strict=True)]
+
+    @classmethod
+    def Testall(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> bool:
+        return cls.testall(requests, statuses)[0]
+
+    @classmethod
+    def testall(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> tuple[bool, list[Any] | None]:
+        if not all([request.Get_status() for request in requests]):
+            return False, None
+        return True, cls.waitall(requests, statuses)
+
+    @classmethod
+    def Get_status_all(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> bool:
+        with _statuses(requests, statuses) as into:
+            return all([request.Get_status(status) for request, status in zip(requests, into, strict=True)])
+
+    get_status_all = Get_status_all
+
+    @classmethod
+    def Waitany(cls, requests: Sequence[Any], status: Any = None) -> int:
+        return cls.waitany(requests, status)[0]
+
+    @classmethod
+    def waitany(cls, requests: Sequence[Any], status: Any = None) -> tuple[int, Any]:
+        found: tuple[int, Any] = _poll(lambda: _any(requests, status))
+        return found
+
+    @classmethod
+    def Testany(cls, requests: Sequence[Any], status: Any = None) -> tuple[int, bool]:
+        index, flag, _ = cls.testany(requests, status)
+        return index, flag
+
+    @classmethod
+    def testany(cls, requests: Sequence[Any], status: Any = None) -> tuple[int, bool, Any]:
+        found = _any(requests, status)
+        return (_UNDEFINED, False, None) if found is None else (found[0], True, found[1])
+
+    @classmethod
+    def Waitsome(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> list[int] | None:
+        return cls.waitsome(requests, statuses)[0]
+
+    @classmethod
+    def waitsome(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> tuple[list[int] | None, Any]:
+        return _poll(lambda: _some(requests, statuses) or None) if any(requests) else (None, None)
+
+    @classmethod
+    def Testsome(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> list[int] | None:
+        return cls.testsome(requests, statuses)[0]
+
+    @classmethod
+    def testsome(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> tuple[list[int] | None, Any]:
+        return (_some(requests, statuses) or ([], [])) if any(requests) else (None, None)
+
+
+class _statuses:  # noqa: N801
+    """A status for each request; what the program gave is filled up to that many, as mpi4py does."""
+
+    def __init__(self, requests: Sequence[Any], statuses: list[Any] | None) -> None:
+        if statuses is not None:
+            statuses.extend(GuardedStatus() for _ in range(len(requests) - len(statuses)))
+        self._into = [None] * len(requests) if statuses is None else statuses[: len(requests)]
+
+    def __enter__(self) -> list[Any]:
+        return self._into
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+def _poll(look: Callable[[], Any]) -> Any:
+    polls = 0
+    while (found := look()) is None:
+        polls += 1
+        gate.relax(polls)
+    return found
+
+
+def _any(requests: Sequence[Any], status: Any) -> tuple[int, Any] | None:
+    """Index and object of one that has ended; None when none has."""
+    if not any(requests):
+        copy_status(Status(), status)
+        return _UNDEFINED, None
+    for index, request in enumerate(requests):
+        if request and (flag_and_obj := request.test(status))[0]:
+            return index, flag_and_obj[1]
+    return None
+
+
+def _some(requests: Sequence[Any], statuses: list[Any] | None) -> tuple[list[int], list[Any]] | None:
+    """Indices and objects of all that have ended; None when none has."""
+    indices: list[int] = []
+    objects: list[Any] = []
+    for index, request in enumerate(requests):
+        status = GuardedStatus()
+        if request and (flag_and_obj := request.test(status))[0]:
+            if statuses is not None:
+                statuses[len(indices) : len(indices) + 1] = [status]
+            indices.append(index)
+            objects.append(flag_and_obj[1])
+    return (indices, objects) if indices else None
+
+
+class Outstanding:
+    """Requests that have not ended, in the order in which they were begun."""
+
+    def __init__(self) -> None:
+        self._requests: dict[int, GatedRequest] = {}
+        self._sweep_at = _MANY
+
+    def add(self, request: GatedRequest) -> GatedRequest:
+        """Note it until the program has seen its end. Of sends that nobody asks for, the end is looked for here."""
+        self._requests[id(request)] = request
+        if len(self._requests) > self._sweep_at:
+            for each in list(self._requests.values()):
+                if each._receive is None and each.try_to_end():
+                    self.remove(each)
+            self._sweep_at = max(_MANY, 2 * len(self._requests))
+        return request
+
+    def remove(self, request: GatedRequest) -> None:
+        """It has ended."""
+        self._requests.pop(id(request), None)
+
+    def __iter__(self) -> Iterator[GatedRequest]:
+        return iter(list(self._requests.values()))
+
+
+outstanding = Outstanding()

@@ -1,0 +1,41 @@
+"""What a job may use but no checkpoint can hold: allowed, noted, and then the checkpoint is refused by name."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from nbcr.mpi.gate import gate, holder
+
+used: dict[str, None] = {}  # in order
+
+
+def note(what: str) -> None:
+    """The program uses it, from when no checkpoint is under way; one that begins then is refused."""
+    _call(what, bool)
+
+
+def unsupported(what: str, base: Any) -> Any:
+    """`base`, as it stands in a class or module, noted when it is called. Properties and classmethods too."""
+    if isinstance(base, classmethod):
+        return classmethod(lambda cls, *args, **named: _call(what, base.__get__(None, cls), *args, **named))
+    if isinstance(base, property) or not callable(base):
+        return property(lambda self: _call(what, base.__get__, self))
+
+    @functools.wraps(base, assigned=("__name__", "__doc__"), updated=())
+    def call(*args: Any, **named: Any) -> Any:
+        return _call(what, base, *args, **named)
+
+    return call
+
+
+@holder
+def _call(what: str, base: Any, *args: Any, **named: Any) -> Any:
+    gate.pass_in(None)
+    if gate.closed:
+        gate.admit_passing()
+    used.setdefault(what)
+    try:
+        return base(*args, **named)
+    finally:
+        gate.pass_out()

@@ -1,0 +1,72 @@
+"""Jobs checkpointed at random moments: what goes on and what is brought back end as if nothing had been."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from nbcr.errors import Busy
+from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed
+
+# Steps, and how long each rests at the least: all run for two seconds or more.
+SUBJECTS = {
+    "ring": (200, 0.01),
+    "halo": (400, 0.006),
+    "workers": (2400, 0.004),
+    "splits": (250, 0.02),
+    "outstanding": (120, 0.03),
+}
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_a_job_goes_on_in_the_middle(stage: Stage, rng: random.Random, subject: str) -> None:
+    check(stage, rng, subject, rng.choice([2, 3, 4]), 1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_a_job_goes_on_in_the_middle_every_time(stage: Stage, rng: random.Random, subject: str, ranks: int) -> None:
+    check(stage, rng, subject, ranks, 3)
+
+
+def check(stage: Stage, rng: random.Random, subject: str, ranks: int, times: int) -> None:
+    steps, rest_s = SUBJECTS[subject]
+    expected = undisturbed(subject, ranks, steps).removeprefix("ready\n")
+    for turn in range(times):
+        job, name = f"{subject}-{turn}", f"saved-{turn}"
+        launcher = stage.run(job, program(subject, ranks, steps, rest_s))
+        time.sleep(rng.random() * 1.2)
+        stopped = rng.random() < 0.6
+        entry = stage.checkpoint(job, name, leave="killed" if stopped else "running")
+        assert entry.kinds == ("job",)
+        out, err = launcher.communicate(timeout=END_S)
+        assert launcher.returncode == 0, err
+        if not stopped:
+            assert out == expected
+        returned = stage.nbcr("restart", name)
+        again, err = returned.communicate(timeout=END_S)
+        assert returned.returncode == 0, err
+        assert again == expected, (out, err)
+
+
+def test_a_restored_job_is_checkpointed_again(stage: Stage, rng: random.Random) -> None:
+    expected = undisturbed("outstanding", 2, 150).removeprefix("ready\n")
+    launcher = stage.run("first", program("outstanding", 2, 150, 0.03))
+    stage.checkpoint("first", "one", leave="killed")
+    launcher.communicate(timeout=END_S)
+    second = stage.nbcr("restart", "one")
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            stage.checkpoint("first", "two", leave="killed")
+            break
+        except (AssertionError, Busy):  # it is not back yet
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    second.communicate(timeout=END_S)
+    third = stage.nbcr("restart", "two")
+    out, err = third.communicate(timeout=END_S)
+    assert (third.returncode, out) == (0, expected), err
