@@ -159,11 +159,11 @@ def change(document: Any, rng: random.Random) -> None:
         case 4:
             del parent[key]
         case 5 if isinstance(parent, dict):
-            parent[str(key) + "x"] = old
+            parent[str(key) + "x"] = copy.deepcopy(old)  # the same object twice may come to hold itself
         case 6 if isinstance(parent, list):
             rng.shuffle(parent)
         case _:
-            parent[key] = rng.choice([*NUMBERS, *TEXTS, *OTHERS])
+            parent[key] = copy.deepcopy(rng.choice([*NUMBERS, *TEXTS, *OTHERS]))
 
 
 def test_what_an_inventory_says_is_changed(inventories: list[bytes], tmp_path: Path, rng: random.Random) -> None:
