@@ -12,7 +12,7 @@ from nbcr.session.auto import Settings, retire
 from nbcr.session.auto_points import Point, Points, only_ours
 from nbcr.session.auto_triggers import memory_in_use, share_from, span_from, span_text
 from nbcr.store import Entry, Store
-from tests.unit.nbcr.test_store import manifest_for
+from tests.unit.nbcr.store.making import manifest_for
 
 
 def put(store: Store, reason: str | None, *, name: str | None = None, notebook: str | None = "a.ipynb") -> Entry:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nbcr.panels import model
 from nbcr.store import Entry, Store
-from tests.unit.nbcr.test_store import put
+from tests.unit.nbcr.store.making import put
 
 
 def texts(entries: list[Entry], position: str | None = None) -> list[str]:
