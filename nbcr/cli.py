@@ -46,14 +46,14 @@ DeadlineOption = Annotated[
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name or id of a checkpoint.")]
 _DEADLINE_S = 30.0
-_umask = 0o022  # that we were started with
+started_umask = 0o022  # that we were started with
 
 
 def main() -> None:
     """Entry point of the command ``nbcr``."""
-    global _umask
-    _umask = os.umask(0o077)  # what we write is the user's alone; what we start or restore has its own
-    from nbcr import cli_keys, cli_remote, cli_store  # noqa: F401  (their commands join ours)
+    global started_umask
+    started_umask = os.umask(0o077)  # what we write is the user's alone; what we start or restore has its own
+    from nbcr import cli_keys, cli_programs, cli_remote, cli_store  # noqa: F401  (their commands join ours)
 
     app()
 
@@ -145,21 +145,6 @@ def checkpoint(
             print_json(entry.taken())
         else:
             _print_taken(entry)
-
-
-@app.command(epilog=EXIT_CODES, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-def run(
-    command: Annotated[list[str], typer.Argument(help="The command and its arguments, behind `--`.")],
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the job; left out: job-PID.")] = None,
-) -> None:
-    """Run a command as a job that `nbcr checkpoint JOB` can save: `nbcr run -- mpiexec -n 4 python sim.py`.
-
-    Ends as the command ends. All ranks of an MPI program that uses mpi4py are saved together.
-    """
-    with errors():
-        from nbcr.launcher import launcher
-
-        _end_like(launcher.run(command, name=name, umask=_umask))
 
 
 @app.command("list")
@@ -297,7 +282,7 @@ def restart(
                 raise UsageProblem(
                     "a job comes back in the foreground, with its output", hint="leave out --detach, --json"
                 )
-            _end_like(returning.restart(entry, umask=_umask))
+            end_like(returning.restart(entry, umask=started_umask))
         if into is not None:
             result = _restart_into(name, into, store, deadline)
         else:
@@ -313,7 +298,7 @@ def restart(
             typer.echo(f"RESTART  {result.entry.name}  pid {result.pid}{where}")
         sys.stdout.flush()
         if not detach and result.wait is not None:
-            _end_like(result.wait())
+            end_like(result.wait())
 
 
 @app.command()
@@ -334,64 +319,6 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command(epilog=EXIT_CODES)
-def execute(
-    notebook: Annotated[str, typer.Argument(help="The notebook to execute.")],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write it, with its outputs.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run into that file died.")] = False,
-    kernel: Annotated[str | None, typer.Option("--kernel", metavar="NAME", help="Not the notebook's own.")] = None,
-    timeout: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="For each cell.")] = None,
-    store: StoreOption = None,
-) -> None:
-    """Execute a notebook, with a checkpoint after each cell: a run that died can go on from there."""
-    with errors():
-        from pathlib import Path
-
-        try:
-            import nbclient  # noqa: F401
-        except ImportError as error:
-            from nbcr.errors import NotPossible
-
-            raise NotPossible(f"nbclient is missing ({error})", hint="pip install 'nbcr[execute]'") from error
-        from nbcr.jupyter.executing import execute as run
-
-        many = run(
-            Path(notebook), Path(output), resume=resume, kernel_name=kernel, store=store, timeout_s=timeout, say=warn
-        )
-        typer.echo(f"executed {many} cells into {output}")
-
-
-kernelspec_app = typer.Typer(no_args_is_help=True, help="Kernel specifications whose Jupyter kernels survive crashes.")
-app.add_typer(kernelspec_app, name="kernelspec")
-
-
-@kernelspec_app.callback()
-def kernelspec() -> None:
-    """Kernel specifications whose Jupyter kernels survive crashes."""
-
-
-@kernelspec_app.command("install", epilog=EXIT_CODES)
-def install_kernelspec(
-    source: Annotated[str, typer.Option("--from", metavar="NAME", help="The specification to copy.")] = "python3",
-    name: Annotated[str, typer.Option("--name", help="What the new one is called.")] = "nbcr",
-    after_crash: Annotated[str, typer.Option("--after-crash", metavar="last|clean")] = "last",
-    auto: Annotated[str, typer.Option("--auto", metavar="FLAGS", help="Of %nbcr auto, on from the start.")] = (
-        "--every 10m"
-    ),
-    user: Annotated[bool, typer.Option("--user", help="For you, instead of into this Python's environment.")] = False,
-    prefix: Annotated[str | None, typer.Option("--prefix", metavar="DIR", help="Into another environment.")] = None,
-) -> None:
-    """Install one whose Jupyter kernels load nbcr, take checkpoints, and come back from the last when they crash."""
-    with errors():
-        from nbcr.errors import UsageProblem
-        from nbcr.jupyter import kernelspec as specs
-
-        if after_crash not in ("last", "clean"):
-            raise UsageProblem(f"--after-crash {after_crash!r} is not known", hint="use last or clean")
-        folder = specs.install(source=source, name=name, after_crash=after_crash, auto=auto, user=user, prefix=prefix)
-        typer.echo(f"installed {name} in {folder}")
-
-
 def _restart_into(name: str, target: str, store: str | None, deadline_s: float) -> RestartResult:
     from nbcr import session
     from nbcr.jupyter.attach import ensure_loaded
@@ -401,7 +328,7 @@ def _restart_into(name: str, target: str, store: str | None, deadline_s: float) 
     return session.restart_into(name, living, store=store, deadline_s=deadline_s, load=ensure_loaded, on_warning=warn)
 
 
-def _end_like(status: int) -> None:
+def end_like(status: int) -> None:
     """End as the restored process ended: its exit status, or 128 + its signal as shells say it."""
     sys.stdout.flush()
     raise typer.Exit(128 - status if status < 0 else status)
