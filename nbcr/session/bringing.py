@@ -91,12 +91,12 @@ def _bring(
     answers = entry.channel_fd is not None
     ours, theirs = Channel.pair() if answers else (None, None)
     with _connection_file(order) as file, contextlib.ExitStack() as closing:
-        image = closing.enter_context(opening.proved_files(entry, component.roots))
-        snapshot = SnapshotReference(component.name, entry.id, image, cold_start=order.into is None)
         if ours is not None:
             closing.callback(ours.close)
         if theirs is not None:
             closing.callback(theirs.close)
+        image = closing.enter_context(opening.proved_files(entry, component.roots))
+        snapshot = SnapshotReference(component.name, entry.id, image, cold_start=order.into is None)
         options = RestartOptions(
             into=order.into,
             pid=order.pid,
