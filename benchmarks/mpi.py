@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks import host
@@ -58,7 +59,7 @@ def measure(folder: Path, report: Report, repetitions: int) -> None:
     program.write_text(_PROGRAM)
     words = [str(Path(sys.executable).with_name("mpiexec")), "-n", "2", sys.executable, str(program)]
     gate = [sys.executable, "-m", "nbcr.cli", "run", "--name", "bench", "--"]
-    pairs = [(_run(words, folder), _run([*gate, *words], folder)) for _ in range(repetitions)]
+    pairs = [(_run(words), _run([*gate, *words])) for _ in range(repetitions)]
     for name, bound in _BOUNDS.items():
         bare, ours = [pair[0][name] for pair in pairs], [pair[1][name] for pair in pairs]
         ratios = [mine / other for mine, other in zip(ours, bare, strict=True)]
@@ -72,11 +73,10 @@ def measure(folder: Path, report: Report, repetitions: int) -> None:
         )
 
 
-def _run(words: list[str], folder: Path) -> dict[str, float]:
-    run = folder / "run"
-    run.mkdir(mode=0o700, exist_ok=True)
-    environ = {**host.environ(), "XDG_RUNTIME_DIR": str(run), "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environ)
+def _run(words: list[str]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="nbcr-") as run:  # the paths of sockets are short
+        environ = {**host.environ(), "XDG_RUNTIME_DIR": run, "PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environ)
     if done.returncode != 0:
         raise CommandFailed(f"the job: {done.stderr.strip()}")
     found: dict[str, float] = json.loads(done.stdout)

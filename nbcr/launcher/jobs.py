@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
-from nbcr.errors import Busy, HelperLost, NameTaken, UsageProblem, from_wire
+from nbcr.errors import Busy, HelperLost, NameTaken, NotPossible, UsageProblem, from_wire
 from nbcr.store import Entry, Store
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 KIND = "job"  # of entries
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEAR_S = 5.0
+_MAX_PATH_BYTES = 107  # unix(7)
 
 
 def check_name(name: str) -> None:
@@ -37,6 +38,8 @@ def _path(folder: Path, name: str) -> Path:
 def listen(name: str) -> socket.socket:
     """The socket of a job called `name`, which is ours from now on. Raises NameTaken."""
     path = _path(runtime.runtime_folder(), name)
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise NotPossible(f"{path} is too long for a socket", hint="a shorter --name, or a shorter XDG_RUNTIME_DIR")
     if connect(name) is not None:
         raise NameTaken(f"a job named {name!r} is running", hint="choose another with --name")
     path.unlink(missing_ok=True)
