@@ -192,6 +192,7 @@ def test_a_restart_that_cannot_be_leaves_the_present_and_its_queue(any_stage: St
     assert client.value("x") == 2
 
 
+@pytest.mark.either("any_stage")
 def test_twenty_generations_in_a_row(any_stage: Stage) -> None:
     jupyter = with_extension(any_stage)
     client = jupyter.client
@@ -209,6 +210,7 @@ def test_twenty_generations_in_a_row(any_stage: Stage) -> None:
     assert_usable(client)
 
 
+@pytest.mark.either("any_stage")
 @pytest.mark.parametrize("moment", ["idle", "cell"])
 def test_generations_of_deaths(any_stage: Stage, moment: str) -> None:
     jupyter = with_extension(any_stage)

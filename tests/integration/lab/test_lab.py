@@ -10,6 +10,7 @@ import pytest
 from tests.integration.lab.browser import Notebook, Server, browser_page, chromium, jupyter_lab, write_notebook
 from tests.support import CHECKOUT, ProcessTracker, User, needs
 
+pytestmark = pytest.mark.either("lab")
 ARTIFACTS = CHECKOUT / "artifacts"
 
 
