@@ -15,12 +15,15 @@ spare is a copy of the same moment: the snapshot stays consistent.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import gc
 import os
 import select
 import signal
 import stat
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -33,6 +36,9 @@ STALL_S = 5.0
 GRACE_S = 5.0  # that a worker gets to stop by itself when the deadline is over
 _ALARM_S = 60.0  # after the deadline, the OS kernel ends whoever is left
 _LOOK_S = 0.5
+_CALCULATED = "another thread calculates, and OpenBLAS would wait for ever for what meets a fork"
+_KEEPING_THE_LOCK = ctypes.PyDLL(None)
+_LOOKS, _BETWEEN_LOOKS_US = 10, 200
 _ACCELERATORS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/render", "/dev/davinci", "/dev/accel")
 
 
@@ -46,7 +52,41 @@ def why_not() -> str:
             return "CUDA is in use, which a forked process cannot read from"
     for device in _open_devices():
         return f"{device} is open, which a forked process cannot read from"
-    return ""
+    return _CALCULATED if _openblas_is_loaded() and _somebody_calculates() else ""
+
+
+def _somebody_calculates() -> bool:
+    """Whether another thread of Python's runs, although the interpreter's lock is ours: so it is in native code.
+
+    OpenBLAS ends its threads before every fork (pthread_atfork). Where a calculation begins or ends in another thread
+    at that moment, the word to end is lost, and the fork waits for ever, with the interpreter's lock in its hands.
+    None of the calls here lets go of that lock.
+    """
+    us = threading.get_native_id()
+    suspects = [thread.native_id for thread in threading.enumerate() if thread.native_id not in (us, None)]
+    for _ in range(_LOOKS):
+        suspects = [tid for tid in suspects if _runs(tid)]
+        if not suspects:
+            return False
+        _KEEPING_THE_LOCK.usleep(_BETWEEN_LOOKS_US)  # one that has just lost the lock is about to wait for it
+    return True
+
+
+def _runs(tid: int | None) -> bool:
+    room = ctypes.create_string_buffer(16)
+    fd = _KEEPING_THE_LOCK.open(f"/proc/self/task/{tid}/syscall".encode(), os.O_RDONLY | os.O_CLOEXEC)
+    if fd < 0:
+        return False
+    count = _KEEPING_THE_LOCK.read(fd, room, len(room))
+    _KEEPING_THE_LOCK.close(fd)
+    return count > 0 and room.raw.startswith(b"running")
+
+
+def _openblas_is_loaded() -> bool:
+    try:
+        return b"openblas" in Path("/proc/self/maps").read_bytes()
+    except OSError:
+        return True
 
 
 def _open_devices() -> list[str]:
@@ -69,6 +109,8 @@ def fork(work: Callable[[], None]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there are threads: that is what all this is about
+            if _openblas_is_loaded() and _somebody_calculates():  # since it was asked whether this may be forked
+                raise OSError(errno.EBUSY, _CALCULATED)
             pid = os.fork()
         if pid == 0:
             try:
