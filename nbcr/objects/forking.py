@@ -26,8 +26,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from nbcr.objects.board import Board, Late, Orphaned, Stage, State
@@ -38,7 +39,13 @@ _ALARM_S = 60.0  # after the deadline, the OS kernel ends whoever is left
 _LOOK_S = 0.5
 _CALCULATED = "another thread calculates, and OpenBLAS would wait for ever for what meets a fork"
 _KEEPING_THE_LOCK = ctypes.PyDLL(None)
-_LOOKS, _BETWEEN_LOOKS_US = 10, 200
+_FUTEX, _FUTEX_COMMAND, _FUTEX_WAIT = 202, 0x7F, 0  # x86-64; linux/futex.h
+_LOOKS, _LOOK_AGAIN_US = 500, 1000  # half a second in all
+_WAITING = (
+    "/threading.py", "/selectors.py", "/queue.py", "/socket.py", "/multiprocessing/connection.py",
+    "/ipykernel/heartbeat.py", "/ipykernel/iostream.py", "/ipykernel/parentpoller.py", "/zmq/utils/garbage.py",
+)  # fmt: skip
+_POOL, _OURS = "/concurrent/futures/thread.py", str(Path(__file__).parents[1]) + os.sep
 _ACCELERATORS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/render", "/dev/davinci", "/dev/accel")
 
 
@@ -52,41 +59,84 @@ def why_not() -> str:
             return "CUDA is in use, which a forked process cannot read from"
     for device in _open_devices():
         return f"{device} is open, which a forked process cannot read from"
-    return _CALCULATED if _openblas_is_loaded() and _somebody_calculates() else ""
+    return ""
+
+
+@contextlib.contextmanager
+def _no_calculation() -> Iterator[None]:
+    """Keep the interpreter's lock in the block, which is begun when no other thread calculates.
+
+    OpenBLAS ends its threads before every fork (pthread_atfork). Where a calculation begins or ends in another thread
+    at that moment, the word to end is lost, and the fork waits for ever, with the interpreter's lock in its hands. So
+    that lock is kept until every calculation has come to its end, and its thread to waiting for us. Raises OSError
+    (EBUSY) when one does not end.
+
+    Who waits for the lock longer than the switch interval is given it between any two instructions. So the interval is
+    made longer than all this takes; and those who wait already, by the old one, are given the lock once more.
+    """
+    if not _openblas_is_loaded() or all(_others().values()):
+        yield
+        return
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(2 * _LOOKS * _LOOK_AGAIN_US / 1e6)
+    try:
+        _KEEPING_THE_LOCK.usleep(round(1.2e6 * interval_s))
+        time.sleep(0)
+        if _somebody_calculates():
+            raise OSError(errno.EBUSY, _CALCULATED)
+        yield
+    finally:
+        sys.setswitchinterval(interval_s)
+        time.sleep(0)  # who waits by our interval waits by the old one from here on
+
+
+def _others() -> dict[int, bool]:
+    """Other threads of Python's by tid, each with whether what it does in Python is to wait for others."""
+    frames = sys._current_frames()
+    threads = ((t.native_id, frames.get(t.ident or 0)) for t in threading.enumerate())
+    us = threading.get_native_id()
+    return {tid: frame is not None and _waits(frame) for tid, frame in threads if tid is not None and tid != us}
+
+
+def _waits(frame: FrameType) -> bool:
+    name = frame.f_code.co_filename
+    pool = name.endswith(_POOL) and frame.f_code.co_name == "_worker"
+    return name.endswith(_WAITING) or name.startswith(_OURS) or pool
 
 
 def _somebody_calculates() -> bool:
-    """Whether another thread of Python's runs, although the interpreter's lock is ours: so it is in native code.
-
-    OpenBLAS ends its threads before every fork (pthread_atfork). Where a calculation begins or ends in another thread
-    at that moment, the word to end is lost, and the fork waits for ever, with the interpreter's lock in its hands.
-    None of the calls here lets go of that lock.
-    """
-    us = threading.get_native_id()
-    suspects = [thread.native_id for thread in threading.enumerate() if thread.native_id not in (us, None)]
+    """Whether another thread of Python's is in native code still, after half a second in which the lock was ours."""
+    suspects = [tid for tid, waits in _others().items() if not waits]
     for _ in range(_LOOKS):
-        suspects = [tid for tid in suspects if _runs(tid)]
+        suspects = [tid for tid in suspects if not _is_called_away(tid)]
         if not suspects:
             return False
-        _KEEPING_THE_LOCK.usleep(_BETWEEN_LOOKS_US)  # one that has just lost the lock is about to wait for it
+        _KEEPING_THE_LOCK.usleep(_LOOK_AGAIN_US)
     return True
 
 
-def _runs(tid: int | None) -> bool:
-    room = ctypes.create_string_buffer(16)
+def _is_called_away(tid: int) -> bool:
+    """Whether a thread waits for a lock of Python's, or in a system call that no calculation makes.
+
+    Python waits for the interpreter's lock and all others by FUTEX_WAIT_BITSET (conditions and semaphores of glibc).
+    FUTEX_WAIT is a mutex: one of the library's, say, whose owner lets this thread in at any moment.
+    """
+    room = ctypes.create_string_buffer(256)
     fd = _KEEPING_THE_LOCK.open(f"/proc/self/task/{tid}/syscall".encode(), os.O_RDONLY | os.O_CLOEXEC)
     if fd < 0:
-        return False
+        return bool(_KEEPING_THE_LOCK.access(f"/proc/self/task/{tid}".encode(), os.F_OK) != 0)  # it has ended
     count = _KEEPING_THE_LOCK.read(fd, room, len(room))
     _KEEPING_THE_LOCK.close(fd)
-    return count > 0 and room.raw.startswith(b"running")
+    words = room.raw[: max(0, count)].split()
+    if len(words) < 3:  # "running"
+        return False
+    return int(words[0]) != _FUTEX or int(words[2], 16) & _FUTEX_COMMAND != _FUTEX_WAIT
 
 
 def _openblas_is_loaded() -> bool:
-    try:
+    if "numpy" not in sys.modules:  # whoever else brings it along
         return b"openblas" in Path("/proc/self/maps").read_bytes()
-    except OSError:
-        return True
+    return True
 
 
 def _open_devices() -> list[str]:
@@ -103,15 +153,14 @@ def _open_devices() -> list[str]:
 def fork(work: Callable[[], None]) -> int:
     """The pid of a child that runs `work` and nothing else, ever.
 
-    Raises OSError when there is no room for one.
+    Raises OSError when there is no room for one, or when another thread calculates and does not come to an end.
     """
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there are threads: that is what all this is about
-            if _openblas_is_loaded() and _somebody_calculates():  # since it was asked whether this may be forked
-                raise OSError(errno.EBUSY, _CALCULATED)
-            pid = os.fork()
+            with _no_calculation():
+                pid = os.fork()
         if pid == 0:
             try:
                 gc.disable()  # nothing of the parent's may be finalized here

@@ -346,6 +346,38 @@ os._exit(0)
 """
 
 
+CALCULATING = """
+import os, sys, threading, time
+import numpy as np
+from nbcr.objects import forking
+
+def calculate():
+    while True:
+        matrix @ matrix
+
+matrix = np.random.rand(300, 300)
+for _ in range(2):
+    threading.Thread(target=calculate, daemon=True).start()
+interval, made, refused, end = sys.getswitchinterval(), 0, 0, time.monotonic() + 6
+while time.monotonic() < end:
+    try:
+        os.waitpid(forking.fork(lambda: None), 0)
+        made += 1
+    except OSError:
+        refused += 1
+assert sys.getswitchinterval() == interval
+print(made, refused)
+"""
+
+
+def test_a_fork_never_meets_a_calculation() -> None:
+    """OpenBLAS would wait for ever, with the interpreter's lock in its hands: here within seconds, most of the time."""
+    done = subprocess.run([sys.executable, "-c", CALCULATING], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    made, refused = map(int, done.stdout.split())
+    assert made > 10 * refused, "calculations come to an end, and are waited for"
+
+
 def test_a_process_that_ends_takes_its_children_with_it(place: Path, processes: ProcessTracker) -> None:
     fifo = place.with_name("fifo")
     os.mkfifo(fifo)
