@@ -10,6 +10,7 @@ the others.
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ class Survey:
                 fresh = self._asked(fresh, parts)
             if self._bound is not None:
                 self._bound.check(self, fresh)
-            parts += gc.get_referents(*filter(gc.is_tracked, fresh))
+            parts += gc.get_referents(*fresh)
             fresh = self._new(parts)
         self.weigh_anew()
         return self
@@ -97,9 +98,8 @@ class Survey:
         leaves = {type_ for type_ in types if self._kinds.rule_for(type_) is Rule.LEAF}
         if leaves == types:
             return ()
-        # A tuple that the collector gave up tracking holds plain values only.
         if all(map(self._is_tracked_or_tuple, types - leaves)):
-            found = list(filter(gc.is_tracked, found))
+            found = [*filter(gc.is_tracked, found), *self._untracked(found)]
         elif leaves:
             found = [obj for obj in found if type(obj) not in leaves]
         fresh = dict(zip(map(id, found), found, strict=True))
@@ -107,6 +107,13 @@ class Survey:
             del fresh[known]
         self._reached.update(fresh)
         return fresh.values()
+
+    def _untracked(self, found: list[Any]) -> Iterable[Any]:
+        """Tuples that the collector gave up tracking, unless all of them hold plain values only: an array, or an
+        ``object()``, has nothing that interests the collector, and is somebody all the same."""
+        untracked = [obj for obj in itertools.filterfalse(gc.is_tracked, found) if type(obj) is tuple]
+        inner = set(map(type, gc.get_referents(*untracked)))
+        return () if all(self._kinds.rule_for(type_) is Rule.LEAF for type_ in inner) else untracked
 
     def _is_tracked_or_tuple(self, type_: type) -> bool:
         """Whether the collector tracks all objects of this type: some types begin to be tracked when it matters."""

@@ -133,3 +133,19 @@ def test_a_culprit_in_a_very_large_container_is_found(saved: Saved) -> None:
     report = saved(session("data = [[i] for i in range(60_000)]; data[51_234].append((i for i in [])); kept = [1]"))
     assert [verdict.culprit for verdict in report.lost] == ["data[51234][1]"]
     assert [verdict.name for verdict in report.kept] == ["kept"]
+
+
+@pytest.mark.parametrize("made", ["np.zeros(9)", "object()"])
+def test_what_the_collector_does_not_look_at_is_shared_all_the_same(there_and_back: ThereAndBack, made: str) -> None:
+    """Tuples and dicts of such objects are nothing to the collector either, once it has run."""
+    code = f"""
+    import gc, numpy as np
+    x = {made}
+    tuple_, nested, dict_, deeper = (x,), ("a", (1, x)), {{"a": x}}, {{"k": {{"j": (x, 1)}}}}
+    keys, pairs = {{(1, id): x for id in range(3)}}, [(n, x) for n in range(5)] + [(n, "plain") for n in range(5)]
+    gc.collect()
+    """
+    back = there_and_back(session(code))
+    found = [back["tuple_"][0], back["nested"][1][1], back["dict_"]["a"], back["deeper"]["k"]["j"][0]]
+    found += [*back["keys"].values(), *(second for _, second in back["pairs"][:5])]
+    assert all(each is back["x"] for each in found)
