@@ -60,6 +60,7 @@ class RestartEvent:
     handed: tuple[Any, ...] = ()  # requests queued in the present, in order
     entry: Mapping[str, Any] = field(default_factory=dict)  # id, name, created of the checkpoint
     present: Mapping[str, Any] = field(default_factory=dict)  # all that the present's handlers prepared
+    warnings: list[str] = field(default_factory=list)  # of the restore; a handler strikes out what it puts right
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any], *, pid: int, ppid: int) -> RestartEvent:
@@ -77,6 +78,7 @@ class RestartEvent:
             handed=tuple(message.get("handed") or ()),
             entry=dict(message.get("entry") or {}),
             present=dict(message.get("present") or {}),
+            warnings=[str(warning) for warning in message.get("warnings") or ()],
         )
 
 

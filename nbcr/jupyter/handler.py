@@ -136,7 +136,7 @@ class JupyterHandler(Handler):
         steps.do(lambda: identity.renew_session(here))
         steps.do(lambda: self._rekey(event))
         steps.do(lambda: ask_when_routable(here.kernel.stdin_socket))
-        steps.do(self._history.reopen)
+        steps.do(lambda: self._history.reopen(event.warnings))
         if event.cell is not None:
             cell = event.cell
             steps.do(lambda: take_over(here, self._requester, cell))

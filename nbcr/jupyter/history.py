@@ -55,12 +55,13 @@ class History:
             manager.using_thread = False  # so that a fork in the meantime does not start it again
             self._at_rest = True
 
-    def reopen(self) -> None:
-        """In a restored life: fresh connections and a new session."""
+    def reopen(self, warnings: list[str]) -> None:
+        """In a restored life: fresh connections and a new session. That the file has moved on is no news then."""
         if not self._alive:
             self.release()
             return
         manager = self._manager
+        warnings[:] = [warning for warning in warnings if str(manager.hist_file) not in warning]
         try:
             manager.db.close()
             manager.init_db()

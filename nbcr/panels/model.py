@@ -64,8 +64,9 @@ def _text(entry: Entry, depth: int, position: str | None) -> str:
 def head(entries: Sequence[Entry], position: str | None, store: Store) -> str:
     """Where this session stands, and what the store takes."""
     here = next((entry for entry in entries if entry.id == position), None)
-    where = f"at <b>{html.escape(title(here))}</b>" if here is not None else "at no checkpoint yet"
-    used = size_text(sum(entry.size_bytes for entry in entries))
+    elsewhere = "at no checkpoint yet" if position is None else "at one that is being written, or is not there any more"
+    where = f"at <b>{html.escape(title(here))}</b>" if here is not None else elsewhere
+    used = size_text(session.disk_use(store))
     try:
         free = f", {size_text(shutil.disk_usage(store.root).free)} free"
     except OSError:

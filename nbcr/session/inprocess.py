@@ -471,8 +471,8 @@ def _restarted(helper: Helper, passage: Passage, answer: Mapping[str, Any]) -> C
     result.pause_ms = float(known.get("pause_ms") or 0.0)
     result.size_bytes = int(known.get("size_bytes") or 0)
     result.duration_ms = known.get("duration_ms")
-    result.warnings = [str(w) for w in answer.get("warnings", ())]
     result.problems = passage.restart(event)
+    result.warnings = event.warnings
     with contextlib.suppress(ChannelClosed):
         helper.channel.send({"state": "RESTARTED", "warnings": [str(p) for p in result.problems]})
     helper.close()

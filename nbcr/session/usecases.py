@@ -175,6 +175,13 @@ def progress(store: StoreLike = None) -> list[float]:
     return [min(1.0, tree_size_bytes(path) / max(1, result.size_bytes)) for result, path in drafts]
 
 
+def disk_use(store: StoreLike = None) -> int:
+    """Bytes that the store takes: what checkpoints have in common counts once."""
+    from nbcr.store.files import tree_size_bytes
+
+    return tree_size_bytes(_store(store).root)
+
+
 def restart_fresh(
     name: str,
     *,
