@@ -42,6 +42,7 @@ class Request:
     requester: int = field(default_factory=threading.get_ident)  # ident of the thread that waits for the checkpoint
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    leave: str = "running"  # what becomes of the process when its image is taken: "running", "stopped" or "killed"
     event: RestartEvent | None = None  # in a restored life: what changed around it
 
 
@@ -114,6 +115,10 @@ class Handler:
     def facts(self) -> dict[str, Any]:
         """Facts (see `Request`) for a checkpoint without an image, of which no handler is told. Within milliseconds."""
         return {}
+
+    def part(self) -> None:
+        """The last word before the image with which the process ends: what is sent from now on must wait elsewhere
+        for the restored life. Within milliseconds; `aborted` and `continue_` may still follow."""
 
     def late_requests(self) -> list[Any]:
         """What arrived since `prepare_restart`, or the last call: handed over behind the rest."""

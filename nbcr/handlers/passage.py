@@ -147,6 +147,11 @@ class Passage:
         """No image after all: those entered are told in reverse order."""
         return self._up((State.ERROR, reversed(self.entered), lambda h: h.aborted()))
 
+    def part(self) -> None:
+        """The last word to the handlers before the image with which the process ends."""
+        for handler in self.entered:
+            handler.part()
+
     def late_requests(self) -> list[Any]:
         """What reached the handlers since `Registry.prepare_restart`."""
         return [request for handler in self.entered for request in handler.late_requests()]

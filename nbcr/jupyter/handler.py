@@ -9,6 +9,9 @@ What is true at each stage:
     RESTART      the process knows its pid and parent, serves the right connection under a session id of its own;
                  the cell that asked for the restart has taken the place of the one that ran in the image; requests
                  of the image are aborted, those of the present queued; what is held leaves as clients come back
+
+A checkpoint with which the process ends (``--stop``) has one life after it only: no request is aborted, nothing held is
+dropped, and clients are parted with before the image, so that what they send meanwhile waits for the restored life.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ class JupyterHandler(Handler):
         self._image_pid = os.getpid()
         self._requester = threading.get_ident()  # thread that asked for the image, or asks for another life
         self._drained: Drained | None = None
+        self._ends = False  # whether the process was to end with its image
         self._reached = threading.Event()
         self._reached.set()
 
@@ -67,18 +71,29 @@ class JupyterHandler(Handler):
             self._parent.disarm()
             self._inbox.park()
             self._outgoing.close()
+            self._ends = request.leave == "killed"
             self._clock.start()
         except BaseException:
             self.aborted()
             raise
 
+    def part(self) -> None:
+        """Clients are sent away so late that they cannot be back before everything stands still."""
+        self._inbox.part()
+
     def continue_(self) -> None:
         """The life that goes on: everything held leaves, everything parked is served."""
         self._clock.stop()
-        self._outgoing.open()
+        self._open()
         self._inbox.resume()
         self._parent.rearm()
         self._history.release()
+
+    def _open(self) -> None:
+        if self._ends:
+            self._outgoing.open_after_parting()
+        else:
+            self._outgoing.open()
 
     def aborted(self) -> None:
         """No image, or no restart, after all: as if nothing had been asked."""
@@ -88,7 +103,7 @@ class JupyterHandler(Handler):
             self._outgoing.open_after_parting()
             self._inbox.put_back(drained.taken)
         else:
-            self._outgoing.open()
+            self._open()
             self._inbox.resume()
         self._parent.rearm()
         self._history.release()
@@ -127,7 +142,9 @@ class JupyterHandler(Handler):
         self._reached.clear()
         image_ends = self._clock.stop()
         between = max(image_ends, event.began)  # after all that the image holds, before all that came later
-        steps.do(lambda: self._outgoing.drop(between))
+        only_life = self._ends and not event.in_place
+        if not only_life:
+            steps.do(lambda: self._outgoing.drop(between))
         steps.do(lambda: identity.renew_pid(here, self._image_pid))
         steps.do(lambda: self._parent.adopt(event.ppid if event.in_place else None))
         if event.environ is not None:
@@ -141,7 +158,7 @@ class JupyterHandler(Handler):
             cell = event.cell
             steps.do(lambda: take_over(here, self._requester, cell))
         steps.do(lambda: subshells.make(here, event.present.get("subshells") or ()))
-        steps.do(lambda: self._renew_requests(event, image_ends, between))
+        steps.do(self._inbox.resume if only_life else lambda: self._renew_requests(event, image_ends, between))
         steps.do(widgets.send_states)
         steps.do(lambda: _revive_panels(event))
         steps.do(self._tell_state)

@@ -8,6 +8,8 @@ forwarding it, with the time. Then
 - in a restored life nothing of that runs again (see `nbcr.jupyter.sieve`), nor what was queued further on;
 - requests that arrived after the restore are newer than the image's last moment, and are kept;
 - requests which the present had queued behind its %restart are handed over: nothing is lost.
+
+Where the process ends with its image there is no other life: the restored one goes on with all of them.
 """
 
 from __future__ import annotations
@@ -73,6 +75,10 @@ class Inbox:
         """What arrived since `drain`. Clients are sent away for it: what they send later reaches the restored life."""
         return self._run(self._take_late()) if self._parked is not None else []
 
+    def part(self) -> None:
+        """Send the clients away: what they sent so far is parked, what they send from now on comes to the next life."""
+        self._run(self._part())
+
     def put_back(self, taken: Sequence[Sequence[bytes]]) -> None:
         """What `drain` took goes back to the front of the queue, and all goes on as usual."""
         self._run(self._go_on(taken))
@@ -114,6 +120,10 @@ class Inbox:
     async def _take_late(self) -> list[list[bytes]]:
         await part(self._living.app)
         return await self._take_parked()
+
+    async def _part(self) -> None:
+        await part(self._living.app)
+        self._read_socket()
 
     async def _go_on(self, first: Iterable[Sequence[bytes]]) -> None:
         if self._parked is None:

@@ -308,7 +308,7 @@ def _wait_for_writing(earlier: CheckpointResult, left_s: float, deadline_s: floa
 
 
 def _go_down(wish: Wish, deadline: Deadline) -> tuple[Passage, Request]:
-    request = Request(name=wish.name, origin=wish.origin)
+    request = Request(name=wish.name, origin=wish.origin, leave=wish.leave)
     request.facts["python"] = sys.version.split()[0]
     if "image" not in wish.kinds:  # nothing stops, and no handler has anything to do
         request.facts.update(registry.facts())
@@ -326,7 +326,10 @@ def _through(helper: Helper, passage: Passage, request: Request, wish: Wish, sto
             wish.report.close()  # the helper's now: it must not be in the image
         accepted = _expect(helper.answer(wish.deadline_s + 5.0), "ACCEPTED")
         _life.parent = str(accepted["id"])  # what the image remembers
-        helper.channel.send({"op": "go", **_objects_beforehand(wish, accepted)})
+        objects = _objects_beforehand(wish, accepted)
+        if wish.leave == "killed":
+            passage.part()
+        helper.channel.send({"op": "go", **objects})
         # Two returns: the image is taken in this read, and each life reads its own answer.
         answer = _expect(helper.answer(), "CONTINUE", "DONE", "RESTART")
     except BaseException as error:

@@ -47,18 +47,18 @@ class Entry:
     pid: int
     pause_ms: float
     duration_ms: float
-    host: Mapping[str, str] = field(default_factory=dict)
-    jupyter: Mapping[str, Any] | None = None
+    host: Mapping[str, str] = field(default_factory=dict, repr=False)
+    jupyter: Mapping[str, Any] | None = field(default=None, repr=False)  # its key does not belong into a notebook
     cell: int | None = None
-    component: Mapping[str, str] = field(default_factory=dict)
+    component: Mapping[str, str] = field(default_factory=dict, repr=False)
     warnings: tuple[str, ...] = ()
     note: str = ""
     automatic: str | None = None  # why it was taken without anybody asking; None: somebody asked for it
-    channel_fd: int | None = None
-    objects: Mapping[str, Any] | None = None  # how the snapshot of the objects went, in numbers
-    files: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # size and digest of each file of each part
-    sealed: str | None = None  # encrypted: `jupyter` and `files`
-    path: Path = Path()  # the entry's folder
+    channel_fd: int | None = field(default=None, repr=False)
+    objects: Mapping[str, Any] | None = field(default=None, repr=False)  # how its snapshot went, in numbers
+    files: Mapping[str, tuple[int, str]] = field(default_factory=dict, repr=False)  # of each part: size and digest
+    sealed: str | None = field(default=None, repr=False)  # encrypted: `jupyter` and `files`
+    path: Path = field(default=Path(), repr=False)  # the entry's folder
 
     @property
     def image(self) -> Path:

@@ -341,3 +341,20 @@ def test_files_that_a_notebook_writes_are_rewound_with_it_when_asked(any_stage: 
     client.run("_ = written.write(' and on'); written.flush()")
     assert file.read_text() == "before and on"
     assert "--files 'all' is not known" in fails(client, "%checkpoint --files all")
+
+
+def test_what_is_stopped_with_its_checkpoint_goes_on_with_everything_that_waited(any_stage: Stage) -> None:
+    """No reply is lost, no cell either: of those queued before, and of those sent while nobody lived to hear."""
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    client.run("import time; ran = []")
+    slow = client.send("for i in range(40): print(i); time.sleep(.05)\nran.append('slow')")
+    queued = [client.send(f"ran.append({i}); print({i})") for i in range(3)]
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "stopped", "--image", "--stop")
+    meanwhile = client.send("ran.append('meanwhile'); print(ran)")
+    revive(any_stage, "stopped")
+    cells = client.wait(slow, *queued, meanwhile, timeout_s=60)
+    assert [(c.status, c.replies, c.idles) for c in cells] == [("ok", 1, 1)] * 5
+    assert cells[0].text == "".join(f"{i}\n" for i in range(40))
+    assert [c.text for c in cells[1:4]] == ["0\n", "1\n", "2\n"]
+    assert cells[4].text == "['slow', 0, 1, 2, 'meanwhile']\n"

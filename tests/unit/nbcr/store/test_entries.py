@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_what_is_published_is_read_back_whole(store: Store) -> None:
             assert written[key] == value, key
     assert set(written) == set(entry.document()) - {"path", "tags"}
     assert Entry.from_document(json.loads(json.dumps(entry.document())), entry.path) == entry
+
+
+def test_an_entry_shown_in_a_notebook_is_short_and_tells_no_key(store: Store) -> None:
+    read = replace(put(store, "before-fit"), jupyter={"key": "a-secret"})
+    assert "before-fit" in repr(read)
+    assert "a-secret" not in repr(read)
+    assert len(repr(read)) < 400
 
 
 def test_modes_are_private_whatever_the_umask(store: Store) -> None:
