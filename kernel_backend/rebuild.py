@@ -20,6 +20,7 @@ from kernel_backend.resources import (
     lazy_pages,
     mapped_files,
     memory,
+    numa,
     pages,
     pkeys,
     placing_fds,
@@ -223,6 +224,7 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     )
     shop.run(sysv.attach_calls(entry, rebuild.sysv))
     shop.run(memory.map_calls(entry, views))
+    rebuild.warnings.extend(numa.bind(shop, entry))
     shop.run(memory.advise_calls(entry))
     shop.run(lazy_pages.map_calls(lazily, moved[-1]))
     shop.run(lazy_pages.advise_calls(entry, lazily))

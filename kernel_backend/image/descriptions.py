@@ -246,6 +246,7 @@ class Epoll(_Base, tag="epoll"):
     """epoll_create(2)."""
 
     items: Annotated[list[EpollItem], MANY] = []
+    busy_poll: Annotated[bytes, Meta(max_length=8)] = b""  # struct epoll_params, where it was ever set
 
 
 class InotifyWatch(_Item):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 
 from kernel_backend.errors import ImageCorrupt, ResourceUnsupported
@@ -151,20 +151,45 @@ def restore(
     s: socket.socket, family: int, kind: int, options: Sequence[SocketOption], tables: RebuildTables, who: str
 ) -> None:
     """Set what the image says, and put back what building the socket has changed."""
+    _put(s, family, kind, _wanted(family, kind, options), tables, who)
+
+
+def rewind(
+    s: socket.socket, family: int, kind: int, options: Sequence[SocketOption], tables: RebuildTables, who: str
+) -> None:
+    """The same for a socket that is the present's: what that has set since the checkpoint is undone, too."""
+    sized = {(socket.SOL_SOCKET, SO_SNDBUF), (socket.SOL_SOCKET, SO_RCVBUF)} if family != socket.AF_UNIX else set()
+    found_out = sized | {(socket.IPPROTO_TCP, TCP_MAXSEG), (socket.IPPROTO_TCP, TCP_WINDOW_CLAMP)}
+    usual = {key: value for key, value in defaults(family, kind).items() if key not in found_out}
+    wanted = _wanted(family, kind, options)
+    _put(s, family, kind, usual | wanted, tables, who, told=wanted)
+
+
+def _wanted(family: int, kind: int, options: Sequence[SocketOption]) -> dict[tuple[int, int], bytes]:
+    """What must be so, whatever building the socket has made of it."""
     wanted = {(option.level, option.name): option.value for option in options}
     usual = defaults(family, kind)
     for name in (SO_REUSEADDR, SO_SNDBUF, SO_PASSCRED):
         key = (socket.SOL_SOCKET, name)
         if key not in wanted and key in usual and (name != SO_SNDBUF or family == socket.AF_UNIX):
             wanted[key] = usual[key]
+    return wanted
+
+
+def _put(
+    s: socket.socket, family: int, kind: int, values: dict[tuple[int, int], bytes], tables: RebuildTables, who: str,
+    told: Container[tuple[int, int]] | None = None,
+) -> None:  # fmt: skip
+    """Set the options that have other values; a failure is told, of all or those in `told` (some can only be read)."""
     now = _read_all(s, family, kind)
-    for (level, name), value in wanted.items():
+    for (level, name), value in values.items():
         if now.get((level, name)) == value:
             continue
         try:
             _set(s, SocketOption(level, name, value))
         except OSError as error:
-            tables.warn(f"option {level}/{name} of the socket at {who} is not permitted here: {error.strerror}")
+            if told is None or (level, name) in told:
+                tables.warn(f"option {level}/{name} of the socket at {who} is not permitted here: {error.strerror}")
 
 
 _KNOWN = {

@@ -99,13 +99,15 @@ class UnixSocketKind(Kind):
         self, index: int, entry: UnixSocket, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
     ) -> None:
         if live_sockets.was_taken(index, tables):
-            live_sockets.adopt(index, entry.flags, tables, workshop, fd)
+            live_sockets.adopt(index, entry, entry.type, tables, workshop, fd)
             other = live_sockets.pair_to_refill(index, tables)
             with live_sockets.no_way_back(index, tables):
                 if other >= 0:
                     _refill_pair(index, other, tables)
                 elif entry.type == socket.SOCK_DGRAM and not entry.connected:
                     _refill(index, entry, tables)
+        if entry.listening:
+            workshop.call("listen", fd, entry.backlog)  # who called it last is whom SO_PEERCRED names to clients
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -398,6 +400,8 @@ def _refill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         live_sockets.drain(s)
     if entry.queue:
         _fill_by_name(index, entry, tables)
+    with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s:
+        socket_options.rewind(s, _UNIX, entry.type, entry.options, tables, tables.who(index))  # receiving moves one
 
 
 def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
@@ -415,7 +419,7 @@ def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
         entry = _unix(tables, at)
         assert entry is not None
         with socket_options.borrowed(tables.own[at], _UNIX, entry.type) as s:
-            socket_options.restore(s, _UNIX, entry.type, entry.options, tables, tables.who(at))
+            socket_options.rewind(s, _UNIX, entry.type, entry.options, tables, tables.who(at))
             if entry.shutdown:
                 s.shutdown(_SHUT[entry.shutdown])
 
