@@ -47,6 +47,7 @@ from kernel_backend.resources import (
     shared_memory,
     sharing,
     sysv_ipc,
+    terminals,
     threads,
     timeouts,
     timers,
@@ -214,6 +215,7 @@ def _exe(pid: int, path: str, inode: int) -> FileIdentity:
 def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:
     """Descriptor tables and open file descriptions of the whole tree."""
     descriptors.capture(capture.tables, kinds)
+    terminals.warn_unreachable(capture.tables)
     for pid, entry in capture.processes.items():
         entry.descriptors = capture.tables.tables[pid]
 

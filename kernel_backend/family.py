@@ -12,6 +12,7 @@ from kernel_backend.errors import ImageCorrupt
 from kernel_backend.host import proc
 from kernel_backend.image.entries import ProcessEntry, ZombieEntry
 from kernel_backend.kinship import Member, leaderless_groups, session_of
+from kernel_backend.resources import terminals
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.thread import Thread
@@ -32,6 +33,20 @@ def grow_tree(rebuild: Rebuild, root: Thread) -> None:
     _end_leaders(rebuild)
 
 
+def fork_orphan(rebuild: Rebuild) -> Thread:
+    """A stub for the root that is no child of ours: forked by one that ends at once. It dies with us all the same."""
+    needed = set(kinship.all_tids(rebuild.inventory))
+    middles: list[Thread] = []
+    try:
+        while not middles or middles[-1].tgid in needed:
+            middles.append(stub.spawn())
+        shop = stub.open_workshop(middles[-1], 0, WORKSHOP_BYTES, fixed=False)
+        return fork(rebuild, shop, rebuild.root.pid, rebuild.root.exit_signal).thread
+    finally:
+        for middle in middles:
+            stub.end_child(middle.tgid)
+
+
 def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop, born_in: int) -> list[Member]:
     """A process and those below it; `born_in` is the session that it was forked in.
 
@@ -49,6 +64,8 @@ def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop, born_in: int) -
         (late if at_home else early if before else strangers).append(child)
     born = [(child, fork(rebuild, shop, child.pid, child.exit_signal), born_in) for child in early]
     _lead(shop, entry)
+    if own == entry.pid:
+        terminals.take_early(entry.pid, rebuild.tables, shop)
     born += [(child, fork(rebuild, shop, child.pid, child.exit_signal), own) for child in late]
     for child, child_shop, session in born:
         strangers += _settle_in(rebuild, child, child_shop, session)

@@ -64,6 +64,7 @@ class Rebuild:
     lost_tids: set[int] = field(default_factory=set)  # tids of threads that somebody else has
     own_namespace: bool = False
     lazy: bool = False
+    parting: bool = False  # whether we leave a fresh tree to itself
     user: Identity | None = None  # as whom files are opened and made; None: as ourselves
     init: Workshop | None = None  # the first process of that namespace
     built: dict[int, Building] = field(default_factory=dict)  # by image pid
@@ -188,8 +189,11 @@ def spawn_root(rebuild: Rebuild) -> Thread:
         rebuild.born.append(init.tgid)
         rebuild.init = namespace.furnish(init)
         return family.fork(rebuild, rebuild.init, rebuild.root.pid, rebuild.root.exit_signal).thread
-    leader = stub.spawn(rebuild.root.pid if rebuild.set_tids else 0)
-    rebuild.born.append(leader.tgid)
+    if rebuild.parting and any(thread.pdeathsig for thread in rebuild.root.threads):
+        leader = family.fork_orphan(rebuild)  # else our end would be its parent's death
+    else:
+        leader = stub.spawn(rebuild.root.pid if rebuild.set_tids else 0)
+        rebuild.born.append(leader.tgid)
     gadget = stub.find_syscall(leader.tgid)
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
     return leader

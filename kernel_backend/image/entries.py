@@ -281,6 +281,7 @@ class SharedMemoryEntry(Entry):
     runs: Annotated[list[PageRun], RUNS]  # address: offset inside the object
     pages: FileName  # file name in the image folder
     seals: Bits = 0
+    mode: Bits = 0o600  # of a file, should it have to be made anew
     sysv_key: Int = 0
     sysv_mode: Bits = 0
     sysv_id: Natural = 0
