@@ -122,7 +122,7 @@ def _adopt(rebuild: Rebuild, entry: Member, via: Workshop) -> Workshop:
     parent.shop.call("prctl", linux.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     middle = _fork_nobody(rebuild, via)
     shop = fork(rebuild, middle, entry.pid, signal.SIGCHLD)
-    _end_helper(middle, via)
+    end_helper(middle, via)
     parent.shop.call("prctl", linux.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     if proc.stat(shop.thread.tgid).ppid != parent.pid:
         rebuild.tables.warn(f"process {entry.pid} is a child of another process than before")
@@ -139,11 +139,11 @@ def _fork_nobody(rebuild: Rebuild, parent: Workshop) -> Workshop:
             break
         spare.append(shop)
     for other in spare:
-        _end_helper(other, parent)
+        end_helper(other, parent)
     return shop
 
 
-def _end_helper(helper: Workshop, parent: Workshop) -> None:
+def end_helper(helper: Workshop, parent: Workshop) -> None:
     """End a child that only the building needed."""
     number = proc.inner_id(helper.thread.tgid)
     stub.kill_and_collect(helper.thread.tgid)
@@ -153,7 +153,7 @@ def _end_helper(helper: Workshop, parent: Workshop) -> None:
 def _end_leaders(rebuild: Rebuild) -> None:
     for shop in rebuild.leaders.values():
         above = proc.stat(shop.thread.tgid).ppid
-        _end_helper(shop, next(building.shop for building in rebuild.built.values() if building.pid == above))
+        end_helper(shop, next(building.shop for building in rebuild.built.values() if building.pid == above))
 
 
 # --- sessions and groups ----------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def _join_leaderless(rebuild: Rebuild, pgid: int, members: list[Building]) -> No
     leader.call("setpgid", 0, 0)
     number = rebuild.tables.pids[pgid] = rebuild.number_inside(pgid, leader.thread.tgid)
     _join(rebuild, members, leader.thread.tgid, number)
-    _end_helper(leader, parent)
+    end_helper(leader, parent)
 
 
 def _join(rebuild: Rebuild, members: list[Building], leader: int, number: int) -> None:

@@ -126,6 +126,7 @@ CATALOGUE: list[Subject] = [
     *_rows("regular files", "files/odd_opens", issue=4, steady=False),  # a dead process's number differs
     *_rows("regular files", "files/odd_names", issue=4, outside=True),
     *_rows("deleted files", "files/tmpfile files/replaced files/hard_link files/deleted_twice", issue=4),
+    *_rows("deleted files", "files/deleted_dressed", issue=4),
     *_rows("folders, O_PATH", "files/opath files/folder files/at_base", issue=4, outside=True),
     *_rows("folders, O_PATH", "files/special_paths", issue=4),
     *_rows("devices: null, zero, full, urandom", "files/devices"),
@@ -145,6 +146,7 @@ CATALOGUE: list[Subject] = [
     *_rows("socketpairs", "sockets/pair_stream", representative=True),
     *_rows("socketpairs", "sockets/pair_datagram sockets/pair_closed"),
     *_rows("socketpairs", "sockets/seqpacket", issue=4),
+    *_rows("socketpairs", "sockets/peers", issue=4),
     *_rows("socket options", "sockets/options"),
     *_rows("socket options", "sockets/options_more", issue=4),
     *_rows("socket options", "sockets/rewound", issue=4, representative=True),
