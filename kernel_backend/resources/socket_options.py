@@ -26,12 +26,12 @@ _SOCKET = {
     1: _INT, SO_REUSEADDR: _INT, 5: _INT, 6: _INT, SO_SNDBUF: _INT, SO_RCVBUF: _INT, 9: _INT, 10: _INT, 11: _INT,
     12: _INT, 13: _LINGER, SO_REUSEPORT: _INT, SO_PASSCRED: _INT, 18: _INT, 20: _TIMEVAL, 21: _TIMEVAL, 25: 16,
     29: _INT, 34: _INT, 35: _INT, 36: _INT, 37: _INT, 40: _INT, 41: _INT, SO_PEEK_OFF: _INT, 43: _INT, 45: _INT,
-    46: _INT, 47: _INT, 49: _INT, 60: _INT, 69: _INT, 70: _INT, 74: _INT, 75: _INT, 76: _INT, 83: _INT,
+    46: _INT, 47: _INT, 49: _INT, 60: _INT, 61: 8, 69: _INT, 70: _INT, 74: _INT, 75: _INT, 76: _INT, 83: _INT,
 }  # fmt: skip
-_IP = dict.fromkeys(
+_IP = {4: 40} | dict.fromkeys(
     (1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 18, 19, 20, 21, 22, 23, 24, 25, 26, 32, 33, 34, 49, 50, 51), _INT
 )  # fmt: skip
-_IPV6 = dict.fromkeys(
+_IPV6 = dict.fromkeys((54, 55, 57, 59), 1024) | dict.fromkeys(
     (16, 17, 18, 19, 23, 25, 26, 29, 31, 33, 49, 51, 53, 56, 58, 60, 62, 66, 67, 70, 72, 73, 74, 75, 76, 77, 78), _INT
 )  # fmt: skip
 _TCP = {TCP_CONGESTION: 16} | dict.fromkeys(

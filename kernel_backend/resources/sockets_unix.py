@@ -55,7 +55,7 @@ class UnixSocketKind(Kind):
         entry = UnixSocket(type=facts.type, inode=facts.inode, shutdown=facts.shutdown)
         entry.connected = facts.peer is not None
         entry.reset = facts.type != socket.SOCK_DGRAM and facts.shutdown == 3 and _has_failed(look.own)
-        unix_names.note(look, facts, entry)
+        unix_names.note(look, facts, entry, tables)
         with socket_options.borrowed(look.own, _UNIX, facts.type) as s:
             entry.options = socket_options.capture(s, _UNIX, facts.type)
             if entry.connected:
