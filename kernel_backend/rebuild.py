@@ -152,7 +152,7 @@ def _stand_ins(rebuild: Rebuild, present: Iterable[Process]) -> Iterator[StandIn
     numbered = {proc.inner_id(process.pid): process for process in present}
     if numbered:
         numbered[rebuild.root.pid] = next(iter(numbered.values()))  # it keeps its number as the image's root
-    made = StandIns(numbered, make if rebuild.set_tids and not numbered else None, end)
+    made = StandIns(numbered, make if rebuild.set_tids and not numbered else None, end, rebuild.user)
     try:
         yield made
     finally:

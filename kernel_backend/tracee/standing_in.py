@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from kernel_backend.errors import EngineError
 from kernel_backend.host import libc, proc
-from kernel_backend.host.identity import as_ourselves
+from kernel_backend.host.identity import Identity, as_ourselves
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.process import Process
 
@@ -26,12 +26,18 @@ _PAIR = struct.Struct("<ii")
 class StandIns:
     """Makes pairs of sockets as this or that process, named by its number in the image's pid namespace.
 
-    `present` are those that are replaced, if any are. `make` gives a stub with a chosen number, `end` ends it.
+    `present` are those that are replaced, if any are. `make` gives a stub with a chosen number, `end` ends it. `user`:
+    whose image root restores, if only that user's name is to be borne.
     """
 
     def __init__(
-        self, present: Mapping[int, Process], make: Callable[[int], Workshop] | None, end: Callable[[Workshop], None]
+        self,
+        present: Mapping[int, Process],
+        make: Callable[[int], Workshop] | None,
+        end: Callable[[Workshop], None],
+        user: Identity | None,
     ) -> None:
+        self._user = user
         self._present = present
         self._make = make
         self._end = end
@@ -44,6 +50,8 @@ class StandIns:
 
     def socketpair(self, kind: int, pid: int, uid: int, gid: int) -> tuple[int, int] | None:
         """Our descriptors of a pair that process `pid` has made; None where nobody can stand in for it."""
+        if self._user is not None and uid != self._user.uid:
+            uid, gid = self._user.uid, self._user.gid
         with contextlib.suppress(OSError, EngineError), as_ourselves():
             if pid in self._present:
                 return _by_present(self._present[pid], kind, uid, gid)
