@@ -42,7 +42,10 @@ NOTES: dict[str, Note] = {
         "paths are searched for where the program has files open (CAP_DAC_READ_SEARCH finds any)",
     ),
     "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
-    "socket options": Note("", "buffers above rmem_max and wmem_max"),
+    "socket options": Note(
+        "what nobody can read back is lost: TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs",
+        "buffers above rmem_max and wmem_max",
+    ),
     "TCP inside": Note("", "bytes that did not fit into the receiver's buffer: that connection is reset"),
     "TCP to outside (reset)": Note("they find their connection reset"),
     "UDP": Note("datagrams of senders that cannot be imitated are dropped, with a warning"),
