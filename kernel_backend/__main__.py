@@ -93,8 +93,9 @@ def _restore(args: argparse.Namespace) -> int:
 
     stdio = _NO_STDIO if args.detach or args.into else (0, 1, 2)
     restored = restore(
-        args.image_dir, into=args.into, pid=args.pid, lazy=args.lazy, trust=args.trust, files=args.files, stdio=stdio
-    )
+        args.image_dir, into=args.into, pid=args.pid, lazy=args.lazy, trust=args.trust, files=args.files, stdio=stdio,
+        parting=args.detach,
+    )  # fmt: skip
     _warn(restored.warnings)
     print(json.dumps({"pid": restored.pid, "pids": {str(old): new for old, new in restored.pids.items()}}), flush=True)
     if args.detach or args.into:

@@ -40,11 +40,14 @@ from kernel_backend.resources import (
     jobs,
     mapped_files,
     memory,
+    numa,
     pages,
     processes,
+    settings,
     shared_memory,
     sharing,
     sysv_ipc,
+    terminals,
     threads,
     timeouts,
     timers,
@@ -143,19 +146,20 @@ class _Own:
     """What a process itself was asked for."""
 
     subreaper: bool
-    pdeathsig: int
+    futex_hash: int
     itimers: list[bytes]
     timers: list[TimerEntry]
     lock_future: int
 
 
 def _ask(borrowed: Borrowed, pid: int, process: Process) -> Asking[_Own]:
-    subreaper, pdeathsig = yield from processes.ask_own(borrowed)
+    subreaper = yield from processes.ask_subreaper(borrowed)
+    futex_hash = yield from settings.ask_futex_hash()
     itimers = yield from timers.ask_itimers(borrowed)
     posix_timers = yield from timers.ask_timers(borrowed, pid)
     locks = proc.status(process.view).get("VmLck", "0").split()[0] != "0"
     lock_future = (yield from processes.ask_lock_future(borrowed, borrowed.thread.tid)) if locks else 0
-    return _Own(subreaper, pdeathsig, itimers, posix_timers, lock_future)
+    return _Own(subreaper, futex_hash, itimers, posix_timers, lock_future)
 
 
 def _untold(
@@ -185,13 +189,13 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
 def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntry], own: _Own) -> ProcessEntry:
     """The entry of a process, which `layout` and `inherited` complete."""
     pid = process.pid
-    thread_entries[0].pdeathsig = own.pdeathsig
     return ProcessEntry(
         pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=[], mm=NO_MM,
         files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
         pending=process.main.pending_signals(shared=True), itimers=own.itimers, timers=own.timers, descriptors=[],
         cwd="", root="/", umask=0, rlimits=[], credentials=NOBODY, subreaper=own.subreaper,
         stopped_by=process.main.group_stop, exit_signal=place.exit_signal, lock_future=own.lock_future,
+        futex_hash=own.futex_hash,
     )  # fmt: skip
 
 
@@ -211,6 +215,7 @@ def _exe(pid: int, path: str, inode: int) -> FileIdentity:
 def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:
     """Descriptor tables and open file descriptions of the whole tree."""
     descriptors.capture(capture.tables, kinds)
+    terminals.warn_unreachable(capture.tables)
     for pid, entry in capture.processes.items():
         entry.descriptors = capture.tables.tables[pid]
 
@@ -251,7 +256,10 @@ def capture_not_forked(capture: Capture) -> None:
     """Memory that the twins will not have: read while everything is stopped."""
     for pid, process in capture.tree.processes.items():
         if capture.ahead.vma_flags.forks_otherwise(pid):
-            capture.held[pid] = pages.read_not_forked(process.view, layout(capture, pid))
+            found = layout(capture, pid)
+            capture.held[pid] = pages.read_not_forked(process.view, found)
+            with process.borrow() as borrowed:
+                numa.read_in_place(filter(numa.left_out, found.vmas), borrowed)
 
 
 def plan_pages(capture: Capture, pid: int, source: int, *, forked: bool) -> tuple[list[PageRun], list[PageRun]]:
@@ -279,10 +287,13 @@ def capture_inherited(capture: Capture, twins: dict[int, Twin]) -> None:
     """What a fork copies besides memory, from the twins or, where there are none, from the processes themselves."""
     for pid, twin in twins.items():
         inherited.read_in_twin(capture.processes[pid], twin)
+        numa.read_in_twin(layout(capture, pid).vmas, twin.workshop)
     if not twins:
         members = {pid: process.borrow() for pid, process in capture.tree.processes.items()}
         with Chorus(members.values()) as chorus:
             chorus.run({member: inherited.ask(capture.processes[pid], member) for pid, member in members.items()})
+            for pid, member in members.items():
+                numa.read_in_place(layout(capture, pid).vmas, member)
 
 
 def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:

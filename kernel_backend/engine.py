@@ -224,6 +224,7 @@ def restore(
     lazy: bool | None = False,
     trust: bool = False,
     files: str | None = None,
+    parting: bool = False,
     channel: socket.socket | None = None,
     stdio: tuple[int, int, int] = (0, 1, 2),
     on_ready: Callable[[], None] | None = None,
@@ -236,9 +237,10 @@ def restore(
     None: where the image was written since the host booted, into a local file system. `channel` is put where the
     image's channel was. `stdio` are our descriptors for standard streams whose other end was outside the image (-1:
     /dev/null). `trust` takes an image that somebody else owns, or may write to, and lets root open for it what its own
-    user could not. `files`: instead of what the dump said about files being written. `on_ready` is called when the
-    image has been validated and the present still runs, `on_commit` when it is stopped, just before the point of no
-    return.
+    user could not. `files`: instead of what the dump said about files being written. `parting`: the caller is about to
+    end and leaves a fresh tree to itself, which must not take that for its parent's death. `on_ready` is called when
+    the image has been validated and the present still runs, `on_commit` when it is stopped, just before the point of
+    no return.
 
     Raises EngineError subclasses; RestoreFailed has `past_no_return`. On failure nothing half-made stays behind.
     """
@@ -247,6 +249,7 @@ def restore(
     with checks.held(Path(image_dir)) as folder:
         try:
             rebuild = _validated(folder, lazy, trust, files, channel, stdio)
+            rebuild.parting = parting
             reach(Stage.RESTORE_READY)
             if on_ready is not None:
                 on_ready()
@@ -328,7 +331,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         rebuild.tables.leaving_sockets |= present.sockets_of(frozen)
         rebuild.tables.below = present.sockets_below(frozen, process)
         rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
-        reb.prepare(rebuild)
+        reb.prepare(rebuild, frozen.processes.values())
         reach(Stage.RESTORE_COMMIT, target)
         if on_commit is not None:
             on_commit()

@@ -12,6 +12,7 @@ from kernel_backend.errors import ImageCorrupt
 from kernel_backend.host import proc
 from kernel_backend.image.entries import ProcessEntry, ZombieEntry
 from kernel_backend.kinship import Member, leaderless_groups, session_of
+from kernel_backend.resources import terminals
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.thread import Thread
@@ -32,6 +33,20 @@ def grow_tree(rebuild: Rebuild, root: Thread) -> None:
     _end_leaders(rebuild)
 
 
+def fork_orphan(rebuild: Rebuild) -> Thread:
+    """A stub for the root that is no child of ours: forked by one that ends at once. It dies with us all the same."""
+    needed = set(kinship.all_tids(rebuild.inventory))
+    middles: list[Thread] = []
+    try:
+        while not middles or middles[-1].tgid in needed:
+            middles.append(stub.spawn())
+        shop = stub.open_workshop(middles[-1], 0, WORKSHOP_BYTES, fixed=False)
+        return fork(rebuild, shop, rebuild.root.pid, rebuild.root.exit_signal).thread
+    finally:
+        for middle in middles:
+            stub.end_child(middle.tgid)
+
+
 def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop, born_in: int) -> list[Member]:
     """A process and those below it; `born_in` is the session that it was forked in.
 
@@ -49,6 +64,8 @@ def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop, born_in: int) -
         (late if at_home else early if before else strangers).append(child)
     born = [(child, fork(rebuild, shop, child.pid, child.exit_signal), born_in) for child in early]
     _lead(shop, entry)
+    if own == entry.pid:
+        terminals.take_early(entry.pid, rebuild.tables, shop)
     born += [(child, fork(rebuild, shop, child.pid, child.exit_signal), own) for child in late]
     for child, child_shop, session in born:
         strangers += _settle_in(rebuild, child, child_shop, session)
@@ -105,7 +122,7 @@ def _adopt(rebuild: Rebuild, entry: Member, via: Workshop) -> Workshop:
     parent.shop.call("prctl", linux.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     middle = _fork_nobody(rebuild, via)
     shop = fork(rebuild, middle, entry.pid, signal.SIGCHLD)
-    _end_helper(middle, via)
+    end_helper(middle, via)
     parent.shop.call("prctl", linux.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     if proc.stat(shop.thread.tgid).ppid != parent.pid:
         rebuild.tables.warn(f"process {entry.pid} is a child of another process than before")
@@ -122,11 +139,11 @@ def _fork_nobody(rebuild: Rebuild, parent: Workshop) -> Workshop:
             break
         spare.append(shop)
     for other in spare:
-        _end_helper(other, parent)
+        end_helper(other, parent)
     return shop
 
 
-def _end_helper(helper: Workshop, parent: Workshop) -> None:
+def end_helper(helper: Workshop, parent: Workshop) -> None:
     """End a child that only the building needed."""
     number = proc.inner_id(helper.thread.tgid)
     stub.kill_and_collect(helper.thread.tgid)
@@ -136,7 +153,7 @@ def _end_helper(helper: Workshop, parent: Workshop) -> None:
 def _end_leaders(rebuild: Rebuild) -> None:
     for shop in rebuild.leaders.values():
         above = proc.stat(shop.thread.tgid).ppid
-        _end_helper(shop, next(building.shop for building in rebuild.built.values() if building.pid == above))
+        end_helper(shop, next(building.shop for building in rebuild.built.values() if building.pid == above))
 
 
 # --- sessions and groups ----------------------------------------------------------------------------------------------
@@ -188,7 +205,7 @@ def _join_leaderless(rebuild: Rebuild, pgid: int, members: list[Building]) -> No
     leader.call("setpgid", 0, 0)
     number = rebuild.tables.pids[pgid] = rebuild.number_inside(pgid, leader.thread.tgid)
     _join(rebuild, members, leader.thread.tgid, number)
-    _end_helper(leader, parent)
+    end_helper(leader, parent)
 
 
 def _join(rebuild: Rebuild, members: list[Building], leader: int, number: int) -> None:

@@ -14,7 +14,7 @@ from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
-from kernel_backend.resources import processes, settings, signals, threads, timeouts, timers
+from kernel_backend.resources import numa, processes, settings, signals, threads, timeouts, timers
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.inject import Call, Workshop
@@ -34,6 +34,7 @@ def make_threads(rebuild: Rebuild, building: Building) -> None:
         building.threads[thread.tid] = _clone_thread(rebuild, building, thread)
     pairs = [(thread, building.threads[thread.tid]) for thread in entry.threads if not thread.exited]
     _setup_threads(shop, pairs)
+    rebuild.warnings.extend(numa.bind_threads(shop, entry, building.threads))
     _correct_tids(rebuild, building)
     timers.create_timers(shop, entry, building.threads, rebuild.tables.pids)
 
@@ -100,6 +101,10 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid, last=False))
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))
+    rebuild.warnings.extend(settings.apply_futex_hash(building.shop, entry.futex_hash, building.pid))
+    for thread in entry.threads[1:]:
+        if thread.pdeathsig:
+            building.shop.run([processes.death_signal_call(thread)], thread=building.threads[thread.tid])
 
 
 def _credentials(rebuild: Rebuild, building: Building) -> None:

@@ -43,7 +43,7 @@ def choose(rebuild: Rebuild, policy: str, leaving: set[int], present: Process | 
     if policy == "same":
         raise HostUnsupported(f"the old pids cannot be had: {why}", hint="use --pid auto, or free the pid")
     if fresh and probe_one("user_namespaces").available:
-        rebuild.set_tids = rebuild.own_namespace = True
+        rebuild.set_tids = rebuild.own_namespace = rebuild.tables.own_mounts = True
         rebuild.warnings.append(f"the processes keep their pids only inside a pid namespace of their own: {why}")
         return
     if fresh:

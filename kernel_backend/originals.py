@@ -22,6 +22,8 @@ from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.tree import FrozenTree
 from kernel_backend.tracee.twin import Twin, make_twins, reap_all
 
+_TOLD_AT_ONCE = 1000
+
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
@@ -74,15 +76,39 @@ def resident_bytes(pid: int) -> int:
 def leave_as(frozen: FrozenTree, how: str) -> None:
     """What the caller asked for, done while every thread is still stopped under us."""
     if how == "stopped":
-        for pid in frozen.processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+        _stop(frozen)
     elif how == "killed":
         with Guardian() as guardian:
             if len(frozen.processes) > 1:
                 guardian.processes([process.pidfd for process in frozen.processes.values()])
             for process in reversed(frozen.processes.values()):
                 _end(process)
+
+
+def _stop(frozen: FrozenTree) -> None:
+    """Stop all; should we be killed half-way, all go on."""
+    running = [pid for pid, process in frozen.processes.items() if not process.main.group_stop]
+    with Guardian({"stopped": _go_on}) as guardian:
+        for first in range(0, len(running) if len(running) > 1 else 0, _TOLD_AT_ONCE):
+            guardian.tell("stopped", [_who(pid) for pid in running[first : first + _TOLD_AT_ONCE]])
+        for pid in frozen.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+
+def _who(pid: int) -> list[int]:
+    """A process for certain: its number, and when it began (-1: it is gone)."""
+    try:
+        return [pid, proc.stat(pid).start_ticks]
+    except OSError:
+        return [pid, -1]
+
+
+def _go_on(stopped: list[list[int]]) -> None:
+    for who in stopped:
+        with contextlib.suppress(OSError):
+            if _who(who[0]) == who:
+                os.kill(who[0], signal.SIGCONT)
 
 
 def _end(process: Process) -> None:

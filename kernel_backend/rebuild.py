@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from kernel_backend.resources import (
     lazy_pages,
     mapped_files,
     memory,
+    numa,
     pages,
     pkeys,
     placing_fds,
@@ -32,6 +33,8 @@ from kernel_backend.resources import (
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.process import Process
+from kernel_backend.tracee.standing_in import StandIns
 from kernel_backend.tracee.thread import Thread
 
 
@@ -63,6 +66,7 @@ class Rebuild:
     lost_tids: set[int] = field(default_factory=set)  # tids of threads that somebody else has
     own_namespace: bool = False
     lazy: bool = False
+    parting: bool = False  # whether we leave a fresh tree to itself
     user: Identity | None = None  # as whom files are opened and made; None: as ourselves
     init: Workshop | None = None  # the first process of that namespace
     built: dict[int, Building] = field(default_factory=dict)  # by image pid
@@ -117,7 +121,7 @@ class Rebuild:
 # --- preparation in our own process -----------------------------------------------------------------------------------
 
 
-def prepare(rebuild: Rebuild) -> None:
+def prepare(rebuild: Rebuild, present: Iterable[Process] = ()) -> None:
     """Make every shared object and every open file description, here; the present is still untouched."""
     reach(Stage.RESTORE_PREPARE)
     with acting_as(rebuild.user):
@@ -126,7 +130,33 @@ def prepare(rebuild: Rebuild) -> None:
         _make_shared_memory(rebuild)
         rebuild.ipc.bring_back(rebuild.inventory.message_queues, rebuild.inventory.semaphore_sets)
         reach(Stage.RESTORE_DESCRIPTIONS)
-        descriptors.rebuild(rebuild.tables, rebuild.kinds)
+        with _stand_ins(rebuild, present) as rebuild.tables.stand_ins:
+            descriptors.rebuild(rebuild.tables, rebuild.kinds)
+
+
+@contextmanager
+def _stand_ins(rebuild: Rebuild, present: Iterable[Process]) -> Iterator[StandIns]:
+    """Who make what bears the name of a process of the image."""
+
+    def make(pid: int) -> Workshop:
+        if rebuild.own_namespace:
+            return family.fork(rebuild, _open_namespace(rebuild), pid, 0)
+        return stub.open_workshop(stub.spawn(pid), 0, family.WORKSHOP_BYTES, fixed=False)
+
+    def end(shop: Workshop) -> None:
+        if rebuild.init is not None:
+            family.end_helper(shop, rebuild.init)
+        else:
+            stub.end_child(shop.thread.tgid)
+
+    numbered = {proc.inner_id(process.pid): process for process in present}
+    if numbered:
+        numbered[rebuild.root.pid] = next(iter(numbered.values()))  # it keeps its number as the image's root
+    made = StandIns(numbered, make if rebuild.set_tids and not numbered else None, end, rebuild.user)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def _open_files(rebuild: Rebuild) -> None:
@@ -184,15 +214,24 @@ def discard(rebuild: Rebuild) -> None:
 def spawn_root(rebuild: Rebuild) -> Thread:
     """A fresh stub for the root process."""
     if rebuild.own_namespace:
-        init = namespace.spawn_init()
-        rebuild.born.append(init.tgid)
-        rebuild.init = namespace.furnish(init)
-        return family.fork(rebuild, rebuild.init, rebuild.root.pid, rebuild.root.exit_signal).thread
-    leader = stub.spawn(rebuild.root.pid if rebuild.set_tids else 0)
-    rebuild.born.append(leader.tgid)
+        return family.fork(rebuild, _open_namespace(rebuild), rebuild.root.pid, rebuild.root.exit_signal).thread
+    if rebuild.parting and any(thread.pdeathsig for thread in rebuild.root.threads):
+        leader = family.fork_orphan(rebuild)  # else our end would be its parent's death
+    else:
+        leader = stub.spawn(rebuild.root.pid if rebuild.set_tids else 0)
+        rebuild.born.append(leader.tgid)
     gadget = stub.find_syscall(leader.tgid)
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
     return leader
+
+
+def _open_namespace(rebuild: Rebuild) -> Workshop:
+    """The first process of the tree's own pid namespace, begun when it is first needed."""
+    if rebuild.init is None:
+        init = namespace.spawn_init()
+        rebuild.born.append(init.tgid)
+        rebuild.init = namespace.furnish(init)
+    return rebuild.init
 
 
 # --- one process ------------------------------------------------------------------------------------------------------
@@ -224,6 +263,7 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     )
     shop.run(sysv.attach_calls(entry, rebuild.sysv))
     shop.run(memory.map_calls(entry, views))
+    rebuild.warnings.extend(numa.bind(shop, entry))
     shop.run(memory.advise_calls(entry))
     shop.run(lazy_pages.map_calls(lazily, moved[-1]))
     shop.run(lazy_pages.advise_calls(entry, lazily))

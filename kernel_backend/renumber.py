@@ -21,6 +21,7 @@ from kernel_backend.image.descriptions import (
     ProcFile,
     RegularFile,
     Terminal,
+    UnixSocket,
 )
 from kernel_backend.image.entries import Inventory, ProcessEntry, ZombieEntry
 from kernel_backend.tracee.tree import FrozenTree
@@ -93,6 +94,8 @@ def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
     elif isinstance(entry, RegularFile | MemoryFile):
         for lock in entry.record_locks:
             lock.pid = numbers[lock.pid]
+    elif isinstance(entry, UnixSocket):
+        entry.peer_pid = numbers.get(entry.peer_pid, 0)
     elif isinstance(entry, Terminal):
         entry.session, entry.foreground = numbers.get(entry.session, 0), numbers.get(entry.foreground, 0)
     elif isinstance(entry, ProcFile):

@@ -24,6 +24,7 @@ from kernel_backend.image.limits import (
     Nanoseconds,
     Natural,
     OptionalFileName,
+    OptionalId,
     Other,
     PathText,
     Pid,
@@ -109,6 +110,9 @@ class RegularFile(_Base, tag="file"):
     saved: bool = False  # `content` is that of a file that has a path (dump --files save)
     content: OptionalFileName = ""  # file name in the image folder
     content_runs: Annotated[list[PageRun], RUNS] = []  # where its parts belong
+    uid: OptionalId = -1  # owner and group of one that has no path any more
+    gid: OptionalId = -1
+    xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # and its xattr(7)
     shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
     flock: Annotated[int, Meta(ge=0, le=2)] = 0  # LOCK_SH or LOCK_EX; 0: none
     ranges: Annotated[list[RangeLock], MANY] = []
@@ -246,6 +250,7 @@ class Epoll(_Base, tag="epoll"):
     """epoll_create(2)."""
 
     items: Annotated[list[EpollItem], MANY] = []
+    busy_poll: Annotated[bytes, Meta(max_length=8)] = b""  # struct epoll_params, where it was ever set
 
 
 class InotifyWatch(_Item):
@@ -295,6 +300,9 @@ class UnixSocket(_Base, tag="unix"):
     moved: PathText = ""  # pack_path: where the bound file had been renamed to
     reset: bool = False  # its other end was closed without having read all: the next call says so (ECONNRESET)
     peer_name: SocketName = b""  # of an other end outside
+    peer_pid: Pid = 0  # who made the other end (SO_PEERCRED); 0: not known
+    peer_uid: OptionalId = -1
+    peer_gid: OptionalId = -1
     listening: bool = False
     backlog: Natural = 0
     pending: Annotated[list[Natural], MANY] = []  # descriptions which connected and were not accepted yet, in order

@@ -63,6 +63,13 @@ class FileIdentity(Entry):
     ctime_ns: Nanoseconds = 0
 
 
+class MemoryPolicy(Entry):
+    """On which nodes memory is to lie (set_mempolicy(2))."""
+
+    mode: Natural  # MPOL_, with its flags
+    nodes: Annotated[bytes, Meta(max_length=128)] = b""  # bit n for node n
+
+
 class VmaEntry(Entry):
     """One mapping. `kind` says where its bytes come from; `file` and `shared` are indices into tables."""
 
@@ -86,6 +93,7 @@ class VmaEntry(Entry):
     name: Name = ""  # PR_SET_VMA_ANON_NAME
     may_write: bool | None = None  # whether a shared one may be made writable; None: as `prot` says
     pkey: Annotated[int, Meta(ge=0, le=15)] = 0  # its protection key (pkeys(7))
+    numa: MemoryPolicy | None = None  # mbind(2)
 
 
 class Span(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
@@ -167,6 +175,8 @@ class ThreadEntry(Entry):
     rseq: RseqEntry | None = None
     scheduling: SchedulingEntry = msgspec.field(default_factory=SchedulingEntry)
     pdeathsig: Signal = 0
+    numa: MemoryPolicy | None = None  # set_mempolicy(2)
+    cpuid_faults: bool = False  # the CPUID instruction raises SIGSEGV (arch_prctl(2))
     wait_left_ns: Nanoseconds = -1  # of the limit of the call that it waits in; -1: none
     exited: bool = False  # a leader that ended while other threads go on
 
@@ -245,6 +255,7 @@ class ProcessEntry(Entry):
     pkeys: Annotated[list[Annotated[int, Meta(ge=1, le=15)]], FEW] = []  # protection keys that are allocated
     guards: Annotated[list[Span], RUNS] = []  # where touching is a fault (MADV_GUARD_INSTALL)
     lock_future: Natural = 0  # MCL_ flags in force for mappings to come
+    futex_hash: Int = -1  # slots of its own table of futex waiters (PR_FUTEX_HASH); -1: not known
 
 
 class ZombieEntry(Entry):
@@ -270,6 +281,7 @@ class SharedMemoryEntry(Entry):
     runs: Annotated[list[PageRun], RUNS]  # address: offset inside the object
     pages: FileName  # file name in the image folder
     seals: Bits = 0
+    mode: Bits = 0o600  # of a file, should it have to be made anew
     sysv_key: Int = 0
     sysv_mode: Bits = 0
     sysv_id: Natural = 0

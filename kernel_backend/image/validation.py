@@ -61,8 +61,10 @@ def _check_shared_memory(memory: SharedMemoryEntry, inventory: Inventory) -> Non
     expect(end <= memory.size + 2 * max(_PAGE, memory.huge_page_bytes), f"{what} is larger than it says")
     expect(is_page_size(memory.huge_page_bytes), f"page size of {what}")
     if memory.kind == "file":
-        folder, _, name = memory.name.rpartition("/")
-        expect(folder == "/dev/shm" and name not in ("", ".", "..") and "\0" not in name, f"name of {what}")
+        parts = memory.name.removeprefix("/dev/shm/").split("/")
+        below = memory.name.startswith("/dev/shm/") and "\0" not in memory.name
+        expect(below and not {"", ".", ".."} & set(parts), f"name of {what}")
+        expect(not memory.mode & ~0o777, f"mode of {what}")
     elif memory.kind == "memfd":
         expect("\0" not in memory.name and len(memory.name.encode(errors="surrogateescape")) < 250, f"name of {what}")
 

@@ -6,16 +6,19 @@ opens it through /proc/self/fd, which gives a description of its own.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from kernel_backend.abi.linux import PAGE_SIZE
 from kernel_backend.errors import ImageCorrupt, NoRoom
 from kernel_backend.host import proc
-from kernel_backend.image.descriptions import MemoryFile, PageRun, RegularFile
+from kernel_backend.image.descriptions import MemoryFile, PageRun, RegularFile, unpack_path
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables, open_flags
 from kernel_backend.resources.shared_memory import copy_part, fill, key_of_stat, save_descriptor
 
@@ -109,6 +112,39 @@ def made_object(entry: RegularFile | MemoryFile, tables: RebuildTables, make: Ca
         if entry.content:
             refill(fd, entry, tables.folder)
     return objects[key]
+
+
+def note_inode(look: Look, entry: RegularFile) -> None:
+    """What else belongs to a file that is to be made again: owner, group, extended attributes."""
+    entry.uid, entry.gid = look.stat.st_uid, look.stat.st_gid
+    with contextlib.suppress(OSError):  # a file system without them
+        for name in os.listxattr(look.own):
+            with contextlib.suppress(OSError):  # one that we may not read
+                entry.xattrs[name] = os.getxattr(look.own, name)
+
+
+def dress(fd: int, entry: RegularFile, tables: RebuildTables) -> None:
+    """Give a file that was made anew all that; once everybody has it open, which its mode may forbid."""
+    dressed: set[tuple[int, int]] = tables.cache.setdefault("dressed files", set())
+    if entry.uid < 0 or (entry.device, entry.inode) in dressed:
+        return
+    dressed.add((entry.device, entry.inode))
+    found, lost = os.fstat(fd), []
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("owner", lambda: os.fchown(fd, entry.uid, entry.gid)),
+        *((name, partial(os.setxattr, fd, name, value)) for name, value in entry.xattrs.items()),
+        ("mode", lambda: os.fchmod(fd, stat.S_IMODE(entry.mode))),  # which may forbid to write them
+        ("time", lambda: os.utime(fd, ns=(found.st_atime_ns, entry.mtime_ns))),
+    ]
+    if (found.st_uid, found.st_gid) == (entry.uid, entry.gid):
+        del steps[0]
+    for what, step in steps:
+        try:
+            step()
+        except OSError:
+            lost.append(what)
+    if lost:
+        tables.warn(f"{unpack_path(entry.path)}, which has no name, comes back without its {', '.join(lost)}")
 
 
 def refill(fd: int, entry: RegularFile | MemoryFile, folder: Path) -> None:

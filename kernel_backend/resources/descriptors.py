@@ -31,6 +31,7 @@ from kernel_backend.image.entries import DescriptorEntry
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.process import Process
+from kernel_backend.tracee.standing_in import StandIns
 
 O_CLOEXEC = os.O_CLOEXEC
 O_ASYNC = 0o20000
@@ -153,6 +154,8 @@ class RebuildTables:
     stdio: tuple[int, int, int] = (-1, -1, -1)  # ours, for streams whose other end was outside; -1: /dev/null
     users: dict[int, int] = field(default_factory=dict)  # image pid → whose rights decide; where absent, ours
     boot_id_same: bool = False
+    stand_ins: StandIns | None = None  # who make sockets as the image's processes
+    own_mounts: bool = False  # the tree will have mounts of its own, in which ours are others
     same_place: bool = False  # in place: the present process is the one the image was taken of (or stands for it)
     files: str = "keep"  # what becomes of files being written (file_policy.py),
     files_then: str = "keep"  # and what the dump said about it

@@ -104,6 +104,8 @@ class FileKind(Kind):
             os.lseek(fd, entry.pos, os.SEEK_SET)
 
     def settle(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
+        if entry.deleted and stat.S_ISREG(entry.mode):
+            contents.dress(tables.own[index], entry, tables)
         locks.take_locks(index, entry, tables)
 
     def finish(
@@ -177,6 +179,7 @@ def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None
         tables.warnings.append(
             f"{look.holder}: {look.link} has another name which was not found; a restored process gets a copy of it"
         )
+    contents.note_inode(look, entry)
     if not entry.shared:
         contents.save(look, entry, tables)
 
@@ -244,6 +247,8 @@ def _open_nameless(entry: RegularFile, tables: RebuildTables) -> int:
         return fresh[0]
 
     made = contents.made_object(entry, tables, make)
+    if tables.own_mounts and entry.flags & linux.O_TMPFILE == linux.O_TMPFILE:
+        tables.warn(f"{unpack_path(entry.path)} cannot be given a name (linkat) from inside the tree's own namespaces")
     if fresh and entry.flags & linux.O_TMPFILE == linux.O_TMPFILE and entry.flags & os.O_ACCMODE == os.O_RDWR:
         return os.dup(made)
     return contents.reopen(made, entry.flags)

@@ -172,9 +172,14 @@ def was_taken(index: int, tables: RebuildTables) -> bool:
     return index in tables.cache.get("taken from the present", {})
 
 
-def adopt(index: int, flags: int, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
-    """From inside, when the present is gone: the image's status flags."""
-    workshop.call("fcntl", fd, _F_SETFL, flags & ~os.O_ACCMODE & ~O_ASYNC)
+def adopt(
+    index: int, entry: TcpSocket | UdpSocket | UnixSocket, kind: int, tables: RebuildTables, workshop: Workshop, fd: int
+) -> None:
+    """When the present is gone: the image's status flags, from inside, and its options."""
+    workshop.call("fcntl", fd, _F_SETFL, entry.flags & ~os.O_ACCMODE & ~O_ASYNC)
+    family = socket.AF_UNIX if isinstance(entry, UnixSocket) else entry.family
+    with socket_options.borrowed(tables.own[index], family, kind) as s:
+        socket_options.rewind(s, family, kind, entry.options, tables, tables.who(index))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import limits, proc
-from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry
+from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry, ThreadEntry
 from kernel_backend.resources import settings
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
@@ -44,12 +44,10 @@ def credentials(status: dict[str, str], securebits: int, keepcaps: bool) -> Cred
     )
 
 
-def ask_own(borrowed: Borrowed) -> Asking[tuple[bool, int]]:
-    """What a fork does not copy and only the process itself can ask for: subreaper, parent-death signal."""
+def ask_subreaper(borrowed: Borrowed) -> Asking[bool]:
+    """Whether orphans below it become its children, which a fork does not copy."""
     yield Call("prctl", linux.PR_GET_CHILD_SUBREAPER, borrowed.data)
-    yield Call("prctl", linux.PR_GET_PDEATHSIG, borrowed.data + 8)
-    subreaper, pdeathsig = struct.unpack("<i4xi", borrowed.get(12))
-    return bool(subreaper), pdeathsig
+    return bool(int.from_bytes(borrowed.get(4), "little"))
 
 
 def ask_lock_future(borrowed: Borrowed, pid: int) -> Asking[int]:
@@ -174,9 +172,14 @@ def late_prctl_calls(entry: ProcessEntry) -> list[Call]:
     """Settings that a change of credentials resets, so they come after it."""
     return [
         Call("prctl", linux.PR_SET_DUMPABLE, 1 if entry.dumpable == 1 else 0, 0, 0, 0),
-        Call("prctl", linux.PR_SET_PDEATHSIG, entry.threads[0].pdeathsig, 0, 0, 0),  # a stub has one of its own
+        death_signal_call(entry.threads[0]),  # a stub has one of its own
         *settings.late_calls(entry.settings),
     ]
+
+
+def death_signal_call(entry: ThreadEntry) -> Call:
+    """What a thread is sent when the thread that forked its process ends."""
+    return Call("prctl", linux.PR_SET_PDEATHSIG, entry.pdeathsig, 0, 0, 0)
 
 
 def credential_calls(present: CredentialsEntry, wanted: CredentialsEntry, data: int) -> tuple[list[Call], bytes]:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from kernel_backend.host import libc
 from kernel_backend.image.entries import SettingsEntry
-from kernel_backend.tracee.inject import Call
+from kernel_backend.tracee.chorus import Asking
+from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.process import Process
 
 # linux/prctl.h
@@ -31,6 +32,7 @@ _SET_IO_FLUSHER, _GET_IO_FLUSHER = 57, 58
 _MEMBARRIER_REGISTRATIONS = 1 << 9
 _MEMBARRIER_REGISTER = (1 << 2, 1 << 4, 1 << 6, 1 << 8)
 
+_FUTEX_HASH, _FUTEX_HASH_SET_SLOTS, _FUTEX_HASH_GET_SLOTS = 78, 1, 2
 _ARCH_GET_XCOMP_PERM, _ARCH_REQ_XCOMP_PERM = 0x1022, 0x1023  # asm/prctl.h
 
 _TSC_BYTES, DATA_BYTES = 8, 16
@@ -107,6 +109,23 @@ def entry_of(results: Sequence[int], room: bytes, pid: int) -> SettingsEntry:
     )
 
 
+@cache
+def _tells_futex_hash() -> bool:
+    """Whether processes can have tables of waiters of their own (since OS kernel 6.16)."""
+    try:
+        libc.syscall("prctl", _FUTEX_HASH, _FUTEX_HASH_GET_SLOTS, 0, 0, 0)
+    except OSError:
+        return False
+    return True
+
+
+def ask_futex_hash() -> Asking[int]:
+    """The slots of a process's own table of futex waiters, which a fork does not copy; -1: not known."""
+    if not _tells_futex_hash():
+        return -1
+    return (yield Call("prctl", _FUTEX_HASH, _FUTEX_HASH_GET_SLOTS, 0, 0, 0))
+
+
 def denies_execution(process: Process) -> bool:
     """Whether a process may not make memory executable, which it cannot take back."""
     try:
@@ -142,6 +161,16 @@ def _differs(sort: int, state: int) -> bool:
         return libc.syscall("prctl", _GET_SPECULATION, sort, 0, 0, 0) != state
     except OSError:
         return False
+
+
+def apply_futex_hash(shop: Workshop, slots: int, pid: int) -> list[str]:
+    """When all threads are there, for which the OS kernel makes a table by itself; warnings."""
+    try:
+        if slots >= 0 and shop.call("prctl", _FUTEX_HASH, _FUTEX_HASH_GET_SLOTS, 0, 0, 0) != slots:
+            shop.call("prctl", _FUTEX_HASH, _FUTEX_HASH_SET_SLOTS, slots, 0, 0)
+    except OSError as error:
+        return [f"process {pid} has no table of futex waiters as it had (PR_FUTEX_HASH): {error.strerror}"]
+    return []
 
 
 def late_calls(entry: SettingsEntry) -> Iterator[Call]:

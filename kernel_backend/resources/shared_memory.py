@@ -14,6 +14,7 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from kernel_backend.tracee.process import Process
 
 _COPY_BYTES = 4 << 20
 _DELETED = " (deleted)"
+_SHM = "/dev/shm"
 
 
 @dataclass
@@ -78,6 +80,8 @@ def _save(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMem
         key=found.key, kind=_kind(found.path), size=size, name=_name(found.path), runs=runs, pages=name
     )
     entry.huge_page_bytes = found.huge_page_bytes
+    if entry.kind == "file":
+        entry.mode = _mode(found.path)
     if entry.kind == "sysv":
         sysv.describe(entry, found.spans[0][3].view)
     if fd >= 0 and entry.kind == "memfd":
@@ -97,6 +101,13 @@ def _kind(path: str) -> str:
 
 def _name(path: str) -> str:
     return path.removesuffix(_DELETED).removeprefix("/memfd:")
+
+
+def _mode(path: str) -> int:
+    try:
+        return stat.S_IMODE(os.lstat(path).st_mode) & 0o777
+    except OSError:
+        return 0o600
 
 
 def _seals(fd: int) -> int:
@@ -232,16 +243,41 @@ def _memfd(entry: SharedMemoryEntry) -> int:
 def _reopen(entry: SharedMemoryEntry, guardian: Guardian) -> tuple[int, bool]:
     """The object of that name, made anew when it is gone."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        fd = os.open(entry.name, flags)
-    except FileNotFoundError:
-        fd = os.open(entry.name, flags | os.O_CREAT | os.O_EXCL, 0o600)
-        guardian.file(entry.name)
-        return fd, True
+    path = Path(entry.name)
+    with _folder(path, guardian) as folder:
+        try:
+            fd = os.open(path.name, flags, dir_fd=folder)
+        except FileNotFoundError:
+            fd = os.open(path.name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+            guardian.file(entry.name)
+            os.fchmod(fd, entry.mode)
+            return fd, True
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise FileChanged(f"{entry.name}, shared memory of the image, is a thing of another kind now", path=entry.name)
     return fd, False
+
+
+@contextmanager
+def _folder(path: Path, guardian: Guardian) -> Iterator[int]:
+    """The folder below /dev/shm of a file, made anew where it is gone; no link on the way leads us elsewhere."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    at = Path(_SHM)
+    found = os.open(at, flags & ~os.O_NOFOLLOW)
+    try:
+        for name in path.parent.relative_to(_SHM).parts:
+            at /= name
+            try:
+                inner = os.open(name, flags, dir_fd=found)
+            except FileNotFoundError:
+                os.mkdir(name, 0o700, dir_fd=found)
+                guardian.tell("folder", str(at))
+                inner = os.open(name, flags, dir_fd=found)
+            os.close(found)
+            found = inner
+        yield found
+    finally:
+        os.close(found)
 
 
 def _check_room(fd: int, entry: SharedMemoryEntry) -> None:

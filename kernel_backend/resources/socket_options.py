@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 
 from kernel_backend.errors import ImageCorrupt, ResourceUnsupported
@@ -26,12 +26,12 @@ _SOCKET = {
     1: _INT, SO_REUSEADDR: _INT, 5: _INT, 6: _INT, SO_SNDBUF: _INT, SO_RCVBUF: _INT, 9: _INT, 10: _INT, 11: _INT,
     12: _INT, 13: _LINGER, SO_REUSEPORT: _INT, SO_PASSCRED: _INT, 18: _INT, 20: _TIMEVAL, 21: _TIMEVAL, 25: 16,
     29: _INT, 34: _INT, 35: _INT, 36: _INT, 37: _INT, 40: _INT, 41: _INT, SO_PEEK_OFF: _INT, 43: _INT, 45: _INT,
-    46: _INT, 47: _INT, 49: _INT, 60: _INT, 69: _INT, 70: _INT, 74: _INT, 75: _INT, 76: _INT, 83: _INT,
+    46: _INT, 47: _INT, 49: _INT, 60: _INT, 61: 8, 69: _INT, 70: _INT, 74: _INT, 75: _INT, 76: _INT, 83: _INT,
 }  # fmt: skip
-_IP = dict.fromkeys(
+_IP = {4: 40} | dict.fromkeys(
     (1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 18, 19, 20, 21, 22, 23, 24, 25, 26, 32, 33, 34, 49, 50, 51), _INT
 )  # fmt: skip
-_IPV6 = dict.fromkeys(
+_IPV6 = dict.fromkeys((54, 55, 57, 59), 1024) | dict.fromkeys(
     (16, 17, 18, 19, 23, 25, 26, 29, 31, 33, 49, 51, 53, 56, 58, 60, 62, 66, 67, 70, 72, 73, 74, 75, 76, 77, 78), _INT
 )  # fmt: skip
 _TCP = {TCP_CONGESTION: 16} | dict.fromkeys(
@@ -151,20 +151,45 @@ def restore(
     s: socket.socket, family: int, kind: int, options: Sequence[SocketOption], tables: RebuildTables, who: str
 ) -> None:
     """Set what the image says, and put back what building the socket has changed."""
+    _put(s, family, kind, _wanted(family, kind, options), tables, who)
+
+
+def rewind(
+    s: socket.socket, family: int, kind: int, options: Sequence[SocketOption], tables: RebuildTables, who: str
+) -> None:
+    """The same for a socket that is the present's: what that has set since the checkpoint is undone, too."""
+    sized = {(socket.SOL_SOCKET, SO_SNDBUF), (socket.SOL_SOCKET, SO_RCVBUF)} if family != socket.AF_UNIX else set()
+    found_out = sized | {(socket.IPPROTO_TCP, TCP_MAXSEG), (socket.IPPROTO_TCP, TCP_WINDOW_CLAMP)}
+    usual = {key: value for key, value in defaults(family, kind).items() if key not in found_out}
+    wanted = _wanted(family, kind, options)
+    _put(s, family, kind, usual | wanted, tables, who, told=wanted)
+
+
+def _wanted(family: int, kind: int, options: Sequence[SocketOption]) -> dict[tuple[int, int], bytes]:
+    """What must be so, whatever building the socket has made of it."""
     wanted = {(option.level, option.name): option.value for option in options}
     usual = defaults(family, kind)
     for name in (SO_REUSEADDR, SO_SNDBUF, SO_PASSCRED):
         key = (socket.SOL_SOCKET, name)
         if key not in wanted and key in usual and (name != SO_SNDBUF or family == socket.AF_UNIX):
             wanted[key] = usual[key]
+    return wanted
+
+
+def _put(
+    s: socket.socket, family: int, kind: int, values: dict[tuple[int, int], bytes], tables: RebuildTables, who: str,
+    told: Container[tuple[int, int]] | None = None,
+) -> None:  # fmt: skip
+    """Set the options that have other values; a failure is told, of all or those in `told` (some can only be read)."""
     now = _read_all(s, family, kind)
-    for (level, name), value in wanted.items():
+    for (level, name), value in values.items():
         if now.get((level, name)) == value:
             continue
         try:
             _set(s, SocketOption(level, name, value))
         except OSError as error:
-            tables.warn(f"option {level}/{name} of the socket at {who} is not permitted here: {error.strerror}")
+            if told is None or (level, name) in told:
+                tables.warn(f"option {level}/{name} of the socket at {who} is not permitted here: {error.strerror}")
 
 
 _KNOWN = {

@@ -127,7 +127,9 @@ class TcpKind(Kind):
         self, index: int, entry: TcpSocket, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
     ) -> None:
         if live_sockets.was_taken(index, tables):
-            live_sockets.adopt(index, entry.flags, tables, workshop, fd)
+            live_sockets.adopt(index, entry, _STREAM, tables, workshop, fd)
+            if entry.state == LISTEN:
+                workshop.call("listen", fd, entry.backlog)
             other = live_sockets.pair_to_refill(index, tables)
             if other >= 0:
                 with live_sockets.no_way_back(index, tables):
@@ -369,7 +371,7 @@ def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
         inet.send_all(far, one.queue, one.urgent)
         inet.send_all(near, two.queue, two.urgent)
         for s, at, entry in ((near, index, one), (far, other, two)):
-            socket_options.restore(s, entry.family, _STREAM, entry.options, tables, tables.who(at))
+            socket_options.rewind(s, entry.family, _STREAM, entry.options, tables, tables.who(at))
             if entry.state in _FIN_SENT:
                 s.shutdown(socket.SHUT_WR)
 

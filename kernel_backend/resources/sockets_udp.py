@@ -78,12 +78,14 @@ class UdpKind(Kind):
         self, index: int, entry: UdpSocket, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
     ) -> None:
         if live_sockets.was_taken(index, tables):
-            live_sockets.adopt(index, entry.flags, tables, workshop, fd)
+            live_sockets.adopt(index, entry, _DGRAM, tables, workshop, fd)
             with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
                 live_sockets.drain(s)
                 multicast.restore(s, entry.memberships, tables, tables.who(index))
             _fill(index, entry, tables)
             _connect(index, entry, tables)
+            with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
+                socket_options.rewind(s, entry.family, _DGRAM, entry.options, tables, tables.who(index))
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -169,7 +171,7 @@ def _send(
         host = "127.0.0.1" if entry.family == socket.AF_INET or "." in message.host else "::1"
     if ipaddress.ip_address(host.partition("%")[0]).is_multicast:
         return False  # sending there would reach everybody else in the group
-    known = senders.get((inet.plain(message.host), message.port), -1)
+    known = _sender(message, host, senders)
     try:
         if known >= 0:
             other = tables.descriptions[known]
@@ -185,6 +187,17 @@ def _send(
     except OSError:
         return False
     return True
+
+
+def _sender(message: Message, host: str, senders: dict[inet.Address, int]) -> int:
+    """The socket inside that a datagram to `host` came from, or -1; one without an address of its own is given one."""
+    sender = inet.plain(message.host)
+    if (sender, message.port) in senders:
+        return senders[sender, message.port]
+    here = ipaddress.ip_address(sender.partition("%")[0])
+    if not here.is_loopback and sender != inet.plain(host):
+        return -1
+    return next((senders[any_, message.port] for any_ in ("0.0.0.0", "::") if (any_, message.port) in senders), -1)
 
 
 def _seen_from(family: int, host: str) -> str:

@@ -5,7 +5,8 @@ real connection to the rebuilt listener gives it that name again. A closed other
 and closed. Datagram sockets that are not each other's peer are connected after their queues are filled, because
 connecting one anew would empty it.
 
-What the OS kernel does not give back: SO_PEERCRED and queued credentials name us, who built the socket.
+A pair is made by whom the old one names (SO_PEERCRED). Connections through a listener, and credentials of what waits in
+queues, name us.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import select
 import socket
 import stat
+import struct
 from contextlib import ExitStack
 
 from kernel_backend.host import sockdiag
@@ -53,9 +55,11 @@ class UnixSocketKind(Kind):
         entry = UnixSocket(type=facts.type, inode=facts.inode, shutdown=facts.shutdown)
         entry.connected = facts.peer is not None
         entry.reset = facts.type != socket.SOCK_DGRAM and facts.shutdown == 3 and _has_failed(look.own)
-        unix_names.note(look, facts, entry)
+        unix_names.note(look, facts, entry, tables)
         with socket_options.borrowed(look.own, _UNIX, facts.type) as s:
             entry.options = socket_options.capture(s, _UNIX, facts.type)
+            if entry.connected:
+                _note_peer(s, entry)
             if facts.state == sockdiag.LISTEN:
                 entry.listening, entry.backlog = True, facts.unread
             elif facts.queued or facts.type != socket.SOCK_STREAM:
@@ -99,13 +103,15 @@ class UnixSocketKind(Kind):
         self, index: int, entry: UnixSocket, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
     ) -> None:
         if live_sockets.was_taken(index, tables):
-            live_sockets.adopt(index, entry.flags, tables, workshop, fd)
+            live_sockets.adopt(index, entry, entry.type, tables, workshop, fd)
             other = live_sockets.pair_to_refill(index, tables)
             with live_sockets.no_way_back(index, tables):
                 if other >= 0:
                     _refill_pair(index, other, tables)
                 elif entry.type == socket.SOCK_DGRAM and not entry.connected:
                     _refill(index, entry, tables)
+        if entry.listening:
+            workshop.call("listen", fd, entry.backlog)  # who called it last is whom SO_PEERCRED names to clients
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -126,6 +132,12 @@ def _facts(look: Look, tables: CaptureTables) -> sockdiag.UnixFacts:
     with socket_options.borrowed(look.own, _UNIX, socket.SOCK_STREAM) as s:  # newer than our list
         kind = s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     return sockdiag.UnixFacts(look.stat.st_ino, kind, 7)
+
+
+def _note_peer(s: socket.socket, entry: UnixSocket) -> None:
+    pid, uid, gid = struct.unpack("<iII", s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if pid > 0:
+        entry.peer_pid, entry.peer_uid, entry.peer_gid = pid, uid, gid
 
 
 def _has_failed(fd: int) -> bool:
@@ -189,8 +201,14 @@ def _accepted(entry: UnixSocket, tables: RebuildTables) -> bool:
     return entry.connected and entry.type != socket.SOCK_DGRAM and _listener_of(entry, tables) >= 0
 
 
-def _pair(kind: int) -> tuple[int, int]:
-    one, other = socket.socketpair(_UNIX, kind | socket.SOCK_CLOEXEC)
+def _pair(entry: UnixSocket, tables: RebuildTables) -> tuple[int, int]:
+    """Both ends of a new connection, made by whoever had made the old one if that can be."""
+    kind = entry.type | socket.SOCK_CLOEXEC
+    if tables.stand_ins is not None and entry.peer_pid:
+        made = tables.stand_ins.socketpair(kind, entry.peer_pid, entry.peer_uid, entry.peer_gid)
+        if made is not None:
+            return made
+    one, other = socket.socketpair(_UNIX, kind)
     return one.detach(), other.detach()
 
 
@@ -227,7 +245,7 @@ def _bind_again(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
 
 def _rebuild_lonely(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     """An end whose other end nobody has."""
-    tables.own[index], far = _pair(entry.type)
+    tables.own[index], far = _pair(entry, tables)
     _far_ends(tables)[index] = far
     _bind_again(index, entry, tables)
 
@@ -246,7 +264,7 @@ def _rebuild_pair(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     for server, client in ((index, entry.peer), (entry.peer, index)):
         if _connect_to_listener(server, client, tables):
             return
-    tables.own[index], tables.own[entry.peer] = _pair(entry.type)
+    tables.own[index], tables.own[entry.peer] = _pair(entry, tables)
     _bind_again(index, entry, tables)
     _bind_again(entry.peer, peer, tables)
 
@@ -323,7 +341,15 @@ def _pass_credentials(index: int, entry: UnixSocket, tables: RebuildTables) -> N
                 s.setsockopt(option.level, option.name, option.value)
 
 
+def _tell_senders(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    """What waits bears the credentials of who sends it again: us."""
+    passes = {option.name: any(option.value) for option in entry.options}.get(socket_options.SO_PASSCRED)
+    if entry.queue and passes:
+        tables.warn(f"what waits at {tables.who(index)} names another process as its sender (SCM_CREDENTIALS)")
+
+
 def _fill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
+    _tell_senders(index, entry, tables)
     sender = _far_ends(tables).get(index, -1)
     peer = _unix(tables, entry.peer)
     if peer is not None and not _one_way(index, entry, tables):
@@ -398,6 +424,8 @@ def _refill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
         live_sockets.drain(s)
     if entry.queue:
         _fill_by_name(index, entry, tables)
+    with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s:
+        socket_options.rewind(s, _UNIX, entry.type, entry.options, tables, tables.who(index))  # receiving moves one
 
 
 def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
@@ -410,12 +438,13 @@ def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
             socket_options.borrowed(tables.own[far], _UNIX, entry.type) as sender,
         ):
             live_sockets.drain(near)
+            _tell_senders(at, entry, tables)
             unix_queues.fill(sender, entry.queue, tables, tables.who(at))
     for at in (index, other):
         entry = _unix(tables, at)
         assert entry is not None
         with socket_options.borrowed(tables.own[at], _UNIX, entry.type) as s:
-            socket_options.restore(s, _UNIX, entry.type, entry.options, tables, tables.who(at))
+            socket_options.rewind(s, _UNIX, entry.type, entry.options, tables, tables.who(at))
             if entry.shutdown:
                 s.shutdown(_SHUT[entry.shutdown])
 

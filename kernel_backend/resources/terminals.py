@@ -10,6 +10,7 @@ was not (tty_queues.py).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -44,6 +45,7 @@ from kernel_backend.resources.descriptors import (
     set_status_flags,
 )
 from kernel_backend.resources.pidfd import replace_everywhere
+from kernel_backend.resources.placing_fds import lend
 from kernel_backend.tracee.inject import Call, Workshop
 
 # asm-generic/ioctls.h
@@ -94,6 +96,17 @@ def _session_of(device: int, tables: CaptureTables) -> tuple[int, int]:
                 major, minor = (number >> 8) & 0xFFF, (number & 0xFF) | ((number >> 12) & 0xFFF00)
                 known[os.makedev(major, minor)] = (found.sid, found.tpgid)
     return known.get(device, (0, 0))
+
+
+def warn_unreachable(tables: CaptureTables) -> None:
+    """Of sessions whose terminal no descriptor leads to any more: it is lost with their leader's life."""
+    reached = {entry.session for entry in tables.descriptions if isinstance(entry, Terminal)}
+    for pid in tables.processes:
+        found = proc.stat(pid)
+        if found.tty and found.sid == found.pid and pid not in reached:
+            tables.warnings.append(
+                f"process {pid} controls a terminal that no descriptor leads to; a restored one controls none"
+            )
 
 
 class PtyMasterKind(Kind):
@@ -256,15 +269,35 @@ def _inside(index: int, entry: Terminal, tables: RebuildTables) -> None:
     set_status_flags(fd, entry.flags)
 
 
+def take_early(pid: int, tables: RebuildTables, workshop: Workshop) -> None:
+    """Let the leader of a session have its terminal before it forks anybody: others get it from their parents only.
+
+    One of ours, that is: were we to fail with a real one, its end would hang that up.
+    """
+    terminals = [(i, entry) for i, entry in enumerate(tables.descriptions) if isinstance(entry, Terminal)]
+    ours = (i for i, entry in terminals if entry.session == pid and entry.other == OTHER_INSIDE and not entry.hung_up)
+    index = next(ours, -1)
+    if index < 0:
+        return
+    (fd,) = lend(workshop, [tables.own[index]])
+    with contextlib.suppress(OSError):  # when it is tried again a failure is told
+        _control(workshop, fd)
+    workshop.call("close", fd)
+
+
+def _control(workshop: Workshop, fd: int) -> None:
+    try:
+        workshop.call("ioctl", fd, _TIOCSCTTY, 0)
+    except PermissionError:  # in place: it has another one still
+        _give_up_controlling(workshop)
+        workshop.call("ioctl", fd, _TIOCSCTTY, 0)
+
+
 def _make_controlling(entry: Terminal, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
     """From inside the session's leader: its controlling terminal and the foreground process group."""
     group = tables.pids.get(entry.foreground, entry.foreground)
     try:
-        try:
-            workshop.call("ioctl", fd, _TIOCSCTTY, 0)
-        except PermissionError:  # in place: it has another one still
-            _give_up_controlling(workshop)
-            workshop.call("ioctl", fd, _TIOCSCTTY, 0)
+        _control(workshop, fd)
         workshop.call("ioctl", fd, _TIOCSPGRP, workshop.put(struct.pack("<i", group)))
     except OSError as error:
         path = unpack_path(entry.path)

@@ -6,12 +6,14 @@ import ctypes
 import errno
 import os
 import struct
+from dataclasses import dataclass
+from functools import cache
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc, proc
-from kernel_backend.image.entries import RseqEntry, SchedulingEntry, ThreadEntry
-from kernel_backend.resources import timeouts
+from kernel_backend.image.entries import MemoryPolicy, RseqEntry, SchedulingEntry, ThreadEntry
+from kernel_backend.resources import numa, timeouts
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
@@ -20,6 +22,7 @@ from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 ALTSTACK_BYTES = 24
 _SS_DISABLE = 2
 _IOPRIO_WHO_PROCESS = 1
+_ARCH_GET_CPUID, _ARCH_SET_CPUID = 0x1011, 0x1012  # asm/prctl.h
 
 
 def borrow_all(process: Process) -> list[Borrowed]:
@@ -28,32 +31,54 @@ def borrow_all(process: Process) -> list[Borrowed]:
     return [process.borrow(process.threads[tid]) for tid in tids]
 
 
-def ask(borrowed: Borrowed) -> Asking[tuple[bytes, int, int]]:
-    """What only the thread itself can ask for: alternate stack, the word that is cleared when it ends, timer slack."""
+@dataclass
+class Told:
+    """What only a thread itself can ask for."""
+
+    altstack: bytes
+    tid_address: int  # of the word that is cleared when it ends
+    slack_ns: int
+    pdeathsig: int
+    numa: MemoryPolicy | None
+    cpuid_faults: bool
+
+
+def ask(borrowed: Borrowed) -> Asking[Told]:
+    """Ask a thread all that."""
     yield Call("sigaltstack", 0, borrowed.data)
     yield Call("prctl", linux.PR_GET_TID_ADDRESS, borrowed.data + 32)
+    yield Call("prctl", linux.PR_GET_PDEATHSIG, borrowed.data + 40)
     slack_ns = yield Call("prctl", linux.PR_GET_TIMERSLACK)
-    raw = borrowed.get(40)
-    return raw[:ALTSTACK_BYTES], struct.unpack_from("<Q", raw, 32)[0], slack_ns
+    raw = borrowed.get(44)
+    faults = _cpuid_may_fault() and not (yield Call("arch_prctl", _ARCH_GET_CPUID, 0))
+    numa_policy = yield from numa.ask(borrowed)
+    tid_address, pdeathsig = struct.unpack_from("<Qi", raw, 32)
+    return Told(raw[:ALTSTACK_BYTES], tid_address, slack_ns, pdeathsig, numa_policy, faults)
 
 
-def capture(
-    process: Process, asked: dict[Borrowed, tuple[bytes, int, int]], waits: dict[int, timeouts.Wait]
-) -> list[ThreadEntry]:
+@cache
+def _cpuid_may_fault() -> bool:
+    """Whether the processor can be told to refuse CPUID to a thread."""
+    try:
+        libc.syscall("arch_prctl", _ARCH_SET_CPUID, 1)
+    except OSError:
+        return False
+    return True
+
+
+def capture(process: Process, asked: dict[Borrowed, Told], waits: dict[int, timeouts.Wait]) -> list[ThreadEntry]:
     """The threads that were asked, in the same order; before them a leader that has ended.
 
     `waits`: those that have slept since before the freeze, by tid.
     """
-    entries = [_capture_one(process, member, *found, waits.get(member.thread.tid)) for member, found in asked.items()]
+    entries = [_capture_one(process, member, told, waits.get(member.thread.tid)) for member, told in asked.items()]
     if process.pid not in process.threads:
         name = proc.comm(process.pid, process.pid)
         entries.insert(0, ThreadEntry(tid=process.pid, name=name, regs=b"", xstate=b"", sigmask=0, exited=True))
     return entries
 
 
-def _capture_one(
-    process: Process, borrowed: Borrowed, altstack: bytes, tid_address: int, slack_ns: int, wait: timeouts.Wait | None
-) -> ThreadEntry:
+def _capture_one(process: Process, borrowed: Borrowed, told: Told, wait: timeouts.Wait | None) -> ThreadEntry:
     thread, regs = borrowed.thread, UserRegs.from_buffer_copy(borrowed.regs)
     wait_left_ns = timeouts.left_ns(thread, regs, wait)
     number = timeouts.interrupted(thread, regs, wait)
@@ -67,12 +92,15 @@ def _capture_one(
         xstate=borrowed.xstate,
         sigmask=borrowed.sigmask,
         pending=thread.pending_signals(shared=False),
-        altstack=altstack,
-        tid_address=tid_address,
+        altstack=told.altstack,
+        tid_address=told.tid_address,
+        pdeathsig=told.pdeathsig,
+        numa=told.numa,
+        cpuid_faults=told.cpuid_faults,
         robust_head=robust_head,
         robust_length=robust_length,
         rseq=RseqEntry(address=rseq[0], size=rseq[1], signature=rseq[2], flags=rseq[3]) if rseq else None,
-        scheduling=_scheduling(thread.tid, slack_ns),
+        scheduling=_scheduling(thread.tid, told.slack_ns),
     )
 
 
@@ -110,6 +138,8 @@ def setup_calls(entry: ThreadEntry, data: int) -> tuple[list[Call], bytes]:
     calls.append(Call("sigaltstack", data + 16, 0))
     if entry.scheduling.timerslack_ns:
         calls.append(Call("prctl", linux.PR_SET_TIMERSLACK, entry.scheduling.timerslack_ns, 0, 0, 0))
+    if entry.cpuid_faults:
+        calls.append(Call("arch_prctl", _ARCH_SET_CPUID, 0))
     if entry.rseq:
         calls.append(Call("rseq", entry.rseq.address, entry.rseq.size, entry.rseq.flags, entry.rseq.signature))
     return calls, arguments

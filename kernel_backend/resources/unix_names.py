@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import sockdiag
 from kernel_backend.image.descriptions import UnixSocket, pack_path, unpack_path
 from kernel_backend.resources import live_sockets
-from kernel_backend.resources.descriptors import Look, RebuildTables
+from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
 
 _UNIX = socket.AF_UNIX
 
@@ -27,14 +28,14 @@ def name_of(facts: sockdiag.UnixFacts | None) -> bytes:
     return facts.name if facts.name.startswith(b"\0") else facts.name.rstrip(b"\0")
 
 
-def note(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket) -> None:
+def note(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: CaptureTables) -> None:
     """Record the name, where a relative one was bound, and whether its file is still there."""
     entry.name = name_of(facts)
     if not entry.name or entry.name.startswith(b"\0"):
         return
     path = os.fsdecode(entry.name)
     if not path.startswith("/") and not look.in_flight:
-        entry.folder = pack_path(os.readlink(f"/proc/{look.process.pid}/cwd"))
+        entry.folder = pack_path(_folder_of(path, look, facts, tables))
     place = Path(unpack_path(entry.folder)) / path
     found = _if_it_is(place, facts)
     if found is None:
@@ -44,6 +45,34 @@ def note(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket) -> None:
         entry.moved = pack_path(str(place)) if found else ""
     if found is not None:
         entry.mode = stat.S_IMODE(found.st_mode)
+
+
+def _folder_of(name: str, look: Look, facts: sockdiag.UnixFacts, tables: CaptureTables) -> str:
+    """What a relative name is relative to: the folder that its process was in when it was bound, which may be another.
+
+    Looked for where the tree's processes are, and around what this one has open.
+    """
+    here = os.readlink(f"/proc/{look.process.pid}/cwd")
+    for folder in dict.fromkeys([here, *_folders_about(look.process.pid, tables)]):
+        if _if_it_is(Path(folder) / name, facts) is not None:
+            return folder
+    if _if_it_is(_renamed(Path(here) / name, facts), facts) is None:
+        tables.warnings.append(
+            f"{look.holder} is bound to {name!r}, whose file is gone or in a folder where its process is no more; "
+            "nobody will reach a restored one by that name"
+        )
+    return here
+
+
+def _folders_about(pid: int, tables: CaptureTables) -> Iterator[str]:
+    links = [f"/proc/{member}/cwd" for member in tables.processes]
+    with suppress(OSError):
+        links += [item.path for item in os.scandir(f"/proc/{pid}/fd")]
+    for link in links:
+        with suppress(OSError):
+            path = Path(link).readlink()
+            if path.is_absolute():
+                yield from (str(path), str(path.parent))
 
 
 def _if_it_is(path: Path, facts: sockdiag.UnixFacts) -> os.stat_result | None:
@@ -142,6 +171,20 @@ def inside_folder(entry: UnixSocket) -> Iterator[None]:
         os.close(before)
 
 
+@contextmanager
+def _some_folder() -> Iterator[None]:
+    """For a relative name whose file is to be gone again at once, any will do."""
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = tempfile.mkdtemp(prefix="nbcr-")
+    try:
+        os.chdir(folder)
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+        os.rmdir(folder)  # noqa: PTH106
+
+
 def address_of(entry: UnixSocket, tables: RebuildTables) -> bytes:
     """By which we reach a rebuilt socket, also one whose file is unlinked."""
     door = _doors(tables).get(entry.inode, -1)
@@ -156,7 +199,8 @@ def _doors(tables: RebuildTables) -> dict[int, int]:
 
 def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
     """Bind to the image's name; a socket file that nobody listens on any more makes room."""
-    with inside_folder(entry):
+    nowhere = entry.unlinked and bool(entry.folder)
+    with _some_folder() if nowhere else inside_folder(entry):
         if entry.name.startswith(b"\0"):
             s.bind(entry.name)
             return

@@ -19,7 +19,7 @@ _PIDS = "a fresh tree has its pids in a pid namespace of its own, or new ones; i
 _TIDS = "in place, threads have new ids where the old ones are not free"
 
 NOTES: dict[str, Note] = {
-    "interrupted system calls": Note("where the OS kernel gives no other choice they return EINTR"),
+    "interrupted system calls": Note("where the OS kernel gives no other choice they return EINTR, or a smaller count"),
     "clocks": Note("the host's: monotonic time goes on, timers keep what was left of them"),
     "threads": Note("", _TIDS),
     "children with threads": Note("", _PIDS),
@@ -30,13 +30,22 @@ NOTES: dict[str, Note] = {
     "regular files": Note(
         "what is in them stays as it is now; where one is too short for the offset, a warning says so"
     ),
-    "deleted files": Note("", "what was written to one that this user may not read"),
+    "deleted files": Note(
+        "", "what was written to one that this user may not read; in a fresh tree one cannot be given a name (linkat)"
+    ),
+    "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
+    "socketpairs": Note("credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning"),
+    "named and abstract Unix sockets": Note("connections that were accepted name who restored them (SO_PEERCRED)"),
+    "controlling terminals": Note("one that no descriptor leads to any more is lost, with a warning"),
     "inotify": Note(
         "watches whose path cannot be found and events that were not read are left out, with a warning",
         "paths are searched for where the program has files open (CAP_DAC_READ_SEARCH finds any)",
     ),
     "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
-    "socket options": Note("", "buffers above rmem_max and wmem_max"),
+    "socket options": Note(
+        "what nobody can read back is lost: TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs",
+        "buffers above rmem_max and wmem_max",
+    ),
     "TCP inside": Note("", "bytes that did not fit into the receiver's buffer: that connection is reset"),
     "TCP to outside (reset)": Note("they find their connection reset"),
     "UDP": Note("datagrams of senders that cannot be imitated are dropped, with a warning"),

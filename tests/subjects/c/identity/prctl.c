@@ -15,7 +15,7 @@ int main(int argc, char **argv)
     MUST(prctl(PR_SET_NAME, "a name )( %"));
     MUST(prctl(PR_SET_CHILD_SUBREAPER, 1));
     MUST(prctl(PR_SET_TIMERSLACK, 123456));
-    MUST(prctl(PR_SET_PDEATHSIG, SIGWINCH));
+    MUST(prctl(PR_SET_PDEATHSIG, SIGTERM)); /* the end of who restores it is no death of a parent */
     MUST(prctl(PR_SET_KEEPCAPS, 1));
     subject_wait(spoil);
     char name[20] = "";
@@ -26,7 +26,7 @@ int main(int argc, char **argv)
     EXPECT(value == 1, "no longer a subreaper");
     EXPECT(prctl(PR_GET_TIMERSLACK) == 123456, "timer slack %d", prctl(PR_GET_TIMERSLACK));
     MUST(prctl(PR_GET_PDEATHSIG, &value));
-    EXPECT(value == SIGWINCH, "parent-death signal %d", value);
+    EXPECT(value == SIGTERM, "parent-death signal %d", value);
     EXPECT(prctl(PR_GET_KEEPCAPS) == 1, "PR_SET_KEEPCAPS is lost");
     EXPECT(prctl(PR_GET_DUMPABLE) == 1, "dumpable %d", prctl(PR_GET_DUMPABLE));
     subject_pass();

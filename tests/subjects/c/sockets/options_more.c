@@ -1,5 +1,6 @@
 /* Many further options of sockets of every family, each compared with what it was set to. */
 #include "tcp.h"
+#include <linux/net_tstamp.h>
 #include <linux/sockios.h>
 
 #define COUNT(list) ((int)(sizeof(list) / sizeof *(list)))
@@ -67,6 +68,12 @@ int main(int argc, char **argv)
     MUST(setsockopt(fds[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit));
     setsockopt(fds[0], IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
     MUST(setsockopt(fds[1], SOL_SOCKET, SO_BINDTODEVICE, "lo", 2));
+    unsigned char route[8] = {7, 7, 4}, found[1024]; /* record one hop */
+    MUST(setsockopt(fds[1], IPPROTO_IP, IP_OPTIONS, route, sizeof route));
+    struct sock_txtime moment = {.clockid = CLOCK_MONOTONIC, .flags = SOF_TXTIME_REPORT_ERRORS}, moment_now = {0};
+    bool sends_later = setsockopt(fds[1], SOL_SOCKET, SO_TXTIME, &moment, sizeof moment) == 0;
+    static const unsigned char padding[8] = {0, 0, 1, 4};
+    bool has_padding = setsockopt(fds[2], IPPROTO_IPV6, IPV6_DSTOPTS, padding, sizeof padding) == 0; /* CAP_NET_RAW */
     subject_wait(NULL);
     for (int i = 0; i < 4; i++)
         expect_all(fds[i], lists[i], counts[i], before[i], names[i]);
@@ -80,5 +87,14 @@ int main(int argc, char **argv)
     length = sizeof name;
     MUST(getsockopt(fds[1], SOL_SOCKET, SO_BINDTODEVICE, name, &length));
     EXPECT(strcmp(name, "lo") == 0, "bound to the device '%s'", name);
+    length = sizeof found;
+    MUST(getsockopt(fds[1], IPPROTO_IP, IP_OPTIONS, found, &length));
+    EXPECT(length == sizeof route && found[0] == 7, "%u bytes of IP_OPTIONS", (unsigned)length);
+    length = sizeof moment_now;
+    EXPECT(!sends_later || getsockopt(fds[1], SOL_SOCKET, SO_TXTIME, &moment_now, &length) == 0, "no SO_TXTIME");
+    EXPECT(!sends_later || moment_now.clockid == CLOCK_MONOTONIC, "SO_TXTIME goes by clock %d", moment_now.clockid);
+    length = sizeof found;
+    EXPECT(!has_padding || getsockopt(fds[2], IPPROTO_IPV6, IPV6_DSTOPTS, found, &length) == 0, "no IPV6_DSTOPTS");
+    EXPECT(!has_padding || length == sizeof padding, "%u bytes of IPV6_DSTOPTS", (unsigned)length);
     subject_pass();
 }

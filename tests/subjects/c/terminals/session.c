@@ -14,6 +14,9 @@ static pid_t job(int told)
         setpgid(0, 0);
         MUST(sigaction(SIGINT, &(struct sigaction){.sa_handler = handler}, NULL));
         child_wait(told);
+        int terminal = open("/dev/tty", O_RDWR);
+        if (terminal < 0 || tcgetsid(terminal) != getppid())
+            _exit(44);
         _exit(interrupted == SIGINT ? 42 : 43);
     }
     setpgid(pid, pid);

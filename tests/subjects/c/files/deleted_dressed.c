@@ -1,0 +1,30 @@
+/* What belongs to a deleted file besides its contents: mode, time, extended attributes. */
+#include "../subject.h"
+#include <sys/xattr.h>
+
+int main(int argc, char **argv)
+{
+    subject_begin(argc, argv);
+    int fd = (int)MUST(open(subject_path("file"), O_RDWR | O_CREAT | O_EXCL, 0600));
+    int reader = (int)MUST(open(subject_path("file"), O_RDONLY));
+    MUST(write(fd, "contents", 8));
+    bool has_attributes = fsetxattr(fd, "user.subject", "value", 5, 0) == 0;
+    struct timespec times[2] = {{1000, 5}, {2000, 7}};
+    MUST(futimens(fd, times));
+    MUST(fchmod(fd, 0466)); /* its owner may not write to it any more */
+    MUST(unlink(subject_path("file")));
+    struct stat before, after;
+    MUST(fstat(fd, &before));
+    subject_wait(NULL);
+
+    MUST(fstat(reader, &after));
+    EXPECT(after.st_mode == before.st_mode, "the mode is %o, not %o", after.st_mode, before.st_mode);
+    EXPECT(after.st_uid == before.st_uid && after.st_gid == before.st_gid, "the owner is %u", after.st_uid);
+    EXPECT(after.st_mtim.tv_sec == 2000 && after.st_mtim.tv_nsec == 7, "the time is %ld", (long)after.st_mtim.tv_sec);
+    char bytes[16];
+    EXPECT(pread(reader, bytes, sizeof bytes, 0) == 8 && memcmp(bytes, "contents", 8) == 0, "other contents");
+    if (has_attributes)
+        EXPECT(fgetxattr(reader, "user.subject", bytes, sizeof bytes) == 5, "no extended attribute");
+    EXPECT(pwrite(fd, "C", 1, 0) == 1 && pread(reader, bytes, 1, 0) == 1 && bytes[0] == 'C', "two files");
+    subject_pass();
+}
