@@ -175,6 +175,12 @@ def peer_uid(sock: socket.socket) -> int:
     return int(_PEER_CREDENTIALS.unpack(raw)[1])
 
 
+def peer_pid(sock: socket.socket) -> int:
+    """The process on the other side of a Unix socket."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    return int(_PEER_CREDENTIALS.unpack(raw)[0])
+
+
 def socket_path(pid: int) -> Path:
     """Where the checkpoint thread of process `pid` listens, when we are that process."""
     return runtime_folder() / _socket_name(pid)
