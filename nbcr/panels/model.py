@@ -157,7 +157,7 @@ def details(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         for what, text in rows
         if text
     )
-    return f'<section aria-label="The selected checkpoint"><table>{body}</table></section>'
+    return f'<section aria-label="The selected checkpoint"><table style="line-height: 1.4">{body}</table></section>'
 
 
 def _cell(entry: Entry) -> str:
@@ -171,7 +171,7 @@ def _cell(entry: Entry) -> str:
 def _variables(entry: Entry, store: Store) -> str:
     """The first of the saved variables, as they looked."""
     try:
-        found = [v for v in _known(entry, store) if v.fate.value == "saved"]
+        found = [v for v in _known(entry, store) if v.fate.value == "saved" and v.type != "module"]
     except NbcrError:
         return ""  # the warnings tell
     shown = [f"{v.name} = {' '.join(v.repr.split())[:MOST_REPR]}" for v in found[:MOST_NAMES]]

@@ -84,7 +84,12 @@ class Panel:
             continuous_update=False,
         )  # fmt: skip
         self._pin = self._make(
-            "pin", w.Checkbox, description="pinned", tooltip="This tag keeps it from pruning", indent=False
+            "pin",
+            w.Checkbox,
+            description="pinned",
+            tooltip="This tag keeps it from pruning",
+            indent=False,
+            layout=w.Layout(width="auto"),
         )
         self._last = self._make(
             "last", w.BoundedIntText, value=10, min=1, max=1_000_000, description="Keep last",
@@ -111,8 +116,8 @@ class Panel:
         third = self._make("third", w.HBox, children=tagging)
         fourth = self._make("fourth", w.HBox, children=[self._disk, self._disk_text])
         fifth = self._make("fifth", w.HBox, children=[self._last, made["prune"]])
-        rows = [self._head, self._filter, self._tree, second, self._sure, self._details, third, first, fourth, fifth]
-        rows.append(self._message)
+        rows = [self._head, self._filter, self._tree, first, second, self._sure, self._message, self._details]
+        rows += [third, fifth, fourth]
         self.root = self._make("root", w.VBox, children=rows, layout=wide)
         self._tree.observe(lambda change: self._chose(self._show_details), names="value")
         self._filter.observe(lambda change: self._chose(self.refresh), names="value")
@@ -229,11 +234,14 @@ class Panel:
             self._say(f"{type(error).__name__}: {error}", wrong=True)
 
     def _take(self) -> None:
-        name = self._name.value.strip() or None
-        result = session.checkpoint(name, store=self.store, origin="panel")
+        name, self._name.value = self._name.value, ""  # empty in the image, too
+        try:
+            result = session.checkpoint(name.strip() or None, store=self.store, origin="panel")
+        except NbcrError:
+            self._name.value = name
+            raise
         self._automatic().points.noted(result)
         if result.outcome is session.Outcome.CONTINUE:
-            self._name.value = ""
             self._say(f"checkpoint {result.name} is being written")
             result.when_done(lambda written: self._say("; ".join(written.shortfalls) or f"{written.name} is written"))
         self.refresh()

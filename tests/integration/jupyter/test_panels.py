@@ -16,15 +16,14 @@ def test_two_panels_on_one_store_agree(stage: Stage) -> None:
     one, other = stage.start(), stage.start()
     for jupyter in (one, other):
         jupyter.client.run("import nbcr; panel = nbcr.panel()", PATIENCE_S)
-    waits = []
-    for name in ("first", "second", "third"):
-        one.client.run(f"%checkpoint {name} --wait", PATIENCE_S)
-        waits.append(agreement_s(other, name))
-    # a busy machine may be late once, not always
+    waits: list[float] = []
+    while not waits or (min(waits) > AGREE_S and len(waits) < 8):  # a busy machine may be late a few times, not always
+        name = f"number {len(waits)}"
+        one.client.run(f"%checkpoint '{name}' --wait", PATIENCE_S)
+        waits.append(agreement_s(other, f"• {name}"))
     assert min(waits) <= AGREE_S, waits
-    agreement_s(one, "▶ third")
-    agreement_s(other, "• third")
-    one.client.run("import nbcr.session.upkeep as u; u.tag('third', ['good'])")
+    agreement_s(one, f"▶ {name}")
+    one.client.run(f"import nbcr.session.upkeep as u; u.tag('{name}', ['good'])")
     deadline = time.monotonic() + PATIENCE_S
     while "#good" not in other.client.value("panel.children[2].options[-1][0]"):
         assert time.monotonic() < deadline

@@ -45,14 +45,16 @@ class PanelView:
 
     def take(self, name: str) -> None:
         """A checkpoint by its button. A page that moves under the mouse may cost a click; a user sees that, too."""
-        for _ in range(5):
+        said = self.root.get_by_text(re.compile(f"^(checkpoint )?{re.escape(name)} is (being )?written$"))
+        for patience_s in (PATIENCE_S / 3, PATIENCE_S):
             self.root.get_by_placeholder("of the next checkpoint").fill(name)
             self.press("Checkpoint")
-            try:
-                return self.root.get_by_text(re.compile(" is (being )?written")).wait_for(timeout=PATIENCE_S * 200)
-            except Exception as error:
-                failure = error
-        raise failure
+            begun = time.monotonic()
+            while time.monotonic() < begun + patience_s:
+                if said.count():
+                    return
+                time.sleep(0.05)
+        raise AssertionError(self.root.page.locator(".jp-Notebook").inner_text())
 
     def lines(self) -> list[str]:
         return [
