@@ -40,7 +40,7 @@ def outputs(notebook: nbformat.NotebookNode, source: str) -> str:
 def execute(path: Path, environ: dict[str, str], work: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    runner = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(work)}})
+    runner = NotebookClient(notebook, timeout=200, kernel_name="python3", resources={"metadata": {"path": str(work)}})
     runner.execute(env=environ)
     return notebook
 
@@ -86,10 +86,10 @@ def test_headless(private_folders: dict[str, str], tmp_path: Path) -> None:
     random.seed(3)
     drawn = [random.random() for _ in range(10)]
     assert outputs(notebook, "nbformat.read") == f"1 \n2 taken {sum(drawn[:5])}\n3 taken {sum(drawn)}\n"
-    assert outputs(notebook, "!nbcr restart counted").endswith("counted 70\n")
+    assert outputs(notebook, "!nbcr restart counted").endswith("counted 150\n")
     again = outputs(notebook, "!nbcr restart ring")
     assert "step 0" not in again
-    assert f"totals [{sum(range(70))}, 0]" in again
+    assert f"totals [{sum(range(150))}, 0]" in again
     assert Store(private_folders["NBCR_STORE"]).entries() == []
 
 
