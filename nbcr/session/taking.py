@@ -127,16 +127,17 @@ def _take(
     begun = time.monotonic()
     if "image" in order.kinds and not _may_lack_image(order):
         crs.select()  # if there is nobody to take it, say so before anything is begun
-    with runtime.target_lock(order.pid, order.deadline_s), _shared(order):
-        draft = store.draft(order.name, replace=order.replace)
-        try:
-            on_accept(draft)
-            contents = _contents(draft, order, on_resume, on_objects)
-            store.sync(draft)
-            entry = _publish(store, draft, order, contents, (time.monotonic() - begun) * 1000)
-        except BaseException:
-            store.discard(draft)
-            raise
+    with runtime.target_lock(order.pid, order.deadline_s):
+        with _shared(order):
+            draft = store.draft(order.name, replace=order.replace)
+            try:
+                on_accept(draft)
+                contents = _contents(draft, order, on_resume, on_objects)
+                store.sync(draft)
+                entry = _publish(store, draft, order, contents, (time.monotonic() - begun) * 1000)
+            except BaseException:
+                store.discard(draft)
+                raise
         on_done(entry)
     return entry
 
