@@ -124,3 +124,10 @@ def unload_ipython_extension(ip: Any) -> None:
     from nbcr import jupyter
 
     jupyter.unload(ip)
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """``jupyter server extension enable nbcr``: sessions are kept before the server stops."""
+    from nbcr.jupyter.serverextension import NbcrServer
+
+    return [{"module": "nbcr", "app": NbcrServer}]

@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nbcr import completing
+
 if TYPE_CHECKING:
     from nbcr.session import RestartResult
     from nbcr.store import Entry
 
-EXIT_CODES = """Exit status: 0 done · 1 unexpected · 2 wrong usage · 3-16 the engine could not (no such
+EXIT_CODES = """Exit status: 0 done · 1 unexpected · 2 wrong usage · 3-18 the engine could not (no such
 process, not permitted, unsupported resource, image missing or damaged, file changed, no room …) · 20 unknown
 name · 21 name taken · 22 store refused · 23 entry damaged · 24 store full · 25 busy · 26 unknown target ·
 27 helper lost · 28 restart failed · 29 connection in use · 30 handler failed · 31 not possible here ·
-35 not trusted · 36 store locked · 37 remote failed · 130 interrupted"""
+32 critical section held · 33 asked for within one · 34 no objects · 35 not trusted · 36 store locked ·
+37 remote failed · 130 interrupted"""
 
 app = typer.Typer(
     name="nbcr",
     help="Checkpoint, list and restart living Jupyter sessions and other processes.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,7 +46,7 @@ DeadlineOption = Annotated[
     float,
     typer.Option("--deadline", metavar="SECONDS", help="How long to wait for handlers, sections, and one under way."),
 ]
-NameArgument = Annotated[str, typer.Argument(help="Name or id of a checkpoint.")]
+NameArgument = Annotated[str, typer.Argument(help="Name or id of a checkpoint.", autocompletion=completing.names)]
 _DEADLINE_S = 30.0
 started_umask = 0o022  # that we were started with
 
@@ -53,7 +55,7 @@ def main() -> None:
     """Entry point of the command ``nbcr``."""
     global started_umask
     started_umask = os.umask(0o077)  # what we write is the user's alone; what we start or restore has its own
-    from nbcr import cli_keys, cli_programs, cli_remote, cli_store  # noqa: F401  (their commands join ours)
+    from nbcr import cli_keys, cli_live, cli_programs, cli_remote, cli_store  # noqa: F401  (their commands join ours)
 
     app()
 
@@ -80,7 +82,8 @@ def checkpoint(
     target: Annotated[
         str,
         typer.Argument(
-            help="A pid, a job's name, a connection file, or a Jupyter kernel's id or its unique beginning."
+            help="A pid, a job's name, a connection file, or a Jupyter kernel's id or its unique beginning.",
+            autocompletion=completing.targets,
         ),
     ],
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name; left out: the id.")] = None,
@@ -222,8 +225,12 @@ def get(
 
 @app.command()
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="Name or id of a checkpoint.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="Name or id of a later one.")],
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="Name or id of a checkpoint.", autocompletion=completing.names)
+    ],
+    after: Annotated[
+        str, typer.Argument(metavar="B", help="Name or id of a later one.", autocompletion=completing.names)
+    ],
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -259,7 +266,12 @@ def restart(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave the process running and return.")] = False,
     into: Annotated[
         str | None,
-        typer.Option("--into", metavar="TARGET", help="Replace this living process; its pid stays."),
+        typer.Option(
+            "--into",
+            metavar="TARGET",
+            help="Replace this living process; its pid stays.",
+            autocompletion=completing.targets,
+        ),
     ] = None,
     store: StoreOption = None,
     deadline: DeadlineOption = _DEADLINE_S,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nbcr import cli
-from nbcr.cli import EXIT_CODES, StoreOption, app, errors, warn
+from nbcr.cli import EXIT_CODES, StoreOption, app, errors
 
 
 @app.command(epilog=EXIT_CODES, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -47,7 +47,13 @@ def execute(
         from nbcr.jupyter.executing import execute as run
 
         many = run(
-            Path(notebook), Path(output), resume=resume, kernel_name=kernel, store=store, timeout_s=timeout, say=warn
+            Path(notebook),
+            Path(output),
+            resume=resume,
+            kernel_name=kernel,
+            store=store,
+            timeout_s=timeout,
+            say=cli.complain,
         )
         typer.echo(f"executed {many} cells into {output}")
 

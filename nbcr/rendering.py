@@ -5,21 +5,23 @@ from __future__ import annotations
 import datetime
 import html
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nbcr.errors import UsageProblem
 from nbcr.states import Outcome
 
 if TYPE_CHECKING:
     from nbcr.objects import Change, Report, VariableInfo
+    from nbcr.session.overview import Living, Overview
     from nbcr.session.results import CheckpointResult, LoadResult
     from nbcr.store import Entry
 
 COLUMNS = ("id", "name", "when", "parent", "kinds", "size", "notebook", "pid")
 VARIABLE_COLUMNS = ("name", "type", "shape", "size", "fate", "value")
 CHANGE_COLUMNS = ("change", "name", "before", "after")
-_RIGHT = ("size", "pid", "before", "after")
+LIVING_COLUMNS = ("kind", "name", "pid", "memory", "nbcr", "last checkpoint", "notebook")
+_RIGHT = ("size", "memory", "pid", "before", "after")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _LONGEST_VALUE = 60
 
@@ -245,3 +247,58 @@ def table_rows(entries: Sequence[Entry]) -> list[list[str]]:
         ]
         for entry in entries
     ]
+
+
+def age_text(age_s: float) -> str:
+    """How long ago, roughly: 12 s, 5 min, 3 h, 2 d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if age_s >= size:
+            return f"{age_s / size:.0f} {unit}"
+    return f"{max(0.0, age_s):.0f} s"
+
+
+def living_rows(living: Iterable[Living]) -> list[list[str]]:
+    """One row of texts per living session, in the order of LIVING_COLUMNS."""
+    rows = []
+    for each in living:
+        age = f", {age_text(each.last_age_s)} ago" if each.last_age_s is not None else ""
+        last = f"{each.last}{age}" if each.last is not None else "-"
+        ready = "yes" if each.ready else "when asked"
+        facts = [str(each.pid), size_text(each.memory_bytes), ready, last, each.notebook or "-"]
+        rows.append([each.kind, each.name, *facts])
+    return rows
+
+
+def overview_lines(seen: Overview) -> list[str]:
+    """What is below the table: what is being written, and the store."""
+    coming = [
+        f"being written: {each.name} ({each.id}), {size_text(each.written_bytes)} in {age_text(each.age_s)}"
+        for each in seen.writing
+    ]
+    many = "1 checkpoint" if seen.checkpoints == 1 else f"{seen.checkpoints} checkpoints"
+    return [*coming, f"store {seen.store}: {many}, {size_text(seen.disk_bytes)} on disk"]
+
+
+def overview_text(seen: Overview) -> str:
+    """All of it as plain lines."""
+    table = _table(LIVING_COLUMNS, living_rows(seen.living)) if seen.living else "no living sessions or jobs"
+    return "\n".join([table, *overview_lines(seen)])
+
+
+def journal_lines(told: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each of the journal's."""
+    lines = []
+    for line in told:
+        name = " ".join(str(line[key]) for key in ("name", "id") if line.get(key)) or "(no name)"
+        facts = [f"job {line['job']}"] if line.get("job") else []
+        facts += [f"pid {line['pid']}"] if line.get("pid") else []
+        facts += [size_text(int(line["size_bytes"]))] if line.get("size_bytes") else []
+        facts += [f"pause {time_text(float(line['pause_ms']))}"] if line.get("pause_ms") else []
+        facts += [f"into {line['into']}"] if line.get("into") else []
+        facts += [f"taken by itself: {line['automatic']}"] if line.get("automatic") else []
+        facts += [str(line["error"])] if line.get("error") else []
+        facts += [f"warning: {warning}" for warning in line.get("warnings") or ()]
+        told_facts = f"  {', '.join(facts)}" if facts else ""
+        said = f"{when_text(str(line.get('when', '')))}  {line.get('what', '')}  {name}{told_facts}"
+        lines.append("".join(letter if letter.isprintable() else " " for letter in said))
+    return lines

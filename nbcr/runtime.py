@@ -22,6 +22,7 @@ from pathlib import Path
 from nbcr.errors import Busy, NotPossible
 
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_MAX_PATH_BYTES = 107  # of a socket: unix(7)
 _LOCK_POLL_S = 0.02
 _MARK = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 _FIRST_NAMESPACE = 0xEFFFFFFC  # who is in the host's own pid namespace sees every process
@@ -175,9 +176,18 @@ def peer_uid(sock: socket.socket) -> int:
     return int(_PEER_CREDENTIALS.unpack(raw)[1])
 
 
+def peer_pid(sock: socket.socket) -> int:
+    """The process on the other side of a Unix socket."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    return int(_PEER_CREDENTIALS.unpack(raw)[0])
+
+
 def socket_path(pid: int) -> Path:
-    """Where the checkpoint thread of process `pid` listens, when we are that process."""
-    return runtime_folder() / _socket_name(pid)
+    """Where the checkpoint thread of process `pid` listens, when we are that process. Raises NotPossible."""
+    path = runtime_folder() / _socket_name(pid)
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise NotPossible(f"{path} is too long for a socket", hint="set XDG_RUNTIME_DIR to a shorter path of your own")
+    return path
 
 
 def _socket_name(pid: int) -> str:

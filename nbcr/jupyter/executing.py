@@ -47,31 +47,76 @@ def execute(
     return run.whole(run.first_cell() if resume else 0, kernel_name, timeout_s)
 
 
+class Course:
+    """How far a run into one output file has come: its checkpoint, and the mark of it in the notebook."""
+
+    def __init__(self, target: str, store: Store, say: Callable[[str], None]) -> None:
+        self._store, self._say = store, say
+        self._entry: str | None = None
+        number = hashlib.sha256(target.encode()).hexdigest()[:8]
+        self._name = f"execute {Path(target).name[:100]} {number}"
+
+    def take_over(self, notebook: Any, before: Any) -> int:
+        """Where `notebook` goes on, with the cells that `before`, the output of an earlier run, has done already.
+
+        0 where there is nothing to go on from. Raises NotPossible, UnknownName.
+        """
+        try:
+            mark = before.metadata[MARK]
+            entry, first = str(mark["entry"]), int(mark["next"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return 0
+        mine, theirs = notebook.cells[:first], before.cells[:first]
+        if [cell.source for cell in mine] != [cell.source for cell in theirs]:
+            raise NotPossible(
+                "cells that were executed already have changed since", hint="begin anew, without --resume"
+            )
+        self._store.find(entry)
+        self._entry = entry
+        notebook.cells[:first] = theirs
+        return first
+
+    def begin(self, client: Any, first: int) -> None:
+        """In a Jupyter kernel that has just started: become the session that the earlier run left."""
+        root = str(self._store.root)
+        if first and self._entry is not None:
+            came = _ask(client, f"become({self._entry!r}, {root!r})")
+            self._say(f"goes on with cell {first + 1}, from checkpoint {came}")
+
+    def keep(self, client: Any, notebook: Any, index: int) -> bool:
+        """Cell `index` has ended: checkpoint the session, and mark the notebook; whether there was anything to keep."""
+        cell = notebook.cells[index]
+        if cell.cell_type != "code" or not cell.source.strip():
+            return False
+        self._entry = _ask(client, f"keep({self._name!r}, {str(self._store.root)!r})")
+        notebook.metadata[MARK] = {"entry": self._entry, "next": index + 1}
+        return True
+
+    def unmark(self, notebook: Any) -> None:
+        """The notebook has come to its end."""
+        notebook.metadata.pop(MARK, None)
+
+    def forget(self) -> None:
+        """… and its output is written: the checkpoint is not needed any more."""
+        if self._entry is not None:
+            session.remove(self._entry, store=self._store)
+
+
 class _Run:
     def __init__(self, notebook: Any, source: Path, target: Path, store: Store, say: Callable[[str], None]) -> None:
-        self._notebook, self._source, self._target, self._store, self._say = notebook, source, target, store, say
-        self._entry: str | None = None
+        self._notebook, self._source, self._target, self._say = notebook, source, target, say
+        self._course = Course(str(target.absolute()), store, say)
         self._client: Any = None
-        number = hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:8]
-        self._name = f"execute {target.name[:100]} {number}"
 
     def first_cell(self) -> int:
         """Where to go on: takes over what an earlier run has done. 0 where there is nothing to go on from."""
         try:
             before = _format().read(self._target, as_version=4)
-            mark = before.metadata[MARK]
-            self._entry, first = str(mark["entry"]), int(mark["next"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
+            before = None
+        first = self._course.take_over(self._notebook, before)
+        if not first:
             self._say(f"{self._target} holds no run to go on with: from the first cell")
-            return 0
-        mine, theirs = self._notebook.cells[:first], before.cells[:first]
-        if [cell.source for cell in mine] != [cell.source for cell in theirs]:
-            raise NotPossible(
-                f"cells of {self._source} that were executed already have changed since",
-                hint="leave out --resume to begin anew",
-            )
-        self._store.find(self._entry)  # raises UnknownName
-        self._notebook.cells[:first] = theirs
         return first
 
     def whole(self, first: int, kernel_name: str | None, timeout_s: float | None) -> int:
@@ -96,42 +141,34 @@ class _Run:
                 f"the Jupyter kernel died in cell {index + 1} of {self._source} ({error})",
                 hint="--resume goes on with that cell",
             ) from error
-        self._notebook.metadata.pop(MARK, None)
+        self._course.unmark(self._notebook)
         self._write()
-        if self._entry is not None:
-            session.remove(self._entry, store=self._store)
+        self._course.forget()
         return len(self._notebook.cells) - first
 
     def _begin(self, first: int) -> None:
         self._client.reset_execution_trackers()
         info = self._client.wait_for_reply(self._client.kc.kernel_info())
         self._notebook.metadata["language_info"] = info["content"]["language_info"]
-        root = str(self._store.root)
-        if first and self._entry is not None:
-            came = self._ask(f"become({self._entry!r}, {root!r})")
-            self._say(f"goes on with cell {first + 1}, from checkpoint {came}")
+        self._course.begin(self._client, first)
 
     def _one(self, index: int) -> None:
-        cell = self._notebook.cells[index]
-        self._client.execute_cell(cell, index)
-        if cell.cell_type != "code" or not cell.source.strip():
-            return
-        self._entry = self._ask(f"keep({self._name!r}, {str(self._store.root)!r})")
-        self._notebook.metadata[MARK] = {"entry": self._entry, "next": index + 1}
-        self._write()
-
-    def _ask(self, call: str) -> str:
-        """The value of a call of this module's in the Jupyter kernel; nothing of it is seen in the session."""
-        kc = self._client.kc
-        wanted = {"value": _EXPRESSION.format(call=call)}
-        reply = self._client.wait_for_reply(kc.execute("", silent=True, store_history=False, user_expressions=wanted))
-        answer = reply["content"]["user_expressions"]["value"]
-        if answer["status"] != "ok":
-            raise NotPossible(f"{answer['ename']}: {answer['evalue']}")
-        return str(answer["data"]["text/plain"]).strip("'\"")
+        self._client.execute_cell(self._notebook.cells[index], index)
+        if self._course.keep(self._client, self._notebook, index):
+            self._write()
 
     def _write(self) -> None:
         write_atomically(self._target, _format().writes(self._notebook).encode())
+
+
+def _ask(client: Any, call: str) -> str:
+    """The value of a call of this module's in a client's Jupyter kernel; nothing of it is seen in the session."""
+    wanted = {"value": _EXPRESSION.format(call=call)}
+    reply = client.wait_for_reply(client.kc.execute("", silent=True, store_history=False, user_expressions=wanted))
+    answer = reply["content"]["user_expressions"]["value"]
+    if answer["status"] != "ok":
+        raise NotPossible(f"{answer['ename']}: {answer['evalue']}")
+    return str(answer["data"]["text/plain"]).strip("'\"")
 
 
 def _format() -> Any:

@@ -59,7 +59,7 @@ def find_target(text: str) -> Target:
         return _by_file(path)
     kernels = living_kernels()
     if path.suffix == ".ipynb":
-        kernels = _with_notebooks(kernels)
+        kernels = with_notebooks(kernels)
     found = [k for k in kernels if _names(k, text)]
     exact = [k for k in found if text in (k.kernel_id, k.notebook)]
     if len(exact or found) == 1:
@@ -163,7 +163,7 @@ def _same_path(one: Path, other: Path) -> bool:
     return one.expanduser().absolute() == other.absolute()
 
 
-def _with_notebooks(kernels: Iterable[Target]) -> list[Target]:
+def with_notebooks(kernels: Iterable[Target]) -> list[Target]:
     """With the notebooks' present paths: a server also knows those it has not told its Jupyter kernels."""
     from nbcr.jupyter.servers import notebooks_by_kernel
 

@@ -35,6 +35,8 @@ from nbcr.jupyter.subscribers import NOBODY_S, REQUESTER_S, Return
 from nbcr.jupyter.ticking import Clock
 from nbcr.states import Layer
 
+MOST_SOURCE = 2000  # characters of the running cell's text that an entry keeps
+
 
 class JupyterHandler(Handler):
     """Takes a Jupyter kernel through checkpoints and restarts. One per process: see `current`."""
@@ -197,7 +199,9 @@ class JupyterHandler(Handler):
         return running_in(self._requester) or running_in_main(self._here)
 
     def _facts(self) -> dict[str, Any]:
-        return {"jupyter": Connection.of(self._here.app).as_dict(), **self.facts()}
+        running = self._running()
+        cell = {} if running is None else {"cell_source": running.source[:MOST_SOURCE]}
+        return {"jupyter": {**Connection.of(self._here.app).as_dict(), **cell}, **self.facts()}
 
     def facts(self) -> dict[str, Any]:
         """Which notebook this is, and which cell runs."""
@@ -207,7 +211,7 @@ class JupyterHandler(Handler):
         notebook = os.environ.get("JPY_SESSION_NAME") or names.get("__vsc_ipynb_file__")
         return {
             "notebook": str(notebook) if notebook else None,
-            "cell": here.kernel.execution_count if running is not None and running.executes else None,
+            "cell": _prompt(here.kernel) if running is not None and running.executes else None,
         }
 
     def _flush(self) -> None:
@@ -222,6 +226,12 @@ class JupyterHandler(Handler):
         self._here.iopub.schedule(sent.set)
         if not sent.wait(LOOP_TIMEOUT_S):
             raise LoopSilentError("the IOPub thread of the Jupyter kernel does not send")
+
+
+def _prompt(kernel: Any) -> int:
+    """The number beside the cell that runs. Some versions of IPython count on before the cell, others behind it."""
+    history = getattr(kernel.shell, "history_manager", None)
+    return int(kernel.execution_count) if history is None else len(history.input_hist_parsed) - 1
 
 
 def _revive_panels(event: RestartEvent) -> None:

@@ -48,6 +48,11 @@ class Running:
         """Whether it is a cell; otherwise it is a widget's message, a completion, …"""
         return bool(self.parent["header"].get("msg_type") == "execute_request")
 
+    @property
+    def source(self) -> str:
+        """The text of the cell; empty where it is none."""
+        return str((self.parent.get("content") or {}).get("code") or "") if self.executes else ""
+
     def become(self, cell: Mapping[str, Any]) -> None:
         """Turn this request into the one that `cell` (see `describe`) tells of."""
         header, metadata, idents = _read(cell)

@@ -75,6 +75,19 @@ def connect(name: str) -> socket.socket | None:
     return None
 
 
+def running() -> list[tuple[str, int]]:
+    """Names of the jobs that run, each with its launcher's pid."""
+    found = {}
+    for folder in runtime.candidate_folders():
+        for path in sorted(folder.glob("job-*.sock")) if runtime.is_private(folder) else ():
+            name = path.name.removeprefix("job-").removesuffix(".sock")
+            sock = connect(name)
+            if sock is not None:
+                with sock:
+                    found[name] = runtime.peer_pid(sock)
+    return list(found.items())
+
+
 def checkpoint(
     job: str,
     sock: socket.socket,

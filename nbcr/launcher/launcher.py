@@ -25,6 +25,7 @@ from nbcr.launcher import coordinating, jobs
 from nbcr.launcher.members import Member
 from nbcr.launcher.schema import Schema
 from nbcr.mpi import entering
+from nbcr.store import journal
 
 _HELLO_TIMEOUT_S = 5.0
 _END_TIMEOUT_S = 10.0
@@ -126,9 +127,11 @@ class Launcher:
                 raise UsageProblem(f"--leave {wish.leave!r} is not known for jobs", hint="use running, or --stop")
             self._await_ranks(wish.deadline_s)
             members = [self.members[rank] for rank in sorted(self.members)]
-            entry = coordinating.checkpoint(
-                members, self.schema, wish, self.pid, lambda: channel.send({"state": "BEGUN"})
-            )
+            with journal.told(wish.store.root, "checkpoint", job=self.schema.name, name=wish.name) as told:
+                entry = coordinating.checkpoint(
+                    members, self.schema, wish, self.pid, lambda: channel.send({"state": "BEGUN"})
+                )
+                told.update(id=entry.id, name=entry.name, size_bytes=entry.size_bytes, pause_ms=entry.pause_ms)
             if wish.leave == "killed":
                 self._stopped_as = entry.name
             channel.send({"state": "DONE", "entry": entry.document()})

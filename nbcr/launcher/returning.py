@@ -20,7 +20,7 @@ from nbcr.launcher.launcher import Launcher, popen
 from nbcr.launcher.members import Member, hear
 from nbcr.launcher.schema import FILE, FOLDER, Schema, image_of
 from nbcr.mpi import stub
-from nbcr.store import Entry, opening, trust
+from nbcr.store import Entry, journal, opening, trust
 
 _ROOT = Path(__file__).resolve().parents[2]
 _STUBS_TIMEOUT_S = 60.0
@@ -43,7 +43,8 @@ def restart(entry: Entry, *, name: str | None = None, umask: int = 0o022) -> int
         launcher, listener = _prepared(entry, folder, name, umask)
         stack.callback(jobs.forget, listener)
         stack.callback(launcher.end)
-        _bring(launcher, listener, entry, folder, component)
+        with journal.told(entry.store_root, "restart", id=entry.id, name=entry.name, job=launcher.schema.name):
+            _bring(launcher, listener, entry, folder, component)
         return launcher.run()
 
 

@@ -1,4 +1,4 @@
-"""What a panel shows: texts for its tree, escaped HTML for its details. Knows no widgets."""
+"""What a panel shows: texts for its tree, escaped HTML for its details, questions it asks. Knows no widgets."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbcr import session
 from nbcr.errors import NbcrError
 from nbcr.rendering import size_text, time_text, when_text
-from nbcr.session import Entry, Store
+from nbcr.session import Entry, Store, upkeep
+
+if TYPE_CHECKING:
+    from nbcr.store.retention import Policy
 
 MOST_NAMES = 12  # of each kind of change, before the rest is only counted
+MOST_LINES = 12  # of a cell
+MOST_REPR = 60  # characters of a variable's value
 _INDENT = "\N{NO-BREAK SPACE}" * 3
 
 
@@ -58,21 +64,68 @@ def _text(entry: Entry, depth: int, position: str | None) -> str:
     mark = "▶" if entry.id == position else "•"
     branch = _INDENT * max(0, depth - 1) + ("└ " if depth else "")
     facts = f"{when_text(entry.created)[-8:]}  {size_text(entry.size_bytes)}  {'+'.join(entry.kinds)}"
-    return f"{branch}{mark} {title(entry)}  —  {facts}"
+    tags = "".join(f"  #{tag}" for tag in entry.tags)
+    return f"{branch}{mark} {title(entry)}  —  {facts}{tags}"
 
 
-def head(entries: Sequence[Entry], position: str | None, store: Store) -> str:
-    """Where this session stands, and what the store takes."""
+def head(entries: Sequence[Entry], position: str | None) -> str:
+    """Where this session stands."""
     here = next((entry for entry in entries if entry.id == position), None)
     elsewhere = "at no checkpoint yet" if position is None else "at one that is being written, or is not there any more"
     where = f"at <b>{html.escape(title(here))}</b>" if here is not None else elsewhere
-    used = size_text(session.disk_use(store))
-    try:
-        free = f", {size_text(shutil.disk_usage(store.root).free)} free"
-    except OSError:
-        free = ""
     many = "1 checkpoint" if len(entries) == 1 else f"{len(entries)} checkpoints"
-    return f'<div role="status" aria-live="polite">This session is {where}. {many}, {used} on disk{free}.</div>'
+    return f'<div role="status" aria-live="polite">This session is {where}. {many} in the store.</div>'
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What the store takes of what it may take: of its budget, else of the disk."""
+
+    share: float
+    text: str
+
+
+def disk(store: Store) -> Disk:
+    """How full it is."""
+    used = session.disk_use(store)
+    try:
+        free = shutil.disk_usage(store.root).free
+    except OSError:
+        return Disk(0.0, f"{size_text(used)} on disk")
+    policy = _own_policy(store)
+    if policy is None or policy.max_bytes is None:
+        return Disk(used / max(1, used + free), f"{size_text(used)} on disk, {size_text(free)} free, no budget")
+    text = f"{size_text(used)} on disk, of a budget of {size_text(policy.max_bytes)}; {size_text(free)} free"
+    return Disk(min(1.0, used / max(1, policy.max_bytes)), text)
+
+
+def _own_policy(store: Store) -> Policy | None:
+    try:
+        return upkeep.own_policy(store)
+    except NbcrError:  # `nbcr settings` says what is wrong with them
+        return None
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What is asked before it is done."""
+
+    policy: Policy
+    question: str  # HTML
+    removes: int
+
+
+def pruning(store: Store, last: int) -> Pruning:
+    """What would go by the rules of the session or the store; where there are none, `last` of each notebook stay."""
+    own = upkeep.own_policy(store)
+    policy = own or upkeep.policy(last, 0, 0, 0, 0, (), None, True)
+    found, _ = upkeep.prune(policy, store=store, dry_run=True)
+    names = [html.escape(title(entry)) for entry in found.removed]
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    rules = "The store's rules" if own else f"The last {last} of each notebook"
+    many = "1 checkpoint" if len(names) == 1 else f"{len(names)} checkpoints"
+    text = f"{rules} and what is pinned stay. Remove {many} for good: {', '.join(names[:MOST_NAMES])}{more}?"
+    return Pruning(policy, f'<span role="alert">{text}</span>', len(names))
 
 
 def notebooks(entries: Sequence[Entry]) -> list[str]:
@@ -89,9 +142,11 @@ def details(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         ("holds", " and ".join({"image": "process image", "objects": "variables"}[kind] for kind in entry.kinds)),
         ("size", size_text(entry.size_bytes)),
         ("pause, duration", f"{time_text(entry.pause_ms)}, {time_text(entry.duration_ms)}"),
-        ("cell", f"[{entry.cell}]" if entry.cell is not None else "none ran"),
+        ("cell", _cell(entry)),
         ("notebook", Path(entry.notebook).name if entry.notebook else "unknown"),
         ("note", entry.note),
+        ("tags", ", ".join(f"{tag} (pinned)" if pinned else tag for tag, pinned in entry.tags.items())),
+        ("variables", _variables(entry, store)),
         ("since its parent", _changes(entry, entries, store)),
         ("warnings", "\n".join([*entry.warnings, *_lost(entry, store)])),
     ]
@@ -102,7 +157,25 @@ def details(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         for what, text in rows
         if text
     )
-    return f"<table>{body}</table>"
+    return f'<section aria-label="The selected checkpoint"><table style="line-height: 1.4">{body}</table></section>'
+
+
+def _cell(entry: Entry) -> str:
+    """The cell that was running: its number and its text."""
+    if entry.cell is None:
+        return "none ran"
+    lines = entry.cell_source.splitlines()
+    return "\n".join([f"[{entry.cell}]", *lines[:MOST_LINES], *(["…"] if len(lines) > MOST_LINES else [])])
+
+
+def _variables(entry: Entry, store: Store) -> str:
+    """The first of the saved variables, as they looked."""
+    try:
+        found = [v for v in _known(entry, store) if v.fate.value == "saved" and v.type != "module"]
+    except NbcrError:
+        return ""  # the warnings tell
+    shown = [f"{v.name} = {' '.join(v.repr.split())[:MOST_REPR]}" for v in found[:MOST_NAMES]]
+    return "\n".join([*shown, *([f"and {len(found) - MOST_NAMES} more"] if len(found) > MOST_NAMES else [])])
 
 
 def _changes(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
@@ -126,10 +199,11 @@ def _changes(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
 
 def _lost(entry: Entry, store: Store) -> list[str]:
     """Names that are not among the saved variables, and why."""
-    if "objects" not in entry.kinds:
-        return []
     try:
-        variables = session.variables(entry.id, store=store)
+        return [f"{v.name}: {v.fate.value}: {v.reason}" for v in _known(entry, store) if v.fate.value != "saved"]
     except NbcrError as error:
         return [error.line()]
-    return [f"{v.name}: {v.fate.value}: {v.reason}" for v in variables if v.fate.value != "saved"]
+
+
+def _known(entry: Entry, store: Store) -> session.VariableList | tuple[()]:
+    return session.variables(entry.id, store=store) if "objects" in entry.kinds else ()

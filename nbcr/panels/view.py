@@ -16,7 +16,7 @@ from IPython.core.getipython import get_ipython
 from nbcr import session
 from nbcr.errors import NbcrError, UsageProblem
 from nbcr.panels import model
-from nbcr.session import Entry, Store
+from nbcr.session import Entry, Store, upkeep
 
 THREAD_NAME = "nbcr-panel"
 LOOK_S = 0.7  # two panels on one store agree after at most twice as long
@@ -36,6 +36,7 @@ class Panel:
         self._seen: Any = None
         self._shown_position: str | None = None
         self._offering = False
+        self._if_sure: Callable[[], None] = self._keep
         self._lock = threading.RLock()
         self._build()
 
@@ -74,20 +75,49 @@ class Panel:
             continuous_update=False,
         )  # fmt: skip
         self._progress = self._make("progress", w.FloatProgress, max=1.0, description="Writing", layout=_hidden())
+        self._disk = self._make(
+            "disk", w.FloatProgress, max=1.0, description="Disk", tooltip="Of the budget, or the disk"
+        )
+        self._disk_text = self._make("disk_text", w.HTML)
+        self._tag = self._make(
+            "tag", w.Text, description="Tag", placeholder="a word", tooltip="For the selected checkpoint",
+            continuous_update=False,
+        )  # fmt: skip
+        self._pin = self._make(
+            "pin",
+            w.Checkbox,
+            description="pinned",
+            tooltip="This tag keeps it from pruning",
+            indent=False,
+            layout=w.Layout(width="auto"),
+        )
+        self._last = self._make(
+            "last", w.BoundedIntText, value=10, min=1, max=1_000_000, description="Keep last",
+            tooltip="Of each notebook; only where neither the store nor your settings have rules",
+        )  # fmt: skip
         self._message = self._make("message", w.HTML)
         self._question = self._make("question", w.HTML)
         buttons = {
             "take": ("Checkpoint", "Take a checkpoint of this session now", "primary", self._take),
             "restart": ("Restart here", "This session becomes the selected checkpoint", "warning", self._restart),
             "delete": ("Delete…", "Delete the selected checkpoint; asks first", "", self._ask),
-            "yes": ("Delete it", "Delete it for good", "danger", self._delete),
-            "no": ("Keep it", "Do not delete it", "", self._keep),
+            "add_tag": ("Add tag", "Give the selected checkpoint this tag", "", self._add_tag),
+            "remove_tag": ("Remove tag", "Take this tag from the selected checkpoint", "", self._remove_tag),
+            "prune": ("Prune…", "Remove the checkpoints that no rule keeps; asks first", "", self._ask_prune),
+            "yes": ("Delete it", "Do it, for good", "danger", lambda: self._if_sure()),
+            "no": ("Keep it", "Remove nothing", "", self._keep),
         }
         made = {role: self._button(role, *facts) for role, facts in buttons.items()}
+        self._yes, self._no = made["yes"], made["no"]
         self._sure = self._make("sure", w.HBox, children=[self._question, made["yes"], made["no"]], layout=_hidden())
         first = self._make("first", w.HBox, children=[self._name, made["take"], self._progress])
         second = self._make("second", w.HBox, children=[made["restart"], made["delete"]])
-        rows = [self._head, self._filter, self._tree, second, self._sure, self._details, first, self._message]
+        tagging = [self._tag, self._pin, made["add_tag"], made["remove_tag"]]
+        third = self._make("third", w.HBox, children=tagging)
+        fourth = self._make("fourth", w.HBox, children=[self._disk, self._disk_text])
+        fifth = self._make("fifth", w.HBox, children=[self._last, made["prune"]])
+        rows = [self._head, self._filter, self._tree, first, second, self._sure, self._message, self._details]
+        rows += [third, fifth, fourth]
         self.root = self._make("root", w.VBox, children=rows, layout=wide)
         self._tree.observe(lambda change: self._chose(self._show_details), names="value")
         self._filter.observe(lambda change: self._chose(self.refresh), names="value")
@@ -120,19 +150,25 @@ class Panel:
             changed = (self.store.root / "entries").stat().st_mtime_ns
         except OSError:
             changed = 0
-        return changed, session.position(), len(session.writing())
+        inside = 0  # tags, and what packers do
+        for entry in self._entries:
+            with contextlib.suppress(OSError):
+                inside = max(inside, entry.path.stat().st_mtime_ns)
+        return changed, inside, session.position(), len(session.writing())
 
     def refresh(self) -> None:
         """Read the store and show it, with the same entry selected."""
         with self._lock:
-            seen, position = self._signature(), session.position()
+            position = session.position()
             try:
                 entries = list(self.store.entries())
             except NbcrError as error:
                 self._say(error.line(), wrong=True)
                 return
+            self._entries = entries
+            seen = self._signature()
             moved = self._shown_position != position
-            self._seen, self._entries = seen, entries
+            self._seen = seen
             if any(entry.id == position for entry in entries):  # one that is still being written is chosen later
                 self._shown_position = position
             known = [("all notebooks", _ALL), *((Path(name).name, name) for name in model.notebooks(entries))]
@@ -143,7 +179,8 @@ class Panel:
             ids = [line.entry_id for line in lines]
             selected = selected if selected in ids else (ids[-1] if ids else None)
             self._offer(self._tree, [(line.text, line.entry_id) for line in lines], selected)
-            self._head.value = model.head(entries, position, self.store)
+            self._head.value = model.head(entries, position)
+            self._show_disk()
             self._show_details()
             if moved:
                 self._keep()
@@ -171,6 +208,11 @@ class Panel:
             entry = self._selected()
             self._details.value = model.details(entry, self._entries, self.store) if entry is not None else ""
 
+    def _show_disk(self) -> None:
+        disk = model.disk(self.store)
+        self._disk.value, self._disk_text.value = disk.share, html.escape(disk.text)
+        self._disk.bar_style = "danger" if disk.share > 0.9 else ""
+
     def _show_progress(self) -> None:
         shares = session.progress(self.store)
         self._progress.layout.display = "flex" if shares else "none"
@@ -192,11 +234,14 @@ class Panel:
             self._say(f"{type(error).__name__}: {error}", wrong=True)
 
     def _take(self) -> None:
-        name = self._name.value.strip() or None
-        result = session.checkpoint(name, store=self.store, origin="panel")
+        name, self._name.value = self._name.value, ""  # empty in the image, too
+        try:
+            result = session.checkpoint(name.strip() or None, store=self.store, origin="panel")
+        except NbcrError:
+            self._name.value = name
+            raise
         self._automatic().points.noted(result)
         if result.outcome is session.Outcome.CONTINUE:
-            self._name.value = ""
             self._say(f"checkpoint {result.name} is being written")
             result.when_done(lambda written: self._say("; ".join(written.shortfalls) or f"{written.name} is written"))
         self.refresh()
@@ -210,9 +255,8 @@ class Panel:
         self.refresh()
 
     def _ask(self) -> None:
-        entry = self._chosen()
-        self._question.value = f"Delete <b>{html.escape(model.title(entry))}</b> for good?"
-        self._sure.layout.display = "flex"
+        title = html.escape(model.title(self._chosen()))
+        self._question_of(f'<span role="alert">Delete <b>{title}</b> for good?</span>', "Delete it", self._delete)
 
     def _delete(self) -> None:
         entry = self._chosen()
@@ -221,8 +265,46 @@ class Panel:
         self._say(f"{model.title(entry)} is deleted")
         self.refresh()
 
+    def _ask_prune(self) -> None:
+        pruning = model.pruning(self.store, self._last.value)
+        if not pruning.removes:
+            self._keep()
+            self._say("there is nothing to prune: all checkpoints are kept by a rule")
+            return
+        self._question_of(pruning.question, "Prune them", lambda: self._prune(pruning))
+
+    def _prune(self, pruning: model.Pruning) -> None:
+        self._keep()
+        done, _ = upkeep.prune(pruning.policy, store=self.store)
+        self._say(f"{len(done.removed)} removed, {len(done.kept)} kept")
+        self.refresh()
+
+    def _question_of(self, question: str, yes: str, act: Callable[[], None]) -> None:
+        self._question.value, self._yes.description, self._if_sure = question, yes, act
+        self._sure.layout.display = "flex"
+        self._no.focus()
+
     def _keep(self) -> None:
         self._sure.layout.display = "none"
+
+    def _add_tag(self) -> None:
+        upkeep.tag(self._chosen().id, [self._word()], pin=self._pin.value, store=self.store)
+        self._tag.value = ""
+        self.refresh()
+
+    def _remove_tag(self) -> None:
+        entry, word = self._chosen(), self._word()
+        if word not in entry.tags:
+            raise UsageProblem(f"{model.title(entry)} has no tag {word!r}")
+        upkeep.tag(entry.id, remove=[word], store=self.store)
+        self._tag.value = ""
+        self.refresh()
+
+    def _word(self) -> str:
+        word = str(self._tag.value).strip()
+        if not word:
+            raise UsageProblem("no tag is given", hint="type a word beside the button")
+        return word
 
     def _chosen(self) -> Entry:
         entry = self._selected()

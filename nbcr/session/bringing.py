@@ -18,7 +18,7 @@ from nbcr.crs import Brought, Component, RestartOptions, SnapshotReference
 from nbcr.errors import NotPossible, RestartFailed
 from nbcr.session import connections
 from nbcr.session.results import RestartResult
-from nbcr.store import Entry, opening, trust
+from nbcr.store import Entry, journal, opening, trust
 
 ANSWER_TIMEOUT_S = 30.0
 _LIFTED = (
@@ -50,6 +50,14 @@ def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> Restart
     present: then the entry comes back in a fresh process, which goes on in the present's place, and a warning
     says so. Raises NbcrError or what the component raises.
     """
+    entry = order.entry
+    with journal.told(entry.store_root, "restart", id=entry.id, name=entry.name, into=order.into) as told:
+        result = _brought(order, on_ready)
+        told.update(pid=result.pid, warnings=list(result.warnings))
+    return result
+
+
+def _brought(order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:
     if "image" not in order.entry.kinds:
         raise NotPossible(
             f"{order.entry.name!r} holds no process image",

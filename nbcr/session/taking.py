@@ -23,7 +23,7 @@ from typing import Any
 from nbcr import __version__, crs, runtime
 from nbcr.crs import CheckpointOptions, Progress, SnapshotReference, Taken
 from nbcr.errors import NbcrError, SnapshotFailed, UsageProblem, to_wire
-from nbcr.store import Draft, Entry, Store, opening
+from nbcr.store import Draft, Entry, Store, journal, opening
 from nbcr.store.entry import IMAGE, OBJECTS
 
 LEAVES = ("running", "stopped", "killed")
@@ -109,19 +109,35 @@ def take(
     `on_accept` is called before the process is touched, `on_objects` waits for the process's word about its objects,
     `on_done` is called after publishing, while the target is still locked.
     """
+    with journal.told(store.root, "checkpoint", name=order.name, pid=order.pid) as told:
+        entry = _take(store, order, on_accept, on_resume, on_objects, on_done)
+        told.update(id=entry.id, name=entry.name, size_bytes=entry.size_bytes, pause_ms=entry.pause_ms)
+        told.update(duration_ms=entry.duration_ms, kinds=list(entry.kinds), automatic=entry.automatic)
+    return entry
+
+
+def _take(
+    store: Store,
+    order: Order,
+    on_accept: Callable[[Draft], None],
+    on_resume: Callable[[Progress], None],
+    on_objects: Callable[[], Word],
+    on_done: Callable[[Entry], None],
+) -> Entry:
     begun = time.monotonic()
     if "image" in order.kinds and not _may_lack_image(order):
         crs.select()  # if there is nobody to take it, say so before anything is begun
-    with runtime.target_lock(order.pid, order.deadline_s), _shared(order):
-        draft = store.draft(order.name, replace=order.replace)
-        try:
-            on_accept(draft)
-            contents = _contents(draft, order, on_resume, on_objects)
-            store.sync(draft)
-            entry = _publish(store, draft, order, contents, (time.monotonic() - begun) * 1000)
-        except BaseException:
-            store.discard(draft)
-            raise
+    with runtime.target_lock(order.pid, order.deadline_s):
+        with _shared(order):
+            draft = store.draft(order.name, replace=order.replace)
+            try:
+                on_accept(draft)
+                contents = _contents(draft, order, on_resume, on_objects)
+                store.sync(draft)
+                entry = _publish(store, draft, order, contents, (time.monotonic() - begun) * 1000)
+            except BaseException:
+                store.discard(draft)
+                raise
         on_done(entry)
     return entry
 

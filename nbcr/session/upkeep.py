@@ -179,6 +179,13 @@ def policy(*rules: Any) -> Policy:
     return Policy(*rules)
 
 
+def own_policy(store: StoreLike = None) -> Policy | None:
+    """What is kept without being asked, of each notebook: the session's rules, else the store's; None: everything."""
+    from nbcr.store import retention
+
+    return retention.automatic(_store(store))
+
+
 def prune(policy: Policy, *, store: StoreLike = None, dry_run: bool = False) -> tuple[Pruned, Collected | None]:
     """Remove the checkpoints that `policy` does not keep, and collect the garbage. Pinned ones are always kept."""
     from nbcr.store import collecting, retention

@@ -84,6 +84,11 @@ class Entry:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
+    @property
+    def cell_source(self) -> str:
+        """The beginning of the text of the cell that was running; empty where none was, or it is not known."""
+        return str((self.jupyter or {}).get("cell_source") or "")
+
     def listed(self) -> dict[str, Any]:
         """The fields of ``nbcr list --json``."""
         return {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nbcr import runtime
 from nbcr.errors import EntryDamaged, NameTaken, NoRoomInStore, StoreRefused
-from nbcr.store import files, names, owners
+from nbcr.store import files, journal, names, owners
 from nbcr.store.entry import IMAGE, MANIFEST, OBJECTS, Entry
 
 if TYPE_CHECKING:
@@ -228,6 +228,7 @@ class Store:
                     return False
                 files.fsync_path(self._entries)
         files.remove_tree(gone)
+        journal.note(self.root, "removed", id=entry.id, name=entry.name)
         self._want_collection()
         return True
 

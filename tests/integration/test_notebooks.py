@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def private_folders(tmp_path: Path) -> dict[str, str]:
     """An environment in which nothing of the user's own is read or written."""
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for variable in ("NBCR_STORE", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
-        folder = tmp_path / variable.lower()
+        folder = tmp_path / ("run" if variable == "XDG_RUNTIME_DIR" else variable.lower())  # a socket's path is short
         folder.mkdir(mode=0o700)
         environ[variable] = str(folder)
     return environ
@@ -39,7 +40,7 @@ def outputs(notebook: nbformat.NotebookNode, source: str) -> str:
 def execute(path: Path, environ: dict[str, str], work: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    runner = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(work)}})
+    runner = NotebookClient(notebook, timeout=200, kernel_name="python3", resources={"metadata": {"path": str(work)}})
     runner.execute(env=environ)
     return notebook
 
@@ -61,6 +62,35 @@ def test_save_and_rewind(private_folders: dict[str, str], tmp_path: Path) -> Non
     assert "removed tour-api" in outputs(notebook, "!nbcr remove")
     left = Store(private_folders["NBCR_STORE"]).entries()
     assert {entry.automatic for entry in left} <= {"restart"}, "what was kept before %restart, and nothing else"
+
+
+def test_a_long_fit(private_folders: dict[str, str], tmp_path: Path) -> None:
+    notebook = execute(FOLDER / "02_a_long_fit.ipynb", private_folders, tmp_path)
+    assert "CONTINUE  fit  id " in outputs(notebook, "!nbcr checkpoint")
+    monday, tuesday = outputs(notebook, "monday = Session"), outputs(notebook, "tuesday = Session")
+    assert "epoch 0 " in monday
+    assert "fitted" not in monday
+    assert "epoch 0 " not in tuesday
+    assert "fitted [" in tuesday
+    assert "ended as if nothing had happened" in outputs(notebook, "again True")
+    assert Store(private_folders["NBCR_STORE"]).entries() == []
+
+
+@pytest.mark.long
+def test_headless(private_folders: dict[str, str], tmp_path: Path) -> None:
+    notebook = execute(FOLDER / "06_headless_and_preempted.ipynb", private_folders, tmp_path)
+    assert "ended by signal 9" in outputs(notebook, "os.killpg")
+    resumed = outputs(notebook, "--resume")
+    assert "goes on with cell 3" in resumed
+    assert "executed 1 cells" in resumed
+    random.seed(3)
+    drawn = [random.random() for _ in range(10)]
+    assert outputs(notebook, "nbformat.read") == f"1 \n2 taken {sum(drawn[:5])}\n3 taken {sum(drawn)}\n"
+    assert outputs(notebook, "!nbcr restart counted").endswith("counted 150\n")
+    again = outputs(notebook, "!nbcr restart ring")
+    assert "step 0" not in again
+    assert f"totals [{sum(range(150))}, 0]" in again
+    assert Store(private_folders["NBCR_STORE"]).entries() == []
 
 
 def test_undo_and_branches(private_folders: dict[str, str], tmp_path: Path) -> None:

@@ -66,9 +66,16 @@ class Server:
         return dict(found)
 
 
+_APPS = {
+    "lab": ["jupyterlab", "--expose-app-in-browser", "--LabApp.news_url=", "--LabApp.check_for_updates_class="
+            "jupyterlab.NeverCheckForUpdate"],
+    "notebook": ["notebook", "--LabApp.news_url="],
+}  # fmt: skip
+
+
 @contextmanager
-def jupyter_lab(user: User, folder: Path, processes: ProcessTracker) -> Iterator[Server]:
-    """A running JupyterLab server of this user's."""
+def jupyter_lab(user: User, folder: Path, processes: ProcessTracker, app: str = "lab") -> Iterator[Server]:
+    """A running JupyterLab server of this user's; or one of Notebook 7."""
     work = folder / "work"
     environ = user.environ({"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
     places = {
@@ -86,10 +93,8 @@ def jupyter_lab(user: User, folder: Path, processes: ProcessTracker) -> Iterator
     environ.update({name: str(place) for name, place in places.items()})
     port = free_port()
     argv = [
-        sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
+        sys.executable, "-m", *_APPS[app], "--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={work}",
-        "--expose-app-in-browser", "--LabApp.news_url=", "--LabApp.check_for_updates_class="
-        "jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     with (folder / "server.log").open("wb") as log:
         process = processes.start(user.command(argv, cwd=work), env=environ, stdout=log, stderr=log)
@@ -168,6 +173,27 @@ class Notebook:
     def screenshot(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         self._page.screenshot(path=str(path))
+
+
+class PlainNotebook:
+    """An open notebook of Notebook 7, which hides its inside: worked by mouse and keyboard alone."""
+
+    def __init__(self, page: Any, server: Server, name: str) -> None:
+        self._page = page
+        page.set_default_timeout(STEP_S * 1000)
+        page.goto(f"http://127.0.0.1:{server.port}/notebooks/{name}?token={TOKEN}")
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
+
+    def run(self, index: int) -> str:
+        """Run one cell and wait until it has ended; the text below it."""
+        cell = self._page.locator(".jp-Notebook .jp-CodeCell").nth(index)
+        prompt = cell.locator(".jp-InputPrompt").first
+        before = prompt.inner_text()
+        cell.locator(".cm-content").click()
+        self._page.keyboard.press("Control+Enter")
+        changed = "([node, was]) => /\\[\\d+\\]/.test(node.innerText) && node.innerText !== was"
+        self._page.wait_for_function(changed, arg=[prompt.element_handle(), before])
+        return str(cell.locator(".jp-OutputArea").inner_text())
 
 
 _KERNEL = "jupyterapp.shell.currentWidget.sessionContext?.session?.kernel"
