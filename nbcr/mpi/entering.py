@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib.abc
 import importlib.machinery
 import os
@@ -82,24 +83,20 @@ def _leads_elsewhere(number: int) -> bool:
 
 def enter(module: Any) -> None:
     """Set MPI up, and give the module's names to the program as ours."""
-    from nbcr.mpi import communicators, handles, requests
+    from nbcr.mpi import buffered, communicators, constants, handles, intercomms
     from nbcr.mpi.rank import rank
     from nbcr.mpi.world import Intracomm, world
 
     world.set_up()
     every = communicators.adopt(Intracomm.Dup(world.comm), "w")
     own = communicators.adopt(Intracomm.Dup(world.own), "s")
+    intercomms.begin(communicators.adopt(Intracomm.Dup(world.comm), "c"))
     _forbid(module)
-    module.COMM_WORLD, module.COMM_SELF = every, own
-    module.Request, module.Status, module.Group = requests.GatedRequest, handles.GuardedStatus, handles.GuardedGroup
-    from nbcr.mpi.messages import GatedMessage
-
-    module.Message, module.Op = GatedMessage, handles.GuardedOperation
-    predefined = [(name, made) for name, made in vars(module).items() if type(made) is module.Datatype]
-    for name, made in predefined:
-        if made != module.DATATYPE_NULL:
-            setattr(module, name, handles.GuardedDatatype(made))
-    module.Datatype = handles.GuardedDatatype
+    _put_classes(module)
+    constants.given(module, "COMM_WORLD", every)
+    constants.given(module, "COMM_SELF", own)
+    module._commctx_intra, module._commctx_inter = intercomms.context, intercomms.context_between
+    module._comm_lock, module._comm_lock_table = intercomms.lock, intercomms.lock_table
     main = threading.main_thread()
     module.Is_initialized = lambda: True
     module.Is_finalized = lambda: rank.ended
@@ -108,8 +105,12 @@ def enter(module: Any) -> None:
     module.Query_thread = lambda: module.THREAD_MULTIPLE
     module.Is_thread_main = lambda: threading.current_thread() is main
     module.Finalize = rank.end
-    for name in ("Get_processor_name", "Compute_dims", "Get_error_string"):
-        setattr(module, name, handles.guarded(staticmethod(getattr(module, name))))
+    for name in ("Get_processor_name", "Compute_dims", "Get_error_string", "Get_error_class"):
+        setattr(module, name, functools.partial(handles.guarded_call, getattr(module, name)))
+    for name, call in buffered.MODULE.items():
+        setattr(module, name, call)
+    module.Alloc_mem = lambda size, info=None: module.buffer.allocate(size)
+    module.Free_mem = lambda mem: mem.release()
     atexit.register(rank.end)
     rank.begin(os.environ.pop(SOCKET_VARIABLE))
     before = os.environ.pop(PATH_VARIABLE, "")
@@ -119,12 +120,32 @@ def enter(module: Any) -> None:
         os.environ.pop("PYTHONPATH", None)
 
 
+def _put_classes(module: Any) -> None:
+    from nbcr.mpi import communicators, constants, handles, messages, persistent, requests
+
+    constants.put(
+        module,
+        {
+            **communicators.OURS,
+            module.Request: requests.GatedRequest,
+            module.Prequest: persistent.GatedPrequest,
+            module.Message: messages.GatedMessage,
+            module.Status: handles.GuardedStatus,
+            module.Group: handles.GuardedGroup,
+            module.Op: handles.GuardedOperation,
+            module.Datatype: handles.GuardedDatatype,
+            module.Info: handles.GuardedInfo,
+            module.Errhandler: handles.GuardedErrhandler,
+        },
+    )
+
+
 def _forbid(module: Any) -> None:
     """What no checkpoint can hold is noted when it is used."""
     from nbcr.errors import NotPossible
     from nbcr.mpi.support import note, unsupported
 
-    for name in ("Alloc_mem", "Attach_buffer", "Open_port", "Publish_name", "Add_error_class"):
+    for name in ("Open_port", "Publish_name", "Add_error_class", "Add_error_code", "Add_error_string"):
         setattr(module, name, unsupported(name, getattr(module, name)))
     theirs, files = module.Win, module.File
 

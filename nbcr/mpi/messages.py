@@ -116,6 +116,15 @@ class GatedMessage(Message):
     def __bool__(self) -> bool:
         return self._apart is not None
 
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Message) and not self and not other)
+
+    def __ne__(self, other: object) -> bool:  # theirs knows handles only
+        return not self == other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     @classmethod
     def Probe(cls, comm: Any, *args: Any, **named: Any) -> Any:
         return comm.Mprobe(*args, **named)
