@@ -8,8 +8,11 @@ gate                           who is inside MPI, and who must wait
 world                          setting MPI up and tearing it down
 communicators                  mpi4py's communicators behind the gate
 collectives, pickled           … their collective calls
+intercomms                     … between two groups
 requests, messages             requests and matched messages
-handles                        types, groups, operations, statuses: noted, so that they can be made again
+persistent, buffered           requests that are started again and again; sends that nobody waits for
+handles, attributes            types, groups, operations, hints …: noted, so that they can be made again; what hangs on them
+constants                      the module's own objects as ours, and their pickles
 support                        what no checkpoint can hold: noted, and refused by name
 queue, draining                messages that were taken out of MPI, and how
 rank                           the conversation with the launcher; the handler

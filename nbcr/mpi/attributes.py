@@ -5,6 +5,7 @@ it here, with the functions that copy and delete them.
 from __future__ import annotations
 
 import itertools
+import traceback
 from typing import Any
 
 from nbcr.mpi.world import MPI
@@ -54,7 +55,7 @@ class Attributes:
             raise MPI.Exception(MPI.ERR_KEYVAL)
         delete = _keyvals[keyval][1]
         if callable(delete):
-            delete(owner, keyval, self._values[keyval])
+            _called(delete, owner, keyval, self._values[keyval])
         del self._values[keyval]
 
     def clear(self, owner: Any) -> None:
@@ -66,6 +67,15 @@ class Attributes:
         """What a duplicate gets."""
         for keyval, value in list(self._values.items()):
             copy = _keyvals[keyval][0]
-            copied = copy(owner, keyval, value) if callable(copy) else value if copy else NotImplemented
+            copied = _called(copy, owner, keyval, value) if callable(copy) else value if copy else NotImplemented
             if copied is not NotImplemented:
                 duplicate._attributes.set(duplicate, keyval, copied)
+
+
+def _called(function: Any, *args: Any) -> Any:
+    """Errors of the program's functions are told and become MPI's, as mpi4py does."""
+    try:
+        return function(*args)
+    except Exception:
+        traceback.print_exc()
+        raise MPI.Exception(MPI.ERR_OTHER) from None

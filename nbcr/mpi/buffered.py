@@ -47,13 +47,20 @@ def _send(comm: Any, data: Any, dest: int, tag: int) -> None:
 
 def _has_room(key: str, size_bytes: int) -> bool:
     buf = _attached.get(key)
-    automatic = getattr(MPI, "BUFFER_AUTOMATIC", None)
-    return buf is not None and ((automatic is not None and buf is automatic) or memoryview(buf).nbytes >= size_bytes)
+    return buf is not None and (_is_automatic(buf) or buf.nbytes >= size_bytes)
+
+
+def _is_automatic(buf: Any) -> bool:
+    return buf is getattr(MPI, "BUFFER_AUTOMATIC", MPI)
 
 
 def _attach(key: str, buf: Any) -> None:
     if key in _attached:
         raise MPI.Exception(MPI.ERR_BUFFER)
+    if buf is not None and not _is_automatic(buf):
+        buf = MPI.buffer(buf)
+        if buf.readonly:
+            raise BufferError("Object is not writable")
     _attached[key] = buf
 
 
@@ -64,8 +71,7 @@ def _flush(key: str) -> None:
 
 def _detach(key: str) -> Any:
     _flush(key)
-    buf = _attached.pop(key, None)
-    return buf if buf is None or isinstance(buf, MPI.buffer) else MPI.buffer.frombuffer(buf)
+    return _attached.pop(key, None)
 
 
 def Attach_buffer(self: Any, buf: Any) -> None:

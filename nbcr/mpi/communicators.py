@@ -6,6 +6,7 @@ of the parent had begun when it was made, and the world rank of its first member
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from typing import Any
 
@@ -18,7 +19,7 @@ from nbcr.mpi.handles import GuardedErrhandler, GuardedGroup, GuardedInfo, guard
 from nbcr.mpi.messages import GatedMessage, Matched, about, contents, deliver
 from nbcr.mpi.queue import Queue
 from nbcr.mpi.requests import GatedRequest, outstanding
-from nbcr.mpi.support import unsupported
+from nbcr.mpi.support import noted_call, unsupported
 from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, Status, status_of, world
 
 _Send, _Ssend, _Rsend, _send, _ssend = Comm.Send, Comm.Ssend, Comm.Rsend, Comm.send, Comm.ssend
@@ -73,6 +74,8 @@ def _receiving(receive: Any) -> Any:
         _enter(None)
         if gate.closed:
             gate.admit()
+        if buf is not None and not buffers:
+            warnings.warn("the argument buf of recv has no effect", UserWarning, stacklevel=2)
         alone = buffers and not self._looking
         if alone:
             self._looking = True
@@ -314,7 +317,21 @@ class Gated(Comm):
     @classmethod
     def Get_parent(cls) -> Any:
         """No rank of a job that we can checkpoint was spawned by another job."""
-        return COMM_NULL
+        return OURS[MPI.Intercomm](COMM_NULL)
+
+    # By a number: noted, since nobody knows where it goes; what comes back stands behind the gate
+
+    @classmethod
+    def fromhandle(cls, handle: int) -> Any:
+        return _known(noted_call("Comm.fromhandle", Comm.fromhandle, handle))
+
+    @classmethod
+    def fromint(cls, arg: int) -> Any:
+        return _known(noted_call("Comm.fromint", Comm.fromint, arg))
+
+    @classmethod
+    def f2py(cls, arg: int) -> Any:
+        return _known(noted_call("Comm.f2py", Comm.f2py, arg))
 
     def Clone(self) -> Any:
         return self.Dup()
@@ -330,11 +347,16 @@ class Gated(Comm):
             Comm.Free(self)
             gate.counts[self._key] = (self._begun, self._members)
             live.pop(self._key, None)
+            become_null(self)
         finally:
             _pass_out()
 
     Disconnect = Free
-    free = Free
+
+    def free(self) -> None:
+        """Free it, unless it is null or the program's from its beginning."""
+        if self and "/" in self._key and "." in self._key:
+            self.Free()
 
 
 def _making(base: Any) -> Any:
@@ -382,15 +404,30 @@ def as_ours(comm: Any) -> Any:
     return comm if isinstance(comm, Gated) else OURS[type(comm)](comm)
 
 
+def become_null(comm: Any) -> None:
+    """Its calls raise from now on: MPICH would end the job, for without a world it knows no communicator whose error
+    handler says otherwise."""
+    comm.__dict__.update(dict.fromkeys(_NEED_A_COMMUNICATOR, _raise_null))
+
+
+def _raise_null(*args: Any, **named: Any) -> Any:
+    raise MPI.Exception(MPI.ERR_COMM)
+
+
+def _known(comm: Any) -> Any:
+    return next((type(each)(each) for each in live.values() if each == comm), comm)
+
+
 def _fresh(comm: Any) -> dict[str, Any]:
     return {"_queue": Queue(), "_attributes": Attributes(), "_seats": [weakref.ref(comm)]}
 
 
 def adopt(comm: Any, beginning: str) -> Any:
     """The program's own object for a communicator that was made just now."""
-    if comm == COMM_NULL:
-        return COMM_NULL
     comm = as_ours(comm)
+    if comm == COMM_NULL:
+        become_null(comm)
+        return comm
     comm._members = comm._peers = _world_ranks(Comm.Get_group(comm))
     comm._size = len(comm._members)
     if isinstance(comm, MPI.Intercomm):
@@ -517,3 +554,9 @@ def _behind_the_gate(theirs: type, name: str, descriptor: Any) -> Any:
 
 for _theirs, _ours in OURS.items():
     fill(_ours, _theirs)
+_NEED_A_COMMUNICATOR = frozenset(
+    name
+    for each in (Intracomm, MPI.Topocomm, MPI.Cartcomm, MPI.Graphcomm, MPI.Distgraphcomm, MPI.Intercomm, Comm)
+    for name, made in each.__dict__.items()
+    if not name.startswith("_") and callable(made) and name not in ("free", "Compare", "toint", "py2f")
+)

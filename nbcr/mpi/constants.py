@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbcr.mpi.handles import guarded_call
+from nbcr.mpi.world import MPI
 
 MODULE = "mpi4py.MPI"
 
@@ -63,6 +64,6 @@ def _ours(value: Any) -> Any:
         return {key: _ours(each) for key, each in value.items()}
     if isinstance(value, type):
         return _classes.get(value, value)
-    if type(value) in _classes:
+    if type(value) in _classes and not isinstance(value, MPI.Request | MPI.Message):
         return _classes[type(value)](value)
     return value

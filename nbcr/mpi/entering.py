@@ -93,6 +93,7 @@ def enter(module: Any) -> None:
     intercomms.begin(communicators.adopt(Intracomm.Dup(world.comm), "c"))
     _forbid(module)
     _put_classes(module)
+    communicators.become_null(module.COMM_NULL)
     constants.given(module, "COMM_WORLD", every)
     constants.given(module, "COMM_SELF", own)
     module._commctx_intra, module._commctx_inter = intercomms.context, intercomms.context_between
@@ -159,5 +160,12 @@ def _forbid(module: Any) -> None:
             hint="let each rank write a file of its own, or start the job without `nbcr run`",
         )
 
+    requests = module.Grequest
+
+    def start(cls: Any, *args: Any, **named: Any) -> Any:
+        note("generalized requests (MPI.Grequest)")
+        return requests.Start(*args, **named)
+
+    module.Grequest = type("Grequest", (requests,), {"Start": classmethod(start), "__module__": _MODULE})
     module.Win = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE})
     module.File = type("File", (files,), {"Open": classmethod(refuse), "__module__": _MODULE})

@@ -107,6 +107,8 @@ def allreduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) 
 
 @gated_collective
 def reduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM, root: int = 0) -> Any:
+    if root not in (MPI.ROOT, MPI.PROC_NULL) and not 0 <= root < len(self._peers):
+        raise MPI.Exception(MPI.ERR_ROOT)
     given = gather.__wrapped__(self, sendobj, root)
     return fold(op, given) if given is not None else None
 

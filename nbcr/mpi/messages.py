@@ -40,7 +40,9 @@ def deliver(receive: Any, buf: Any, drained: Drained, status: Any) -> Any:
 
 
 def contents(buf: Any) -> bytearray:
-    """What a message of the program's buffer would carry."""
+    """What a message of the program's buffer would carry; None is for nobody."""
+    if buf is None:
+        return bytearray()
     tag, seen = world.next_tag(), Status()
     sent = Comm.Isend(world.own, buf, 0, tag)
     message = Comm.Mprobe(world.own, 0, tag, seen)

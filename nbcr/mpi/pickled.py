@@ -131,6 +131,8 @@ def alltoall(self: Any, sendobj: Sequence[Any]) -> list[Any]:
 
 @gated_collective
 def reduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM, root: int = 0) -> Any:
+    if not 0 <= root < self._size:
+        raise MPI.Exception(MPI.ERR_ROOT)
     every = _everybodys(self, sendobj)
     return fold(op, every) if self._rank == root else None
 

@@ -40,6 +40,8 @@ class GatedRequest(Request):
         cls, real: Any = None, comm: Any = None, receive: tuple[Any, Any, int, int] | None = None
     ) -> GatedRequest:
         """`receive`: how it is posted (Comm.Irecv or Comm.irecv, buffer, source, tag), for receives."""
+        if isinstance(real, GatedRequest) and isinstance(real, cls):  # another name for the same
+            return real
         self: GatedRequest = Request.__new__(cls)
         self._real, self._comm, self._receive = real, comm, receive
         self._over = real is None and receive is None  # the program has seen its end
