@@ -7,11 +7,12 @@ site/sitecustomize, entering   how the gate comes into a rank: when the program 
 gate                           who is inside MPI, and who must wait
 world                          setting MPI up and tearing it down
 communicators                  mpi4py's communicators behind the gate
+point_to_point                 … their messages
 collectives, pickled           … their collective calls
 intercomms                     … between two groups
 requests, messages             requests and matched messages
 persistent, buffered           requests that are started again and again; sends that nobody waits for
-handles, attributes            types, groups, operations, hints …: noted, so that they can be made again; what hangs on them
+handles, attributes            types, groups, operations, hints: noted, so that they can be made again, and what hangs on
 constants                      the module's own objects as ours, and their pickles
 support                        what no checkpoint can hold: noted, and refused by name
 queue, draining                messages that were taken out of MPI, and how

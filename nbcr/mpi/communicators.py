@@ -1,4 +1,4 @@
-"""mpi4py's communicators behind the gate: point-to-point calls, and which communicators there are.
+"""mpi4py's communicators behind the gate: which calls they have, and which communicators there are.
 
 A communicator is known by its key, on which its members agree without talking: that of its parent, how many collectives
 of the parent had begun when it was made, and the world rank of its first member.
@@ -6,178 +6,23 @@ of the parent had begun when it was made, and the world rank of its first member
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from typing import Any
 
 from nbcr.errors import NotPossible
-from nbcr.mpi import buffered, collectives, persistent, pickled
+from nbcr.mpi import buffered, collectives, persistent, pickled, point_to_point
 from nbcr.mpi.attributes import PREDEFINED, Attributes, create_keyval, free_keyval
-from nbcr.mpi.gate import SPINS as _SPINS
 from nbcr.mpi.gate import gate, holder
 from nbcr.mpi.handles import GuardedErrhandler, GuardedGroup, GuardedInfo, guarded, guarded_call
-from nbcr.mpi.messages import GatedMessage, Matched, about, contents, deliver
+from nbcr.mpi.messages import contents
 from nbcr.mpi.queue import Queue
 from nbcr.mpi.requests import GatedRequest, outstanding
 from nbcr.mpi.support import noted_call, unsupported
-from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, Status, status_of, world
+from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, world
 
-_Send, _Ssend, _Rsend, _send, _ssend = Comm.Send, Comm.Ssend, Comm.Rsend, Comm.send, Comm.ssend
-_Recv, _recv, _Iprobe = Comm.Recv, Comm.recv, Comm.Iprobe
-_Improbe, _improbe = Comm.Improbe, Comm.improbe
-_enter, _leave, _pass_in, _pass_out = gate.enter, gate.leave, gate.pass_in, gate.pass_out
+_pass_out = gate.pass_out
 
 live: dict[str, Any] = {}  # key → communicator, until it is freed: what has to be made again
-
-
-def _sending(base: Any) -> Any:
-    @holder
-    def send(self: Any, buf: Any, dest: int, tag: int = 0) -> None:
-        _pass_in(None)
-        if gate.closed:
-            gate.admit_passing()
-        try:
-            base(self, buf, dest, tag)
-        finally:
-            _pass_out()
-
-    return send
-
-
-def _posting(base: Any) -> Any:
-    @holder
-    def post(self: Any, buf: Any, dest: int, tag: int = 0) -> GatedRequest:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        try:
-            return outstanding.add(GatedRequest(base(self, buf, dest, tag), self))
-        finally:
-            _leave()
-
-    return post
-
-
-def _receive_pickled(message: Any, buf: Any, status: Any) -> Any:
-    return MPI.Message.recv(message, status)
-
-
-_BY_MATCHING = {_Recv: (_Improbe, MPI.Message.Recv), _recv: (_improbe, _receive_pickled)}
-
-
-def _receiving(receive: Any) -> Any:
-    probe, receive_matched = _BY_MATCHING[receive]
-    buffers = receive is _Recv
-
-    @holder
-    def recv(self: Any, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> Any:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        if buf is not None and not buffers:
-            warnings.warn("the argument buf of recv has no effect", UserWarning, stacklevel=2)
-        alone = buffers and not self._looking
-        if alone:
-            self._looking = True
-        try:
-            polls = 0
-            while True:
-                if self._queue:
-                    drained = self._queue.take(source, tag)
-                    if drained is not None:
-                        return deliver(receive, buf, drained, status)
-                if alone:
-                    if _Iprobe(self, source, tag):
-                        return _Recv(self, buf, source, tag, status)
-                else:  # another thread may be looking for the same message: what is matched is nobody else's
-                    message = probe(self, source, tag)
-                    if message is not None:
-                        return receive_matched(message, buf, status)
-                polls += 1
-                if gate.closed:
-                    gate.admit()
-                if polls > _SPINS:
-                    gate.relax(polls)
-        finally:
-            if alone:
-                self._looking = False
-            _leave()
-
-    return recv
-
-
-def _posting_receive(base: Any) -> Any:
-    @holder
-    def irecv(self: Any, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> GatedRequest:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        try:
-            request = GatedRequest(None, self, (base, buf, source, tag))
-            request.post()
-            return outstanding.add(request)
-        finally:
-            _leave()
-
-    return irecv
-
-
-def _probing(blocking: bool) -> Any:
-    @holder
-    def probe(self: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> bool:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        try:
-            polls = 0
-            while True:
-                drained = self._queue.look(source, tag) if self._queue else None
-                if drained is not None:
-                    status_of(drained.source, drained.tag, len(drained.data), status)
-                    return True
-                if _Iprobe(self, source, tag, status):
-                    return True
-                if not blocking:
-                    return False
-                polls += 1
-                if gate.closed:
-                    gate.admit()
-                gate.relax(polls)
-        finally:
-            _leave()
-
-    return probe
-
-
-def _matching(blocking: bool, base: Any) -> Any:
-    @holder
-    def mprobe(self: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> Any:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        try:
-            polls = 0
-            while True:
-                drained = self._queue.take(source, tag) if self._queue else None
-                if drained is not None:
-                    status_of(drained.source, drained.tag, len(drained.data), status)
-                    return GatedMessage(None, Matched(drained.source, drained.tag, len(drained.data), drained))
-                seen = Status()
-                message = base(self, source, tag, seen)
-                if message is not None:
-                    if status is not None:
-                        status.tomemory()[:] = seen.tomemory()
-                    return GatedMessage(message, about(seen))
-                if not blocking:
-                    return None
-                polls += 1
-                if gate.closed:
-                    gate.admit()
-                gate.relax(polls)
-        finally:
-            _leave()
-
-    return mprobe
 
 
 class Gated(Comm):
@@ -205,9 +50,11 @@ class Gated(Comm):
             self._seats.append(weakref.ref(self))
         return self
 
-    Send, Ssend, Rsend, send, ssend = (_sending(base) for base in (_Send, _Ssend, _Rsend, _send, _ssend))
+    Send, Ssend, Rsend, send, ssend = (
+        point_to_point.sending(base) for base in (Comm.Send, Comm.Ssend, Comm.Rsend, Comm.send, Comm.ssend)
+    )
     Isend, Issend, Irsend, isend, issend = (
-        _posting(base) for base in (Comm.Isend, Comm.Issend, Comm.Irsend, Comm.isend, Comm.issend)
+        point_to_point.posting(base) for base in (Comm.Isend, Comm.Issend, Comm.Irsend, Comm.isend, Comm.issend)
     )
     Bsend, bsend, Ibsend, ibsend = buffered.Bsend, buffered.bsend, buffered.Ibsend, buffered.ibsend
     Attach_buffer, Detach_buffer = buffered.Attach_buffer, buffered.Detach_buffer
@@ -217,12 +64,12 @@ class Gated(Comm):
     )
     Recv_init = persistent.receiving
     Psend_init, Precv_init = persistent.partitioned_sending, persistent.partitioned_receiving
-    Recv, recv = _receiving(_Recv), _receiving(_recv)
-    Irecv, irecv = _posting_receive(Comm.Irecv), _posting_receive(Comm.irecv)
-    Probe, Iprobe = _probing(True), _probing(False)
+    Recv, recv = point_to_point.receiving(Comm.Recv), point_to_point.receiving(Comm.recv)
+    Irecv, irecv = point_to_point.posting_receive(Comm.Irecv), point_to_point.posting_receive(Comm.irecv)
+    Probe, Iprobe = point_to_point.probing(True), point_to_point.probing(False)
     probe, iprobe = Probe, Iprobe
-    Mprobe, Improbe = _matching(True, _Improbe), _matching(False, _Improbe)
-    mprobe, improbe = _matching(True, _improbe), _matching(False, _improbe)
+    Mprobe, Improbe = point_to_point.matching(True, Comm.Improbe), point_to_point.matching(False, Comm.Improbe)
+    mprobe, improbe = point_to_point.matching(True, Comm.improbe), point_to_point.matching(False, Comm.improbe)
 
     def Sendrecv(
         self, sendbuf: Any, dest: int, sendtag: int = 0, recvbuf: Any = None, source: int = ANY_SOURCE,
