@@ -64,7 +64,7 @@ class Gated(Comm):
     )
     Recv_init = persistent.receiving
     Psend_init, Precv_init = persistent.partitioned_sending, persistent.partitioned_receiving
-    Recv, recv = point_to_point.receiving(Comm.Recv), point_to_point.receiving(Comm.recv)
+    Recv, recv = point_to_point.Recv, point_to_point.recv
     Irecv, irecv = point_to_point.posting_receive(Comm.Irecv), point_to_point.posting_receive(Comm.irecv)
     Probe, Iprobe = point_to_point.probing(True), point_to_point.probing(False)
     probe, iprobe = Probe, Iprobe
@@ -384,6 +384,8 @@ def _behind_the_gate(theirs: type, name: str, descriptor: Any) -> Any:
         return _making(base)
     if name in ("Idup", "Idup_with_info"):
         return _making_later(base)
+    if name == "Barrier":
+        return collectives.barrier(base)
     if name == "Allreduce":
         return collectives.allreduce(base)
     if name in collectives.BLOCKING:

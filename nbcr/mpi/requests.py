@@ -26,13 +26,13 @@ class GatedRequest(Request):
     _real: Any
     _comm: Any
     _receive: tuple[Any, Any, int, int] | None
-    _over: bool
-    _result: tuple[Any, Any] | None
-    _drained: Drained | None
-    _sent: Any
-    _cancelled: bool
-    _beside: GatedRequest | None
-    when_ended: Callable[[], Any] | None
+    _over = False  # the program has seen its end
+    _result: tuple[Any, Any] | None = None  # status and object, once it has ended
+    _drained: Drained | None = None  # the message that this receive got, and MPI brings from ourselves
+    _sent: Any = None
+    _cancelled = False
+    _beside: GatedRequest | None = None  # what must have ended too
+    when_ended: Any = None  # a call
     is_forgotten = False  # the program has freed it
     error: Exception | None = None  # by which it ended
 
@@ -44,13 +44,8 @@ class GatedRequest(Request):
             return real
         self: GatedRequest = Request.__new__(cls)
         self._real, self._comm, self._receive = real, comm, receive
-        self._over = real is None and receive is None  # the program has seen its end
-        self._result = None  # status and object, once it has ended
-        self._drained = None  # the message that this receive got, and MPI brings from ourselves
-        self._sent = None
-        self._cancelled = False
-        self._beside = None  # what must have ended too
-        self.when_ended = None
+        if real is None and receive is None:
+            self._over = True
         return self
 
     def __init__(self, *args: Any) -> None:
