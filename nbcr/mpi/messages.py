@@ -10,9 +10,11 @@ import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
+import mpi4py
+
 from nbcr.mpi.gate import gate, holder
 from nbcr.mpi.queue import Drained
-from nbcr.mpi.world import BYTE, Comm, Message, Request, Status, world
+from nbcr.mpi.world import BYTE, MPI, Comm, Message, Request, Status, world
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Matched:
 
 def deliver(receive: Any, buf: Any, drained: Drained, status: Any) -> Any:
     """Receive a drained message as `receive` (Comm.Recv, Comm.recv) would have."""
+    if receive is Comm.Recv and len(drained.data) > len(contents(buf)):
+        raise MPI.Exception(MPI.ERR_TRUNCATE)
     tag, seen = world.next_tag(), Status()
     sent = Comm.Isend(world.own, [drained.data, BYTE], 0, tag)
     try:
@@ -50,6 +54,16 @@ def contents(buf: Any) -> bytearray:
     Message.Recv(message, [data, BYTE])
     Request.Wait(sent)
     return data
+
+
+def room_of(receive: Any, buf: Any) -> int:
+    """How many bytes a posted receive (Comm.Irecv, Comm.irecv) takes. MPICH would end the job over more of them from
+    ourselves: errors of messages to oneself belong to no communicator."""
+    if receive is Comm.Irecv:
+        return len(contents(buf))
+    if buf is None:
+        return int(mpi4py.rc.irecv_bufsz)
+    return buf if isinstance(buf, int) else int(MPI.buffer(buf).nbytes)
 
 
 def drain(message: Any, about: Matched) -> Drained:

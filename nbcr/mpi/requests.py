@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from nbcr.mpi import messages
 from nbcr.mpi.gate import gate, holder
 from nbcr.mpi.handles import GuardedStatus, guarded_call
 from nbcr.mpi.queue import Drained
@@ -77,6 +78,8 @@ class GatedRequest(Request):
         drained = self._comm._queue.take(source, tag) if self._comm._queue else None
         if drained is None:
             self._real = base(self._comm, buf, source, tag)
+        elif len(drained.data) > messages.room_of(base, buf):
+            self.error, self._result = MPI.Exception(MPI.ERR_TRUNCATE), (Status(), None)
         else:
             own_tag = world.next_tag()
             self._drained, self._sent = drained, Comm.Isend(world.own, [drained.data, BYTE], 0, own_tag)
