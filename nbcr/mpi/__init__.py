@@ -18,4 +18,22 @@ support                        what no checkpoint can hold: noted, and refused b
 queue, draining                messages that were taken out of MPI, and how
 rank                           the conversation with the launcher; the handler
 stub                           what a rank's image is restored over
+modes                          images, or in cooperation with the program: what this host's MPI allows
+cooperative                    … the latter: states saved at a safe point
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def checkpoint_here(state: Any) -> Any:
+    """A safe point of a job under `nbcr run`, for an MPI that cannot be initialised again (Open MPI): `state` is saved
+    when a checkpoint has been asked for. All ranks call it, as a collective.
+
+    Returns `state`; in a restarted job the first call returns what was saved. Where ranks are saved by images, or
+    without `nbcr run`, nothing happens.
+    """
+    from nbcr.mpi.cooperative import cooperation
+
+    return cooperation.checkpoint_here(state)

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from nbcr.mpi import modes
+
 SOCKET_VARIABLE = "NBCR_JOB_SOCKET"
 PATH_VARIABLE = "NBCR_JOB_PYTHONPATH"  # what PYTHONPATH was before
 _MODULE = "mpi4py.MPI"
@@ -26,7 +28,7 @@ _MODULE = "mpi4py.MPI"
 
 def begin() -> None:
     """In every interpreter that a job starts: wait for it to import mpi4py. Anything else is left as it is."""
-    if os.environ.get(SOCKET_VARIABLE) and "PMI_RANK" in os.environ:
+    if os.environ.get(SOCKET_VARIABLE) and modes.is_rank():
         sys.meta_path.insert(0, _Finder())
 
 
@@ -39,7 +41,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         if name != _MODULE:
             return None
         sys.meta_path.remove(self)
-        close_inherited()
+        if os.environ.get(modes.VARIABLE) != modes.COOPERATIVE:
+            close_inherited()
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)
@@ -55,8 +58,9 @@ class _Loader(importlib.abc.Loader):
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         import mpi4py
 
-        mpi4py.rc.initialize = False
-        mpi4py.rc.finalize = False
+        if os.environ.get(modes.VARIABLE) != modes.COOPERATIVE:
+            mpi4py.rc.initialize = False
+            mpi4py.rc.finalize = False
         created: ModuleType | None = self._theirs.create_module(spec)
         return created
 
@@ -64,7 +68,18 @@ class _Loader(importlib.abc.Loader):
         self._theirs.exec_module(module)
         sys.modules[_MODULE] = module
         sys.modules["mpi4py"].MPI = module  # type: ignore[attr-defined]
-        enter(module)
+        if os.environ.pop(modes.VARIABLE, "") == modes.COOPERATIVE:
+            cooperate(module)
+        else:
+            enter(module)
+
+
+def cooperate(module: Any) -> None:
+    """Leave MPI to the program, and listen to the launcher."""
+    from nbcr.mpi.cooperative import cooperation
+
+    cooperation.begin(module, os.environ.pop(SOCKET_VARIABLE))
+    _restore_path()
 
 
 def close_inherited() -> None:
@@ -114,6 +129,10 @@ def enter(module: Any) -> None:
     module.Free_mem = lambda mem: mem.release()
     atexit.register(rank.end)
     rank.begin(os.environ.pop(SOCKET_VARIABLE))
+    _restore_path()
+
+
+def _restore_path() -> None:
     before = os.environ.pop(PATH_VARIABLE, "")
     if before:
         os.environ["PYTHONPATH"] = before
