@@ -86,7 +86,7 @@ def _tried(mpiexec: str, python: str, environ: Mapping[str, str]) -> tuple[Mode,
     lines = done.stdout.splitlines()
     if not lines:
         return Mode(IMAGES, "", "what MPI can do could not be tried out: mpi4py did not load"), False
-    library = " ".join(lines[0].split(", package")[0].split())
+    library = " ".join(lines[0].split(", package")[0].replace(" Version:", "").split())
     if lines[-1] == "twice":
         return Mode(IMAGES, library, f"{library} can be initialised again in a process"), True
     return Mode(COOPERATIVE, library, f"{library} cannot be initialised a second time in a process"), True
