@@ -21,7 +21,7 @@ def put(module: Any, classes: dict[Any, Any]) -> None:
             if made in classes and name == made.__name__:
                 setattr(module, name, _as_theirs(classes[made], made))
         elif name in ("REQUEST_NULL", "MESSAGE_NULL"):
-            setattr(module, name, classes[type(made)]())
+            given(module, name, classes[type(made)]())
         elif type(made) in classes and name not in ("MESSAGE_NO_PROC", "COMM_WORLD", "COMM_SELF"):
             given(module, name, classes[type(made)](made))
 

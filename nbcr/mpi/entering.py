@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
+import inspect
 import os
 import stat
 import sys
@@ -186,5 +187,20 @@ def _forbid(module: Any) -> None:
         return requests.Start(*args, **named)
 
     module.Grequest = type("Grequest", (requests,), {"Start": classmethod(start), "__module__": _MODULE})
-    module.Win = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE})
+    makers = {name: _with_our_self(module, getattr(theirs, name)) for name in _MAKE_WINDOWS}
+    module.Win = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE, **makers})
     module.File = type("File", (files,), {"Open": classmethod(refuse), "__module__": _MODULE})
+
+
+_MAKE_WINDOWS = ("Create", "Allocate", "Allocate_shared", "Create_dynamic")
+
+
+def _with_our_self(module: Any, make: Any) -> Any:
+    """A maker of windows whose default is MPI_COMM_SELF, which is not there without a world."""
+    parameters = list(inspect.signature(make).parameters)
+
+    def call(cls: Any, *args: Any, **named: Any) -> Any:
+        given = dict(zip(parameters, args, strict=False)) | named
+        return make.__func__(cls, **{"comm": module.COMM_SELF, **given})
+
+    return classmethod(call)

@@ -186,8 +186,8 @@ class GatedRequest(Request):
             gate.admit()
         try:
             ended = self.try_to_end()
-            if ended and self._result is not None:
-                copy_status(self._result[0], status)
+            if ended:
+                copy_status(Status() if self._result is None else self._result[0], status)
             return ended
         finally:
             _leave()
@@ -287,8 +287,8 @@ class GatedRequest(Request):
             seen = GuardedStatus()
             if _is_active(request) and request.Get_status(seen):
                 ended[index] = seen
-        if statuses is not None:
-            statuses[: len(ended)] = ended.values()
+        for position, seen in enumerate(ended.values()):
+            _fill(statuses, position, seen)
         return list(ended)
 
     get_status_some = Get_status_some
@@ -333,9 +333,9 @@ class _statuses:  # noqa: N801
     """A status for each request; what the program gave is filled up to that many, as mpi4py does."""
 
     def __init__(self, requests: Sequence[Any], statuses: list[Any] | None) -> None:
-        if statuses is not None:
+        if isinstance(statuses, list):
             statuses.extend(GuardedStatus() for _ in range(len(requests) - len(statuses)))
-        self._into = [None] * len(requests) if statuses is None else statuses[: len(requests)]
+        self._into = [*(statuses or ()), *[None] * len(requests)][: len(requests)]
 
     def __enter__(self) -> list[Any]:
         return self._into
@@ -346,6 +346,16 @@ class _statuses:  # noqa: N801
 
 def _is_active(request: Any) -> bool:
     return request.is_active if isinstance(request, GatedRequest) else bool(request)
+
+
+def _fill(statuses: Any, position: int, status: Any) -> None:
+    """The program's status at `position` becomes this one; a list that is too short grows."""
+    if statuses is None:
+        return
+    if position < len(statuses):
+        copy_status(status, statuses[position])
+    else:
+        statuses.append(status)
 
 
 def _poll(look: Callable[[], Any]) -> Any:
@@ -374,8 +384,7 @@ def _some(requests: Sequence[Any], statuses: list[Any] | None) -> tuple[list[int
     for index, request in enumerate(requests):
         status = GuardedStatus()
         if _is_active(request) and (flag_and_obj := request.test(status))[0]:
-            if statuses is not None:
-                statuses[len(indices) : len(indices) + 1] = [status]
+            _fill(statuses, len(indices), status)
             indices.append(index)
             objects.append(flag_and_obj[1])
     return (indices, objects) if indices else None
