@@ -22,7 +22,9 @@ def put(module: Any, classes: dict[Any, Any]) -> None:
                 setattr(module, name, _as_theirs(classes[made], made))
         elif name in ("REQUEST_NULL", "MESSAGE_NULL"):
             given(module, name, classes[type(made)]())
-        elif type(made) in classes and name not in ("MESSAGE_NO_PROC", "COMM_WORLD", "COMM_SELF"):
+        elif name == "MESSAGE_NO_PROC":
+            given(module, name, classes[type(made)].nobodys(made))
+        elif type(made) in classes and name not in ("COMM_WORLD", "COMM_SELF"):
             given(module, name, classes[type(made)](made))
 
 

@@ -71,7 +71,7 @@ def scatter(self: Any, sendobj: Any = None, root: int = 0) -> Any:
         Comm.Scatter(self, None, None, root)
         Comm.Scatterv(self, None, None, root)
         return None
-    data, sizes = joined(list(sendobj), len(self._peers))
+    data, sizes = joined(sendobj, len(self._peers))
     Comm.Scatter(self, [sizes, _SIZES], None, root)
     Comm.Scatterv(self, [data, list(sizes), places(sizes), BYTE], None, root)
     return None
@@ -95,6 +95,7 @@ def allgather(self: Any, sendobj: Any) -> list[Any]:
 
 @gated_collective
 def alltoall(self: Any, sendobj: Sequence[Any]) -> list[Any]:
+    sendobj = [None] * len(self._peers) if sendobj is None else list(sendobj)
     if len(sendobj) != len(self._peers):
         raise ValueError(f"expecting {len(self._peers)} items, got {len(sendobj)}")
     return _others(self, [dumps(obj) for obj in sendobj])

@@ -14,7 +14,7 @@ import mpi4py
 
 from nbcr.mpi.gate import gate, holder
 from nbcr.mpi.queue import Drained
-from nbcr.mpi.world import BYTE, MPI, Comm, Message, Request, Status, world
+from nbcr.mpi.world import ANY_TAG, BYTE, MPI, PROC_NULL, Comm, Message, Request, Status, world
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,16 @@ class GatedMessage(Message):
     _real: Any
     _apart: Matched | None
 
+    @classmethod
+    def nobodys(cls, real: Any) -> GatedMessage:
+        """MESSAGE_NO_PROC."""
+        return cls(real, Matched(PROC_NULL, ANY_TAG, 0))
+
     def __new__(cls, real: Any = None, apart: Matched | None = None) -> GatedMessage:
         """`real` is MPI's, None when it was drained."""
         self: GatedMessage = super().__new__(cls)
         self._real, self._apart = real, apart
-        if real is not None:
+        if real is not None and not self.is_nobodys:
             matched[id(self)] = weakref.ref(self)
         return self
 
@@ -132,8 +137,15 @@ class GatedMessage(Message):
     def __bool__(self) -> bool:
         return self._apart is not None
 
+    @property
+    def is_nobodys(self) -> bool:
+        """Whether it is what comes from PROC_NULL."""
+        return self._apart is not None and self._apart.source == PROC_NULL
+
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Message) and not self and not other)
+        if not isinstance(other, GatedMessage):
+            return NotImplemented
+        return self is other or (not self and not other) or (self.is_nobodys and other.is_nobodys)
 
     def __ne__(self, other: object) -> bool:  # theirs knows handles only
         return not self == other

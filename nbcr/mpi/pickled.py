@@ -54,7 +54,8 @@ def cut(data: bytearray, sizes: Sequence[int]) -> list[Any]:
     return [loads(view[at : at + size]) for at, size in zip(places(sizes), sizes, strict=True)]
 
 
-def joined(objects: Sequence[Any], count: int) -> tuple[bytes, array[int]]:
+def joined(objects: Sequence[Any] | None, count: int) -> tuple[bytes, array[int]]:
+    objects = [None] * count if objects is None else list(objects)
     if len(objects) != count:
         raise ValueError(f"expecting {count} items, got {len(objects)}")
     pieces = [dumps(obj) for obj in objects]
@@ -103,7 +104,7 @@ def gather(self: Any, sendobj: Any, root: int = 0) -> list[Any] | None:
 def scatter(self: Any, sendobj: Any = None, root: int = 0) -> Any:
     size, mine = zeros(1), self._rank == root
     if mine:
-        data, sizes = joined(list(sendobj), self._size)
+        data, sizes = joined(sendobj, self._size)
         Comm.Scatter(self, [sizes, _SIZES], [size, _SIZES], root)
         room = bytearray(size[0])
         Comm.Scatterv(self, [data, list(sizes), places(sizes), BYTE], [room, BYTE], root)
@@ -121,7 +122,7 @@ def allgather(self: Any, sendobj: Any) -> list[Any]:
 
 @gated_collective
 def alltoall(self: Any, sendobj: Sequence[Any]) -> list[Any]:
-    data, sizes = joined(list(sendobj), self._size)
+    data, sizes = joined(sendobj, self._size)
     theirs = zeros(len(sizes))
     Comm.Alltoall(self, [sizes, _SIZES], [theirs, _SIZES])
     room = bytearray(sum(theirs))
@@ -164,7 +165,7 @@ def neighbor_allgather(self: Any, sendobj: Any) -> list[Any]:
 
 @gated_collective
 def neighbor_alltoall(self: Any, sendobj: Sequence[Any]) -> list[Any]:
-    data, sizes = joined(list(sendobj), MPI.Topocomm.outdegree.__get__(self))
+    data, sizes = joined(sendobj, MPI.Topocomm.outdegree.__get__(self))
     theirs = zeros(MPI.Topocomm.indegree.__get__(self))
     MPI.Topocomm.Neighbor_alltoall(self, [sizes, _SIZES], [theirs, _SIZES])
     room = bytearray(sum(theirs))

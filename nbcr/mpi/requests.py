@@ -229,7 +229,7 @@ class GatedRequest(Request):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, GatedRequest):
             return self is other or (self._over and other._over)
-        return self._over and isinstance(other, Request) and not other
+        return self._over and not other if isinstance(other, Request) else NotImplemented
 
     def __ne__(self, other: object) -> bool:  # theirs knows handles only
         return not self == other
