@@ -17,7 +17,7 @@ from nbcr.mpi.handles import GuardedErrhandler, GuardedGroup, GuardedInfo, guard
 from nbcr.mpi.messages import contents
 from nbcr.mpi.queue import Queue
 from nbcr.mpi.requests import GatedRequest, outstanding
-from nbcr.mpi.support import noted_call, unsupported
+from nbcr.mpi.support import noted_call, refused, unsupported
 from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, world
 
 _pass_out = gate.pass_out
@@ -185,6 +185,8 @@ class Gated(Comm):
 
     @holder
     def Free(self) -> None:
+        if self._is_given:
+            raise MPI.Exception(MPI.ERR_COMM)
         self._attributes.clear(self)
         context, self._context = self._context, None
         for each in (context[0], *context[2:]) if context else ():
@@ -202,8 +204,13 @@ class Gated(Comm):
 
     def free(self) -> None:
         """Free it, unless it is null or the program's from its beginning."""
-        if self and "/" in self._key and "." in self._key:
+        if self and not self._is_given:
             self.Free()
+
+    @property
+    def _is_given(self) -> bool:
+        """Whether it is COMM_WORLD or COMM_SELF."""
+        return "." not in self._key
 
 
 def _making(base: Any) -> Any:
@@ -369,6 +376,7 @@ _LOCAL = (
     "dims periods coords Get_dims Get_neighbors_count Get_neighbors nnodes nedges index edges nneighbors neighbors "
     "Get_dist_neighbors_count Get_dist_neighbors"
 ).split()
+_DYNAMIC = ("Spawn", "Spawn_multiple", "Connect", "Accept", "Join")
 
 
 def fill(ours: type, theirs: type) -> None:
@@ -398,6 +406,8 @@ def _behind_the_gate(theirs: type, name: str, descriptor: Any) -> Any:
         return pickled.CALLS[name]
     if name in _LOCAL:
         return guarded(descriptor)
+    if name in _DYNAMIC:
+        return refused(f"{theirs.__name__}.{name}", descriptor)
     return unsupported(f"{theirs.__name__}.{name}", descriptor)
 
 

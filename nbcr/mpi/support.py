@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from nbcr.errors import NotPossible
 from nbcr.mpi.gate import gate, holder
 
 used: dict[str, None] = {}  # in order
@@ -40,3 +41,15 @@ def noted_call(what: str, base: Any, *args: Any, **named: Any) -> Any:
         return base(*args, **named)
     finally:
         gate.pass_out()
+
+
+def refused(what: str, base: Any) -> Any:
+    """A call that MPICH crashes in where MPI can be set up again."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        raise NotPossible(
+            f"{what} is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again",
+            hint="start all ranks by mpiexec (for pools: `python -m mpi4py.futures`), or the job without `nbcr run`",
+        )
+
+    return classmethod(lambda cls, *args, **named: call(*args, **named)) if isinstance(base, classmethod) else call
