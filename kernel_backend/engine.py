@@ -326,6 +326,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         old_pids.choose(rebuild, policy, frozen.tids, process)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.leaving_sockets |= present.sockets_of(frozen)
+        rebuild.tables.below = present.sockets_below(frozen, process)
         rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
         reb.prepare(rebuild)
         reach(Stage.RESTORE_COMMIT, target)

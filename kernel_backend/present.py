@@ -47,12 +47,30 @@ _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 def sockets_of(frozen: FrozenTree) -> set[int]:
     """Inodes of the sockets that its processes have."""
+    return {inode for process in frozen.processes.values() for inode in _sockets(process)}
+
+
+def sockets_below(frozen: FrozenTree, root: Process) -> dict[int, int]:
+    """Inode → our duplicate, for each socket which children of the present have and it has not.
+
+    A forked child keeps listeners that its parent has closed; they are in the image, and nobody else has their ports.
+    """
+    known = set(_sockets(root))
+    found: dict[int, int] = {}
+    for process in frozen.processes.values():
+        for inode, fd in _sockets(process).items():
+            if inode not in known:
+                known.add(inode)
+                found[inode] = process.take_fd(fd)
+    return found
+
+
+def _sockets(process: Process) -> dict[int, int]:
+    """Inode → descriptor."""
     links = (
-        os.readlink(f"/proc/{process.view}/fd/{fd}")
-        for process in frozen.processes.values()
-        for fd in proc.fd_numbers(process.view)
+        (fd, _SOCKET.fullmatch(os.readlink(f"/proc/{process.view}/fd/{fd}"))) for fd in proc.fd_numbers(process.view)
     )
-    return {int(found.group(1)) for found in map(_SOCKET.fullmatch, links) if found}
+    return {int(found.group(1)): fd for fd, found in links if found}
 
 
 def _check_room(inventory: Inventory, process: Process) -> None:

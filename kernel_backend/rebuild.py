@@ -170,7 +170,8 @@ def discard(rebuild: Rebuild) -> None:
     rebuild.tables.close()
     rebuild.sysv.discard()
     rebuild.ipc.discard()
-    ours: list[dict[Any, int]] = [rebuild.shared, rebuild.tables.live, rebuild.mapped, rebuild.pages]
+    tables = rebuild.tables
+    ours: list[dict[Any, int]] = [rebuild.shared, tables.live, tables.below, rebuild.mapped, rebuild.pages]
     for fd in {fd for table in ours for fd in table.values()}:
         os.close(fd)
     for table in ours:

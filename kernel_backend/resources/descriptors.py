@@ -144,6 +144,9 @@ class RebuildTables:
     pids: dict[int, int] = field(default_factory=dict)  # image pid → new pid, known before `finish` runs
     shared: dict[str, int] = field(default_factory=dict)  # shared memory key → our descriptor of the rebuilt object
     live: dict[int, int] = field(default_factory=dict)  # in place: fd number → our duplicate of the present's
+    below: dict[int, int] = field(
+        default_factory=dict
+    )  # in place: inode → ours of a socket that only its children have
     leaving_sockets: set[int] = field(default_factory=lambda: {0})  # inodes of the present's; 0: one not accepted yet
     holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (image pid, fd)
     root_pid: int = 0  # image pid of the root process

@@ -58,7 +58,7 @@ def _facts(fd: int) -> tuple[int, int, bool, object, int] | None:
 def _present(tables: RebuildTables) -> dict[int, tuple[int, int, bool, object, int]]:
     known: dict[int, tuple[int, int, bool, object, int]] | None = tables.cache.get("present sockets")
     if known is None:
-        facts = {fd: _facts(fd) for fd in tables.live.values()}
+        facts = {fd: _facts(fd) for fd in (*tables.live.values(), *tables.below.values())}
         known = tables.cache["present sockets"] = {fd: found for fd, found in facts.items() if found is not None}
     return known
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nbcr.errors import NbcrError
 from nbcr.handlers.interrupts import waiting
 from nbcr.objects import here
-from nbcr.session import snapshots
+from nbcr.session import importing, snapshots
 
 if TYPE_CHECKING:
     from nbcr.objects import Report, Saving
@@ -44,7 +44,7 @@ def usual_kinds() -> tuple[str, ...]:
 
 def preload() -> None:
     """Import what the first save would have to. Never raises: what is wrong will be told by a checkpoint."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), importing.no_fork():
         from nbcr import objects
 
         objects.preload()

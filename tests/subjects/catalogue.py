@@ -159,6 +159,7 @@ CATALOGUE: list[Subject] = [
     *_rows("TCP inside", "sockets/failed", issue=4),
     Subject("sockets/tcp_backlog", "TCP inside", issue=4, running_loses="not accepted yet"),
     *_rows("listening TCP", "sockets/tcp_listening"),
+    *_rows("listening TCP", "sockets/kept_below", issue=4),
     Subject("sockets/tcp_outside", "TCP to outside (reset)", host="a listener", expects_restore=True),
     *_rows("UDP", "sockets/udp sockets/udp:6", issue=4),
     *_rows("UDP", "sockets/udp_more", issue=4),
