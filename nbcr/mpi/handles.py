@@ -84,6 +84,14 @@ class GuardedStatus(MPI.Status):
     """Counts of a status are told by MPI."""
 
 
+def _world_ranks(group: Any) -> list[int]:
+    if group == MPI.GROUP_EMPTY:
+        return []
+    if group == MPI.GROUP_NULL:
+        raise MPI.Exception(MPI.ERR_GROUP)
+    return list(guarded_call(lambda: MPI.Group.Translate_ranks(group, None, world.group)))
+
+
 class GuardedGroup(MPI.Group):
     """The program's group."""
 
@@ -91,6 +99,42 @@ class GuardedGroup(MPI.Group):
         self: GuardedGroup = super().__new__(cls, group)
         _groups.add(self)
         return self
+
+    # By world ranks: MPICH ends the job over GROUP_EMPTY, which belongs to no session, beside a group that does
+
+    @classmethod
+    def Union(cls, group1: Any, group2: Any) -> Any:
+        first, second = _world_ranks(group1), _world_ranks(group2)
+        return cls._of([*first, *(rank for rank in second if rank not in first)])
+
+    @classmethod
+    def Intersection(cls, group1: Any, group2: Any) -> Any:
+        second = _world_ranks(group2)
+        return cls._of([rank for rank in _world_ranks(group1) if rank in second])
+
+    Intersect = Intersection
+
+    @classmethod
+    def Difference(cls, group1: Any, group2: Any) -> Any:
+        second = _world_ranks(group2)
+        return cls._of([rank for rank in _world_ranks(group1) if rank not in second])
+
+    def Dup(self) -> Any:
+        return type(self)(self) if self in (MPI.GROUP_EMPTY, MPI.GROUP_NULL) else self._of(_world_ranks(self))
+
+    def Compare(self, group: Any) -> int:
+        first, second = _world_ranks(self), _world_ranks(group)
+        same = MPI.IDENT if first == second else MPI.SIMILAR if sorted(first) == sorted(second) else MPI.UNEQUAL
+        return int(same)
+
+    def Translate_ranks(self, ranks: Any = None, group: Any = None) -> Any:
+        if MPI.GROUP_EMPTY in (self, group):
+            return [MPI.UNDEFINED] * (len(ranks) if ranks is not None else self.Get_size())
+        return guarded_call(MPI.Group.Translate_ranks, self, ranks, group)
+
+    @classmethod
+    def _of(cls, ranks: list[int]) -> Any:
+        return cls(guarded_call(lambda: world.group.Incl(ranks)))
 
 
 class GuardedDatatype(MPI.Datatype):
