@@ -164,10 +164,12 @@ def _put_classes(module: Any) -> None:
 def _forbid(module: Any) -> None:
     """What no checkpoint can hold is noted when it is used."""
     from nbcr.errors import NotPossible
-    from nbcr.mpi.support import note, unsupported
+    from nbcr.mpi.support import note, refused, unsupported
 
-    for name in ("Open_port", "Publish_name", "Add_error_class", "Add_error_code", "Add_error_string"):
+    for name in ("Add_error_class", "Add_error_code", "Add_error_string"):
         setattr(module, name, unsupported(name, getattr(module, name)))
+    for name in ("Open_port", "Close_port", "Publish_name", "Unpublish_name", "Lookup_name"):
+        setattr(module, name, refused(f"MPI.{name}", getattr(module, name)))
     theirs, files = module.Win, module.File
 
     def new(cls: Any, *args: Any) -> Any:
