@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,7 +112,7 @@ def _components() -> tuple[Finding, list[ComponentState]]:
 
 
 def _mpi() -> Finding:
-    """Whether jobs of several ranks can be saved, as far as that can be told without starting one."""
+    """Whether jobs of several ranks can be saved, and how."""
     from importlib.util import find_spec
 
     program = shutil.which(
@@ -122,14 +121,15 @@ def _mpi() -> Finding:
     missing = [what for what, there in (("mpi4py", find_spec("mpi4py")), ("mpiexec", program)) if not there]
     if missing:
         return Finding("MPI jobs", False, f"{' and '.join(missing)} missing: `pip install nbcr[mpi]` brings both")
-    try:
-        said = subprocess.run(
-            [str(program), "--version"], capture_output=True, text=True, timeout=10, check=False
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("MPI jobs", False, f"{program} cannot be asked: {error}")
-    ok = "HYDRA" in said
-    return Finding("MPI jobs", ok, f"{program}: {'MPICH' if ok else 'not MPICH, which alone can be initialised again'}")
+    from nbcr import runtime
+    from nbcr.mpi import modes
+
+    mode = modes.mode_of(str(program), sys.executable, os.environ, memory=runtime.runtime_folder())
+    how = {
+        modes.IMAGES: "ranks are saved by images",
+        modes.COOPERATIVE: "ranks save their own state where they call nbcr.mpi.checkpoint_here",
+    }[mode.name]
+    return Finding("MPI jobs", bool(mode.library) or mode.name == modes.COOPERATIVE, f"{program}: {how}: {mode.why}")
 
 
 def _runtime() -> Finding:

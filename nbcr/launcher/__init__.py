@@ -3,5 +3,5 @@
 jobs         names of running jobs, and how to ask one          schema     what a job is started by, and again
 launcher     the process: starts, listens, ends as the job      members    the ranks as it sees them
 coordinating one checkpoint of all ranks                        imaging    their images, in parallel
-returning    a checkpoint under a new mpiexec
+returning    a checkpoint under a new mpiexec                    cooperating  … of ranks that save their own state
 """

@@ -21,6 +21,7 @@ from nbcr.launcher.jobs import KIND
 from nbcr.launcher.members import Member, hear, listen, tell
 from nbcr.launcher.schema import FOLDER, Schema, image_of
 from nbcr.store import Draft, Entry, Store
+from nbcr.store.manifest import ComponentMark
 
 _COUNT_EVERY_S = 0.002
 _STUCK_AFTER = 10  # counts without a change
@@ -96,7 +97,7 @@ def checkpoint(
             course.warnings += [
                 f"rank {rank}: {warning}" for rank, answer in sorted(written.items()) for warning in answer["warnings"]
             ]
-            entry = _publish(draft, schema, wish, course, component, pid)
+            entry = publish(draft, schema, wish, course, component, pid)
             if wish.leave != "running":
                 for member in members:
                     with contextlib.suppress(ChannelClosed):
@@ -221,8 +222,11 @@ def _let_go(members: Sequence[Member], operation: str, course: Course) -> None:
         course.warnings += [f"rank {rank}: {problem}" for problem in answer["problems"]]
 
 
-def _publish(draft: Draft, schema: Schema, wish: Wish, course: Course, component: crs.Component, pid: int) -> Entry:
-    from nbcr.store.manifest import ComponentMark, Host, Manifest
+def publish(
+    draft: Draft, schema: Schema, wish: Wish, course: Course, component: crs.Component | ComponentMark, pid: int
+) -> Entry:
+    """The draft becomes an entry."""
+    from nbcr.store.manifest import Host, Manifest
 
     wish.store.sync(draft)
     uname = os.uname()

@@ -16,15 +16,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, NbcrError, NotPossible, UsageProblem, to_wire
-from nbcr.launcher import coordinating, jobs
+from nbcr.launcher import cooperating, coordinating, jobs
 from nbcr.launcher.members import Member
 from nbcr.launcher.schema import Schema
-from nbcr.mpi import entering
+from nbcr.mpi import cooperative, entering, modes
 from nbcr.store import journal
 
 _HELLO_TIMEOUT_S = 5.0
@@ -46,8 +48,9 @@ class Launcher:
 
     # Starting
 
-    def start(self) -> None:
-        """Start the command as it would be without us, but for what lets the gate into its ranks."""
+    def start(self, resume: Path | None = None) -> None:
+        """Start the command as it would be without us, but for what lets the gate into its ranks. `resume`: the folder
+        of the states that its ranks have saved in another life."""
         environ = {
             **self.schema.environ,
             entering.SOCKET_VARIABLE: str(self._listener.getsockname()),
@@ -55,10 +58,13 @@ class Launcher:
             "NBCR_JOB_ROOT": str(_ROOT),
         }
         if self.schema.mpiexec:
+            environ[modes.VARIABLE] = self.schema.mode
+            if resume is not None:
+                environ[cooperative.RESUME_VARIABLE] = str(resume)
             environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_SITE), self.schema.environ.get("PYTHONPATH")]))
         else:
             environ = dict(self.schema.environ)
-        self.adopt(popen(list(self.schema.argv), environ, self.umask))
+        self.adopt(popen(list(self.schema.argv), environ, self.umask, self.schema.cwd))
 
     def adopt(self, command: subprocess.Popen[bytes]) -> None:
         """The command, which runs."""
@@ -127,10 +133,9 @@ class Launcher:
                 raise UsageProblem(f"--leave {wish.leave!r} is not known for jobs", hint="use running, or --stop")
             self._await_ranks(wish.deadline_s)
             members = [self.members[rank] for rank in sorted(self.members)]
+            how = cooperating if self.schema.mode == modes.COOPERATIVE else coordinating
             with journal.told(wish.store.root, "checkpoint", job=self.schema.name, name=wish.name) as told:
-                entry = coordinating.checkpoint(
-                    members, self.schema, wish, self.pid, lambda: channel.send({"state": "BEGUN"})
-                )
+                entry = how.checkpoint(members, self.schema, wish, self.pid, lambda: channel.send({"state": "BEGUN"}))
                 told.update(id=entry.id, name=entry.name, size_bytes=entry.size_bytes, pause_ms=entry.pause_ms)
             if wish.leave == "killed":
                 self._stopped_as = entry.name
@@ -177,10 +182,10 @@ class Launcher:
                 command.wait()
 
 
-def popen(argv: list[str], environ: Mapping[str, str], umask: int) -> subprocess.Popen[bytes]:
+def popen(argv: list[str], environ: Mapping[str, str], umask: int, cwd: str | None = None) -> subprocess.Popen[bytes]:
     """A command with our streams. Raises NotPossible."""
     try:
-        return subprocess.Popen(argv, env=dict(environ), umask=umask)
+        return subprocess.Popen(argv, env=dict(environ), umask=umask, cwd=cwd)
     except OSError as error:
         raise NotPossible(f"{argv[0]} cannot be started: {error.strerror}") from error
 
@@ -213,6 +218,11 @@ def run(argv: list[str], *, name: str | None = None, umask: int = 0o022) -> int:
     called = name or f"job-{os.getpid()}"
     jobs.check_name(called)
     schema = Schema.of(called, argv)
+    if schema.mpiexec:
+        mode = modes.mode_of(
+            schema.mpiexec, modes.python_of(argv, sys.executable), schema.environ, runtime.runtime_folder()
+        )
+        schema = replace(schema, mode=mode.name)
     listener = jobs.listen(called)
     launcher = Launcher(schema, listener, umask)
     try:

@@ -9,13 +9,14 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import Component
 from nbcr.errors import Busy, EntryDamaged, NbcrError, NotPossible, RestartFailed, to_wire
-from nbcr.launcher import imaging, jobs
+from nbcr.launcher import cooperating, imaging, jobs
 from nbcr.launcher.launcher import Launcher, popen
 from nbcr.launcher.members import Member, hear
 from nbcr.launcher.schema import FILE, FOLDER, Schema, image_of
@@ -37,6 +38,8 @@ def is_job(entry: Entry) -> bool:
 def restart(entry: Entry, *, name: str | None = None, umask: int = 0o022) -> int:
     """Bring a job back and run it to its end; its exit status, negative for a signal. Raises NbcrError."""
     entry = trust.proved(entry)
+    if entry.component.get("name") == cooperating.MARK.name:
+        return _run_anew(entry, name, umask)
     component = imaging.maker(entry.name, entry.component.get("name"))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(opening.proved_files(entry, _roots(entry, component), FOLDER))
@@ -45,6 +48,17 @@ def restart(entry: Entry, *, name: str | None = None, umask: int = 0o022) -> int
         stack.callback(launcher.end)
         with journal.told(entry.store_root, "restart", id=entry.id, name=entry.name, job=launcher.schema.name):
             _bring(launcher, listener, entry, folder, component)
+        return launcher.run()
+
+
+def _run_anew(entry: Entry, name: str | None, umask: int) -> int:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(opening.proved_files(entry, (), FOLDER))
+        launcher, listener = _prepared(entry, folder, name, umask)
+        stack.callback(jobs.forget, listener)
+        stack.callback(launcher.end)
+        launcher.schema = replace(launcher.schema, ranks=0)  # until they have said hello
+        launcher.start(resume=folder)
         return launcher.run()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nbcr.errors import EntryDamaged, NotPossible
+from nbcr.mpi import modes
 
 FORMAT = 1
 FILE = "schema.json"
@@ -32,6 +33,7 @@ class Schema:
     ranks: int = 0  # once they have said so
     library: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)  # of each rank, by its number
+    mode: str = modes.IMAGES
 
     @classmethod
     def of(cls, name: str, argv: Sequence[str]) -> Schema:

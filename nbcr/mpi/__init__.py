@@ -7,11 +7,33 @@ site/sitecustomize, entering   how the gate comes into a rank: when the program 
 gate                           who is inside MPI, and who must wait
 world                          setting MPI up and tearing it down
 communicators                  mpi4py's communicators behind the gate
+point_to_point                 … their messages
 collectives, pickled           … their collective calls
+intercomms                     … between two groups
 requests, messages             requests and matched messages
-handles                        types, groups, operations, statuses: noted, so that they can be made again
+persistent, buffered           requests that are started again and again; sends that nobody waits for
+handles, attributes            types, groups, operations, hints: noted, so that they are made again; what hangs on them
+constants                      the module's own objects as ours, and their pickles
 support                        what no checkpoint can hold: noted, and refused by name
 queue, draining                messages that were taken out of MPI, and how
 rank                           the conversation with the launcher; the handler
 stub                           what a rank's image is restored over
+modes                          images, or in cooperation with the program: what this host's MPI allows
+cooperative                    … the latter: states saved at a safe point
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def checkpoint_here(state: Any) -> Any:
+    """A safe point of a job under `nbcr run`, for an MPI that cannot be initialised again (Open MPI): `state` is saved
+    when a checkpoint has been asked for. All ranks call it, as a collective.
+
+    Returns `state`; in a restarted job the first call returns what was saved. Where ranks are saved by images, or
+    without `nbcr run`, nothing happens.
+    """
+    from nbcr.mpi.cooperative import cooperation
+
+    return cooperation.checkpoint_here(state)

@@ -62,8 +62,27 @@ def blocking(base: Any) -> Any:
     return call
 
 
+def barrier(base: Any) -> Any:
+    """As `blocking`, for those that iterations wait for: without the price of calls with any arguments."""
+
+    @holder
+    def call(self: Any) -> None:
+        _ticket(None)
+        _pass_in(None)
+        if gate.alert:
+            gate.admit_collective(self._key, self._begun)
+        self._begun += 1
+        _arrive()
+        try:
+            base(self)
+        finally:
+            _pass_out()
+
+    return call
+
+
 def allreduce(base: Any) -> Any:
-    """As `blocking`, for the one that iterations wait for: without the price of calls with any arguments."""
+    """The same."""
 
     @holder
     def call(self: Any, sendbuf: Any, recvbuf: Any, op: Any = SUM) -> None:

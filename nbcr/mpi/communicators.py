@@ -1,4 +1,4 @@
-"""mpi4py's communicators behind the gate: point-to-point calls, and which communicators there are.
+"""mpi4py's communicators behind the gate: which calls they have, and which communicators there are.
 
 A communicator is known by its key, on which its members agree without talking: that of its parent, how many collectives
 of the parent had begun when it was made, and the world rank of its first member.
@@ -6,194 +6,70 @@ of the parent had begun when it was made, and the world rank of its first member
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
-from nbcr.mpi import collectives, pickled
-from nbcr.mpi.gate import SPINS as _SPINS
+from nbcr.errors import NotPossible
+from nbcr.mpi import buffered, collectives, persistent, pickled, point_to_point
+from nbcr.mpi.attributes import PREDEFINED, Attributes, create_keyval, free_keyval
 from nbcr.mpi.gate import gate, holder
-from nbcr.mpi.handles import GuardedGroup, guarded_call
-from nbcr.mpi.messages import GatedMessage, Matched, about, contents, deliver
+from nbcr.mpi.handles import GuardedErrhandler, GuardedGroup, GuardedInfo, guarded, guarded_call
+from nbcr.mpi.messages import contents
 from nbcr.mpi.queue import Queue
 from nbcr.mpi.requests import GatedRequest, outstanding
-from nbcr.mpi.support import unsupported
-from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, Status, status_of, world
+from nbcr.mpi.support import noted_call, refused, unsupported
+from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, world
 
-_Send, _Ssend, _Rsend, _send, _ssend = Comm.Send, Comm.Ssend, Comm.Rsend, Comm.send, Comm.ssend
-_Recv, _recv, _Iprobe = Comm.Recv, Comm.recv, Comm.Iprobe
-_Improbe, _improbe = Comm.Improbe, Comm.improbe
-_enter, _leave, _pass_in, _pass_out = gate.enter, gate.leave, gate.pass_in, gate.pass_out
+_pass_out = gate.pass_out
 
 live: dict[str, Any] = {}  # key → communicator, until it is freed: what has to be made again
 
 
-def _sending(base: Any) -> Any:
-    @holder
-    def send(self: Any, buf: Any, dest: int, tag: int = 0) -> None:
-        _pass_in(None)
-        if gate.closed:
-            gate.admit_passing()
-        try:
-            base(self, buf, dest, tag)
-        finally:
-            _pass_out()
-
-    return send
-
-
-def _posting(base: Any) -> Any:
-    @holder
-    def post(self: Any, buf: Any, dest: int, tag: int = 0) -> GatedRequest:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        try:
-            return outstanding.add(GatedRequest(base(self, buf, dest, tag), self))
-        finally:
-            _leave()
-
-    return post
-
-
-def _receive_pickled(message: Any, buf: Any, status: Any) -> Any:
-    return MPI.Message.recv(message, status)
-
-
-_BY_MATCHING = {_Recv: (_Improbe, MPI.Message.Recv), _recv: (_improbe, _receive_pickled)}
-
-
-def _receiving(receive: Any) -> Any:
-    probe, receive_matched = _BY_MATCHING[receive]
-    buffers = receive is _Recv
-
-    @holder
-    def recv(self: Any, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> Any:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        alone = buffers and not self._looking
-        if alone:
-            self._looking = True
-        try:
-            polls = 0
-            while True:
-                if self._queue:
-                    drained = self._queue.take(source, tag)
-                    if drained is not None:
-                        return deliver(receive, buf, drained, status)
-                if alone:
-                    if _Iprobe(self, source, tag):
-                        return _Recv(self, buf, source, tag, status)
-                else:  # another thread may be looking for the same message: what is matched is nobody else's
-                    message = probe(self, source, tag)
-                    if message is not None:
-                        return receive_matched(message, buf, status)
-                polls += 1
-                if gate.closed:
-                    gate.admit()
-                if polls > _SPINS:
-                    gate.relax(polls)
-        finally:
-            if alone:
-                self._looking = False
-            _leave()
-
-    return recv
-
-
-def _posting_receive(base: Any) -> Any:
-    @holder
-    def irecv(self: Any, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> GatedRequest:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        try:
-            request = GatedRequest(None, self, (base, buf, source, tag))
-            request.post()
-            return outstanding.add(request)
-        finally:
-            _leave()
-
-    return irecv
-
-
-def _probing(blocking: bool) -> Any:
-    @holder
-    def probe(self: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> bool:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        try:
-            polls = 0
-            while True:
-                drained = self._queue.look(source, tag) if self._queue else None
-                if drained is not None:
-                    status_of(drained.source, drained.tag, len(drained.data), status)
-                    return True
-                if _Iprobe(self, source, tag, status):
-                    return True
-                if not blocking:
-                    return False
-                polls += 1
-                if gate.closed:
-                    gate.admit()
-                gate.relax(polls)
-        finally:
-            _leave()
-
-    return probe
-
-
-def _matching(blocking: bool, base: Any) -> Any:
-    @holder
-    def mprobe(self: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Any = None) -> Any:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        try:
-            polls = 0
-            while True:
-                drained = self._queue.take(source, tag) if self._queue else None
-                if drained is not None:
-                    status_of(drained.source, drained.tag, len(drained.data), status)
-                    return GatedMessage(None, Matched(drained.source, drained.tag, len(drained.data), drained))
-                seen = Status()
-                message = base(self, source, tag, seen)
-                if message is not None:
-                    if status is not None:
-                        status.tomemory()[:] = seen.tomemory()
-                    return GatedMessage(message, about(seen))
-                if not blocking:
-                    return None
-                polls += 1
-                if gate.closed:
-                    gate.admit()
-                gate.relax(polls)
-        finally:
-            _leave()
-
-    return mprobe
-
-
-class Gated:
+class Gated(Comm):
     """What all communicators of the program have; mixed into mpi4py's classes."""
 
     _key: str = ""
-    _members: tuple[int, ...] = ()  # world ranks
+    _members: tuple[int, ...] = ()  # world ranks of all who take part in its collectives
+    _peers: tuple[int, ...] = ()  # world ranks of those whom messages address
     _begun = 0  # collectives
     _rank: int = MPI.UNDEFINED
+    _size = 0
     _looking = False  # a thread waits in Recv
     _queue: Queue
+    _attributes: Attributes
+    _context: list[Any] | None = None  # see `intercomms.context`
+    _hints: dict[str, str] | None = None  # that the program has set
+    _seats: list[weakref.ref[Any]]  # the objects that stand for it, more than one after `MPI.Intracomm(comm)`
 
-    Send, Ssend, Rsend, send, ssend = (_sending(base) for base in (_Send, _Ssend, _Rsend, _send, _ssend))
-    Isend, Issend, Irsend, isend, issend = (
-        _posting(base) for base in (Comm.Isend, Comm.Issend, Comm.Irsend, Comm.isend, Comm.issend)
+    def __new__(cls, comm: Any = None) -> Gated:
+        if isinstance(comm, Gated) and comm:
+            next(each for each in cls.__mro__ if each in OURS)(comm)  # raises TypeError should it be of another kind
+        self: Gated = Comm.__new__(cls, comm)
+        if isinstance(comm, Gated) and comm._key:
+            self.__dict__ = comm.__dict__
+            self._seats.append(weakref.ref(self))
+        return self
+
+    Send, Ssend, Rsend, send, ssend = (
+        point_to_point.sending(base) for base in (Comm.Send, Comm.Ssend, Comm.Rsend, Comm.send, Comm.ssend)
     )
-    Recv, recv = _receiving(_Recv), _receiving(_recv)
-    Irecv, irecv = _posting_receive(Comm.Irecv), _posting_receive(Comm.irecv)
-    Probe, Iprobe = _probing(True), _probing(False)
+    Isend, Issend, Irsend, isend, issend = (
+        point_to_point.posting(base) for base in (Comm.Isend, Comm.Issend, Comm.Irsend, Comm.isend, Comm.issend)
+    )
+    Bsend, bsend, Ibsend, ibsend = buffered.Bsend, buffered.bsend, buffered.Ibsend, buffered.ibsend
+    Attach_buffer, Detach_buffer = buffered.Attach_buffer, buffered.Detach_buffer
+    Flush_buffer, Iflush_buffer = buffered.Flush_buffer, buffered.Iflush_buffer
+    Send_init, Ssend_init, Rsend_init, Bsend_init = (
+        persistent.sending(name) for name in ("Isend", "Issend", "Irsend", "Ibsend")
+    )
+    Recv_init = persistent.receiving
+    Psend_init, Precv_init = persistent.partitioned_sending, persistent.partitioned_receiving
+    Recv, recv = point_to_point.Recv, point_to_point.recv
+    Irecv, irecv = point_to_point.posting_receive(Comm.Irecv), point_to_point.posting_receive(Comm.irecv)
+    Probe, Iprobe = point_to_point.probing(True), point_to_point.probing(False)
     probe, iprobe = Probe, Iprobe
-    Mprobe, Improbe = _matching(True, _Improbe), _matching(False, _Improbe)
-    mprobe, improbe = _matching(True, _improbe), _matching(False, _improbe)
+    Mprobe, Improbe = point_to_point.matching(True, Comm.Improbe), point_to_point.matching(False, Comm.Improbe)
+    mprobe, improbe = point_to_point.matching(True, Comm.improbe), point_to_point.matching(False, Comm.improbe)
 
     def Sendrecv(
         self, sendbuf: Any, dest: int, sendtag: int = 0, recvbuf: Any = None, source: int = ANY_SOURCE,
@@ -202,6 +78,19 @@ class Gated:
         sent = self.Isend(sendbuf, dest, sendtag)
         self.Recv(recvbuf, source, recvtag, status)
         sent.Wait()
+
+    def Isendrecv(
+        self, sendbuf: Any, dest: int, sendtag: int = 0, recvbuf: Any = None, source: int = ANY_SOURCE,
+        recvtag: int = ANY_TAG,
+    ) -> Any:  # fmt: skip
+        sent = self.Isend(sendbuf, dest, sendtag)
+        return self.Irecv(recvbuf, source, recvtag).together_with(sent)
+
+    def Isendrecv_replace(
+        self, buf: Any, dest: int, sendtag: int = 0, source: int = ANY_SOURCE, recvtag: int = ANY_TAG
+    ) -> Any:
+        sent = self.Isend([guarded_call(contents, buf), BYTE], dest, sendtag)
+        return self.Irecv(buf, source, recvtag).together_with(sent)
 
     def sendrecv(
         self, sendobj: Any, dest: int, sendtag: int = 0, recvbuf: Any = None, source: int = ANY_SOURCE,
@@ -226,7 +115,7 @@ class Gated:
         return self._rank
 
     def Get_size(self) -> int:
-        return len(self._members)
+        return self._size
 
     rank = property(Get_rank)
     size = property(Get_size)
@@ -236,10 +125,185 @@ class Gated:
 
     group = property(Get_group)
 
+    def Get_info(self) -> Any:
+        return GuardedInfo(guarded_call(Comm.Get_info, self))
+
+    def Set_info(self, info: Any) -> None:
+        guarded_call(Comm.Set_info, self, info)
+        self._hints = {**(self._hints or {}), **dict(info.items())}
+
+    info = property(Get_info, Set_info)
+
+    # Attributes never leave this process: MPI need not know them
+
+    def Get_attr(self, keyval: int) -> Any:
+        if keyval in PREDEFINED:
+            return guarded_call(Comm.Get_attr, world.comm, keyval)
+        return self._attributes.get(keyval)
+
+    def Set_attr(self, keyval: int, attrval: Any) -> None:
+        self._attributes.set(self, keyval, attrval)
+
+    def Delete_attr(self, keyval: int) -> None:
+        self._attributes.delete(self, keyval)
+
+    Create_keyval = staticmethod(create_keyval)
+    Free_keyval = staticmethod(free_keyval)
+
+    # What errors do
+
+    @classmethod
+    def Create_errhandler(cls, errhandler_fn: Any) -> Any:
+        return GuardedErrhandler.of_function(errhandler_fn)
+
+    def Get_errhandler(self) -> Any:
+        return GuardedErrhandler.of_handle(guarded_call(Comm.Get_errhandler, self))
+
     # Communicators from this one
 
+    @classmethod
+    def Get_parent(cls) -> Any:
+        """No rank of a job that we can checkpoint was spawned by another job."""
+        return OURS[MPI.Intercomm](COMM_NULL)
+
+    # By a number: noted, since nobody knows where it goes; what comes back stands behind the gate
+
+    @classmethod
+    def fromhandle(cls, handle: int) -> Any:
+        return _known(noted_call("Comm.fromhandle", Comm.fromhandle, handle))
+
+    @classmethod
+    def fromint(cls, arg: int) -> Any:
+        return _known(noted_call("Comm.fromint", Comm.fromint, arg))
+
+    @classmethod
+    def f2py(cls, arg: int) -> Any:
+        return _known(noted_call("Comm.f2py", Comm.f2py, arg))
+
     def Clone(self) -> Any:
-        return self.Dup()  # type: ignore[attr-defined]
+        return self.Dup()
+
+    @holder
+    def Free(self) -> None:
+        if self._is_given:
+            raise MPI.Exception(MPI.ERR_COMM)
+        self._attributes.clear(self)
+        context, self._context = self._context, None
+        for each in (context[0], *context[2:]) if context else ():
+            each.Free()
+        collectives.begin(self)
+        try:
+            Comm.Free(self)
+            gate.counts[self._key] = (self._begun, self._members)
+            live.pop(self._key, None)
+            become_null(self)
+        finally:
+            _pass_out()
+
+    Disconnect = Free
+
+    def free(self) -> None:
+        """Free it, unless it is null or the program's from its beginning."""
+        if self and not self._is_given:
+            self.Free()
+
+    @property
+    def _is_given(self) -> bool:
+        """Whether it is COMM_WORLD or COMM_SELF."""
+        return "." not in self._key
+
+
+def _making(base: Any) -> Any:
+    duplicates = base in (Comm.Dup, Comm.Dup_with_info)
+
+    @holder
+    def make(self: Any, *args: Any, **named: Any) -> Any:
+        collectives.begin(self)
+        try:
+            made = adopt(base(self, *args, **named), f"{self._key}.{self._begun}")
+        finally:
+            _pass_out()
+        if duplicates:
+            self._attributes.copy(self, made)
+        return made
+
+    return make
+
+
+def _making_later(base: Any) -> Any:
+    """Idup: the communicator is there when its request has ended."""
+
+    @holder
+    def make(self: Any, *args: Any, **named: Any) -> Any:
+        collectives.begin(self)
+        try:
+            made, real = base(self, *args, **named)
+            made = as_ours(made)
+            made.__dict__.update(
+                _key=f"{self._key}.{self._begun}/d", _members=self._members, _peers=self._peers, _rank=self._rank,
+                _size=self._size, **_fresh(made),
+            )  # fmt: skip
+            request = outstanding.add(GatedRequest(real, self))
+            request.when_ended = lambda: live.__setitem__(made._key, made)
+        finally:
+            _pass_out()
+        self._attributes.copy(self, made)
+        return made, request
+
+    return make
+
+
+def as_ours(comm: Any) -> Any:
+    """A communicator of mpi4py's, as an object of our class."""
+    return comm if isinstance(comm, Gated) else OURS[type(comm)](comm)
+
+
+def become_null(comm: Any) -> None:
+    """Its calls raise from now on: MPICH would end the job, for without a world it knows no communicator whose error
+    handler says otherwise."""
+    comm.__dict__.update(dict.fromkeys(_NEED_A_COMMUNICATOR, _raise_null))
+
+
+def _raise_null(*args: Any, **named: Any) -> Any:
+    raise MPI.Exception(MPI.ERR_COMM)
+
+
+def _known(comm: Any) -> Any:
+    return next((type(each)(each) for each in live.values() if each == comm), comm)
+
+
+def _fresh(comm: Any) -> dict[str, Any]:
+    return {"_queue": Queue(), "_attributes": Attributes(), "_seats": [weakref.ref(comm)]}
+
+
+def adopt(comm: Any, beginning: str) -> Any:
+    """The program's own object for a communicator that was made just now."""
+    comm = as_ours(comm)
+    if comm == COMM_NULL:
+        become_null(comm)
+        return comm
+    comm._members = comm._peers = _world_ranks(Comm.Get_group(comm))
+    comm._size = len(comm._members)
+    if isinstance(comm, MPI.Intercomm):
+        comm._peers = _world_ranks(MPI.Intercomm.Get_remote_group(comm))
+        comm._members = (*comm._members, *comm._peers)
+        comm._key = f"{beginning}/{min(comm._members)}"
+    else:
+        comm._key = f"{beginning}/{comm._members[0]}"
+    comm._rank = Comm.Get_rank(comm)
+    comm.__dict__.update(_fresh(comm))
+    live[comm._key] = comm
+    return comm
+
+
+def _world_ranks(group: Any) -> tuple[int, ...]:
+    ranks = tuple(MPI.Group.Translate_ranks(group, None, world.group))
+    MPI.Group.Free(group)
+    return ranks
+
+
+class GatedIntracomm(Gated, Intracomm):
+    """A communicator of the program."""
 
     @holder
     def Create_group(self, group: Any, tag: int = 0) -> Any:
@@ -251,112 +315,107 @@ class Gated:
         finally:
             _pass_out()
 
-    @holder
-    def Free(self) -> None:
-        collectives.begin(self)
-        try:
-            Comm.Free(self)
-            gate.counts[self._key] = (self._begun, self._members)
-            live.pop(self._key, None)
-        finally:
-            _pass_out()
-
-    Disconnect = Free
-    free = Free
+    def Create_cart(self, dims: Any, periods: Any = None, reorder: bool = False) -> Any:
+        dims = [dims] if isinstance(dims, int) else list(dims)
+        _refuse_points(bool(dims))
+        return _create_cart(self, dims, periods, reorder)
 
 
-def _making(base: Any) -> Any:
-    @holder
-    def make(self: Any, *args: Any, **named: Any) -> Any:
-        collectives.begin(self)
-        try:
-            return adopt(base(self, *args, **named), f"{self._key}.{self._begun}")
-        finally:
-            _pass_out()
-
-    return make
+_create_cart = _making(Intracomm.Create_cart)
 
 
-def adopt(comm: Any, beginning: str) -> Any:
-    """The program's own object for a communicator that was made just now."""
-    if comm == COMM_NULL:
-        return COMM_NULL
-    if not isinstance(comm, Gated):
-        comm = _OURS[type(comm)](comm)
-    group = Comm.Get_group(comm)
-    comm._members = tuple(MPI.Group.Translate_ranks(group, None, world.group))
-    MPI.Group.Free(group)
-    comm._key = f"{beginning}/{comm._members[0]}"
-    comm._rank = Comm.Get_rank(comm)
-    comm._queue = Queue()
-    live[comm._key] = comm
-    return comm
+def _refuse_points(has_dims: bool) -> None:
+    if not has_dims:
+        raise NotPossible(
+            "a grid without dimensions is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up "
+            "again",
+            hint="use MPI.COMM_SELF in its place, or start the job without `nbcr run`",
+        )
 
 
-class GatedIntracomm(Gated, Intracomm):
-    """A communicator of the program."""
+class GatedTopocomm(GatedIntracomm, MPI.Topocomm):
+    """… with a topology."""
 
 
-class GatedCartcomm(Gated, MPI.Cartcomm):
+class GatedCartcomm(GatedTopocomm, MPI.Cartcomm):
     """… with a grid."""
 
+    def Sub(self, remain_dims: Any) -> Any:
+        remain_dims = list(remain_dims)
+        _refuse_points(any(remain_dims))
+        return _sub(self, remain_dims)
 
-class GatedGraphcomm(Gated, MPI.Graphcomm):
+
+_sub = _making(MPI.Cartcomm.Sub)
+
+
+class GatedGraphcomm(GatedTopocomm, MPI.Graphcomm):
     """… with a graph."""
 
 
-class GatedDistgraphcomm(Gated, MPI.Distgraphcomm):
+class GatedDistgraphcomm(GatedTopocomm, MPI.Distgraphcomm):
     """… with a distributed graph."""
 
 
-_OURS = {
+OURS: dict[Any, Any] = {
+    Comm: Gated,
     Intracomm: GatedIntracomm,
+    MPI.Topocomm: GatedTopocomm,
     MPI.Cartcomm: GatedCartcomm,
     MPI.Graphcomm: GatedGraphcomm,
     MPI.Distgraphcomm: GatedDistgraphcomm,
 }
-_MAKERS = "Dup Dup_with_info Create Split Split_type Create_cart Create_graph Create_dist_graph_adjacent "
-"Create_dist_graph Sub"
+_MAKERS = (
+    "Dup Dup_with_info Create Split Split_type Create_graph Create_dist_graph_adjacent Create_dist_graph Merge"
+).split()
 _LOCAL = (
-    "Compare Is_inter Is_intra Get_topology Get_name Set_name Get_info Get_attr Cart_map Graph_map "
-    "Get_errhandler name info "
-    "topology is_inter is_intra is_topo Abort "
+    "Compare Is_inter Is_intra Get_topology Get_name Set_name Cart_map Graph_map Set_errhandler Call_errhandler "
+    "name topology is_inter is_intra is_topo Abort Get_remote_size remote_size Is_revoked "
     "degrees indegree outdegree inoutedges inedges outedges Get_dim Get_topo Get_cart_rank Get_coords Shift dim "
     "ndim topo "
     "dims periods coords Get_dims Get_neighbors_count Get_neighbors nnodes nedges index edges nneighbors neighbors "
     "Get_dist_neighbors_count Get_dist_neighbors"
-)
+).split()
+_DYNAMIC = ("Spawn", "Spawn_multiple", "Connect", "Accept", "Join")
 
 
-def _fill(ours: type, theirs: type) -> None:
+def fill(ours: type, theirs: type) -> None:
     """Every method of mpi4py's class stands behind the gate: none slips by."""
-    from nbcr.mpi.handles import guarded
-
-    makers, local = _MAKERS.split(), _LOCAL.split()
-    named = dict.fromkeys(name for each in theirs.__mro__ for name in each.__dict__ if not name.startswith("__"))
-    for name in named:
-        if name in Gated.__dict__:
-            continue
-        base = getattr(theirs, name)
-        if name in makers:
-            setattr(ours, name, _making(base))
-        elif name == "Allreduce":
-            setattr(ours, name, collectives.allreduce(base))
-        elif name in collectives.BLOCKING:
-            setattr(ours, name, collectives.blocking(base))
-        elif name in collectives.NONBLOCKING:
-            setattr(ours, name, collectives.nonblocking(base))
-        elif name in pickled.CALLS:
-            setattr(ours, name, pickled.CALLS[name])
-        elif name in local:
-            setattr(ours, name, guarded(_descriptor(theirs, name)))
-        else:
-            setattr(ours, name, unsupported(f"{theirs.__name__}.{name}", _descriptor(theirs, name)))
+    for name, descriptor in theirs.__dict__.items():
+        if not name.startswith("__") and name not in ours.__dict__:
+            setattr(ours, name, _behind_the_gate(theirs, name, descriptor))
 
 
-def _descriptor(theirs: type, name: str) -> Any:
-    return next(each for each in theirs.__mro__ if name in each.__dict__).__dict__[name]
+def _behind_the_gate(theirs: type, name: str, descriptor: Any) -> Any:
+    base = getattr(theirs, name)
+    if name in _MAKERS:
+        return _making(base)
+    if name in ("Idup", "Idup_with_info"):
+        return _making_later(base)
+    if name == "Barrier":
+        return collectives.barrier(base)
+    if name == "Allreduce":
+        return collectives.allreduce(base)
+    if name in collectives.BLOCKING:
+        return collectives.blocking(base)
+    if name in collectives.NONBLOCKING:
+        return collectives.nonblocking(base)
+    if name in persistent.COLLECTIVES:
+        return persistent.collective(name)
+    if name in pickled.CALLS:
+        return pickled.CALLS[name]
+    if name in _LOCAL:
+        return guarded(descriptor)
+    if name in _DYNAMIC:
+        return refused(f"{theirs.__name__}.{name}", descriptor)
+    return unsupported(f"{theirs.__name__}.{name}", descriptor)
 
 
-for _theirs, _ours in _OURS.items():
-    _fill(_ours, _theirs)
+for _theirs, _ours in OURS.items():
+    fill(_ours, _theirs)
+_NEED_A_COMMUNICATOR = frozenset(
+    name
+    for each in (Intracomm, MPI.Topocomm, MPI.Cartcomm, MPI.Graphcomm, MPI.Distgraphcomm, MPI.Intercomm, Comm)
+    for name, made in each.__dict__.items()
+    if not name.startswith("_") and callable(made) and name not in ("free", "Compare", "toint", "py2f")
+)

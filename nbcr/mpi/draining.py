@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nbcr.mpi import messages
+from nbcr.mpi import handles, messages
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate, waited
 from nbcr.mpi.handles import Recipes
@@ -43,26 +43,25 @@ class Torn:
         self._recipes = Recipes()
         self._topologies = {key: _topology(comm) for key, comm in live.items()}
         self._names = {key: Comm.Get_name(comm) for key, comm in live.items()}
+        self._errhandlers = {key: handles.errhandler_of(comm) for key, comm in live.items()}
 
     def down(self) -> None:
         """Finalise MPI. No rank may be in it any more, and nothing in flight."""
         self._recipes.free()
         for comm in live.values():
-            Comm.Free(type(comm).__mro__[2](comm))
+            Comm.Free(Comm(comm))
         world.tear_down()
 
     def up(self) -> None:
         """Initialise it, maybe under another mpiexec, and give the program's objects their meaning again."""
         world.set_up()
+        self._recipes.make()
         for key in sorted(live):  # in the same order everywhere: making one needs all its members
             self._make(key)
-        self._recipes.make()
 
     def _make(self, key: str) -> None:
         comm = live[key]
-        group = MPI.Group.Incl(world.group, list(comm._members))
-        new = Intracomm.Create_group(world.comm, group)
-        MPI.Group.Free(group)
+        new = _intercomm(comm) if isinstance(comm, MPI.Intercomm) else _plain(comm._members)
         topology = self._topologies[key]
         if topology is not None:
             make, args = topology
@@ -70,7 +69,28 @@ class Torn:
             Comm.Free(plain)
         if self._names[key]:
             Comm.Set_name(new, self._names[key])
+        if comm._hints:
+            handles.give_hints(new, comm._hints)
+        if self._errhandlers[key] is not None:
+            Comm.Set_errhandler(new, self._errhandlers[key])
+        for seat in comm._seats:
+            if (seated := seat()) is not None and seated is not comm:
+                reseat(seated, Comm(new), COMM_NULL)
         reseat(comm, new, COMM_NULL)
+
+
+def _plain(members: tuple[int, ...]) -> Any:
+    group = MPI.Group.Incl(world.group, list(members))
+    new = Intracomm.Create_group(world.comm, group)
+    MPI.Group.Free(group)
+    return new
+
+
+def _intercomm(comm: Any) -> Any:
+    local = _plain(comm._members[: comm._size])
+    new = Intracomm.Create_intercomm(local, 0, world.comm, comm._peers[0])
+    Comm.Free(local)
+    return new
 
 
 def _topology(comm: Any) -> tuple[Any, tuple[Any, ...]] | None:
@@ -99,7 +119,7 @@ class Drain:
         self._deadline_s = deadline_s
         self._given_up = given_up
         self.has_marked = False
-        self._awaited = {key: set(range(len(comm._members))) for key, comm in live.items()}
+        self._awaited: dict[str, set[int]] = {}  # from whom no marker has come; communicators may still be made
         self.messages = 0
         self.size_bytes = 0
 
@@ -141,8 +161,8 @@ class Drain:
         """Take the markers of a draining that came to nothing, all that world ranks `marked` have sent; they are on
         their way. Whether they came."""
         self._awaited = {
-            key: {peer for peer in awaited if key in live and live[key]._members[peer] in marked}
-            for key, awaited in self._awaited.items()
+            key: {peer for peer in self._awaited.get(key, range(len(comm._peers))) if comm._peers[peer] in marked}
+            for key, comm in live.items()
         }
         return waited(self._all_markers_taken, _SWEEP_TIMEOUT_S)
 
@@ -153,7 +173,7 @@ class Drain:
                 key = request._comm._key
                 if Status.Get_tag(status) == world.marker_tag:
                     request._result = None
-                    self._awaited[key].discard(Status.Get_source(status))
+                    self._awaited.get(key, set()).discard(Status.Get_source(status))
         for key, peers in self._awaited.items():
             for peer in list(peers):
                 message = Comm.Improbe(live[key], peer, world.marker_tag)
@@ -167,7 +187,7 @@ class Drain:
         return [
             Comm.Isend(comm, [b"", 0, BYTE], peer, world.marker_tag)
             for comm in live.values()
-            for peer in range(len(comm._members))
+            for peer in range(len(comm._peers))
         ]
 
     def _all_heard(self) -> bool:
@@ -176,13 +196,14 @@ class Drain:
 
     def _take_all(self) -> None:
         """Everything that has come."""
-        for key, comm in live.items():
+        for key, comm in list(live.items()):
             seen = Status()
-            while self._awaited[key] and (message := Comm.Improbe(comm, ANY_SOURCE, ANY_TAG, seen)) is not None:
+            awaited = self._awaited.setdefault(key, set(range(len(comm._peers))))
+            while awaited and (message := Comm.Improbe(comm, ANY_SOURCE, ANY_TAG, seen)) is not None:
                 about = messages.about(seen)
                 drained = messages.drain(message, about)
                 if about.tag == world.marker_tag:
-                    self._awaited[key].discard(about.source)
+                    awaited.discard(about.source)
                 else:
                     comm._queue.add(drained)
                     self.messages += 1

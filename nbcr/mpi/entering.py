@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib.abc
 import importlib.machinery
+import inspect
 import os
 import stat
 import sys
@@ -18,6 +20,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from nbcr.mpi import modes
+
 SOCKET_VARIABLE = "NBCR_JOB_SOCKET"
 PATH_VARIABLE = "NBCR_JOB_PYTHONPATH"  # what PYTHONPATH was before
 _MODULE = "mpi4py.MPI"
@@ -25,7 +29,7 @@ _MODULE = "mpi4py.MPI"
 
 def begin() -> None:
     """In every interpreter that a job starts: wait for it to import mpi4py. Anything else is left as it is."""
-    if os.environ.get(SOCKET_VARIABLE) and "PMI_RANK" in os.environ:
+    if os.environ.get(SOCKET_VARIABLE) and modes.is_rank():
         sys.meta_path.insert(0, _Finder())
 
 
@@ -38,7 +42,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         if name != _MODULE:
             return None
         sys.meta_path.remove(self)
-        close_inherited()
+        if os.environ.get(modes.VARIABLE) != modes.COOPERATIVE:
+            close_inherited()
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)
@@ -54,8 +59,9 @@ class _Loader(importlib.abc.Loader):
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         import mpi4py
 
-        mpi4py.rc.initialize = False
-        mpi4py.rc.finalize = False
+        if os.environ.get(modes.VARIABLE) != modes.COOPERATIVE:
+            mpi4py.rc.initialize = False
+            mpi4py.rc.finalize = False
         created: ModuleType | None = self._theirs.create_module(spec)
         return created
 
@@ -63,7 +69,18 @@ class _Loader(importlib.abc.Loader):
         self._theirs.exec_module(module)
         sys.modules[_MODULE] = module
         sys.modules["mpi4py"].MPI = module  # type: ignore[attr-defined]
-        enter(module)
+        if os.environ.pop(modes.VARIABLE, "") == modes.COOPERATIVE:
+            cooperate(module)
+        else:
+            enter(module)
+
+
+def cooperate(module: Any) -> None:
+    """Leave MPI to the program, and listen to the launcher."""
+    from nbcr.mpi.cooperative import cooperation
+
+    cooperation.begin(module, os.environ.pop(SOCKET_VARIABLE))
+    _restore_path()
 
 
 def close_inherited() -> None:
@@ -82,24 +99,21 @@ def _leads_elsewhere(number: int) -> bool:
 
 def enter(module: Any) -> None:
     """Set MPI up, and give the module's names to the program as ours."""
-    from nbcr.mpi import communicators, handles, requests
+    from nbcr.mpi import buffered, communicators, constants, handles, intercomms
     from nbcr.mpi.rank import rank
     from nbcr.mpi.world import Intracomm, world
 
     world.set_up()
     every = communicators.adopt(Intracomm.Dup(world.comm), "w")
     own = communicators.adopt(Intracomm.Dup(world.own), "s")
+    intercomms.begin(communicators.adopt(Intracomm.Dup(world.comm), "c"))
     _forbid(module)
-    module.COMM_WORLD, module.COMM_SELF = every, own
-    module.Request, module.Status, module.Group = requests.GatedRequest, handles.GuardedStatus, handles.GuardedGroup
-    from nbcr.mpi.messages import GatedMessage
-
-    module.Message, module.Op = GatedMessage, handles.GuardedOperation
-    predefined = [(name, made) for name, made in vars(module).items() if type(made) is module.Datatype]
-    for name, made in predefined:
-        if made != module.DATATYPE_NULL:
-            setattr(module, name, handles.GuardedDatatype(made))
-    module.Datatype = handles.GuardedDatatype
+    _put_classes(module)
+    communicators.become_null(module.COMM_NULL)
+    constants.given(module, "COMM_WORLD", every)
+    constants.given(module, "COMM_SELF", own)
+    module._commctx_intra, module._commctx_inter = intercomms.context, intercomms.context_between
+    module._comm_lock, module._comm_lock_table = intercomms.lock, intercomms.lock_table
     main = threading.main_thread()
     module.Is_initialized = lambda: True
     module.Is_finalized = lambda: rank.ended
@@ -108,10 +122,18 @@ def enter(module: Any) -> None:
     module.Query_thread = lambda: module.THREAD_MULTIPLE
     module.Is_thread_main = lambda: threading.current_thread() is main
     module.Finalize = rank.end
-    for name in ("Get_processor_name", "Compute_dims", "Get_error_string"):
-        setattr(module, name, handles.guarded(staticmethod(getattr(module, name))))
+    for name in ("Get_processor_name", "Compute_dims", "Get_error_string", "Get_error_class"):
+        setattr(module, name, functools.partial(handles.guarded_call, getattr(module, name)))
+    for name, call in buffered.MODULE.items():
+        setattr(module, name, call)
+    module.Alloc_mem = lambda size, info=None: module.buffer.allocate(size)
+    module.Free_mem = lambda mem: mem.release()
     atexit.register(rank.end)
     rank.begin(os.environ.pop(SOCKET_VARIABLE))
+    _restore_path()
+
+
+def _restore_path() -> None:
     before = os.environ.pop(PATH_VARIABLE, "")
     if before:
         os.environ["PYTHONPATH"] = before
@@ -119,13 +141,35 @@ def enter(module: Any) -> None:
         os.environ.pop("PYTHONPATH", None)
 
 
+def _put_classes(module: Any) -> None:
+    from nbcr.mpi import communicators, constants, handles, messages, persistent, requests
+
+    constants.put(
+        module,
+        {
+            **communicators.OURS,
+            module.Request: requests.GatedRequest,
+            module.Prequest: persistent.GatedPrequest,
+            module.Message: messages.GatedMessage,
+            module.Status: handles.GuardedStatus,
+            module.Group: handles.GuardedGroup,
+            module.Op: handles.GuardedOperation,
+            module.Datatype: handles.GuardedDatatype,
+            module.Info: handles.GuardedInfo,
+            module.Errhandler: handles.GuardedErrhandler,
+        },
+    )
+
+
 def _forbid(module: Any) -> None:
     """What no checkpoint can hold is noted when it is used."""
     from nbcr.errors import NotPossible
-    from nbcr.mpi.support import note, unsupported
+    from nbcr.mpi.support import note, refused, unsupported
 
-    for name in ("Alloc_mem", "Attach_buffer", "Open_port", "Publish_name", "Add_error_class"):
+    for name in ("Add_error_class", "Add_error_code", "Add_error_string"):
         setattr(module, name, unsupported(name, getattr(module, name)))
+    for name in ("Open_port", "Close_port", "Publish_name", "Unpublish_name", "Lookup_name"):
+        setattr(module, name, refused(f"MPI.{name}", getattr(module, name)))
     theirs, files = module.Win, module.File
 
     def new(cls: Any, *args: Any) -> Any:
@@ -138,5 +182,27 @@ def _forbid(module: Any) -> None:
             hint="let each rank write a file of its own, or start the job without `nbcr run`",
         )
 
-    module.Win = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE})
+    requests = module.Grequest
+
+    def start(cls: Any, *args: Any, **named: Any) -> Any:
+        note("generalized requests (MPI.Grequest)")
+        return requests.Start(*args, **named)
+
+    module.Grequest = type("Grequest", (requests,), {"Start": classmethod(start), "__module__": _MODULE})
+    makers = {name: _with_our_self(module, getattr(theirs, name)) for name in _MAKE_WINDOWS}
+    module.Win = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE, **makers})
     module.File = type("File", (files,), {"Open": classmethod(refuse), "__module__": _MODULE})
+
+
+_MAKE_WINDOWS = ("Create", "Allocate", "Allocate_shared", "Create_dynamic")
+
+
+def _with_our_self(module: Any, make: Any) -> Any:
+    """A maker of windows whose default is MPI_COMM_SELF, which is not there without a world."""
+    parameters = list(inspect.signature(make).parameters)
+
+    def call(cls: Any, *args: Any, **named: Any) -> Any:
+        given = dict(zip(parameters, args, strict=False)) | named
+        return make.__func__(cls, **{"comm": module.COMM_SELF, **given})
+
+    return classmethod(call)

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nbcr.mpi.attributes import Attributes, create_keyval, free_keyval
 from nbcr.mpi.gate import gate, holder
 from nbcr.mpi.world import MPI, reseat, world
 
@@ -30,16 +31,25 @@ def guarded_call(base: Any, *args: Any, **named: Any) -> Any:
 
 def guarded(descriptor: Any) -> Any:
     """A method, classmethod, staticmethod or property of mpi4py's, as ours."""
+    call: Any
     if isinstance(descriptor, classmethod):
-        return classmethod(lambda cls, *args, **named: guarded_call(descriptor.__get__(None, cls), *args, **named))
+        call = classmethod(lambda cls, *args, **named: guarded_call(descriptor.__get__(None, cls), *args, **named))
+        return _called_as(descriptor.__func__.__name__, call, call.__func__)
     if isinstance(descriptor, staticmethod):
         return staticmethod(lambda *args, **named: guarded_call(descriptor.__get__(None, object), *args, **named))
     if callable(descriptor):
-        return lambda self, *args, **named: guarded_call(descriptor, self, *args, **named)
+        call = lambda self, *args, **named: guarded_call(descriptor, self, *args, **named)  # noqa: E731
+        return _called_as(getattr(descriptor, "__name__", ""), call, call)
     return property(
         lambda self: guarded_call(descriptor.__get__, self),
         lambda self, value: guarded_call(descriptor.__set__, self, value),
     )
+
+
+def _called_as(name: str, call: Any, function: Any) -> Any:
+    if name:
+        function.__name__ = function.__qualname__ = name
+    return call
 
 
 def _guard(ours: type, theirs: type) -> None:
@@ -67,11 +77,19 @@ class _Noted:
         return iter([made for reference in list(self._references.values()) if (made := reference()) is not None])
 
 
-_datatypes, _groups, _operations = _Noted(), _Noted(), _Noted()
+_datatypes, _groups, _operations, _infos, _errhandlers = _Noted(), _Noted(), _Noted(), _Noted(), _Noted()
 
 
 class GuardedStatus(MPI.Status):
     """Counts of a status are told by MPI."""
+
+
+def _world_ranks(group: Any) -> list[int]:
+    if group == MPI.GROUP_EMPTY:
+        return []
+    if group == MPI.GROUP_NULL:
+        raise MPI.Exception(MPI.ERR_GROUP)
+    return list(guarded_call(lambda: MPI.Group.Translate_ranks(group, None, world.group)))
 
 
 class GuardedGroup(MPI.Group):
@@ -82,16 +100,78 @@ class GuardedGroup(MPI.Group):
         _groups.add(self)
         return self
 
+    # By world ranks: MPICH ends the job over GROUP_EMPTY, which belongs to no session, beside a group that does
+
+    @classmethod
+    def Union(cls, group1: Any, group2: Any) -> Any:
+        first, second = _world_ranks(group1), _world_ranks(group2)
+        return cls._of([*first, *(rank for rank in second if rank not in first)])
+
+    @classmethod
+    def Intersection(cls, group1: Any, group2: Any) -> Any:
+        second = _world_ranks(group2)
+        return cls._of([rank for rank in _world_ranks(group1) if rank in second])
+
+    Intersect = Intersection
+
+    @classmethod
+    def Difference(cls, group1: Any, group2: Any) -> Any:
+        second = _world_ranks(group2)
+        return cls._of([rank for rank in _world_ranks(group1) if rank not in second])
+
+    def Dup(self) -> Any:
+        return type(self)(self) if self in (MPI.GROUP_EMPTY, MPI.GROUP_NULL) else self._of(_world_ranks(self))
+
+    def Compare(self, group: Any) -> int:
+        first, second = _world_ranks(self), _world_ranks(group)
+        same = MPI.IDENT if first == second else MPI.SIMILAR if sorted(first) == sorted(second) else MPI.UNEQUAL
+        return int(same)
+
+    def Translate_ranks(self, ranks: Any = None, group: Any = None) -> Any:
+        if MPI.GROUP_EMPTY in (self, group):
+            return [MPI.UNDEFINED] * (len(ranks) if ranks is not None else self.Get_size())
+        return guarded_call(MPI.Group.Translate_ranks, self, ranks, group)
+
+    @classmethod
+    def _of(cls, ranks: list[int]) -> Any:
+        return cls(guarded_call(lambda: world.group.Incl(ranks)))
+
 
 class GuardedDatatype(MPI.Datatype):
     """The program's datatype; predefined ones too, so that those derived from them are ours."""
 
     _committed = False
+    _attributes: Attributes
 
     def __new__(cls, datatype: Any = None) -> GuardedDatatype:
         self: GuardedDatatype = super().__new__(cls, datatype)
+        self._attributes = Attributes()
         _datatypes.add(self)
         return self
+
+    def Dup(self) -> Any:
+        duplicate = guarded_call(MPI.Datatype.Dup, self)
+        duplicate._committed = self._committed
+        self._attributes.copy(self, duplicate)
+        return duplicate
+
+    Create_dup = Dup
+
+    def Free(self) -> None:
+        self._attributes.clear(self)
+        guarded_call(MPI.Datatype.Free, self)
+
+    def Get_attr(self, keyval: int) -> Any:
+        return self._attributes.get(keyval)
+
+    def Set_attr(self, keyval: int, attrval: Any) -> None:
+        self._attributes.set(self, keyval, attrval)
+
+    def Delete_attr(self, keyval: int) -> None:
+        self._attributes.delete(self, keyval)
+
+    Create_keyval = staticmethod(create_keyval)
+    Free_keyval = staticmethod(free_keyval)
 
     def Commit(self) -> GuardedDatatype:
         guarded_call(MPI.Datatype.Commit, self)
@@ -116,6 +196,73 @@ class GuardedOperation(MPI.Op):
         return self
 
 
+class GuardedInfo(MPI.Info):
+    """The program's hints."""
+
+    def __new__(cls, info: Any = None) -> GuardedInfo:
+        self: GuardedInfo = super().__new__(cls, info)
+        _infos.add(self)
+        return self
+
+    def __len__(self) -> int:
+        return int(guarded_call(MPI.Info.__len__, self))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(guarded_call(MPI.Info.keys, self))
+
+    def __getitem__(self, item: str) -> str:
+        return str(guarded_call(MPI.Info.__getitem__, self, item))
+
+    def __setitem__(self, item: str, value: str) -> None:
+        guarded_call(MPI.Info.__setitem__, self, item, value)
+
+    def __delitem__(self, item: str) -> None:
+        guarded_call(MPI.Info.__delitem__, self, item)
+
+    def __contains__(self, value: object) -> bool:
+        return bool(guarded_call(MPI.Info.__contains__, self, value))
+
+
+class GuardedErrhandler(MPI.Errhandler):
+    """The program's function that is called on errors."""
+
+    _function: Any = None
+
+    def __new__(cls, errhandler: Any = None) -> GuardedErrhandler:
+        self: GuardedErrhandler = super().__new__(cls, errhandler)
+        _errhandlers.add(self)
+        return self
+
+    @classmethod
+    def of_function(cls, function: Any) -> GuardedErrhandler:
+        """One for communicators."""
+        self = cls(guarded_call(MPI.Comm.Create_errhandler, function))
+        self._function = function
+        return self
+
+    @classmethod
+    def of_handle(cls, errhandler: Any) -> GuardedErrhandler:
+        """What MPI says is one that the program has made, or predefined."""
+        self = cls(errhandler)
+        self._function = next((each._function for each in _errhandlers if each._function and each == self), None)
+        return self
+
+
+def errhandler_of(comm: Any) -> Any:
+    """What is to be set again when `comm` has been made again; None for what all have from their beginning."""
+    errhandler = MPI.Comm.Get_errhandler(comm)
+    if errhandler == MPI.ERRORS_RETURN:
+        return None
+    return next((each for each in _errhandlers if each._function and each == errhandler), errhandler)
+
+
+def give_hints(comm: Any, hints: dict[str, str]) -> None:
+    """Set a communicator's hints. For the thread that has closed the gate."""
+    info = MPI.Info.Create(hints)
+    MPI.Comm.Set_info(comm, info)
+    info.Free()
+
+
 def _create_op(cls: type, function: Any, commute: bool) -> Any:
     return MPI.Op.__dict__["Create"].__get__(None, cls)(function, commute)
 
@@ -124,9 +271,14 @@ _guard(GuardedStatus, MPI.Status)
 _guard(GuardedGroup, MPI.Group)
 _guard(GuardedDatatype, MPI.Datatype)
 _guard(GuardedOperation, MPI.Op)
+_guard(GuardedInfo, MPI.Info)
+_guard(GuardedErrhandler, MPI.Errhandler)
 
 
 # --- torn down and made again -----------------------------------------------------------------------------------------
+
+
+_PREDEFINED_INFOS = (MPI.INFO_NULL, MPI.INFO_ENV)
 
 
 class Recipes:
@@ -142,6 +294,11 @@ class Recipes:
             if made not in (MPI.GROUP_NULL, MPI.GROUP_EMPTY)
         ]
         self._operations = [made for made in _operations if made._made is not None and made != MPI.OP_NULL]
+        self._names = [(made, MPI.Datatype.Get_name(made)) for made, _ in self._types]
+        self._infos = [(made, dict(MPI.Info.items(made))) for made in _infos if made not in _PREDEFINED_INFOS]
+        self._errhandlers = [
+            made for made in _errhandlers if made._function is not None and made != MPI.ERRHANDLER_NULL
+        ]
 
     def free(self) -> None:
         """Free what MPI knows of them; the program's objects stay."""
@@ -151,6 +308,10 @@ class Recipes:
             _freed(MPI.Group(group))
         for operation in self._operations:
             _freed(MPI.Op(operation))
+        for info, _ in self._infos:
+            _freed(MPI.Info(info))
+        for errhandler in self._errhandlers:
+            _freed(MPI.Errhandler(errhandler))
 
     def make(self) -> None:
         """Make them again."""
@@ -164,6 +325,13 @@ class Recipes:
         for operation in self._operations:
             assert operation._made is not None
             reseat(operation, MPI.Op.Create(*operation._made), MPI.OP_NULL)
+        for made, name in self._names:
+            if name:
+                MPI.Datatype.Set_name(made, name)
+        for info, items in self._infos:
+            reseat(info, MPI.Info.Create(items), MPI.INFO_NULL)
+        for errhandler in self._errhandlers:
+            reseat(errhandler, MPI.Comm.Create_errhandler(errhandler._function), MPI.ERRHANDLER_NULL)
 
 
 def _freed(alias: Any) -> None:

@@ -10,9 +10,11 @@ import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
+import mpi4py
+
 from nbcr.mpi.gate import gate, holder
 from nbcr.mpi.queue import Drained
-from nbcr.mpi.world import BYTE, Comm, Message, Request, Status, world
+from nbcr.mpi.world import ANY_TAG, BYTE, MPI, PROC_NULL, Comm, Message, Request, Status, world
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Matched:
 
 def deliver(receive: Any, buf: Any, drained: Drained, status: Any) -> Any:
     """Receive a drained message as `receive` (Comm.Recv, Comm.recv) would have."""
+    if receive is Comm.Recv and len(drained.data) > len(contents(buf)):
+        raise MPI.Exception(MPI.ERR_TRUNCATE)
     tag, seen = world.next_tag(), Status()
     sent = Comm.Isend(world.own, [drained.data, BYTE], 0, tag)
     try:
@@ -40,7 +44,9 @@ def deliver(receive: Any, buf: Any, drained: Drained, status: Any) -> Any:
 
 
 def contents(buf: Any) -> bytearray:
-    """What a message of the program's buffer would carry."""
+    """What a message of the program's buffer would carry; None is for nobody."""
+    if buf is None:
+        return bytearray()
     tag, seen = world.next_tag(), Status()
     sent = Comm.Isend(world.own, buf, 0, tag)
     message = Comm.Mprobe(world.own, 0, tag, seen)
@@ -48,6 +54,16 @@ def contents(buf: Any) -> bytearray:
     Message.Recv(message, [data, BYTE])
     Request.Wait(sent)
     return data
+
+
+def room_of(receive: Any, buf: Any) -> int:
+    """How many bytes a posted receive (Comm.Irecv, Comm.irecv) takes. MPICH would end the job over more of them from
+    ourselves: errors of messages to oneself belong to no communicator."""
+    if receive is Comm.Irecv:
+        return len(contents(buf))
+    if buf is None:
+        return int(mpi4py.rc.irecv_bufsz)
+    return buf if isinstance(buf, int) else int(MPI.buffer(buf).nbytes)
 
 
 def drain(message: Any, about: Matched) -> Drained:
@@ -68,11 +84,16 @@ class GatedMessage(Message):
     _real: Any
     _apart: Matched | None
 
+    @classmethod
+    def nobodys(cls, real: Any) -> GatedMessage:
+        """MESSAGE_NO_PROC."""
+        return cls(real, Matched(PROC_NULL, ANY_TAG, 0))
+
     def __new__(cls, real: Any = None, apart: Matched | None = None) -> GatedMessage:
         """`real` is MPI's, None when it was drained."""
         self: GatedMessage = super().__new__(cls)
         self._real, self._apart = real, apart
-        if real is not None:
+        if real is not None and not self.is_nobodys:
             matched[id(self)] = weakref.ref(self)
         return self
 
@@ -115,6 +136,22 @@ class GatedMessage(Message):
 
     def __bool__(self) -> bool:
         return self._apart is not None
+
+    @property
+    def is_nobodys(self) -> bool:
+        """Whether it is what comes from PROC_NULL."""
+        return self._apart is not None and self._apart.source == PROC_NULL
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GatedMessage):
+            return NotImplemented
+        return self is other or (not self and not other) or (self.is_nobodys and other.is_nobodys)
+
+    def __ne__(self, other: object) -> bool:  # theirs knows handles only
+        return not self == other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     @classmethod
     def Probe(cls, comm: Any, *args: Any, **named: Any) -> Any:

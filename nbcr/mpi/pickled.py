@@ -19,7 +19,7 @@ from nbcr.mpi.world import BYTE, MPI, Comm, Intracomm
 _SIZES = MPI.INT64_T
 
 
-def _collective(call: Any) -> Any:
+def gated_collective(call: Any) -> Any:
     @holder
     def gated(self: Any, *args: Any, **named: Any) -> Any:
         collectives.begin(self)
@@ -29,146 +29,150 @@ def _collective(call: Any) -> Any:
             gate.pass_out()
 
     gated.__name__ = call.__name__
+    gated.__dict__["__wrapped__"] = call
     return gated
 
 
-def _dumps(obj: Any) -> bytes:
+def dumps(obj: Any) -> bytes:
     return MPI.pickle.dumps(obj)  # type: ignore[no-any-return]
 
 
-def _loads(data: bytes | bytearray | memoryview) -> Any:
+def loads(data: bytes | bytearray | memoryview) -> Any:
     return MPI.pickle.loads(data) if len(data) else None
 
 
-def _zeros(count: int) -> array[int]:
+def zeros(count: int) -> array[int]:
     return array("q", bytes(8 * count))
 
 
-def _places(sizes: Sequence[int]) -> list[int]:
+def places(sizes: Sequence[int]) -> list[int]:
     return [0, *accumulate(sizes)][:-1]
 
 
-def _cut(data: bytearray, sizes: Sequence[int]) -> list[Any]:
+def cut(data: bytearray, sizes: Sequence[int]) -> list[Any]:
     view = memoryview(data)
-    return [_loads(view[at : at + size]) for at, size in zip(_places(sizes), sizes, strict=True)]
+    return [loads(view[at : at + size]) for at, size in zip(places(sizes), sizes, strict=True)]
 
 
-def _joined(objects: Sequence[Any], count: int) -> tuple[bytes, array[int]]:
+def joined(objects: Sequence[Any] | None, count: int) -> tuple[bytes, array[int]]:
+    objects = [None] * count if objects is None else list(objects)
     if len(objects) != count:
         raise ValueError(f"expecting {count} items, got {len(objects)}")
-    pieces = [_dumps(obj) for obj in objects]
+    pieces = [dumps(obj) for obj in objects]
     return b"".join(pieces), array("q", map(len, pieces))
 
 
 def _everybodys(comm: Any, obj: Any) -> list[Any]:
-    data, sizes = _dumps(obj), _zeros(len(comm._members))
+    data, sizes = dumps(obj), zeros(comm._size)
     Comm.Allgather(comm, [array("q", [len(data)]), _SIZES], [sizes, _SIZES])
     room = bytearray(sum(sizes))
-    Comm.Allgatherv(comm, [data, BYTE], [room, list(sizes), _places(sizes), BYTE])
-    return _cut(room, sizes)
+    Comm.Allgatherv(comm, [data, BYTE], [room, list(sizes), places(sizes), BYTE])
+    return cut(room, sizes)
 
 
-@_collective
+@gated_collective
 def barrier(self: Any) -> None:
     Comm.Barrier(self)
 
 
-@_collective
+@gated_collective
 def bcast(self: Any, obj: Any = None, root: int = 0) -> Any:
     mine = self._rank == root
-    data: bytes | bytearray = _dumps(obj) if mine else b""
+    data: bytes | bytearray = dumps(obj) if mine else b""
     size = array("q", [len(data)])
     Comm.Bcast(self, [size, _SIZES], root)
     if not mine:
         data = bytearray(size[0])
     Comm.Bcast(self, [data, BYTE], root)
-    return obj if mine else _loads(data)
+    return obj if mine else loads(data)
 
 
-@_collective
+@gated_collective
 def gather(self: Any, sendobj: Any, root: int = 0) -> list[Any] | None:
-    data, mine = _dumps(sendobj), self._rank == root
-    sizes = _zeros(len(self._members)) if mine else None
+    data, mine = dumps(sendobj), self._rank == root
+    sizes = zeros(self._size) if mine else None
     Comm.Gather(self, [array("q", [len(data)]), _SIZES], [sizes, _SIZES] if mine else None, root)
     if sizes is None:
         Comm.Gatherv(self, [data, BYTE], None, root)
         return None
     room = bytearray(sum(sizes))
-    Comm.Gatherv(self, [data, BYTE], [room, list(sizes), _places(sizes), BYTE], root)
-    return _cut(room, sizes)
+    Comm.Gatherv(self, [data, BYTE], [room, list(sizes), places(sizes), BYTE], root)
+    return cut(room, sizes)
 
 
-@_collective
+@gated_collective
 def scatter(self: Any, sendobj: Any = None, root: int = 0) -> Any:
-    size, mine = _zeros(1), self._rank == root
+    size, mine = zeros(1), self._rank == root
     if mine:
-        data, sizes = _joined(list(sendobj), len(self._members))
+        data, sizes = joined(sendobj, self._size)
         Comm.Scatter(self, [sizes, _SIZES], [size, _SIZES], root)
         room = bytearray(size[0])
-        Comm.Scatterv(self, [data, list(sizes), _places(sizes), BYTE], [room, BYTE], root)
+        Comm.Scatterv(self, [data, list(sizes), places(sizes), BYTE], [room, BYTE], root)
     else:
         Comm.Scatter(self, None, [size, _SIZES], root)
         room = bytearray(size[0])
         Comm.Scatterv(self, None, [room, BYTE], root)
-    return _loads(room)
+    return loads(room)
 
 
-@_collective
+@gated_collective
 def allgather(self: Any, sendobj: Any) -> list[Any]:
     return _everybodys(self, sendobj)
 
 
-@_collective
+@gated_collective
 def alltoall(self: Any, sendobj: Sequence[Any]) -> list[Any]:
-    data, sizes = _joined(list(sendobj), len(self._members))
-    theirs = _zeros(len(sizes))
+    data, sizes = joined(sendobj, self._size)
+    theirs = zeros(len(sizes))
     Comm.Alltoall(self, [sizes, _SIZES], [theirs, _SIZES])
     room = bytearray(sum(theirs))
-    Comm.Alltoallv(self, [data, list(sizes), _places(sizes), BYTE], [room, list(theirs), _places(theirs), BYTE])
-    return _cut(room, theirs)
+    Comm.Alltoallv(self, [data, list(sizes), places(sizes), BYTE], [room, list(theirs), places(theirs), BYTE])
+    return cut(room, theirs)
 
 
-@_collective
+@gated_collective
 def reduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM, root: int = 0) -> Any:
+    if not 0 <= root < self._size:
+        raise MPI.Exception(MPI.ERR_ROOT)
     every = _everybodys(self, sendobj)
     return fold(op, every) if self._rank == root else None
 
 
-@_collective
+@gated_collective
 def allreduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
     return fold(op, _everybodys(self, sendobj))
 
 
-@_collective
+@gated_collective
 def scan(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
     return fold(op, _everybodys(self, sendobj)[: self._rank + 1])
 
 
-@_collective
+@gated_collective
 def exscan(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
     before = _everybodys(self, sendobj)[: self._rank]
     return fold(op, before) if before else None
 
 
-@_collective
+@gated_collective
 def neighbor_allgather(self: Any, sendobj: Any) -> list[Any]:
-    data, sizes = _dumps(sendobj), _zeros(MPI.Topocomm.indegree.__get__(self))
+    data, sizes = dumps(sendobj), zeros(MPI.Topocomm.indegree.__get__(self))
     MPI.Topocomm.Neighbor_allgather(self, [array("q", [len(data)]), _SIZES], [sizes, _SIZES])
     room = bytearray(sum(sizes))
-    MPI.Topocomm.Neighbor_allgatherv(self, [data, BYTE], [room, list(sizes), _places(sizes), BYTE])
-    return _cut(room, sizes)
+    MPI.Topocomm.Neighbor_allgatherv(self, [data, BYTE], [room, list(sizes), places(sizes), BYTE])
+    return cut(room, sizes)
 
 
-@_collective
+@gated_collective
 def neighbor_alltoall(self: Any, sendobj: Sequence[Any]) -> list[Any]:
-    data, sizes = _joined(list(sendobj), MPI.Topocomm.outdegree.__get__(self))
-    theirs = _zeros(MPI.Topocomm.indegree.__get__(self))
+    data, sizes = joined(sendobj, MPI.Topocomm.outdegree.__get__(self))
+    theirs = zeros(MPI.Topocomm.indegree.__get__(self))
     MPI.Topocomm.Neighbor_alltoall(self, [sizes, _SIZES], [theirs, _SIZES])
     room = bytearray(sum(theirs))
     MPI.Topocomm.Neighbor_alltoallv(
-        self, [data, list(sizes), _places(sizes), BYTE], [room, list(theirs), _places(theirs), BYTE]
+        self, [data, list(sizes), places(sizes), BYTE], [room, list(theirs), places(theirs), BYTE]
     )
-    return _cut(room, theirs)
+    return cut(room, theirs)
 
 
 CALLS = {

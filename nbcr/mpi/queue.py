@@ -17,32 +17,29 @@ class Drained:
     data: bytes
 
 
-class Queue:
-    """Of one communicator. False when it is empty, which it nearly always is."""
+class Queue(list[Drained]):
+    """Of one communicator. A list, because whether it is empty is asked at every receive."""
 
     def __init__(self) -> None:
-        self._messages: list[Drained] = []
+        super().__init__()
         self._lock = threading.Lock()
-
-    def __bool__(self) -> bool:
-        return bool(self._messages)
 
     def add(self, message: Drained) -> None:
         """Put it behind the others."""
         with self._lock:
-            self._messages.append(message)
+            self.append(message)
 
     def look(self, source: int, tag: int) -> Drained | None:
         """The first that matches, which stays."""
         with self._lock:
-            return next((m for m in self._messages if _matches(m, source, tag)), None)
+            return next((m for m in self if _matches(m, source, tag)), None)
 
     def take(self, source: int, tag: int) -> Drained | None:
         """The first that matches, which is the caller's."""
         with self._lock:
-            for index, message in enumerate(self._messages):
+            for index, message in enumerate(self):
                 if _matches(message, source, tag):
-                    return self._messages.pop(index)
+                    return self.pop(index)
         return None
 
 

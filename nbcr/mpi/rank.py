@@ -31,7 +31,7 @@ from nbcr.errors import NbcrError, NotPossible, to_wire
 from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, registry
 from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
 from nbcr.handlers.sections import all_left
-from nbcr.mpi import draining, support
+from nbcr.mpi import buffered, draining, support
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate
 from nbcr.mpi.world import MPI, world
@@ -111,6 +111,7 @@ class Rank(Handler):
         """The program's MPI_Finalize, at its end too. A checkpoint that has begun is waited for."""
         if self.ended or os.getpid() != runtime.own_pid():
             return
+        buffered.flush_all()
         gate.enter(None)
         try:
             while gate.alert:

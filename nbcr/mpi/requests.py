@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from nbcr.mpi import messages
 from nbcr.mpi.gate import gate, holder
-from nbcr.mpi.handles import GuardedStatus
+from nbcr.mpi.handles import GuardedStatus, guarded_call
 from nbcr.mpi.queue import Drained
 from nbcr.mpi.world import BYTE, MPI, Comm, Request, Status, copy_status, world
 
@@ -26,23 +27,26 @@ class GatedRequest(Request):
     _real: Any
     _comm: Any
     _receive: tuple[Any, Any, int, int] | None
-    _over: bool
-    _result: tuple[Any, Any] | None
-    _drained: Drained | None
-    _sent: Any
-    _cancelled: bool
+    _over = False  # the program has seen its end
+    _result: tuple[Any, Any] | None = None  # status and object, once it has ended
+    _drained: Drained | None = None  # the message that this receive got, and MPI brings from ourselves
+    _sent: Any = None
+    _cancelled = False
+    _beside: GatedRequest | None = None  # what must have ended too
+    when_ended: Any = None  # a call
+    is_forgotten = False  # the program has freed it
+    error: Exception | None = None  # by which it ended
 
     def __new__(
         cls, real: Any = None, comm: Any = None, receive: tuple[Any, Any, int, int] | None = None
     ) -> GatedRequest:
         """`receive`: how it is posted (Comm.Irecv or Comm.irecv, buffer, source, tag), for receives."""
-        self: GatedRequest = super().__new__(cls)
+        if isinstance(real, GatedRequest) and isinstance(real, cls):  # another name for the same
+            return real
+        self: GatedRequest = Request.__new__(cls)
         self._real, self._comm, self._receive = real, comm, receive
-        self._over = real is None and receive is None  # the program has seen its end
-        self._result = None  # status and object, once it has ended
-        self._drained = None  # the message that this receive got, and MPI brings from ourselves
-        self._sent = None
-        self._cancelled = False
+        if real is None and receive is None:
+            self._over = True
         return self
 
     def __init__(self, *args: Any) -> None:
@@ -55,6 +59,16 @@ class GatedRequest(Request):
         self._over, self._result = False, (status, obj)
         return self
 
+    def together_with(self, other: GatedRequest) -> GatedRequest:
+        """This one, which ends when `other` has ended too."""
+        self._beside = other
+        return self
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there is something to wait for."""
+        return not self._over
+
     # Receives
 
     def post(self) -> None:
@@ -64,6 +78,8 @@ class GatedRequest(Request):
         drained = self._comm._queue.take(source, tag) if self._comm._queue else None
         if drained is None:
             self._real = base(self._comm, buf, source, tag)
+        elif len(drained.data) > messages.room_of(base, buf):
+            self.error, self._result = MPI.Exception(MPI.ERR_TRUNCATE), (Status(), None)
         else:
             own_tag = world.next_tag()
             self._drained, self._sent = drained, Comm.Isend(world.own, [drained.data, BYTE], 0, own_tag)
@@ -89,12 +105,17 @@ class GatedRequest(Request):
 
     def try_to_end(self) -> bool:
         """Whether it has ended; its result is kept."""
-        if self._result is not None or self._over:
+        if self._over:
             return True
+        if self._result is not None:
+            return self._beside is None or self._beside.try_to_end()
         if self._real is None:
             return False
         seen = Status()
-        flag, obj = (_Test(self._real, seen), None) if self._cancelled else _test(self._real, seen)
+        try:
+            flag, obj = (_Test(self._real, seen), None) if self._cancelled else _test(self._real, seen)
+        except Exception as error:  # it is the program's, whoever found it out
+            flag, obj, self.error = True, None, error
         if not flag:
             return False
         self._real = None
@@ -104,12 +125,18 @@ class GatedRequest(Request):
             seen.Set_tag(self._drained.tag)
             self._sent = self._drained = None
         self._result = (seen, obj)
-        return True
+        if self.when_ended is not None:
+            self.when_ended()
+        return self._beside is None or self._beside.try_to_end()
 
     def _seen(self, status: Any) -> Any:
         """The program hears of the end; the object."""
         self._over = True
         outstanding.remove(self)
+        if self._beside is not None:
+            outstanding.remove(self._beside)
+        if self.error is not None:
+            raise self.error
         if self._result is None:
             copy_status(Status(), status)
             return None
@@ -159,8 +186,8 @@ class GatedRequest(Request):
             gate.admit()
         try:
             ended = self.try_to_end()
-            if ended and self._result is not None:
-                copy_status(self._result[0], status)
+            if ended:
+                copy_status(Status() if self._result is None else self._result[0], status)
             return ended
         finally:
             _leave()
@@ -184,8 +211,17 @@ class GatedRequest(Request):
 
     def Free(self) -> None:
         """The program does not care when it ends; we do."""
+        if self._over:
+            return
+        guarded_call(self._let_go)
 
     free = Free
+
+    def _let_go(self) -> None:
+        kept = GatedRequest()
+        kept.__dict__.update(self.__dict__, is_forgotten=True)
+        outstanding.replace(self, kept)
+        self._over, self._real, self._receive, self._result = True, None, None, None
 
     def __bool__(self) -> bool:
         return not self._over
@@ -193,7 +229,10 @@ class GatedRequest(Request):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, GatedRequest):
             return self is other or (self._over and other._over)
-        return self._over and isinstance(other, Request) and not other
+        return self._over and not other if isinstance(other, Request) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:  # theirs knows handles only
+        return not self == other
 
     def __hash__(self) -> int:
         return id(self)
@@ -228,6 +267,33 @@ class GatedRequest(Request):
     get_status_all = Get_status_all
 
     @classmethod
+    def Get_status_any(cls, requests: Sequence[Any], status: Any = None) -> tuple[int, bool]:
+        if not any(map(_is_active, requests)):
+            copy_status(Status(), status)
+            return _UNDEFINED, True
+        for index, request in enumerate(requests):
+            if _is_active(request) and request.Get_status(status):
+                return index, True
+        return _UNDEFINED, False
+
+    get_status_any = Get_status_any
+
+    @classmethod
+    def Get_status_some(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> list[int] | None:
+        if not any(map(_is_active, requests)):
+            return None
+        ended: dict[int, Any] = {}
+        for index, request in enumerate(requests):
+            seen = GuardedStatus()
+            if _is_active(request) and request.Get_status(seen):
+                ended[index] = seen
+        for position, seen in enumerate(ended.values()):
+            _fill(statuses, position, seen)
+        return list(ended)
+
+    get_status_some = Get_status_some
+
+    @classmethod
     def Waitany(cls, requests: Sequence[Any], status: Any = None) -> int:
         return cls.waitany(requests, status)[0]
 
@@ -252,7 +318,7 @@ class GatedRequest(Request):
 
     @classmethod
     def waitsome(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> tuple[list[int] | None, Any]:
-        return _poll(lambda: _some(requests, statuses) or None) if any(requests) else (None, None)
+        return _poll(lambda: _some(requests, statuses) or None) if any(map(_is_active, requests)) else (None, None)
 
     @classmethod
     def Testsome(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> list[int] | None:
@@ -260,22 +326,36 @@ class GatedRequest(Request):
 
     @classmethod
     def testsome(cls, requests: Sequence[Any], statuses: list[Any] | None = None) -> tuple[list[int] | None, Any]:
-        return (_some(requests, statuses) or ([], [])) if any(requests) else (None, None)
+        return (_some(requests, statuses) or ([], [])) if any(map(_is_active, requests)) else (None, None)
 
 
 class _statuses:  # noqa: N801
     """A status for each request; what the program gave is filled up to that many, as mpi4py does."""
 
     def __init__(self, requests: Sequence[Any], statuses: list[Any] | None) -> None:
-        if statuses is not None:
+        if isinstance(statuses, list):
             statuses.extend(GuardedStatus() for _ in range(len(requests) - len(statuses)))
-        self._into = [None] * len(requests) if statuses is None else statuses[: len(requests)]
+        self._into = [*(statuses or ()), *[None] * len(requests)][: len(requests)]
 
     def __enter__(self) -> list[Any]:
         return self._into
 
     def __exit__(self, *exc: object) -> None:
         pass
+
+
+def _is_active(request: Any) -> bool:
+    return request.is_active if isinstance(request, GatedRequest) else bool(request)
+
+
+def _fill(statuses: Any, position: int, status: Any) -> None:
+    """The program's status at `position` becomes this one; a list that is too short grows."""
+    if statuses is None:
+        return
+    if position < len(statuses):
+        copy_status(status, statuses[position])
+    else:
+        statuses.append(status)
 
 
 def _poll(look: Callable[[], Any]) -> Any:
@@ -288,11 +368,11 @@ def _poll(look: Callable[[], Any]) -> Any:
 
 def _any(requests: Sequence[Any], status: Any) -> tuple[int, Any] | None:
     """Index and object of one that has ended; None when none has."""
-    if not any(requests):
+    if not any(map(_is_active, requests)):
         copy_status(Status(), status)
         return _UNDEFINED, None
     for index, request in enumerate(requests):
-        if request and (flag_and_obj := request.test(status))[0]:
+        if _is_active(request) and (flag_and_obj := request.test(status))[0]:
             return index, flag_and_obj[1]
     return None
 
@@ -303,9 +383,8 @@ def _some(requests: Sequence[Any], statuses: list[Any] | None) -> tuple[list[int
     objects: list[Any] = []
     for index, request in enumerate(requests):
         status = GuardedStatus()
-        if request and (flag_and_obj := request.test(status))[0]:
-            if statuses is not None:
-                statuses[len(indices) : len(indices) + 1] = [status]
+        if _is_active(request) and (flag_and_obj := request.test(status))[0]:
+            _fill(statuses, len(indices), status)
             indices.append(index)
             objects.append(flag_and_obj[1])
     return (indices, objects) if indices else None
@@ -323,10 +402,17 @@ class Outstanding:
         self._requests[id(request)] = request
         if len(self._requests) > self._sweep_at:
             for each in list(self._requests.values()):
-                if each._receive is None and each.try_to_end():
+                if (each._receive is None or each.is_forgotten) and each.try_to_end():
                     self.remove(each)
             self._sweep_at = max(_MANY, 2 * len(self._requests))
         return request
+
+    def replace(self, request: GatedRequest, other: GatedRequest) -> None:
+        """`other` takes its place."""
+        self._requests = {
+            id(other) if each is request else number: other if each is request else each
+            for number, each in self._requests.items()
+        }
 
     def remove(self, request: GatedRequest) -> None:
         """It has ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from nbcr.errors import NotPossible
 from nbcr.mpi.gate import gate, holder
 
 used: dict[str, None] = {}  # in order
@@ -12,25 +13,26 @@ used: dict[str, None] = {}  # in order
 
 def note(what: str) -> None:
     """The program uses it, from when no checkpoint is under way; one that begins then is refused."""
-    _call(what, bool)
+    noted_call(what, bool)
 
 
 def unsupported(what: str, base: Any) -> Any:
     """`base`, as it stands in a class or module, noted when it is called. Properties and classmethods too."""
     if isinstance(base, classmethod):
-        return classmethod(lambda cls, *args, **named: _call(what, base.__get__(None, cls), *args, **named))
+        return classmethod(lambda cls, *args, **named: noted_call(what, base.__get__(None, cls), *args, **named))
     if isinstance(base, property) or not callable(base):
-        return property(lambda self: _call(what, base.__get__, self))
+        return property(lambda self: noted_call(what, base.__get__, self))
 
     @functools.wraps(base, assigned=("__name__", "__doc__"), updated=())
     def call(*args: Any, **named: Any) -> Any:
-        return _call(what, base, *args, **named)
+        return noted_call(what, base, *args, **named)
 
     return call
 
 
 @holder
-def _call(what: str, base: Any, *args: Any, **named: Any) -> Any:
+def noted_call(what: str, base: Any, *args: Any, **named: Any) -> Any:
+    """Call `base`, and note it."""
     gate.pass_in(None)
     if gate.closed:
         gate.admit_passing()
@@ -39,3 +41,15 @@ def _call(what: str, base: Any, *args: Any, **named: Any) -> Any:
         return base(*args, **named)
     finally:
         gate.pass_out()
+
+
+def refused(what: str, base: Any) -> Any:
+    """A call that MPICH crashes in where MPI can be set up again."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        raise NotPossible(
+            f"{what} is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again",
+            hint="start all ranks by mpiexec (for pools: `python -m mpi4py.futures`), or the job without `nbcr run`",
+        )
+
+    return classmethod(lambda cls, *args, **named: call(*args, **named)) if isinstance(base, classmethod) else call

@@ -155,13 +155,21 @@ def test_lower_rooms_do_not_know_the_session(lower: str) -> None:
 
 
 def test_ranks_know_neither_sessions_nor_launchers() -> None:
-    allowed = ("nbcr.mpi", "nbcr.handlers", "nbcr.channel", "nbcr.errors", "nbcr.runtime", "nbcr.__version__")
+    allowed = (
+        "nbcr.mpi",
+        "nbcr.objects",
+        "nbcr.handlers",
+        "nbcr.channel",
+        "nbcr.errors",
+        "nbcr.runtime",
+        "nbcr.__version__",
+    )
     broken = [
         found
         for found in USERS
         if of(found.importer, "nbcr.mpi") and found.within("nbcr") and not of(found.imported, *allowed)
     ]
-    report(broken, "launcher → mpi → handlers, channel; never session, crs, store")
+    report(broken, "launcher → mpi → handlers, channel, objects; never session, crs, store")
 
 
 def test_the_engine_is_used_by_components_only() -> None:
@@ -190,12 +198,15 @@ def test_variables_are_saved_by_who_knows_nothing_of_processes() -> None:
 
 def test_variables_are_saved_through_the_session_and_loaded_when_wanted() -> None:
     """What needs cloudpickle is imported in functions only; `here` and `results` are the standard library's."""
-    users, light = ("nbcr.session", "nbcr.crs.objects", "nbcr"), ("nbcr.objects.here", "nbcr.objects.results")
+    users, light = (
+        ("nbcr.session", "nbcr.crs.objects", "nbcr.mpi.cooperative", "nbcr"),
+        ("nbcr.objects.here", "nbcr.objects.results"),
+    )
     outside = [found for found in USERS if found.within("nbcr.objects") and not of(found.importer, "nbcr.objects")]
     strangers = [
         found
         for found in outside
-        if not (of(found.importer, *users[:2]) or found.importer in ("nbcr", "nbcr.rendering"))
+        if not (of(found.importer, *users[:3]) or found.importer in ("nbcr", "nbcr.rendering"))
     ]
     report(strangers, "faces → session → objects")
     eager = [found for found in outside if not found.deferred and not of(found.imported, *light)]

@@ -56,16 +56,17 @@ class Stage:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("NBCR_")}
         return {**kept, "NBCR_STORE": str(self.store.root), "PYTHONPATH": str(CHECKOUT)}
 
-    def nbcr(self, *words: str) -> subprocess.Popen[str]:
+    def nbcr(self, *words: str, mode: str = "") -> subprocess.Popen[str]:
         """A command of ours that runs on, with its streams piped."""
+        environ = {**self.environ, "NBCR_MPI_MODE": mode} if mode else self.environ
         return self.processes.start(
-            [*NBCR, *words], env=self.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*NBCR, *words], env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
 
-    def run(self, job: str, words: list[str]) -> subprocess.Popen[str]:
+    def run(self, job: str, words: list[str], mode: str = "") -> subprocess.Popen[str]:
         """A job that has said that it is ready."""
-        launcher = self.nbcr("run", "--name", job, "--", *words)
+        launcher = self.nbcr("run", "--name", job, "--", *words, mode=mode)
         assert launcher.stdout is not None
         assert launcher.stdout.readline() == "ready\n", launcher.communicate(timeout=END_S)
         return launcher

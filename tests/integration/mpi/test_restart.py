@@ -17,6 +17,9 @@ SUBJECTS = {
     "workers": (2400, 0.004),
     "splits": (250, 0.02),
     "outstanding": (120, 0.03),
+    "kept": (120, 0.03),
+    "between": (120, 0.03),
+    "objects": (100, 0.03),
 }
 
 
