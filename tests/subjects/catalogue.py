@@ -149,7 +149,7 @@ CATALOGUE: list[Subject] = [
     *_rows("socketpairs", "sockets/peers", issue=4),
     *_rows("socket options", "sockets/options"),
     *_rows("socket options", "sockets/options_more", issue=4),
-    *_rows("socket options", "sockets/rewound", issue=4, representative=True),
+    *_rows("socket options", "sockets/rewound", issue=4),
     *_rows("multicast groups", "sockets/multicast", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight_nested", issue=4),
