@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 128 << 10
 ID_BYTES = 32
-HEAD = struct.Struct("<4s32sIIBB2x")
+HEAD = struct.Struct("<4s32sIIBBH")
 _MAGIC = b"frm1"
 _LARGEST = 4 << 20
 _LEVEL = 3
@@ -74,7 +74,7 @@ class Codec:
         cipher = _PLAIN
         if self._keys is not None:
             stored, cipher = self._keys.encrypt_chunk(chunk_id, bytes(stored), len(data)), _AES_GCM
-        return HEAD.pack(_MAGIC, chunk_id, len(data), len(stored), coding, cipher) + bytes(stored)
+        return HEAD.pack(_MAGIC, chunk_id, len(data), len(stored), coding, cipher, 0) + bytes(stored)
 
     def chunk(self, frame: Bytes, wanted: bytes) -> bytes:
         """The chunk `wanted`, of its frame. Raises BadChunk, StoreLocked."""
@@ -100,11 +100,11 @@ class Codec:
 def unpack_head(frame: Bytes) -> tuple[bytes, int, int, int, int]:
     """Id, length of the chunk, stored length, coding and cipher of a frame. Raises BadChunk."""
     try:
-        magic, chunk_id, length, stored, coding, cipher = HEAD.unpack_from(frame)
+        magic, chunk_id, length, stored, coding, cipher, zeros = HEAD.unpack_from(frame)
     except struct.error as error:
         raise BadChunk("it is cut off") from error
     if magic != _MAGIC or not 0 < length <= _LARGEST or stored > length + _OVERHEAD:
         raise BadChunk("there is no frame where it should be")
-    if coding not in (_AS_IT_IS, _ZSTD) or cipher not in (_PLAIN, _AES_GCM):
+    if coding not in (_AS_IT_IS, _ZSTD) or cipher not in (_PLAIN, _AES_GCM) or zeros:
         raise BadChunk("it is coded in a way that this nbcr does not know")
     return chunk_id, length, stored, coding, cipher
