@@ -12,7 +12,7 @@ from pathlib import Path
 from nbcr.errors import EntryDamaged, StoreLocked
 from nbcr.store import files, names, recipe, writers
 from nbcr.store.chunks import BadChunk, Codec
-from nbcr.store.entry import packed_parts, recipe_of
+from nbcr.store.entry import GONE, packed_parts, recipe_of
 from nbcr.store.packs import Index, Packs, PackWriter, Row
 from nbcr.store.store import WANTED, Store
 
@@ -20,7 +20,6 @@ NETWORK_GRACE_S = 600.0
 _SMALL_BYTES = 4 << 20
 _MANY_SMALL = 32
 _LEAST_ALIVE = 0.5
-_GONE = ".gone-"
 
 
 @dataclass
@@ -76,10 +75,10 @@ def living(store: Store) -> set[bytes]:
     """Ids of all chunks that recipes need, seen freshly. Raises EntryDamaged."""
     found: set[bytes] = set()
     place = store.root / "entries"
-    for entry_id in {name.removeprefix(_GONE) for name in files.look(place)}:
+    for entry_id in {name.removeprefix(GONE) for name in files.look(place)}:
         if names.is_id(entry_id):
             # Whoever removes an entry takes its name first, and gives it back when somebody turns out to read it.
-            for folder in (place / entry_id, place / f"{_GONE}{entry_id}", place / entry_id):
+            for folder in (place / entry_id, place / f"{GONE}{entry_id}", place / entry_id):
                 found |= _needed(folder)
     return found
 

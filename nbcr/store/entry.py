@@ -14,6 +14,7 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
 TAGS = "tags.json"
+GONE = ".gone-"  # before an id: being removed
 _RECIPE = ".recipe"
 IMAGE = "image"
 OBJECTS = "objects"

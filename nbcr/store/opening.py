@@ -15,11 +15,12 @@ from nbcr import runtime
 from nbcr.errors import EntryDamaged
 from nbcr.store import files, owners, publishing, settings, signing
 from nbcr.store.damage import damaged
-from nbcr.store.entry import Entry, packed_parts, recipe_of
+from nbcr.store.entry import GONE, Entry, packed_parts, recipe_of
 from nbcr.store.store import Store
 
 _USE, _COOLING, _THAWING = ".use-", ".cooling-", ".thawing-"
 _UNTOLD_AFTER_S = 24 * 3600.0
+_DECIDED_S = 1.0
 
 
 @contextlib.contextmanager
@@ -78,12 +79,8 @@ def _thawed_name(part: str) -> str:
 @contextlib.contextmanager
 def kept(entry: Path) -> Iterator[None]:
     """Keep the hot files of the entry in folder `entry` from being dropped. Raises EntryDamaged when it is gone."""
-    mark = entry / f"{_USE}{files.random_suffix()}"
     try:
-        with files.locked_folder(entry, shared=True):  # else who drops them might take the name away for a moment
-            files.write_new(mark, [owners.encoded()], durable=False)
-    except FileNotFoundError:
-        raise EntryDamaged(f"entry {entry.name} is gone", hint="somebody removed it") from None
+        mark = _mark(entry)
     except OSError as error:
         # A store that can only be read has nobody who drops anything; a full disk must not keep anybody from a restart.
         if not isinstance(error, PermissionError) and error.errno not in (*files.NO_ROOM, errno.EROFS):
@@ -94,6 +91,23 @@ def kept(entry: Path) -> Iterator[None]:
         yield
     finally:
         mark.unlink(missing_ok=True)
+
+
+def _mark(entry: Path) -> Path:
+    """Leave a mark of ours in the entry. Whoever removes entries takes the name away, and gives it back when he then
+    sees the mark of another reader: we wait until that is decided.
+    """
+    mark, deadline = entry / f"{_USE}{files.random_suffix()}", time.monotonic() + _DECIDED_S
+    while True:
+        try:
+            with files.locked_folder(entry, shared=True):  # else who drops them might take the name away for a moment
+                files.write_new(mark, [owners.encoded()], durable=False)
+            return mark
+        except FileNotFoundError:
+            undecided = entry.with_name(f"{GONE}{entry.name}").exists() or entry.exists()
+            if not undecided or time.monotonic() > deadline:
+                raise EntryDamaged(f"entry {entry.name} is gone", hint="somebody removed it") from None
+            time.sleep(0.005)
 
 
 def in_use(entry: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from nbcr import runtime
 from nbcr.errors import EntryDamaged, NameTaken, NoRoomInStore, StoreRefused
 from nbcr.store import files, journal, names, owners
-from nbcr.store.entry import IMAGE, MANIFEST, OBJECTS, Entry
+from nbcr.store.entry import GONE, IMAGE, MANIFEST, OBJECTS, Entry
 
 if TYPE_CHECKING:
     from nbcr.store.encryption import Keys
@@ -216,7 +216,7 @@ class Store:
         It stays where `unless` says of its folder that it must, before or after it took its name.
         """
         self._check()
-        path, gone = self._entries / entry.id, self._entries / f".gone-{entry.id}"
+        path, gone = self._entries / entry.id, self._entries / f"{GONE}{entry.id}"
         with self._locked():  # whoever sweeps what is called gone holds it, too
             files.remove_tree(gone)
             with contextlib.suppress(FileNotFoundError):  # somebody else was faster
@@ -303,7 +303,7 @@ class Store:
     def _sweep(self) -> None:
         """Remove what dead writers left (FORMAT.md, "Garbage")."""
         for path in self._entries.iterdir():
-            if path.name.startswith(".gone-") or (path.name.startswith(".tmp-") and _is_abandoned(path)):
+            if path.name.startswith(GONE) or (path.name.startswith(".tmp-") and _is_abandoned(path)):
                 with contextlib.suppress(OSError):  # another writer sweeps too; what cannot go now goes later
                     files.remove_tree(path)
 

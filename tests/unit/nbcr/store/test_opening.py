@@ -193,6 +193,16 @@ def test_an_entry_that_was_removed_is_told_so(store: Store) -> None:
         opening.opened(entry).__enter__()
 
 
+def test_an_entry_whose_removal_is_not_decided_is_waited_for(store: Store) -> None:
+    """Its name is away for a moment, and comes back because somebody else reads it."""
+    entry = cold(store, "a")
+    away = entry.path.with_name(f".gone-{entry.id}")
+    entry.path.rename(away)
+    threading.Timer(0.2, lambda: away.rename(entry.path)).start()
+    with opening.opened(entry) as folder:
+        assert contents(folder)
+
+
 def test_a_part_that_is_nowhere_is_told_so(store: Store) -> None:
     entry = put(store, "a")
     with pytest.raises(EntryDamaged, match="the objects of 'a' is missing"):
