@@ -300,7 +300,7 @@ def restart(
         else:
             # A detached process that held our streams would keep whoever reads them waiting.
             stdio = (-1, -1, -1) if detach else (0, 2, 2) if as_json else (0, 1, 2)
-            result = session.restart_fresh(name, store=store, stdio=stdio)
+            result = session.restart_fresh(name, store=store, stdio=stdio, parting=detach)
         for warning in result.warnings:
             warn(warning)
         if as_json:

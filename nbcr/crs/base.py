@@ -97,6 +97,7 @@ class RestartOptions:
     files: str | None = None  # about files being written, instead of what the checkpoint said
     channel: socket.socket | None = None  # put at the snapshot's channel descriptor
     stdio: tuple[int, int, int] = (-1, -1, -1)  # our descriptors for streams that led outside; -1: /dev/null
+    parting: bool = False  # the caller is about to end, and leaves a fresh tree to itself
     on_ready: Callable[[], None] | None = None  # called while the process to replace still runs, as late as can be
     on_commit: Callable[[], None] | None = None  # called just before the point of no return; it may stand still
 

@@ -99,6 +99,7 @@ class PtraceComponent(Component):
             files=options.files,
             channel=options.channel,
             stdio=options.stdio,
+            parting=options.parting,
             on_ready=options.on_ready,
             on_commit=options.on_commit,
         )

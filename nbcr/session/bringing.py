@@ -38,6 +38,7 @@ class Return:
     present: Mapping[str, Any] | None = None  # what the present hands over
     pid: str = "auto"
     stdio: tuple[int, int, int] = (-1, -1, -1)
+    parting: bool = False  # the caller ends soon, and leaves a fresh tree to itself
     deadline_s: float = 30.0
 
 
@@ -83,7 +84,7 @@ def _bring_instead(component: Component, order: Return, late: list[Any], failure
     name, lost = order.entry.name, f"process {order.into} was lost when its restart failed half-way ({failure})"
     try:
         told = f"{lost}: {name!r} was brought back in a fresh process instead"
-        result = _bring(component, replace(order, into=None), late, list, told)
+        result = _bring(component, replace(order, into=None, parting=True), late, list, told)
     except Exception as second:
         raise RestartFailed(
             f"{lost}, and {name!r} could not be brought back in a fresh process either ({second})",
@@ -110,6 +111,7 @@ def _bring(
             pid=order.pid,
             channel=theirs,
             stdio=order.stdio,
+            parting=order.parting,
             on_ready=lambda: late.extend(on_ready()),
         )
         began = time.time()

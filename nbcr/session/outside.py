@@ -98,10 +98,10 @@ def checkpoint(
 
 
 def restart_fresh(
-    entry: Entry, *, stdio: tuple[int, int, int], present: Mapping[str, Any] | None = None
+    entry: Entry, *, stdio: tuple[int, int, int], parting: bool = False, present: Mapping[str, Any] | None = None
 ) -> RestartResult:
     """Bring `entry` back as a fresh process tree. Raises ConnectionInUse, or what the component raises."""
-    return bring(Return(entry, stdio=stdio, present=present))
+    return bring(Return(entry, stdio=stdio, parting=parting, present=present))
 
 
 def restart_into(entry: Entry, target: Target, errand: Errand) -> RestartResult:

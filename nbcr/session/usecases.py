@@ -187,16 +187,18 @@ def restart_fresh(
     *,
     store: StoreLike = None,
     stdio: tuple[int, int, int] = (-1, -1, -1),
+    parting: bool = False,
     present: Mapping[str, Any] | None = None,
 ) -> RestartResult:
     """Bring checkpoint `name` back as a fresh process tree; a Jupyter kernel on its old connection file.
 
     `present`: what the restored life is told of its surroundings; with ``connection`` it serves on that one.
     `stdio` are our descriptors for standard streams that led to a terminal or pipe outside; -1: /dev/null.
+    `parting`: this process ends soon, which is not to be the death of a parent for a tree that asked to hear of one.
     """
     from nbcr.session import outside
 
-    return outside.restart_fresh(_store(store).find(name), stdio=stdio, present=present)
+    return outside.restart_fresh(_store(store).find(name), stdio=stdio, parting=parting, present=present)
 
 
 def restart_into(
