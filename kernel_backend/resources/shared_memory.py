@@ -8,6 +8,7 @@ a program sees no difference but the name in /proc/PID/maps.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -56,7 +57,7 @@ def capture(
     for pid, layout in layouts.items():
         for vma, live in zip(layout.vmas, layout.live, strict=True):
             if vma.kind in ("shared", "sysv"):
-                found = objects.setdefault(vma.shared, _Object(vma.shared, live.path, []))
+                found = objects.setdefault(vma.shared, _Object(vma.shared, _path_now(live.path, vma.shared), []))
                 found.huge_page_bytes = vma.huge_page_bytes
                 found.spans.append((vma.offset, vma.start, vma.end - vma.start, processes[pid]))
     return [_save(i, found, fds.get(found.key, -1), writer) for i, found in enumerate(objects.values())]
@@ -87,6 +88,23 @@ def _save(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMem
     if fd >= 0 and entry.kind == "memfd":
         entry.seals = _seals(fd)
     return entry
+
+
+def _path_now(path: str, key: str) -> str:
+    """The path of an object, which may have another name than the one that its mappings show.
+
+    The C library makes a named semaphore under a name of its own, maps it, links it to the name that others know, and
+    takes the first one away (sem_open in glibc). Were it taken for an object without a name, those who open it later
+    would find another one than the restored processes have.
+    """
+    if not (path.startswith(f"{_SHM}/") and path.endswith(_DELETED)):
+        return path
+    inode = int(key.rpartition(":")[2])
+    with contextlib.suppress(OSError), os.scandir(_SHM) as found:
+        for other in found:
+            if other.inode() == inode and key_of_stat(other.stat(follow_symlinks=False)) == key:
+                return other.path
+    return path
 
 
 def _kind(path: str) -> str:

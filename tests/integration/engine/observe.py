@@ -80,7 +80,8 @@ def _status(process: Path, keys: list[str]) -> dict[str, str]:
 
 
 def _path_of(name: str) -> str:
-    return "" if name.endswith("(deleted)") else name  # what replaces a deleted file may have another name
+    # What replaces a deleted file may have another name; a semaphore shows the one that it was made under.
+    return "" if name.endswith("(deleted)") or name.startswith("/dev/shm/sem.") else name
 
 
 def _maps(process: Path) -> list[str]:
