@@ -119,12 +119,14 @@ def _bring(
         if theirs is not None:
             theirs.close()  # the restored process has its own: its end must be heard
         brought = replace(brought, warnings=(*said, *brought.warnings))
-        told = _tell(ours, _message(order, brought, late, began)) if ours is not None else ()
+        warnings = brought.warnings
+        if ours is not None:
+            warnings = _tell(ours, _message(order, brought, late, began))
     return RestartResult(
         entry,
         brought.pid,
         brought.pids,
-        warnings=(*brought.warnings, *told),
+        warnings=warnings,
         facts=brought.facts,
         connection_file=file,
         wait=brought.wait,
@@ -168,16 +170,19 @@ def _message(order: Return, brought: Brought, late: list[Any], began: float) -> 
 
 
 def _tell(channel: Channel, message: Mapping[str, Any]) -> tuple[str, ...]:
-    """Send RESTART and wait until the restored life is ready; what its handlers could not do, as warnings."""
+    """Send RESTART and wait until the restored life is ready; what remains to be warned of: those warnings of the
+    restore that its handlers have not put right, and what they could not do.
+    """
+    warnings: tuple[str, ...] = tuple(message["warnings"])
     with channel:
         try:
             channel.send(message)
             answer = channel.receive(ANSWER_TIMEOUT_S)
         except ChannelClosed:
-            return ("the restored process ended, or closed its channel, before it said it was ready",)
+            return (*warnings, "the restored process ended, or closed its channel, before it said it was ready")
         except TimeoutError:
-            return (f"the restored process did not say within {ANSWER_TIMEOUT_S:g} s that it was ready",)
-        return tuple(str(w) for w in answer.get("warnings", ()))
+            return (*warnings, f"the restored process did not say within {ANSWER_TIMEOUT_S:g} s that it was ready")
+        return tuple(str(w) for w in (*answer.get("left", warnings), *answer.get("warnings", ())))
 
 
 def _parent_of(pid: int) -> int:

@@ -477,6 +477,7 @@ def _restarted(helper: Helper, passage: Passage, answer: Mapping[str, Any]) -> C
     result.problems = passage.restart(event)
     result.warnings = event.warnings
     with contextlib.suppress(ChannelClosed):
-        helper.channel.send({"state": "RESTARTED", "warnings": [str(p) for p in result.problems]})
+        problems = [str(problem) for problem in result.problems]
+        helper.channel.send({"state": "RESTARTED", "warnings": problems, "left": event.warnings})
     helper.close()
     return result

@@ -163,6 +163,7 @@ def nbcr(stage: Stage, *words: str | int, timeout_s: float = 60.0) -> Any:
         env=stage.environ, capture_output=True, text=True, timeout=timeout_s,
     )  # fmt: skip
     assert done.returncode == 0, f"nbcr {words}: {done.returncode}\n{done.stderr}"
+    assert "history.sqlite" not in done.stderr  # a restored life opens it anew: nothing to warn of
     return json.loads(done.stdout)
 
 
