@@ -1,4 +1,4 @@
-"""A notebook of all kinds of state, interrupted at any cell in four ways: it shows what it would have shown."""
+"""A notebook of all kinds of state, interrupted at any cell in five ways: it shows what it would have shown."""
 
 from __future__ import annotations
 
@@ -53,15 +53,32 @@ NOTEBOOK = [
     "cat.terminate(); cat.wait()",
     "pool.terminate(); pool.join(); stop.set(); thread.join(); thread.is_alive()",
 ]
-WAYS = ["in place", "killed", "into another", "in the middle of a cell"]
+WAYS = ["in place", "killed", "into another", "in the middle of a cell", "stopped with it"]
 
 
 def run(client: Client, code: str) -> str:
     """Everything a cell shows, without what differs from run to run."""
-    (cell,) = client.wait(client.send(code, stop_on_error=False), timeout_s=30)
+    return shown_by(client, client.send(code, stop_on_error=False), code)
+
+
+def shown_by(client: Client, sent: str, code: str) -> str:
+    (cell,) = client.wait(sent, timeout_s=30)
     assert (cell.replies, cell.idles) == (1, 1), (code, cell)
     shown = [data for display in cell.displays if (data := display.get("data")) and "method" not in data]
     return re.sub(r"0x[0-9a-f]+|[0-9a-f]{32}", "", repr((cell.status, cell.text, cell.error.splitlines()[-1:], shown)))
+
+
+def stop(stage: Stage, jupyter: Jupyter, at: int, wanted: Sequence[str], rng: random.Random) -> int:
+    """A cell runs when the process ends with its checkpoint, the next is sent while nobody lives; what follows."""
+    client, cells = jupyter.client, NOTEBOOK[at : at + 2]
+    sent = [client.send(cells[0], stop_on_error=False)]
+    time.sleep(rng.uniform(0, 0.15))  # a random moment is what is wanted
+    nbcr(stage, "checkpoint", jupyter.pid, "--name", "here", "--image", "--stop")
+    sent += [client.send(code, stop_on_error=False) for code in cells[1:]]
+    revive(stage, "here")
+    for number, (cell, code) in enumerate(zip(sent, cells, strict=True), at):
+        assert shown_by(client, cell, code) == wanted[number], f"cell {number} is another"
+    return at + len(cells)
 
 
 def with_extension(stage: Stage) -> Jupyter:
@@ -93,7 +110,9 @@ def sweep(stage: Stage, way: str, known: list[str], rng: random.Random) -> None:
     for code in NOTEBOOK[:at]:
         run(client, code)
     follows = at
-    if way == "in the middle of a cell":
+    if way == "stopped with it":
+        follows, more = stop(stage, jupyter, at, wanted, rng), 0
+    elif way == "in the middle of a cell":
         cell = client.send(NOTEBOOK[at], stop_on_error=False)
         time.sleep(rng.uniform(0, 0.15))  # a random moment is what is wanted
         nbcr(stage, "checkpoint", jupyter.pid, "--name", "here")
@@ -111,7 +130,7 @@ def sweep(stage: Stage, way: str, known: list[str], rng: random.Random) -> None:
         kill(stage, jupyter)
         client = with_extension(stage).client
         run(client, "%restart here")
-    else:
+    elif way != "stopped with it":
         kill(stage, jupyter)
         revive(stage, "here")
     for number in range(follows, len(NOTEBOOK)):
