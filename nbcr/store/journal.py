@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nbcr.errors import to_wire
+from nbcr.errors import StoreRefused, to_wire
+from nbcr.store import files
 
 FILE, OLDER = "journal.jsonl", "journal.1.jsonl"
 _MOST_BYTES = 1 << 20  # then a new file is begun, and the older one is the only one that is kept
@@ -21,10 +22,13 @@ _LONGEST_ERROR = 2000
 
 
 def note(root: Path, what: str, **facts: Any) -> None:
-    """Add one line to the journal of the store at `root`, where that is there and can be written."""
+    """Add one line to the journal of the store at `root`, where that is there, can be written, and is ours alone:
+    one that is refused is not written to either.
+    """
     when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     line = json.dumps({"when": when, "what": what, **facts}, ensure_ascii=False, default=str)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StoreRefused):
+        files.check_private(root, what="store")
         with contextlib.suppress(FileNotFoundError):
             if (root / FILE).stat().st_size > _MOST_BYTES:
                 (root / FILE).rename(root / OLDER)
