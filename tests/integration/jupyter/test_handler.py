@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 
+import pytest
+
 from tests.integration.jupyter.sessions import Cell, Client, Jupyter
 
 ARRIVE = """
@@ -229,3 +231,19 @@ def test_the_parents_death_is_not_watched_while_an_image_is_taken(jupyter: Jupyt
         "type(get_ipython().kernel.parent.poller.parent_pid).__name__]"
     )
     assert pids == ["int", None, "AnyParent", None, "int"]
+
+
+@pytest.mark.parametrize("end", ["aborted", "continue_"])
+def test_clients_that_were_parted_with_for_nothing_come_back_and_lose_nothing(jupyter: Jupyter, end: str) -> None:
+    """The process was to end with its image, and lives on after all: a full disk, say."""
+    client = arrive(jupyter)
+    first = client.send(
+        "time.sleep(.3); handler.checkpoint(Request(leave='killed')); handler.part(); print('held'); "
+        f"time.sleep(.3); handler.{end}()"
+    )
+    queued = [client.send(f"print({i})") for i in range(3)]
+    cells = client.wait(first, *queued)
+    late = client.wait(client.send("print('late')"))[0]
+    assert [(c.text, c.status, c.replies) for c in [*cells, late]] == [
+        (f"{text}\n", "ok", 1) for text in ("held", 0, 1, 2, "late")
+    ]
