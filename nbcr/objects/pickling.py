@@ -64,11 +64,14 @@ class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.passing: set[int] = set()  # locks that are held in passing: no remark is due
         self.claimed: dict[int, int] = {}  # shared memory: the pandas block that keeps it
         self.stand_ins: dict[Any, Any] = {}  # what is pickled in place of something else
+        self.probing = False  # whether it only matters which objects were pickled before
         self._kind_of = context.kinds.kind_of
         self._keep_buffer = keep_buffer
 
     def reducer_override(self, obj: Any) -> Any:
         """Asked by pickle for everything but the plain built-in containers and values."""
+        if self.probing:
+            return NotImplemented if obj is _nothing else (_nothing, ())
         kind = self._kind_of(type(obj))
         return NotImplemented if kind is None else kind.reduce(obj, self)
 
@@ -84,6 +87,10 @@ class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._keep_buffer is not None:
             self._keep_buffer(raw)
         return False
+
+
+def _nothing() -> None:
+    """What a pickler that is only probed writes in place of an object."""
 
 
 class Measure:

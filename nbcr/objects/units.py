@@ -287,7 +287,7 @@ class Units:
             return False
 
         def is_alone(pickler: UnitPickler, stream: Stream) -> bool:
-            return not _knows_any(pickler, stream, ties, time.monotonic() + _PROBING_S)
+            return not _knows_any(pickler, stream, ties)
 
         self._board.begin(Stage.SAVING, [name])
         self._context.shared_memory = None
@@ -303,13 +303,14 @@ class Units:
         return unit is not None
 
 
-def _knows_any(pickler: UnitPickler, stream: Stream, objects: list[Any], until: float) -> bool:
+def _knows_any(pickler: UnitPickler, stream: Stream, objects: list[Any]) -> bool:
     """Whether the pickler has pickled one of the objects, or that cannot be found out in time.
 
     Without memoizing anything (`fast`), it is told to pickle each: for one that it knows, it writes a reference.
     """
-    pickler.fast = True
+    pickler.fast = pickler.probing = True
     stream.probing = True
+    until = time.thread_time() + _PROBING_S
     for obj in objects:
         try:
             pickler.dump(obj)
@@ -317,6 +318,6 @@ def _knows_any(pickler: UnitPickler, stream: Stream, objects: list[Any], until: 
             return True
         except Exception:  # what cannot be pickled is not in what was
             continue
-        if stream.last_is_reference() or time.monotonic() > until:
+        if stream.last_is_reference() or time.thread_time() > until:
             return True
     return False
