@@ -22,6 +22,7 @@ from jupyter_client.manager import KernelManager
 from benchmarks import host
 
 CELL_TIMEOUT_S = 240.0
+_READING_S = 1.0
 
 
 class CellFailed(Exception):
@@ -94,9 +95,10 @@ class JupyterKernel:
         return ast.literal_eval(answer["data"]["text/plain"])
 
     def settle(self) -> None:
-        """Wait until the next checkpoint finds its helper, as it does when a user has looked at a cell's output."""
+        """Wait until the next checkpoint finds its helper warm, as it is when a user has looked at a cell's output."""
         self.run("import time as _time; from nbcr.session import inprocess as _inprocess")
         self.run("while not _inprocess.prepared(): _time.sleep(0.05)")
+        time.sleep(_READING_S)
 
     def kill(self) -> None:
         """SIGKILL, and reap, as whoever supervises Jupyter kernels does."""

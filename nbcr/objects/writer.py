@@ -67,6 +67,7 @@ class Writer:
     def __init__(self, order: Order, board: Board, guard: Guard | None = None, *, at_once: bool = False) -> None:
         self._order, self._board, self._guard = order, board, guard
         self._how = "at once" if at_once else "in-process" if guard is None else "forked"
+        self._until = time.thread_time() + _AT_ONCE_S
         forget_answers()
         order.place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._blobs = BlobWriter(order.place, Previous.of(order.previous), self._pulse)
@@ -102,7 +103,7 @@ class Writer:
     def _bound(self) -> Bound | None:
         if self._how != "at once":
             return None
-        return Bound(self._order.begun + _AT_ONCE_S, _AT_ONCE_BYTES, self._context.kinds)
+        return Bound(self._until, _AT_ONCE_BYTES, self._context.kinds)
 
     def _sorted_out(self) -> dict[str, Any]:
         """All names there are to save; imports, and what is known to be no use, are noted."""
