@@ -76,7 +76,7 @@ def _source_of(path: Path) -> str | None:
 class _Told:
     """What a source says."""
 
-    constants: dict[str, Any]  # never handed out: whoever got one could change it
+    constants: dict[str, Any]  # also "class.attribute"; never handed out: whoever got one could change it
     names: frozenset[str]  # all that its top level binds; empty: it cannot be told
 
     def constant(self, name: str) -> Any:
@@ -115,21 +115,36 @@ def _changed(module: ModuleType, told: _Told) -> dict[str, Any]:
     for name, value in list(vars(module).items()):
         if (name.startswith("__") and name.endswith("__")) or is_a(value, ModuleType):
             continue
-        if name in told.constants:
+        if is_a(value, type, FunctionType):
+            if value.__module__ == "__main__":  # the notebook's own, put there
+                changed[name] = value
+            elif is_a(value, type):
+                changed |= _changed_in_class(value, told)
+        elif name in told.constants:
             if not _equal(value, told.constants[name]):
                 changed[name] = value
-        elif told.names and name not in told.names and not is_a(value, type, FunctionType):
+        elif told.names and name not in told.names:
             changed[name] = value
     return changed
 
 
-def _constants(tree: ast.Module) -> dict[str, Any]:
-    """What the module's top level assigns literally, and only once."""
+def _changed_in_class(cls: type, told: _Told) -> dict[str, Any]:
+    """Attributes of a class of the module that are no longer what its source says."""
+    own, prefix = vars(cls), f"{cls.__name__}."
+    said = [name for name in told.constants if name.startswith(prefix)]
+    found = {name: own[name.removeprefix(prefix)] for name in said if name.removeprefix(prefix) in own}
+    return {name: value for name, value in found.items() if not _equal(value, told.constants[name])}
+
+
+def _constants(tree: ast.Module | ast.ClassDef) -> dict[str, Any]:
+    """What the module's top level, or that of a class, assigns literally, and only once."""
     found: dict[str, Any] = {}
     counts: dict[str, int] = {}
     for name in bound_names(tree):
         counts[name] = counts.get(name, 0) + 1
     for node in tree.body:
+        if isinstance(node, ast.ClassDef) and counts.get(node.name) == 1 and not node.bases and not node.keywords:
+            found |= {f"{node.name}.{name}": value for name, value in _constants(node).items()}
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
@@ -150,8 +165,18 @@ def _equal(value: Any, constant: Any) -> bool:
 
 def set_global(dotted: str, value: Any) -> None:
     """Put a changed global back into its module."""
-    module, _, name = dotted.rpartition(".")
-    setattr(importlib.import_module(module), name, value)
+    owner, name = _owner_of(dotted)
+    setattr(owner, name, value)
+
+
+def _owner_of(dotted: str) -> tuple[Any, str]:
+    """The module, or the class in it, of an attribute, and its name there."""
+    path, _, name = dotted.rpartition(".")
+    try:
+        return importlib.import_module(path), name
+    except ModuleNotFoundError:
+        module, _, cls = path.rpartition(".")
+        return getattr(importlib.import_module(module), cls), name
 
 
 def reset_globals(modules: Iterable[ModuleType], keep: Iterable[str]) -> None:
@@ -167,7 +192,7 @@ def reset_globals(modules: Iterable[ModuleType], keep: Iterable[str]) -> None:
         told = _told_by(path)
         for name in _changed(module, told):
             if f"{module.__name__}.{name}" not in kept and name in told.constants:
-                setattr(module, name, told.constant(name))
+                set_global(f"{module.__name__}.{name}", told.constant(name))
 
 
 # --- versions -----------------------------------------------------------------------------------------------

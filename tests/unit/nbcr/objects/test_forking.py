@@ -418,7 +418,8 @@ def test_where_there_is_no_room_for_a_child(saved: Saved, monkeypatch: pytest.Mo
     assert report.lines() == ["taken in-process: this process cannot be forked (Resource temporarily unavailable)"]
 
 
-def test_a_few_small_values_are_saved_at_once(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_small_values_are_saved_at_once(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(session("def f(): return 1"), place.with_name("first"))  # what is loaded on first use takes longer
     monkeypatch.setattr(os, "fork", None)
     report = saved(session("a, b = 1, [2, {'x': 'y'}]\ndef f(): return a"))
     assert (report.how, kinds(report)) == ("at once", dict.fromkeys("abf", "saved"))
