@@ -101,6 +101,9 @@ def checkpoint(
     max_size: Annotated[
         str | None, typer.Option("--max-size", metavar="SIZE", help="Leave out variables larger than this, as 100M.")
     ] = None,
+    max_total: Annotated[
+        str | None, typer.Option("--max-total", metavar="SIZE", help="Save no more than this of all, small ones first.")
+    ] = None,
     store: StoreOption = None,
     deadline: DeadlineOption = _DEADLINE_S,
     as_json: JsonOption = False,
@@ -129,7 +132,11 @@ def checkpoint(
                 files=files,
                 note=note,
                 kinds=session.kinds_of(image=image, objects=objects),
-                limits=session.Limits(history, None if max_size is None else size_from(max_size)),
+                limits=session.Limits(
+                    history,
+                    None if max_size is None else size_from(max_size),
+                    None if max_total is None else size_from(max_total),
+                ),
                 deadline_s=deadline,
                 load=ensure_loaded,
                 on_warning=warn,

@@ -90,7 +90,8 @@ class Units:
         for name in [name for name, value in left.items() if is_leaf(value)]:
             self._save_plain(name, left.pop(name), strict=bound is not None)
         kinds, standing = self._context.kinds, self._context.standing
-        heavy = heaviest(left) if bound is None else None
+        # Where there is a limit for all, the small ones come first.
+        heavy = heaviest(left) if bound is None and self._limits.total is None else None
         grouping = grouped(left, kinds, standing, bound, without=heavy)
         if heavy is not None and not self._save_heaviest(heavy, left[heavy], grouping.ties()):
             grouping = grouped(left, kinds, standing)

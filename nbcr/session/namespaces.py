@@ -32,6 +32,7 @@ class Limits:
 
     history: bool = False  # with In and Out
     max_size_bytes: int | None = None  # of one name
+    max_total_bytes: int | None = None  # of all
 
 
 NO_LIMITS = Limits()
@@ -96,7 +97,7 @@ def begin(place: Path, limits: Limits, previous: Path | None, *, beside_image: b
         objects.preload()  # to its end, should a thread of ours be at it: the child has no such thread
         saving = objects.save(
             here.namespace(), place, hidden=here.hidden(), history=limits.history, max_size=limits.max_size_bytes,
-            previous=previous, at_once=not beside_image,
+            max_total=limits.max_total_bytes, previous=previous, at_once=not beside_image,
         )  # fmt: skip
     except NbcrError as error:
         return Part(None, error.line())

@@ -114,6 +114,9 @@ def test_they_are_looked_into_and_asked_for_from_a_shell(user_stage: Stage) -> N
     two = nbcr(user_stage, "checkpoint", jupyter.pid, "--name", "two", "--max-size", "1M")
     assert two["kinds"] == ["image", "objects"]
     nbcr(user_stage, "checkpoint", jupyter.pid, "--name", "image", "--image")
+    nbcr(user_stage, "checkpoint", jupyter.pid, "--name", "total", "--objects", "--max-total", "1M")
+    in_all = {found["name"]: found for found in nbcr(user_stage, "show", "total", "--vars")}
+    assert ("limit for all" in in_all["large"]["reason"], in_all["n"]["fate"]) == (True, "saved")
 
     variables = {found["name"]: found for found in nbcr(user_stage, "show", "one", "--vars")}
     assert (variables["large"]["type"], variables["large"]["shape"]) == ("numpy.ndarray", "1048576")

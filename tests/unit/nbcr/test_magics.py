@@ -289,6 +289,9 @@ def test_what_is_too_large_is_named_and_history_is_kept_when_asked(ip: Any) -> N
     assert re.search(r"^big: lost: .*1,048,576 bytes", repr(result), re.MULTILINE), repr(result)
     assert {"In", "Out", "small"} <= {variable.name for variable in session.variables("one")}
     assert "no size" in str(run(ip, "%checkpoint two --max-size lots"))
+    result = run(ip, "%checkpoint all --objects --max-total 1M -w")
+    assert re.search(r"^big: lost: .*left of the limit for all", repr(result), re.MULTILINE), repr(result)
+    assert result.objects.verdicts["small"].fate == "saved"
 
 
 @pytest.mark.parametrize(
