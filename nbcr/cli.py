@@ -280,6 +280,9 @@ def restart(
             autocompletion=completing.targets,
         ),
     ] = None,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="With --into: roll back the variables only; the process stays as it is.")
+    ] = False,
     store: StoreOption = None,
     deadline: DeadlineOption = _DEADLINE_S,
     as_json: JsonOption = False,
@@ -296,6 +299,10 @@ def restart(
         from nbcr.store import Store
 
         entry = Store(store).find(name)
+        if objects:
+            told = _roll_back(entry, into, store, deadline)
+            print_json(told["report"]) if as_json else typer.echo(told["text"])
+            return
         if returning.is_job(entry) and into is None:
             if detach or as_json:
                 raise UsageProblem(
@@ -336,6 +343,17 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
             typer.echo("\nthis host can take and restart checkpoints" if diagnosis.ok else "\nnbcr cannot work here")
     if not diagnosis.ok:
         raise typer.Exit(1)
+
+
+def _roll_back(entry: Entry, target: str | None, store: str | None, deadline_s: float) -> dict[str, Any]:
+    from nbcr.errors import UsageProblem
+    from nbcr.jupyter.finding import find_target
+    from nbcr.jupyter.rolling import roll_back
+    from nbcr.store import Store
+
+    if target is None:
+        raise UsageProblem("--objects needs a living session to load them into", hint="add --into TARGET")
+    return roll_back(find_target(target), entry.id, store=Store(store).root, deadline_s=deadline_s)
 
 
 def _restart_into(name: str, target: str, store: str | None, deadline_s: float) -> RestartResult:
