@@ -113,7 +113,7 @@ def checkpoint(
     Of a Jupyter kernel, and whatever else runs IPython, the variables are saved too, beside the process image.
     """
     with errors():
-        from nbcr import session
+        from nbcr import following, session
         from nbcr.jupyter.attach import ensure_loaded
         from nbcr.jupyter.finding import find_target
         from nbcr.launcher import jobs
@@ -144,7 +144,8 @@ def checkpoint(
 
         job = jobs.connect(target)
         if job is None:
-            entry = of_process(target)
+            with following.shown(Store(store)):
+                entry = of_process(target)
         else:
             wish = {"name": name, "replace": force, "note": note, "leave": leave, "files": files}
             place = Store(store)

@@ -160,6 +160,7 @@ def _show(result: CheckpointResult) -> None:
     """Show a checkpoint in a notebook, and again in the same place when it has been written."""
     handle = display(result._repr_mimebundle_(), raw=True, display_id=True)
     if handle is not None and not result.done:
+        result.follow(lambda writing: _show_again(handle, writing))
         result.when_done(lambda written: _show_again(handle, written))
 
 

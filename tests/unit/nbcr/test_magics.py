@@ -283,6 +283,17 @@ def test_looking_in_and_comparing(ip: Any) -> None:
     assert run(ip, "%checkpoint --diff one").__class__.__name__ == "UsageError"
 
 
+def test_how_far_a_long_save_is_can_be_followed(ip: Any) -> None:
+    run(ip, "import time\nclass Slow:\n    def __reduce__(self): time.sleep(0.7); return Slow, ()")
+    run(ip, "one, two, three = Slow(), Slow(), Slow()")
+    result = run(ip, "%checkpoint slow --objects")
+    seen: list[str] = []
+    result.follow(lambda writing: seen.append(repr(writing)))
+    result.wait(WAIT_S)
+    assert any(re.search(r"objects: \d of \d saved, now (one|two|three), \S+ B written", text) for text in seen), seen
+    assert "saved, now" not in repr(result)
+
+
 def test_what_is_too_large_is_named_and_history_is_kept_when_asked(ip: Any) -> None:
     run(ip, "big = bytes(3 << 20); small = 1")
     result = run(ip, "%checkpoint one --objects --max-size 1M --history -w")
