@@ -18,6 +18,7 @@ from nbcr.objects import index as indexes
 from nbcr.objects.board import Board, Late, Orphaned, State
 from nbcr.objects.kinds.classes import number_classes
 from nbcr.objects.kinds.files import offsets_of_open_files
+from nbcr.objects.kinds.table import is_leaf
 from nbcr.objects.names import hidden_names, user_names
 from nbcr.objects.results import Fate, Progress, Report, Verdict
 from nbcr.objects.sharing import TooMuch
@@ -27,6 +28,7 @@ from nbcr.objects.writer import Order, Writer
 DEADLINE_S = 600.0
 LATE_S = 10.0  # for what came to a standstill in the child
 _LOOK_S = 0.2
+_MOST_AT_ONCE = 40  # names that are no plain values
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -85,9 +87,14 @@ def save(
     saving = Saving(place.absolute(), begun, namespace, on_progress)
     if reason:
         saving._take_in_process(order)
-    elif not (at_once and saving._take_at_once(order)):
+    elif not (at_once and _are_few(values) and saving._take_at_once(order)):
         saving._take_in_child(order)
     return saving
+
+
+def _are_few(values: Mapping[str, Any]) -> bool:
+    """Whether they can be saved at once. With more than these, the attempt alone takes about as long as a fork."""
+    return sum(not is_leaf(value) for value in values.values()) <= _MOST_AT_ONCE
 
 
 class Saving:
