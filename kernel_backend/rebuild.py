@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernel_backend import family
+from kernel_backend import family, remains
 from kernel_backend.host import proc
 from kernel_backend.host.identity import Identity, acting_as, as_ourselves
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
@@ -240,7 +240,8 @@ def _open_namespace(rebuild: Rebuild) -> Workshop:
 def become(rebuild: Rebuild, building: Building) -> None:
     """Run the image's program, then empty the address space down to our workshop."""
     entry, leader = building.entry, building.leader
-    stub.execute(building.shop, entry.exe.path)
+    with remains.inherited(rebuild, building.shop):
+        stub.execute(building.shop, entry.exe.path)
     occupied = [(vma.start, vma.end) for vma in entry.vmas] + [(m.start, m.end) for m in proc.maps(building.pid)]
     address = memory.find_hole(family.WORKSHOP_BYTES, occupied)
     building.shop = stub.open_workshop(leader, address, family.WORKSHOP_BYTES, fixed=True)

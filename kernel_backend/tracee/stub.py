@@ -24,6 +24,7 @@ STUB_OPTIONS = FOLLOW_NEW | linux.PTRACE_O_TRACEEXEC | linux.PTRACE_O_EXITKILL
 _RW = linux.PROT_READ | linux.PROT_WRITE
 _RWX = _RW | linux.PROT_EXEC
 _DIES_WITHIN_S = 10.0
+_RSEQ_UNREGISTER = 1
 _ANON = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
 
 
@@ -120,6 +121,13 @@ def _vdso(pid: int) -> int:
     if not found:
         raise HostUnsupported(f"process {pid} may not make memory executable and has no vdso")
     return found
+
+
+def forget_rseq(workshop: Workshop) -> None:
+    """Have the OS kernel write nothing to the stub's memory by itself, before that is unmapped (rseq(2))."""
+    rseq = workshop.thread.rseq()
+    if rseq:
+        workshop.call("rseq", rseq[0], rseq[1], _RSEQ_UNREGISTER, rseq[2])
 
 
 def execute(workshop: Workshop, path: str) -> None:

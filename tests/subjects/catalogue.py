@@ -94,7 +94,7 @@ CATALOGUE: list[Subject] = [
     Subject("threads/deadline", "scheduling, affinity", issue=4, privilege="CAP_SYS_NICE"),
     *_rows("private memory", "memory/anonymous memory/heap", representative=True),
     *_rows("private memory", "memory/layout memory/protections memory/code"),
-    *_rows("large blocks of malloc, heaps of threads", "memory/big_blocks"),
+    *_rows("large blocks of malloc, heaps of threads", "memory/big_blocks memory/replaced"),
     *_rows("memory that forks do not copy", "memory/not_forked", representative=True),
     *_rows("mappings that were moved or sealed", "memory/moved memory/sealed_mappings memory/no_vdso", issue=4),
     *_rows("programs without a C library", "memory/no_libc", issue=4),
