@@ -157,6 +157,7 @@ CATALOGUE: list[Subject] = [
     *_rows("named and abstract Unix sockets", "sockets/unix_more", issue=4),
     *_rows("named and abstract Unix sockets", "sockets/unix_odd", issue=4, outside=True),
     Subject("sockets/unix_named", "named and abstract Unix sockets", issue=4, running_loses="not accepted yet"),
+    Subject("sockets/in_a_folder", "named and abstract Unix sockets", issue=4, outside=True),
     *_rows("TCP inside", "sockets/tcp_inside", representative=True),
     *_rows("TCP inside", "sockets/tcp_inside:6 sockets/blocked"),
     *_rows("TCP inside", "sockets/tcp_half_closed sockets/tcp_fresh", issue=4),
