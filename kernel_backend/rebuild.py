@@ -18,6 +18,7 @@ from kernel_backend.resources import (
     descriptors,
     file_policy,
     lazy_pages,
+    locks,
     mapped_files,
     memory,
     numa,
@@ -351,6 +352,9 @@ def finish_descriptors(rebuild: Rebuild) -> None:
         for pid in list(holders) if kind.every_process else list(holders)[:1]:
             with acting_as(rebuild.user):
                 kind.finish(index, entry, tables, rebuild.built[pid].shop, pid, holders[pid])
+        locks.take_late(index, entry, tables)
+        for pid in {lock.pid for lock in entry.record_locks} & holders.keys():
+            locks.take_record_locks(entry, tables, rebuild.built[pid].shop, pid, holders[pid])
 
 
 def abandon(rebuild: Rebuild) -> None:

@@ -223,7 +223,11 @@ def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
     if entry.other == OTHER_INSIDE and entry.listener < 0:
         peer = tables.descriptions[entry.peer]
         assert isinstance(peer, TcpSocket)
-        if not live_sockets.take_tcp_pair(index, entry, peer, tables):
+        if live_sockets.take_tcp_pair(index, entry, peer, tables):
+            return
+        if peer is entry:
+            tables.own[index] = _to_itself(index, entry, tables)
+        else:
             tables.own[index], tables.own[entry.peer] = inet.connected_pair(entry, peer)
     elif entry.listener >= 0 and _take_waiting(index, entry, tables):
         return
@@ -233,6 +237,21 @@ def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
         tables.own[index] = _ended(entry)
     else:
         tables.own[index] = _unconnected(index, entry, tables)
+
+
+def _to_itself(index: int, entry: TcpSocket, tables: RebuildTables) -> int:
+    """A connection whose both ends are one socket: connected to the address that it is bound to."""
+    with socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            inet.bind(s, entry)
+        except OSError as error:
+            s.bind((entry.host, 0))
+            tables.warn(f"port {entry.port} of {tables.who(index)} cannot be bound again: {error.strerror}")
+        s.settimeout(inet.CONNECT_TIMEOUT_S)
+        s.connect(s.getsockname())
+        s.setblocking(True)
+        return s.detach()
 
 
 def _take_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> bool:
@@ -358,7 +377,10 @@ def _finish_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
 
 
 def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
-    """A connection taken from the present, which is gone now: both queues become the image's."""
+    """A connection taken from the present, which is gone now: both queues become the image's.
+
+    Both ends may be one socket.
+    """
     ends = [(at, tables.descriptions[at]) for at in (index, other)]
     one, two = (entry for _, entry in ends)
     assert isinstance(one, TcpSocket)
@@ -369,7 +391,8 @@ def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
     ):
         live_sockets.drain_tcp_pair(near, far)
         inet.send_all(far, one.queue, one.urgent)
-        inet.send_all(near, two.queue, two.urgent)
+        if other != index:
+            inet.send_all(near, two.queue, two.urgent)
         for s, at, entry in ((near, index, one), (far, other, two)):
             socket_options.rewind(s, entry.family, _STREAM, entry.options, tables, tables.who(at))
             if entry.state in _FIN_SENT:

@@ -43,7 +43,7 @@ NOTES: dict[str, Note] = {
     ),
     "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
     "socket options": Note(
-        "what nobody can read back is lost: TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs",
+        "what nobody can read back is lost: SO_INQ, TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs",
         "buffers above rmem_max and wmem_max",
     ),
     "TCP inside": Note("", "bytes that did not fit into the receiver's buffer: that connection is reset"),
