@@ -146,7 +146,8 @@ class PtyMasterKind(Kind):
         _set_up(fd, entry)
 
     def settle(self, index: int, entry: PtyMaster, tables: RebuildTables) -> None:
-        tty_queues.fill(tables.own[index], entry)
+        if left := tty_queues.fill(tables.own[index], entry):
+            tables.warn(f"{left} bytes that waited in the terminal at {tables.who(index)} found no room and are lost")
         set_status_flags(tables.own[index], entry.flags)
         if entry.locked:
             fcntl.ioctl(tables.own[index], _TIOCSPTLCK, struct.pack("<i", 1))

@@ -29,7 +29,8 @@ _SPECIAL_CHARACTERS = 17  # the line discipline and its special characters, whic
 _CHARACTERS_AT = 17  # in struct termios2
 _VEOF, _VEOL, _VEOL2 = 4, 11, 16
 _WAIT_S = 1.0
-_FOLLOWS_MS = 50
+_FOLLOWS_MS = 200
+_PART_BYTES = 512  # written like this, most fits; what large parts leave free of the OS kernel's buffers is lost
 _MUCH_BYTES = 4000  # a side holds 4095 to be read; what is more waits behind
 _MOST_LINES = 4096
 _READ_BYTES = 65536
@@ -156,19 +157,20 @@ def _set_local_flags(fd: int, flags: int) -> None:
     fcntl.ioctl(fd, TCSETS2, bytes(raw))
 
 
-def fill(master: int, entry: PtyMaster) -> None:
-    """Put the queues into a new terminal, whose settings are in place already."""
+def fill(master: int, entry: PtyMaster) -> int:
+    """Put the queues into a new terminal, whose settings are in place already; how many bytes found no room."""
     if not (entry.typed or entry.typing or entry.printed or entry.ends):
-        return
+        return 0
     slave = open_slave(master, os.O_RDWR | os.O_NONBLOCK)
     settings = fcntl.ioctl(slave, TCGETS2, bytes(TERMIOS2_BYTES))
     try:
         mark = _unused(entry.typed + entry.typing) if entry.ends else 0
         fcntl.ioctl(slave, TCSETS2, _passive(settings, mark))
-        _write(slave, entry.printed)
+        left = _write(slave, entry.printed)
         _await(master, len(entry.printed))
-        _write(master, _marked(entry.typed, entry.ends, mark) + entry.typing)
+        left += _write(master, _marked(entry.typed, entry.ends, mark) + entry.typing)
         _await(slave, len(entry.typed))
+        return left
     finally:
         fcntl.ioctl(slave, TCSETS2, settings)
         os.close(slave)
@@ -201,17 +203,18 @@ def _marked(data: bytes, ends: list[int], mark: int) -> bytes:
     return bytes([mark]).join([data[a:b] for a, b in zip(starts, [*ends, len(data)], strict=True)])
 
 
-def _write(fd: int, data: bytes) -> None:
-    """Without waiting for a reader: there was room for as much."""
+def _write(fd: int, data: bytes) -> int:
+    """Without waiting for a reader: there was room for as much. How many bytes are left."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NONBLOCK)
     deadline = time.monotonic() + _WAIT_S
     while data and time.monotonic() < deadline:
         try:
-            data = data[os.write(fd, data) :]
+            data = data[os.write(fd, data[:_PART_BYTES]) :]
         except BlockingIOError:
             select.select([], [fd], [], 0.01)
     fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    return len(data)
 
 
 def _await(fd: int, size: int) -> None:
