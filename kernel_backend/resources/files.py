@@ -159,7 +159,7 @@ def _other_link(look: Look) -> str:
 
 def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None:
     mode = look.stat.st_mode
-    if look.flags & linux.O_PATH or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if not stat.S_ISDIR(mode) and (look.flags & linux.O_PATH or not stat.S_ISREG(mode)):
         raise ResourceUnsupported(
             f"{look.holder} is an O_PATH descriptor of {look.link}, which has no path any more",
             pid=look.process.pid, fd=look.fd, link=look.link,
