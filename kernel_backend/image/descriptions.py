@@ -324,6 +324,7 @@ class TcpSocket(_Base, tag="tcp"):
     peer_host: Name = ""
     peer_port: Port = 0
     state: Annotated[int, Meta(ge=0, le=12)] = 7  # include/net/tcp_states.h
+    deaf: bool = False  # shut down for receiving, while the other end may still send
     finished: bool = False  # both sides had sent all and said so
     refused: bool = False  # a connection that nobody took, which the next call says
     backlog: Natural = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from kernel_backend.resources import settings
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
 from kernel_backend.tracee.process import Process
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP
 
 _NAMING = 1 << 21 | 1 << 40  # CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE
 
@@ -74,6 +76,15 @@ def check_seccomp(pid: int, status: dict[str, str]) -> None:
         raise ResourceUnsupported(
             f"process {pid} runs under a seccomp filter of its own, which cannot be read back",
             hint="start it without the sandbox, or run nbcr inside the same one", pid=pid,
+        )  # fmt: skip
+
+
+def check_trap(pid: int, status: dict[str, str]) -> None:
+    """Refuse a process in which a SIGTRAP waits: tracing needs that signal, and would take it away."""
+    if (int(status["ShdPnd"], 16) | int(status["SigPnd"], 16)) & ~ALL_BUT_SIGTRAP:
+        raise ResourceUnsupported(
+            f"in process {pid} a SIGTRAP waits to be delivered, which cannot be captured",
+            hint="let the program take it and checkpoint again", pid=pid,
         )  # fmt: skip
 
 
@@ -165,8 +176,15 @@ def working_folder(entry: ProcessEntry) -> Iterator[str]:
         folder.rmdir()
 
 
+def is_own_proc_folder(entry: ProcessEntry) -> bool:
+    """Whether its working folder is what /proc shows of itself, which is there as soon as it is."""
+    return f"{entry.cwd}/".startswith(f"/proc/{entry.pid}/")
+
+
 def folder_calls(entry: ProcessEntry, path: str, data: int) -> tuple[list[Call], bytes]:
     """Working directory and umask."""
+    if is_own_proc_folder(entry):
+        path = re.sub(r"^/proc/\d+", "/proc/self", path)
     return [Call("chdir", data), Call("umask", entry.umask)], os.fsencode(path) + b"\0"
 
 

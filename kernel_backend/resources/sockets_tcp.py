@@ -12,6 +12,7 @@ reports an error, so that programs reconnect. One whose other end had finished s
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import stat
 import struct
@@ -39,6 +40,7 @@ _TCP_REPAIR, _TCP_REPAIR_QUEUE, _SEND_QUEUE, _REPAIR_OFF = 19, 20, 2, -1
 ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT = 1, 2, 3, 4, 5, 6
 CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = 7, 8, 9, 10, 11
 _FIN_SENT = {FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING}
+_OPEN = {ESTABLISHED, FIN_WAIT1, FIN_WAIT2}  # the other end has not said that it sends no more
 _REFUSED_WITHIN_MS = 200
 _FIN_RECEIVED = {CLOSE_WAIT, LAST_ACK, CLOSING, TIME_WAIT}
 
@@ -89,6 +91,7 @@ class TcpKind(Kind):
             else:
                 entry.queue, entry.urgent = inet.peek_stream(s, look.holder)
                 entry.other = OTHER_OUTSIDE
+                entry.deaf = info.state in _OPEN and _has_ended(s)
         return entry
 
     def capture_links(self, index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
@@ -367,11 +370,24 @@ def _connect_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> Non
         inet.send_all(s, entry.early)
 
 
+def _has_ended(s: socket.socket) -> bool:
+    asked = select.poll()
+    asked.register(s, select.POLLRDHUP)
+    return any(events & select.POLLRDHUP for _, events in asked.poll(0))
+
+
+def _shut_down(s: socket.socket, entry: TcpSocket) -> None:
+    if entry.state in _FIN_SENT:
+        s.shutdown(socket.SHUT_WR)
+    if entry.deaf:
+        s.shutdown(socket.SHUT_RD)
+
+
 def _finish_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
     fd = tables.own[index]
     with socket_options.borrowed(fd, entry.family, _STREAM) as s:
-        if entry.other == OTHER_INSIDE and entry.state in _FIN_SENT:
-            s.shutdown(socket.SHUT_WR)
+        if entry.other == OTHER_INSIDE:
+            _shut_down(s, entry)
         socket_options.restore(s, entry.family, _STREAM, entry.options, tables, tables.who(index))
     set_status_flags(fd, entry.flags)
 
@@ -395,8 +411,7 @@ def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
             inet.send_all(near, two.queue, two.urgent)
         for s, at, entry in ((near, index, one), (far, other, two)):
             socket_options.rewind(s, entry.family, _STREAM, entry.options, tables, tables.who(at))
-            if entry.state in _FIN_SENT:
-                s.shutdown(socket.SHUT_WR)
+            _shut_down(s, entry)
 
 
 KINDS: list[Kind] = [TcpKind()]

@@ -36,8 +36,14 @@ NOTES: dict[str, Note] = {
     "memfd": Note("", "what no mapping shows of one that nobody has open any more"),
     "signals between processes": Note("", "in place, a child's end is told by SIGCHLD"),
     "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
-    "socketpairs": Note("credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning"),
+    "socketpairs": Note(
+        "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning; SO_PEERPIDFD is of nobody"
+    ),
+    "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
     "named and abstract Unix sockets": Note("connections that were accepted name who restored them (SO_PEERCRED)"),
+    "pending signals with siginfo": Note(
+        "of a thread that was not told why (RLIMIT_SIGPENDING was reached) nothing is pending any more"
+    ),
     "controlling terminals": Note("one that no descriptor leads to any more is lost, with a warning"),
     "inotify": Note(
         "watches whose path cannot be found and events that were not read are left out, with a warning",
