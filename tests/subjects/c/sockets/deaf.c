@@ -16,6 +16,7 @@ int main(int argc, char **argv)
     struct address at;
     char byte;
     int door = listening_at(AF_INET, &at), near = connected_to(&at), far = (int)MUST(accept(door, NULL, NULL));
+    close(door);
     int listener = (int)MUST(socket(AF_UNIX, SOCK_STREAM, 0)), alone = (int)MUST(socket(AF_UNIX, SOCK_DGRAM, 0));
     MUST(bind(listener, (struct sockaddr *)&(struct sockaddr_un){.sun_family = AF_UNIX}, sizeof(sa_family_t)));
     MUST(listen(listener, 3));
