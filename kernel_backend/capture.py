@@ -101,7 +101,9 @@ def refuse_early(tree: FrozenTree, ahead: Ahead) -> None:
     sharing.check(tree.processes)
     for pid, process in tree.processes.items():
         sharing.check_rights(process, ahead.unlike)
-        processes.check_seccomp(pid, proc.status(process.view))
+        status = proc.status(process.view)
+        processes.check_seccomp(pid, status)
+        processes.check_trap(pid, status)
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
     for process in tree.processes.values():

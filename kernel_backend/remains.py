@@ -59,7 +59,7 @@ def _heir(rebuild: Rebuild, shop: Workshop) -> Thread | None:
     large = [mapping for mapping in proc.maps(shop.thread.tgid) if _is_large(mapping)]
     if sum(mapping.size for mapping in large) < LEAST_BYTES or not _room_for_both(rebuild):
         return None
-    stub.forget_rseq(shop)
+    stub.unregister_rseq(shop)
     _unmap_all_but(shop, large)
     shop.call("prctl", linux.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)  # or its orphans would be its own children
     try:

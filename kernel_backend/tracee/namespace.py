@@ -96,7 +96,7 @@ def make_wait(shop: Workshop, root_pid: int) -> None:
     init = shop.thread
     page = shop.address
     rest = linux.TASK_SIZE - page - _INIT_BYTES
-    stub.forget_rseq(shop)  # inherited from us by fork
+    stub.unregister_rseq(shop)
     shop.call("prctl", linux.PR_SET_PDEATHSIG, 0)
     # From the page itself: unmapping the rest does not take the code away.
     shop.run([Call("munmap", 0, page), Call("munmap", page + _INIT_BYTES, rest)])

@@ -123,10 +123,9 @@ def _vdso(pid: int) -> int:
     return found
 
 
-def forget_rseq(workshop: Workshop) -> None:
-    """Have the OS kernel write nothing to the stub's memory by itself, before that is unmapped (rseq(2))."""
-    rseq = workshop.thread.rseq()
-    if rseq:
+def unregister_rseq(workshop: Workshop) -> None:
+    """Before the memory goes to which the OS kernel writes by itself (rseq(2))."""
+    if rseq := workshop.thread.rseq():
         workshop.call("rseq", rseq[0], rseq[1], _RSEQ_UNREGISTER, rseq[2])
 
 
