@@ -36,6 +36,10 @@ def gc(
     now: Annotated[
         bool, typer.Option("--now", help="Do not wait for what other hosts may not have seen yet (NFS).")
     ] = False,
+    remote: Annotated[
+        str | None,
+        typer.Option("--remote", metavar="URL", help="That of a remote: condemned now, deleted by a gc a day later."),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,6 +48,9 @@ def gc(
         from nbcr.rendering import size_text
         from nbcr.session import upkeep
 
+        if remote is not None:
+            _collect_remote(remote, now=now, as_json=as_json)
+            return
         done = upkeep.collect_garbage(store, now=now)
         if as_json:
             print_json(asdict(done))
@@ -52,6 +59,22 @@ def gc(
         if done.condemned:
             who = f"{len(done.waits_for)} writers are through" if done.waits_for else "other hosts have seen it"
             typer.echo(f"{done.condemned} packs more will be deleted when {who}")
+
+
+def _collect_remote(url: str, *, now: bool, as_json: bool) -> None:
+    from nbcr.errors import UsageProblem
+    from nbcr.rendering import size_text
+    from nbcr.session import upkeep
+
+    if now:
+        raise UsageProblem("--now is for the own store: nobody knows who sends to a remote", hint="leave out --now")
+    done = upkeep.collect_remote(url)
+    if as_json:
+        print_json(asdict(done))
+        return
+    typer.echo(f"{done.removed} packs deleted, {size_text(done.freed_bytes)}; {size_text(done.kept_bytes)} are needed")
+    if done.condemned:
+        typer.echo(f"{done.condemned} packs more will be deleted by a gc in a day, if nobody needs them then")
 
 
 LastOption = Annotated[int, typer.Option("--keep-last", metavar="N", min=0, help="The last N.")]

@@ -14,6 +14,7 @@ from nbcr.store import Entry, Store
 if TYPE_CHECKING:
     from nbcr.store.collecting import Collected
     from nbcr.store.fetching import Fetched
+    from nbcr.store.remote_collecting import Collected as RemoteCollected
     from nbcr.store.retention import Policy, Pruned
     from nbcr.store.sending import Sent
     from nbcr.store.settings import Settings
@@ -36,6 +37,14 @@ def collect_garbage(store: StoreLike = None, *, now: bool = False) -> Collected:
     from nbcr.store import collecting
 
     return collecting.collect(_store(store), grace_s=0.0 if now else None)
+
+
+def collect_remote(url: str, *, grace_s: float | None = None) -> RemoteCollected:
+    """Give back what no entry at `url` needs any more: condemned now, deleted by a collection a day later."""
+    from nbcr.store import remote_collecting
+    from nbcr.store.remotes import Remote
+
+    return remote_collecting.collect(Remote(url), grace_s=remote_collecting.GRACE_S if grace_s is None else grace_s)
 
 
 def push(

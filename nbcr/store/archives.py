@@ -41,6 +41,13 @@ class ArchiveTarget:
         """None before it is written."""
         return {}
 
+    def condemned(self) -> set[str]:
+        """None: an archive is never collected."""
+        return set()
+
+    def remove(self, path: str) -> None:
+        """Nothing is ever removed."""
+
     def table(self, name: str, size: int) -> list[Row]:
         """None before it is written."""
         return []

@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
 TAGS = "tags.json"
 GONE = ".gone-"  # before an id: being removed
-_RECIPE = ".recipe"
+RECIPE = ".recipe"
 IMAGE = "image"
 OBJECTS = "objects"
 _SECRETS = ("key", "curve_secretkey")
@@ -23,13 +23,13 @@ _SECRETS = ("key", "curve_secretkey")
 
 def recipe_of(folder: Path, part: str) -> Path:
     """The recipe of a part of the entry in `folder`; it is there when the part is packed."""
-    return folder / (part + _RECIPE)
+    return folder / (part + RECIPE)
 
 
 def packed_parts(folder: Path) -> list[str]:
     """The parts that are packed of the entry in `folder`; none where it is gone."""
     try:
-        return sorted(path.name.removesuffix(_RECIPE) for path in folder.glob("[!.]*" + _RECIPE))
+        return sorted(path.name.removesuffix(RECIPE) for path in folder.glob("[!.]*" + RECIPE))
     except FileNotFoundError:
         return []
 

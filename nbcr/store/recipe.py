@@ -95,6 +95,12 @@ def read_list(path: Path, size_limit: int = _LARGEST) -> ChunkList:
         return _decode_list(file.read(head[1]), path)
 
 
+def list_in(data: bytes, path: str) -> ChunkList:
+    """The same of a recipe that is in memory; `path` is for messages. Raises EntryDamaged."""
+    _, list_bytes, _ = _unpack_header(data, Path(path))
+    return _decode_list(data[_HEADER.size : _HEADER.size + list_bytes], Path(path))
+
+
 def read(path: Path, keys: Keys | None) -> Recipe:
     """The recipe in file `path`; its signature is there to be checked. Raises EntryDamaged, StoreLocked."""
     try:

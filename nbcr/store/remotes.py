@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from nbcr.store.packs import BadPack, Row, decode_table, tail_bytes
 
 ENCRYPTION = "encryption.json"
 _PACK = ".pack"
+_MARK = ".json"
 _FOOTER_BYTES = 16
 _LIKELY_TAIL = 16 << 10  # of most packs, table and footer are no longer
 _ATTEMPTS = 4
@@ -82,6 +84,15 @@ class Remote:
 
         return self._tried(listing, f"{folder} cannot be listed")
 
+    def remove(self, path: str) -> None:
+        """Remove an object, if it is there."""
+
+        def removing() -> None:
+            with contextlib.suppress(FileNotFoundError, KeyError):
+                self._fs.rm_file(self._at(path))
+
+        self._tried(removing, f"{path} cannot be removed")
+
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}" if self._root else path
 
@@ -109,6 +120,10 @@ class Remote:
         found = self.sizes("packs")
         return {name.removesuffix(_PACK): size for name, size in found.items() if _is_pack(name)}
 
+    def condemned(self) -> set[str]:
+        """Packs that nobody needed when they were last looked for: who sends does not count on them."""
+        return {name.removesuffix(_MARK) for name in self.sizes("condemned") if name.endswith(_MARK)}
+
     def table(self, name: str, size: int) -> list[Row]:
         """The chunks of a pack; none where it is cut off or damaged."""
         tail = self.read(pack_path(name), max(0, size - _LIKELY_TAIL), size) or b""
@@ -130,6 +145,11 @@ class Remote:
 def _is_pack(name: str) -> bool:
     stem = name.removesuffix(_PACK)
     return stem != name and len(stem) == 64 and not set(stem) - set("0123456789abcdef")
+
+
+def mark_path(name: str) -> str:
+    """What says that a pack is condemned."""
+    return f"condemned/{name}{_MARK}"
 
 
 def pack_path(name: str) -> str:

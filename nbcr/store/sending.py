@@ -12,7 +12,7 @@ from nbcr.store import recipe
 from nbcr.store.chunks import BadChunk, Codec
 from nbcr.store.entry import MANIFEST, SIGNATURE, Entry, packed_parts, recipe_of
 from nbcr.store.packs import PACK_BYTES, ChunkMissing, ChunkReader, Packs, encode
-from nbcr.store.remotes import ENCRYPTION, pack_path
+from nbcr.store.remotes import ENCRYPTION, mark_path, pack_path
 from nbcr.store.store import Store
 
 if TYPE_CHECKING:
@@ -29,6 +29,13 @@ class Target(Protocol):
     def table(self, name: str, size: int) -> list[Row]: ...
 
 
+class Receiver(Target, Protocol):
+    """One that is written to, and where garbage may be collected."""
+
+    def condemned(self) -> set[str]: ...
+    def remove(self, path: str) -> None: ...
+
+
 @dataclass
 class Sent:
     """What travelled."""
@@ -39,7 +46,9 @@ class Sent:
     size_bytes: int = 0
 
 
-def send(store: Store, entries: Sequence[Entry], target: Target, pulse: Callable[[int], None] = lambda _: None) -> Sent:
+def send(
+    store: Store, entries: Sequence[Entry], target: Receiver, pulse: Callable[[int], None] = lambda _: None
+) -> Sent:
     """Send packed entries. Raises RemoteFailed, EntryDamaged; then what has arrived is not sent again."""
     same_encryption(store, target)
     sent = Sent()
@@ -52,9 +61,10 @@ def send(store: Store, entries: Sequence[Entry], target: Target, pulse: Callable
             wanted.append(entry)
     if not wanted:
         return sent
-    known = _known_chunks(store, target)
+    condemned = target.condemned()
+    known = _known_chunks(store, target, condemned)
     for entry in wanted:
-        _send_chunks(store, entry, target, known, sent, pulse)
+        _send_chunks(store, entry, target, known, condemned, sent, pulse)
         _send_entry(entry, target, sent)
         sent.entries.append(entry.name)
     return sent
@@ -86,11 +96,13 @@ def _key_id(document: bytes | None) -> str:
         raise RemoteFailed(f"{ENCRYPTION} cannot be read: {error}") from error
 
 
-def _known_chunks(store: Store, target: Target) -> set[bytes]:
-    """What the target has. Of packs that are here as well, nothing needs to be read there."""
+def _known_chunks(store: Store, target: Target, condemned: set[str]) -> set[bytes]:
+    """What the target has and keeps. Of packs that are here as well, nothing needs to be read there."""
     packs, found = Packs(store.root), set[bytes]()
     here = set(packs.active())
     for name, size in target.packs().items():
+        if name in condemned:  # it may be gone before what we send is there
+            continue
         if name in here and packs.size_bytes(name) == size:
             found.update(row.chunk_id for row in packs.table(name))
         else:
@@ -99,7 +111,13 @@ def _known_chunks(store: Store, target: Target) -> set[bytes]:
 
 
 def _send_chunks(
-    store: Store, entry: Entry, target: Target, known: set[bytes], sent: Sent, pulse: Callable[[int], None]
+    store: Store,
+    entry: Entry,
+    target: Receiver,
+    known: set[bytes],
+    condemned: set[str],
+    sent: Sent,
+    pulse: Callable[[int], None],
 ) -> None:
     codec = Codec(store.keys())
     for part in packed_parts(entry.path):
@@ -110,6 +128,8 @@ def _send_chunks(
                 frames = [(chunk, _proved(reader, codec, chunk, entry, part)) for chunk in group]
                 name, blocks, _ = encode(frames)
                 data = b"".join(blocks)
+                if name in condemned:  # it is needed again
+                    target.remove(mark_path(name))
                 target.write(pack_path(name), data)
                 known.update(group)
                 sent.chunks += len(group)

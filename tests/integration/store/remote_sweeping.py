@@ -1,7 +1,7 @@
-"""The same for a remote: one child for each call of a push, or a pull, that changes something; there it is killed.
+"""The same for a remote: one child for each call of a push, pull or collection that changes something, its last.
 
-``python -m tests.integration.store.remote_sweeping push|pull STRIDE FIRST FOLDER``, with faults.c preloaded. Prints how
-many steps the job has and were tried.
+``python -m tests.integration.store.remote_sweeping push|pull|gc STRIDE FIRST FOLDER``, with faults.c preloaded. Prints
+how many steps the job has and were tried.
 """
 
 from __future__ import annotations
@@ -44,16 +44,27 @@ def main() -> None:
 
 
 def _prepare(begin: Path, job: str) -> None:
-    """Three entries here, of which one is there already; or one here, and all there."""
+    """Three entries here, of which one is there already; or one here, and all there; or garbage there."""
     full = Store(begin / "full")
     full.log_folder()
     settings.write(full.root, Settings(hot_entries=0))
     for name, files in ALL.items():
         put(full, name, files, pid=7)
     keep(full)
-    upkeep.push(_url(begin), ["one"] if job == "push" else [], store=full)
+    for name in ["one"] if job == "push" else ALL:  # each in packs of its own
+        upkeep.push(_url(begin), [name], store=full)
     if job == "pull":
         upkeep.pull(_url(begin), ["one"], store=begin / "other")
+    if job == "gc":  # what the first does not need is condemned
+        _forget(begin, full.find("two").id)
+        _forget(begin, full.find("three").id)
+        assert upkeep.collect_remote(_url(begin), grace_s=0).condemned > 0
+
+
+def _forget(place: Path, entry_id: str) -> None:
+    remote = Remote(_url(place))
+    for name in remote.sizes(f"entries/{entry_id}"):
+        remote.remove(f"entries/{entry_id}/{name}")
 
 
 def _url(place: Path) -> str:
@@ -63,13 +74,15 @@ def _url(place: Path) -> str:
 def _do(place: Path, job: str) -> None:
     if job == "push":
         upkeep.push(_url(place), store=place / "full")
+    elif job == "gc":
+        upkeep.collect_remote(_url(place), grace_s=0)
     else:
         upkeep.pull(_url(place), store=place / "other")
 
 
 def _act(place: Path, job: str, step: int) -> None:
     status = 0
-    Shim.faults_arm(str(place / ("remote" if job == "push" else "other")).encode(), MODES["killed"], step)
+    Shim.faults_arm(str(place / ("other" if job == "pull" else "remote")).encode(), MODES["killed"], step)
     try:
         _do(place, job)
     except Exception:

@@ -51,6 +51,8 @@ def test_a_process_comes_back_from_a_bucket(tmp_path: Path, processes: ProcessTr
     assert int(str(sent["size_bytes"])) < 4 << 20
     fetched = told(other, "pull", s3, "c1")
     assert [entry["name"] for entry in fetched["entries"]] == ["c1"]  # type: ignore[attr-defined]
+    collected = told(store, "gc", "--remote", s3)
+    assert (collected["removed"], collected["condemned"]) == (0, 0)
     cli(other, "restart", "c1", status=11)
     archive = str(tmp_path / "c1.nbcr")
     cli(other, "export", "c1", archive)

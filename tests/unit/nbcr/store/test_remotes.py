@@ -218,3 +218,76 @@ def test_encrypted_stores_exchange_with_their_like_only(
     assert read(other, "one") == data
     for path in (other.root / "packs").iterdir():
         assert data["image/pages"][5000:5100] not in path.read_bytes()
+
+
+# --- garbage there
+
+
+def _pushed(store: Store, url: str, rng: random.Random) -> dict[str, dict[str, bytes]]:
+    shared = rng.randbytes(4 * CHUNK)
+    known = {name: image(rng, shared) for name in ("one", "two")}
+    for name, files in known.items():
+        put(store, name, files)
+        upkeep.push(url, [name], store=store)
+    return known
+
+
+def _forget(url: str, entry_id: str) -> None:
+    remote = Remote(url)
+    for name in remote.sizes(f"entries/{entry_id}"):
+        remote.remove(f"entries/{entry_id}/{name}")
+
+
+def test_what_no_entry_there_needs_is_condemned_and_deleted_later(
+    store: Store, other: Store, url: str, rng: random.Random
+) -> None:
+    known = _pushed(store, url, rng)
+    assert upkeep.collect_remote(url, grace_s=0).condemned == 0
+    _forget(url, store.find("two").id)
+    before = Remote(url).packs()
+    first = upkeep.collect_remote(url, grace_s=0)
+    assert (first.removed, first.condemned, Remote(url).packs()) == (0, 1, before)
+    assert upkeep.collect_remote(url).removed == 0, "a day is not over"
+    second = upkeep.collect_remote(url, grace_s=0)
+    assert (second.removed, second.condemned) == (1, 0)
+    assert 3 * CHUNK < second.freed_bytes < 4 * CHUNK
+    assert (len(Remote(url).packs()), Remote(url).condemned()) == (len(before) - 1, set())
+    upkeep.pull(url, store=other)
+    assert [entry.name for entry in other.entries()] == ["one"]
+    assert read(other, "one") == known["one"]
+
+
+def test_who_sends_does_not_count_on_what_is_condemned(
+    store: Store, other: Store, url: str, rng: random.Random
+) -> None:
+    known = _pushed(store, url, rng)
+    _forget(url, store.find("two").id)
+    assert upkeep.collect_remote(url).condemned == 1
+    sent = upkeep.push(url, ["two"], store=store)
+    assert sent.size_bytes > 3 * CHUNK, "its own chunks travel again"
+    again = upkeep.collect_remote(url, grace_s=0)
+    assert (again.removed, again.condemned, Remote(url).condemned()) == (0, 0, set())
+    upkeep.pull(url, store=other)
+    assert {name: read(other, name) for name in known} == known
+
+
+def test_what_is_being_sent_is_needed(store: Store, other: Store, url: str, rng: random.Random) -> None:
+    known = _pushed(store, url, rng)
+    entry = store.find("two")
+    Remote(url).remove(f"entries/{entry.id}/manifest.json")  # as it is until the last moment
+    assert upkeep.collect_remote(url, grace_s=0).condemned == 0
+    upkeep.push(url, store=store)
+    upkeep.pull(url, store=other)
+    assert read(other, "two") == known["two"]
+
+
+def test_nothing_is_deleted_where_it_cannot_be_told_what_is_needed(store: Store, url: str, rng: random.Random) -> None:
+    _pushed(store, url, rng)
+    before = Remote(url).packs()
+    one, two = store.find("one").id, store.find("two").id
+    _forget(url, two)
+    upkeep.collect_remote(url, grace_s=0)
+    Remote(url).write(f"entries/{one}/image.recipe", b"nonsense")
+    with pytest.raises(RemoteFailed, match="nobody knows what it needs"):
+        upkeep.collect_remote(url, grace_s=0)
+    assert Remote(url).packs() == before
