@@ -6,6 +6,7 @@ places           where calls run      thread       … in the checkpoint thread 
 sections         critical sections    deadline     how long all that may take
 listening        requests by socket   signals      requests by signal
 interrupts       where Ctrl-C may come
+remembered       pids that Python's libraries note          pid_alias    … and what C libraries believe
 """
 
 from __future__ import annotations

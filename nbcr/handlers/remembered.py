@@ -1,8 +1,10 @@
-"""Pids that the standard library remembers, put right in a life where they are others.
+"""Processes that the standard library and psutil remember, put right in a life where they are others.
 
 A restored process may have another pid than in the image (it took over another Jupyter kernel's process), and so may
 its children (an ordinary user cannot choose pids outside a namespace of one's own). multiprocessing then takes its own
 objects for a forked child's and refuses to wait, and `subprocess.Popen.wait` waits for somebody else's process.
+
+psutil knows a process by its pid and by when it began, which is new in every life: it takes all that it knows for gone.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from nbcr.handlers.base import Handler, Request, RestartEvent
@@ -30,9 +33,11 @@ class RememberedPids(Handler):
         self._pid = os.getpid()
 
     def restart(self, event: RestartEvent) -> None:
-        """Renew what the standard library remembers."""
+        """Renew what is remembered."""
         if event.pids.get(self._pid) != os.getpid():
+            _renew_beginnings({old: old for old in event.pids})
             return  # we live in a pid namespace of our own, where all is as it was: the new numbers are those outside
+        _renew_beginnings(event.pids)
         pids = {old: new for old, new in event.pids.items() if old != new}
         _renew_parent(pids)
         if set(pids.values()) - {os.getpid()}:
@@ -72,3 +77,16 @@ def _handles() -> Iterator[Any]:
     for found in gc.get_objects():
         if kinds and issubclass(type(found), kinds):
             yield found
+
+
+def _renew_beginnings(pids: Mapping[int, int]) -> None:
+    """psutil's objects for processes that this life has, too."""
+    kind = getattr(sys.modules.get("psutil"), "Process", None)
+    if not isinstance(kind, type):
+        return
+    for found in gc.get_objects():
+        if issubclass(type(found), kind) and found._pid in pids and not found._gone:
+            with suppress(Exception):  # it has ended, or this psutil looks different inside
+                fresh = kind(pids[found._pid])
+                found._pid, found._proc, found._ident = fresh._pid, fresh._proc, fresh._ident
+                found._create_time = None

@@ -28,7 +28,7 @@ from typing import Any
 from nbcr import __version__, runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import NbcrError, NotPossible, to_wire
-from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, registry
+from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, pid_alias, registry
 from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
 from nbcr.handlers.sections import all_left
 from nbcr.mpi import buffered, draining, support
@@ -240,6 +240,7 @@ class Rank(Handler):
             )
         assert self._channel is not None
         channel = self._channel
+        pid_alias.install()  # asyncio's running loops, and libzmq: the next life's pid is another one
         try:
             gate.hold()
             self._answer_until_down(channel, float(self._order["deadline_s"]))
