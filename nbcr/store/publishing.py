@@ -21,8 +21,8 @@ from nbcr.store.manifest import Manifest
 _LARGE_BYTES = 1 << 20
 
 hash_threads = True
-"""Whether blake3's threads hash what is large. Whoever forks processes that hash turns it off before: the threads are in
-none of them, and they would wait for them for ever."""
+"""Whether blake3's threads hash what is large. Whoever forks processes that hash turns it off before: no thread is in
+them, and they would wait for ever."""
 
 if TYPE_CHECKING:
     from nbcr.store.encryption import Keys
