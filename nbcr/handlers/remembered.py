@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from nbcr.handlers.base import Handler, Request, RestartEvent
@@ -40,8 +41,10 @@ class RememberedPids(Handler):
         _renew_beginnings(event.pids)
         pids = {old: new for old, new in event.pids.items() if old != new}
         _renew_parent(pids)
-        if set(pids.values()) - {os.getpid()}:
+        children = {old: new for old, new in pids.items() if new != os.getpid()}
+        if children:
             _renew_children(pids)
+            event.warnings.extend(_silent(children))
 
 
 def _renew_parent(pids: Mapping[int, int]) -> None:
@@ -77,6 +80,19 @@ def _handles() -> Iterator[Any]:
     for found in gc.get_objects():
         if kinds and issubclass(type(found), kinds):
             yield found
+
+
+def _silent(children: Mapping[int, int]) -> Iterator[str]:
+    """What nobody can put right from here: libzmq takes itself for a forked child's under another pid."""
+    for old, new in children.items():
+        with suppress(OSError):
+            if "/libzmq" in Path(f"/proc/{new}/maps").read_text(encoding="utf-8", errors="replace"):
+                words = Path(f"/proc/{new}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+                command = b" ".join(words).decode(errors="replace")
+                yield (
+                    f"process {old} ({command}) is {new} now and uses ZeroMQ, which falls silent under another pid: "
+                    "start it again, or restart with `nbcr restart` from a shell, which keeps pids"
+                )
 
 
 def _renew_beginnings(pids: Mapping[int, int]) -> None:

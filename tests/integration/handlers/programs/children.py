@@ -35,6 +35,10 @@ def wait(event):
 me = psutil.Process()
 context = multiprocessing.get_context("fork")
 cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+zeromq = [sys.executable, "-c", "import zmq; print(zmq.Context(), flush=True); input()"]
+silent = subprocess.Popen(zeromq, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+assert "Context" in silent.stdout.readline()
+before = silent.pid
 known = psutil.Process(cat.pid)
 pool = context.Pool(2)
 event = context.Event()
@@ -53,6 +57,9 @@ if result.outcome is nbcr.Outcome.CONTINUE:
         sys.stdin.read()
         __import__("time").sleep(60)
 
+warned = any(f"process {before} " in each and "ZeroMQ" in each for each in result.warnings)
+assert warned == (silent.pid != before), result.warnings
+silent.communicate("\n", 30)
 found = known.is_running() and known.pid == cat.pid and me.is_running() and me.pid == os.getpid()
 cat.stdin.write("hello\n")
 assert cat.stdout.readline() == "hello\n"
