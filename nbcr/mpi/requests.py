@@ -87,8 +87,8 @@ class GatedRequest(Request):
 
     def withdraw(self) -> None:
         """Cancel the receive, unless it has been matched; then it ends."""
-        if self._real is None or self._receive is None or self.try_to_end():
-            return
+        if self._real is None or self._receive is None or self.try_to_end() or self._real is None:
+            return  # at the last, it has ended, and what it goes together with has not
         Request.Cancel(self._real)
         seen = Status()
         polls = 0

@@ -9,6 +9,33 @@ from nbcr.errors import NotPossible
 from nbcr.mpi.gate import gate, holder
 
 used: dict[str, None] = {}  # in order
+_windows: list[Any] = []  # until the program frees them
+_being_made: list[None] = []
+
+
+def in_the_way() -> list[str]:
+    """What the program uses, by name."""
+    return [*used, *(["RMA windows (MPI.Win)"] if _being_made or any(_windows) else [])]
+
+
+def note_window(window: Any) -> Any:
+    """Note a window until it is freed."""
+    _windows[:] = [*filter(None, _windows), window]
+    return window
+
+
+@holder
+def make_window(make: Any, *args: Any, **named: Any) -> Any:
+    """Have one made, when no checkpoint is under way; one that begins then is refused."""
+    gate.pass_in(None)
+    if gate.closed:
+        gate.admit_passing()
+    _being_made.append(None)
+    try:
+        return make(*args, **named)
+    finally:
+        _being_made.pop()
+        gate.pass_out()
 
 
 def note(what: str) -> None:
