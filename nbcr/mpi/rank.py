@@ -123,17 +123,15 @@ class Rank(Handler):
             guarded_call(Comm.Abort, world.comm, self._abort_status)
         buffered.flush_all()
         self._await_all()
-        gate.enter(None)
-        try:
-            while gate.alert:
-                gate.leave()
-                gate.wait_until_calm()
-                gate.enter(None)
-            self.ended = True
-        finally:
-            gate.leave()
+        self._come_to_end()
         self._answered.wait(_SETTLE_TIMEOUT_S)  # the launcher must not take this end for a failure
         world.finish()
+
+    @gate.matches
+    def _come_to_end(self) -> None:
+        while gate.alert:
+            gate.wait_until_calm()
+        self.ended = True
 
     def _await_all(self) -> None:
         """Until all ranks have come here, by messages of ours: whoever waits here can still be checkpointed."""
@@ -313,8 +311,7 @@ class Rank(Handler):
 
     def _counts(self) -> dict[str, Any]:
         """Collectives begun: {key: [how many, members]}."""
-        counts: dict[str, Any] = {key: [count, members] for key, (count, members) in list(gate.counts.items())}
-        counts.update({key: [comm._begun, comm._members] for key, comm in list(live.items())})
+        counts = gate.report([*gate.counts.values(), *live.values()])
         return {"counts": counts, "held": gate.waiting_for(), "ended": self.ended}
 
     def _take_all(self, channel: Channel, deadline_s: float) -> None:
