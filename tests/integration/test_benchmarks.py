@@ -7,14 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import CHECKOUT
 
 
+@pytest.mark.timeout(600)  # a minute and a half where nobody else is busy
 def test_a_quick_run_prints_every_row(tmp_path: Path) -> None:
     numbers, folder = tmp_path / "numbers.json", tmp_path / "disk"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", "--folder", str(folder), "--json", str(numbers)],
-        cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False,
+        cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("%checkpoint", "restart --detach", "dd /dev/zero", "dd of the image", "cloudpickle", "dill"):
@@ -23,7 +26,7 @@ def test_a_quick_run_prints_every_row(tmp_path: Path) -> None:
     sessions = [row for row in found["rows"] if row["who"].startswith("nbcr %checkpoint --image")]
     assert len(sessions) == 2
     objects = [row for row in found["rows"] if "objects" in row["who"]]
-    assert len(objects) == 4 + 6
+    assert len(objects) == 4 + 5, "two states of sessions, five columns of the peers' table"
     assert all(row[name] > 0 for row in objects for name in ("blocked", "total", "bytes"))
     assert all(row[name] > 0 for row in sessions for name in ("pause", "blocked", "total", "bytes", "back"))
     trees = [row for row in found["rows"] if "threads" in row["state"]]
