@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernel_backend import family
+from kernel_backend import family, remains
 from kernel_backend.host import proc
 from kernel_backend.host.identity import Identity, acting_as, as_ourselves
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
@@ -253,7 +253,8 @@ def become(rebuild: Rebuild, building: Building) -> None:
         stub.unregister_rseq(building.shop)
         building.shop.call("munlockall")  # the present may have locked what it would map
     else:
-        stub.execute(building.shop, entry.exe.path)
+        with remains.inherited(rebuild, building.shop):
+            stub.execute(building.shop, entry.exe.path)
         for pid in odd:
             rebuild.tables.warn(f"process {pid} tells of its end by SIGCHLD now; another signal, or none, takes root")
     occupied = [(vma.start, vma.end) for vma in entry.vmas] + [(m.start, m.end) for m in proc.maps(building.pid)]

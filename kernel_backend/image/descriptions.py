@@ -293,6 +293,7 @@ class UnixSocket(_Base, tag="unix"):
     name: SocketName = b""  # bound to; abstract ones begin with NUL
     folder: PathText = ""  # pack_path: where a relative name was bound
     mode: Bits = 0o777  # of the bound file
+    folder_mode: Bits = 0o700  # of the folder that it is in
     unlinked: bool = False  # the bound file was gone
     moved: PathText = ""  # pack_path: where the bound file had been renamed to
     reset: bool = False  # its other end was closed without having read all: the next call says so (ECONNRESET)

@@ -22,9 +22,9 @@ from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, Th
 
 STUB_OPTIONS = FOLLOW_NEW | linux.PTRACE_O_TRACEEXEC | linux.PTRACE_O_EXITKILL
 _RW = linux.PROT_READ | linux.PROT_WRITE
-_RSEQ_UNREGISTER = 1
 _RWX = _RW | linux.PROT_EXEC
 _DIES_WITHIN_S = 10.0
+_RSEQ_UNREGISTER = 1
 _ANON = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
 
 
@@ -124,7 +124,7 @@ def _vdso(pid: int) -> int:
 
 
 def unregister_rseq(workshop: Workshop) -> None:
-    """Before the memory goes, to which the OS kernel would write; the area was inherited from us by fork."""
+    """Before the memory goes to which the OS kernel writes by itself (rseq(2))."""
     if rseq := workshop.thread.rseq():
         workshop.call("rseq", rseq[0], rseq[1], _RSEQ_UNREGISTER, rseq[2])
 

@@ -1,8 +1,10 @@
-"""Pids that the standard library remembers, put right in a life where they are others.
+"""Processes that the standard library and psutil remember, put right in a life where they are others.
 
 A restored process may have another pid than in the image (it took over another Jupyter kernel's process), and so may
 its children (an ordinary user cannot choose pids outside a namespace of one's own). multiprocessing then takes its own
 objects for a forked child's and refuses to wait, and `subprocess.Popen.wait` waits for somebody else's process.
+
+psutil knows a process by its pid and by when it began, which is new in every life: it takes all that it knows for gone.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from nbcr.handlers.base import Handler, Request, RestartEvent
@@ -30,13 +34,17 @@ class RememberedPids(Handler):
         self._pid = os.getpid()
 
     def restart(self, event: RestartEvent) -> None:
-        """Renew what the standard library remembers."""
+        """Renew what is remembered."""
         if event.pids.get(self._pid) != os.getpid():
+            _renew_beginnings({old: old for old in event.pids})
             return  # we live in a pid namespace of our own, where all is as it was: the new numbers are those outside
+        _renew_beginnings(event.pids)
         pids = {old: new for old, new in event.pids.items() if old != new}
         _renew_parent(pids)
-        if set(pids.values()) - {os.getpid()}:
+        children = {old: new for old, new in pids.items() if new != os.getpid()}
+        if children:
             _renew_children(pids)
+            event.warnings.extend(_silent(children))
 
 
 def _renew_parent(pids: Mapping[int, int]) -> None:
@@ -72,3 +80,29 @@ def _handles() -> Iterator[Any]:
     for found in gc.get_objects():
         if kinds and issubclass(type(found), kinds):
             yield found
+
+
+def _silent(children: Mapping[int, int]) -> Iterator[str]:
+    """What nobody can put right from here: libzmq takes itself for a forked child's under another pid."""
+    for old, new in children.items():
+        with suppress(OSError):
+            if "/libzmq" in Path(f"/proc/{new}/maps").read_text(encoding="utf-8", errors="replace"):
+                words = Path(f"/proc/{new}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+                command = b" ".join(words).decode(errors="replace")
+                yield (
+                    f"process {old} ({command}) is {new} now and uses ZeroMQ, which falls silent under another pid: "
+                    "start it again, or restart with `nbcr restart` from a shell, which keeps pids"
+                )
+
+
+def _renew_beginnings(pids: Mapping[int, int]) -> None:
+    """psutil's objects for processes that this life has, too."""
+    kind = getattr(sys.modules.get("psutil"), "Process", None)
+    if not isinstance(kind, type):
+        return
+    for found in gc.get_objects():
+        if issubclass(type(found), kind) and found._pid in pids and not found._gone:
+            with suppress(Exception):  # it has ended, or this psutil looks different inside
+                fresh = kind(pids[found._pid])
+                found._pid, found._proc, found._ident = fresh._pid, fresh._proc, fresh._ident
+                found._create_time = None

@@ -9,8 +9,8 @@ Jupyter kernels.
     gates          what it sends            requests, sieve  what it is asked
     running        whose turn it is         subscribers  who listens
     rekey          where it serves          identity     who it is
-    pid_alias      what libraries believe   ticking      when the image was taken
-    history, widgets                        links        its clients' connections
+    ticking        when the image was taken links        its clients' connections
+    history, widgets
     keeping      traits: which checkpoints stay
     subshells      those of the present
     finding      targets that a user names  wires, servers, listening  whom it asks

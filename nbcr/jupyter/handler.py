@@ -23,8 +23,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from nbcr.handlers import pid_alias
 from nbcr.handlers.base import Handler, Request, RestartEvent
-from nbcr.jupyter import identity, links, pid_alias, subshells, widgets
+from nbcr.jupyter import identity, links, subshells, widgets
 from nbcr.jupyter.gates import Outgoing, ask_when_routable
 from nbcr.jupyter.history import History
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living

@@ -18,8 +18,14 @@ from nbcr import crs
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import CheckpointOptions, Component, Progress, RestartOptions, SnapshotReference
 from nbcr.errors import HelperLost, from_wire, to_wire
+from nbcr.store import publishing
 
 _WRITING_NICENESS = 10
+
+
+def keep_to_one_thread() -> None:
+    """For a launcher, before anything else: it forks, and a lock that another thread holds then is never let go."""
+    publishing.hash_threads = False
 
 
 @dataclass

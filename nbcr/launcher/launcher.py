@@ -23,7 +23,7 @@ from typing import Any
 from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, NbcrError, NotPossible, UsageProblem, to_wire
-from nbcr.launcher import cooperating, coordinating, jobs
+from nbcr.launcher import cooperating, coordinating, imaging, jobs
 from nbcr.launcher.members import Member
 from nbcr.launcher.schema import Schema
 from nbcr.mpi import cooperative, entering, modes
@@ -215,6 +215,7 @@ def _readable(descriptor: int, timeout_s: float) -> bool:
 
 def run(argv: list[str], *, name: str | None = None, umask: int = 0o022) -> int:
     """Run a command as a job, to its end; its exit status, negative for a signal. Raises NbcrError."""
+    imaging.keep_to_one_thread()
     called = name or f"job-{os.getpid()}"
     jobs.check_name(called)
     schema = Schema.of(called, argv)

@@ -37,6 +37,7 @@ def is_job(entry: Entry) -> bool:
 
 def restart(entry: Entry, *, name: str | None = None, umask: int = 0o022) -> int:
     """Bring a job back and run it to its end; its exit status, negative for a signal. Raises NbcrError."""
+    imaging.keep_to_one_thread()
     entry = trust.proved(entry)
     if entry.component.get("name") == cooperating.MARK.name:
         return _run_anew(entry, name, umask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.gate import Count, gate
 from nbcr.mpi.requests import GatedRequest, outstanding
 from nbcr.mpi.world import MPI
 
@@ -18,46 +18,30 @@ _NAMES = (
 BLOCKING = frozenset(_NAMES)
 NONBLOCKING = frozenset("I" + name.lower() for name in _NAMES)
 
-_ticket, _pass_in, _pass_out, _arrive = gate.ticket, gate.pass_in, gate.pass_out, gate.arrive
-
 
 def begin(comm: Any) -> None:
-    """Count a collective of `comm`, when it may begin. The caller then calls ``gate.pass_out``, on any way out."""
-    _ticket(None)
-    _pass_in(None)
-    if gate.alert:
-        gate.admit_collective(comm._key, comm._begun)
+    """Count a collective of `comm`, and wait until it may begin. The caller is a call that `passes`."""
     comm._begun += 1
-    _arrive()
+    if gate.alert:
+        gate.await_turn(comm)
 
 
 def begin_keyed(key: str, members: tuple[int, ...]) -> int:
     """The same for one that only `members` of a communicator call; how many there were with this one."""
-    _ticket(None)
-    _pass_in(None)
-    begun = gate.counts.get(key, (0, ()))[0]
-    if gate.alert:
-        gate.admit_collective(key, begun)
-    gate.counts[key] = (begun + 1, members)
-    _arrive()
-    return begun + 1
+    count = gate.counts.setdefault(key, Count(key, members))
+    begin(count)
+    return count._begun
 
 
 def blocking(base: Any) -> Any:
     """A collective that returns when this rank's part is done."""
 
-    @holder
+    @gate.passes
     def call(self: Any, *args: Any, **named: Any) -> Any:
-        _ticket(None)
-        _pass_in(None)
-        if gate.alert:
-            gate.admit_collective(self._key, self._begun)
         self._begun += 1
-        _arrive()
-        try:
-            return base(self, *args, **named)
-        finally:
-            _pass_out()
+        if gate.alert:
+            gate.await_turn(self)
+        return base(self, *args, **named)
 
     return call
 
@@ -65,18 +49,12 @@ def blocking(base: Any) -> Any:
 def barrier(base: Any) -> Any:
     """As `blocking`, for those that iterations wait for: without the price of calls with any arguments."""
 
-    @holder
+    @gate.passes
     def call(self: Any) -> None:
-        _ticket(None)
-        _pass_in(None)
-        if gate.alert:
-            gate.admit_collective(self._key, self._begun)
         self._begun += 1
-        _arrive()
-        try:
-            base(self)
-        finally:
-            _pass_out()
+        if gate.alert:
+            gate.await_turn(self)
+        base(self)
 
     return call
 
@@ -84,18 +62,12 @@ def barrier(base: Any) -> Any:
 def allreduce(base: Any) -> Any:
     """The same."""
 
-    @holder
+    @gate.passes
     def call(self: Any, sendbuf: Any, recvbuf: Any, op: Any = SUM) -> None:
-        _ticket(None)
-        _pass_in(None)
-        if gate.alert:
-            gate.admit_collective(self._key, self._begun)
         self._begun += 1
-        _arrive()
-        try:
-            base(self, sendbuf, recvbuf, op)
-        finally:
-            _pass_out()
+        if gate.alert:
+            gate.await_turn(self)
+        base(self, sendbuf, recvbuf, op)
 
     return call
 
@@ -103,12 +75,9 @@ def allreduce(base: Any) -> Any:
 def nonblocking(base: Any) -> Any:
     """One that returns a request."""
 
-    @holder
+    @gate.passes
     def call(self: Any, *args: Any, **named: Any) -> GatedRequest:
         begin(self)
-        try:
-            return outstanding.add(GatedRequest(base(self, *args, **named), self))
-        finally:
-            _pass_out()
+        return outstanding.add(GatedRequest(base(self, *args, **named), self))
 
     return call

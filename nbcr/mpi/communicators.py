@@ -12,15 +12,13 @@ from typing import Any
 from nbcr.errors import NotPossible
 from nbcr.mpi import buffered, collectives, persistent, pickled, point_to_point
 from nbcr.mpi.attributes import PREDEFINED, Attributes, create_keyval, free_keyval
-from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.gate import Count, gate
 from nbcr.mpi.handles import GuardedErrhandler, GuardedGroup, GuardedInfo, guarded, guarded_call
 from nbcr.mpi.messages import contents
 from nbcr.mpi.queue import Queue
 from nbcr.mpi.requests import GatedRequest, outstanding
 from nbcr.mpi.support import noted_call, refused, unsupported
 from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, world
-
-_pass_out = gate.pass_out
 
 live: dict[str, Any] = {}  # key → communicator, until it is freed: what has to be made again
 
@@ -183,7 +181,7 @@ class Gated(Comm):
     def Clone(self) -> Any:
         return self.Dup()
 
-    @holder
+    @gate.passes
     def Free(self) -> None:
         if self._is_given:
             raise MPI.Exception(MPI.ERR_COMM)
@@ -192,13 +190,10 @@ class Gated(Comm):
         for each in (context[0], *context[2:]) if context else ():
             each.Free()
         collectives.begin(self)
-        try:
-            Comm.Free(self)
-            gate.counts[self._key] = (self._begun, self._members)
-            live.pop(self._key, None)
-            become_null(self)
-        finally:
-            _pass_out()
+        Comm.Free(self)
+        gate.counts[self._key] = Count(self._key, self._members, self._begun)
+        live.pop(self._key, None)
+        become_null(self)
 
     Disconnect = Free
 
@@ -216,13 +211,10 @@ class Gated(Comm):
 def _making(base: Any) -> Any:
     duplicates = base in (Comm.Dup, Comm.Dup_with_info)
 
-    @holder
+    @gate.passes
     def make(self: Any, *args: Any, **named: Any) -> Any:
         collectives.begin(self)
-        try:
-            made = adopt(base(self, *args, **named), f"{self._key}.{self._begun}")
-        finally:
-            _pass_out()
+        made = adopt(base(self, *args, **named), f"{self._key}.{self._begun}")
         if duplicates:
             self._attributes.copy(self, made)
         return made
@@ -233,20 +225,17 @@ def _making(base: Any) -> Any:
 def _making_later(base: Any) -> Any:
     """Idup: the communicator is there when its request has ended."""
 
-    @holder
+    @gate.passes
     def make(self: Any, *args: Any, **named: Any) -> Any:
         collectives.begin(self)
-        try:
-            made, real = base(self, *args, **named)
-            made = as_ours(made)
-            made.__dict__.update(
-                _key=f"{self._key}.{self._begun}/d", _members=self._members, _peers=self._peers, _rank=self._rank,
-                _size=self._size, **_fresh(made),
-            )  # fmt: skip
-            request = outstanding.add(GatedRequest(real, self))
-            request.when_ended = lambda: live.__setitem__(made._key, made)
-        finally:
-            _pass_out()
+        made, real = base(self, *args, **named)
+        made = as_ours(made)
+        made.__dict__.update(
+            _key=f"{self._key}.{self._begun}/d", _members=self._members, _peers=self._peers, _rank=self._rank,
+            _size=self._size, **_fresh(made),
+        )  # fmt: skip
+        request = outstanding.add(GatedRequest(real, self))
+        request.when_ended = lambda: live.__setitem__(made._key, made)
         self._attributes.copy(self, made)
         return made, request
 
@@ -305,15 +294,12 @@ def _world_ranks(group: Any) -> tuple[int, ...]:
 class GatedIntracomm(Gated, Intracomm):
     """A communicator of the program."""
 
-    @holder
+    @gate.passes
     def Create_group(self, group: Any, tag: int = 0) -> Any:
         members = tuple(MPI.Group.Translate_ranks(group, None, world.group))
         key = f"{self._key}:{tag}:{','.join(map(str, members))}"
         begun = collectives.begin_keyed(key, members)
-        try:
-            return adopt(Intracomm.Create_group(self, group, tag), f"{key}.{begun}")
-        finally:
-            _pass_out()
+        return adopt(Intracomm.Create_group(self, group, tag), f"{key}.{begun}")
 
     def Create_cart(self, dims: Any, periods: Any = None, reorder: bool = False) -> Any:
         dims = [dims] if isinstance(dims, int) else list(dims)

@@ -107,6 +107,7 @@ def enter(module: Any) -> None:
     every = communicators.adopt(Intracomm.Dup(world.comm), "w")
     own = communicators.adopt(Intracomm.Dup(world.own), "s")
     intercomms.begin(communicators.adopt(Intracomm.Dup(world.comm), "c"))
+    last = communicators.adopt(Intracomm.Dup(world.comm), "e")
     _forbid(module)
     _put_classes(module)
     communicators.become_null(module.COMM_NULL)
@@ -121,7 +122,7 @@ def enter(module: Any) -> None:
     module.Init_thread = lambda required=module.THREAD_MULTIPLE: module.THREAD_MULTIPLE
     module.Query_thread = lambda: module.THREAD_MULTIPLE
     module.Is_thread_main = lambda: threading.current_thread() is main
-    module.Finalize = rank.end
+    module.Finalize, module._set_abort_status = rank.end, rank.set_abort_status
     for name in ("Get_processor_name", "Compute_dims", "Get_error_string", "Get_error_class"):
         setattr(module, name, functools.partial(handles.guarded_call, getattr(module, name)))
     for name, call in buffered.MODULE.items():
@@ -129,7 +130,7 @@ def enter(module: Any) -> None:
     module.Alloc_mem = lambda size, info=None: module.buffer.allocate(size)
     module.Free_mem = lambda mem: mem.release()
     atexit.register(rank.end)
-    rank.begin(os.environ.pop(SOCKET_VARIABLE))
+    rank.begin(os.environ.pop(SOCKET_VARIABLE), last)
     _restore_path()
 
 
@@ -164,7 +165,7 @@ def _put_classes(module: Any) -> None:
 def _forbid(module: Any) -> None:
     """What no checkpoint can hold is noted when it is used."""
     from nbcr.errors import NotPossible
-    from nbcr.mpi.support import note, refused, unsupported
+    from nbcr.mpi.support import note, note_window, refused, unsupported
 
     for name in ("Add_error_class", "Add_error_code", "Add_error_string"):
         setattr(module, name, unsupported(name, getattr(module, name)))
@@ -173,8 +174,7 @@ def _forbid(module: Any) -> None:
     theirs, files = module.Win, module.File
 
     def new(cls: Any, *args: Any) -> Any:
-        note("RMA windows (MPI.Win)")
-        return theirs.__new__(cls, *args)
+        return note_window(theirs.__new__(cls, *args))
 
     def refuse(cls: Any, *args: Any, **named: Any) -> Any:
         raise NotPossible(
@@ -199,10 +199,12 @@ _MAKE_WINDOWS = ("Create", "Allocate", "Allocate_shared", "Create_dynamic")
 
 def _with_our_self(module: Any, make: Any) -> Any:
     """A maker of windows whose default is MPI_COMM_SELF, which is not there without a world."""
+    from nbcr.mpi.support import make_window
+
     parameters = list(inspect.signature(make).parameters)
 
     def call(cls: Any, *args: Any, **named: Any) -> Any:
         given = dict(zip(parameters, args, strict=False)) | named
-        return make.__func__(cls, **{"comm": module.COMM_SELF, **given})
+        return make_window(make.__func__, cls, **{"comm": module.COMM_SELF, **given})
 
     return classmethod(call)

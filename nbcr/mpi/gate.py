@@ -1,15 +1,20 @@
 """The gate between a program and MPI: every call passes it, and during a checkpoint nobody does.
 
-What happens at every call must cost next to nothing, so there is no lock: lists as long as there are calls inside,
-whose operations are atomic under the interpreter lock, and flags. Whoever enters is counted first and looks at the
-flag then; whoever closes sets the flag first and counts then: one of the two sees the other (Dekker).
+What happens at every call must cost next to nothing: it looks at a flag. Who is inside is seen from outside, when it
+matters: a thread is, while one of the calls marked here is on its stack. Whoever closes the gate sets the flag first
+and looks at the stacks then; whoever enters is on his stack before he looks at the flag: one of the two sees the other
+(Dekker; the interpreter lock orders these steps). Rejected: counting who enters and leaves, which was a fifth of an
+Allreduce.
 
-Two kinds of calls are told apart. *Matching* ones (receives, probes, tests) look for messages: they poll, leave when
-the gate closes and begin again when it opens, in whichever life. *Passing* ones (blocking sends and collectives) end by
+Two kinds of calls are told apart. *Matching* ones (receives, probes, tests) look for messages: they poll, stay out when
+the gate closes and go on when it opens, in whichever life. *Passing* ones (blocking sends and collectives) end by
 themselves once the messages in flight are drained and all members have begun.
 
     HOLD    collectives beyond the target wait, everything else goes on    (`alert`)
-    LOCK    nobody enters; who polls leaves, who passes comes to his end   (`alert` and `closed`)
+    LOCK    nobody enters; who polls stays out, who passes comes to his end   (`alert` and `closed`)
+
+A collective counts itself as begun first, and looks whether it may then. When it may not, it takes that back, unless it
+has been reported as begun meanwhile: what was reported may begin, also when the gate is closed.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
@@ -30,79 +36,92 @@ _NAP_S = 50e-6
 _LOOK_S = 0.0002
 
 
+@dataclass
+class Count:
+    """Collectives begun that no living communicator counts."""
+
+    _key: str
+    _members: tuple[int, ...]  # world ranks of all who take part
+    _begun: int = 0
+
+
 class Gate:
     """The one of this process; `gate` below."""
 
     __slots__ = (
-        "_between", "_changed", "_matching", "_passing", "_waiting", "alert", "arrive", "closed", "counts", "enter",
-        "holders", "keeper", "leave", "opened", "pass_in", "pass_out", "targets", "ticket",
+        "_changed", "_matching", "_passing", "_waiting", "alert", "closed", "counts", "keeper", "opened", "reported",
+        "targets",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._matching: list[None] = []  # as long as there are calls: append and pop are atomic, and cost least
-        self._passing: list[None] = []
-        self._between: list[None] = []  # collectives that want to begin, and are not counted yet
-        self.enter, self.leave = self._matching.append, self._matching.pop
-        self.pass_in, self.pass_out = self._passing.append, self._passing.pop
-        self.ticket, self.arrive = self._between.append, self._between.pop
+        self._matching: set[CodeType] = set()
+        self._passing: set[CodeType] = set()
         self.alert = False
         self.closed = False
         self.opened = threading.Event()
         self.opened.set()
         self.targets: dict[str, int] = {}
+        self.reported: dict[str, int] = {}  # what the launcher has been told
         self.keeper = 0  # the thread that has closed the gate
-        self.holders: set[CodeType] = set()  # of calls that count as inside while they run
-        self.counts: dict[str, tuple[int, tuple[int, ...]]] = {}  # collectives begun that no communicator counts
+        self.counts: dict[str, Count] = {}
         self._changed = threading.Condition()
-        self._waiting: dict[int, str] = {}  # thread → the key of the collective it wants to begin
+        self._waiting: dict[int, Any] = {}  # thread → whose collective it wants to begin
+
+    # Which calls there are
+
+    def matches(self, call: _Call) -> _Call:
+        """`call` looks for messages while it runs, or is over in a moment."""
+        self._matching.add(call.__code__)
+        return call
+
+    def passes(self, call: _Call) -> _Call:
+        """`call` comes to its end by itself."""
+        self._passing.add(call.__code__)
+        return call
 
     # In threads of the program
 
-    def admit(self) -> None:
-        """For a matching call that found the gate closed: out, wait, and in again."""
-        while self.closed and not self._is_exempt():
-            self.leave()
-            self.opened.wait()
-            self.enter(None)
+    def stay_out(self, beyond: int = 0) -> None:
+        """For a call that found the gate closed: wait until it is open. `beyond`: functions between it and us."""
+        while self.closed and not self._is_inside(beyond):
+            self._sleep()
 
-    def admit_passing(self) -> None:
-        """The same for a passing one."""
-        while self.closed and not self._is_exempt():
-            self.pass_out()
-            self.opened.wait()
-            self.pass_in(None)
+    def _sleep(self) -> None:
+        self.opened.wait()
 
-    def _is_exempt(self) -> bool:
-        """Whether the calling thread is who closed the gate, or is inside already: mpi4py's methods call each other."""
+    def _is_inside(self, beyond: int) -> bool:
+        """Whether the calling thread is who closed the gate, or in another call already: mpi4py's methods call each
+        other."""
         if threading.get_ident() == self.keeper:
             return True
-        frame: FrameType | None = sys._getframe(2)
-        assert frame is not None
-        frame = frame.f_back  # beyond the call that asks
+        frame: FrameType | None = sys._getframe(2 + beyond).f_back
         while frame is not None:
-            if frame.f_code in self.holders:
+            if frame.f_code in self._matching or frame.f_code in self._passing:
                 return True
             frame = frame.f_back
         return False
 
-    def admit_collective(self, key: str, begun: int) -> None:
-        """For a collective that found the gate on alert, after `begun` others of its communicator: wait its turn."""
-        thread = threading.get_ident()
+    def await_turn(self, comm: Any) -> None:
+        """For a collective of `comm` that has counted itself as begun and found the gate on alert."""
         with self._changed:
-            if self._may_begin(key, begun):
+            if self._may_begin(comm, comm._begun - 1):
                 return
-            self._waiting[thread] = key
-            self.arrive()
-            self.pass_out()
-            try:
-                self._changed.wait_for(lambda: self._may_begin(key, begun))
-            finally:
-                self.pass_in(None)
-                self.ticket(None)
-                del self._waiting[thread]
+            comm._begun -= 1
+            self._sleep_until_turn(comm)
+            comm._begun += 1
 
-    def _may_begin(self, key: str, begun: int) -> bool:
-        return not self.alert or (not self.closed and begun < self.targets.get(key, 0))
+    def _sleep_until_turn(self, comm: Any) -> None:
+        thread = threading.get_ident()
+        self._waiting[thread] = comm
+        try:
+            self._changed.wait_for(lambda: self._may_begin(comm, comm._begun))
+        finally:
+            del self._waiting[thread]
+
+    def _may_begin(self, comm: Any, begun: int) -> bool:
+        if not self.alert or begun < self.reported.get(comm._key, 0):
+            return True
+        return not self.closed and begun < self.targets.get(comm._key, 0)
 
     def wait_until_calm(self) -> None:
         """Until no checkpoint is under way."""
@@ -119,11 +138,17 @@ class Gate:
     # In the thread that takes the checkpoint
 
     def hold(self) -> None:
-        """Let no further collective begin. Returns when it is known which have."""
-        self.targets = {}
+        """Let no further collective begin."""
+        self.targets, self.reported = {}, {}
         self.alert = True
-        while self._between:
-            time.sleep(_LOOK_S)
+
+    def report(self, comms: Collection[Any]) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """How many collectives of each have begun, and its members. Who has leave to begin has begun."""
+        with self._changed:
+            for comm in comms:
+                waits = any(each is comm for each in self._waiting.values())
+                self.reported[comm._key] = comm._begun + (waits and self._may_begin(comm, comm._begun))
+            return {comm._key: (self.reported[comm._key], comm._members) for comm in comms}
 
     def raise_to(self, targets: dict[str, int]) -> None:
         """Let collectives begin up to these."""
@@ -133,23 +158,31 @@ class Gate:
 
     def waiting_for(self) -> list[str]:
         """Keys of the collectives that threads want to begin."""
-        return list(dict(self._waiting).values())
+        return [comm._key for comm in dict(self._waiting).values()]
 
     def lock(self) -> None:
         """Let nobody in any more but the calling thread."""
         self.keeper = threading.get_ident()
         self.opened.clear()
-        self.closed = True
+        with self._changed:  # who has been let in has counted himself
+            self.closed = True
 
     @property
     def matching(self) -> int:
         """How many calls may be looking for messages."""
-        return len(self._matching)
+        return self._inside(self._matching)
 
     @property
     def passing(self) -> int:
-        """How many blocking sends and collectives are under way."""
-        return len(self._passing)
+        """How many blocking sends and collectives are under way, or certain to begin."""
+        with self._changed:
+            certain = len([c for c in self._waiting.values() if c._begun < self.reported.get(c._key, 0)])
+        return certain + self._inside(self._passing)
+
+    def _inside(self, calls: Collection[CodeType]) -> int:
+        ours = threading.get_ident()
+        frames = sys._current_frames()
+        return sum(_is_in(frame, calls) for thread, frame in frames.items() if thread != ours)
 
     def open(self) -> None:
         """Everybody goes on."""
@@ -161,13 +194,24 @@ class Gate:
             self._changed.notify_all()
 
 
+_OUT = frozenset(
+    call.__code__
+    for call in (Gate._sleep, Gate._sleep_until_turn, Gate.wait_until_calm)
+)  # fmt: skip
+
+
+def _is_in(frame: FrameType | None, calls: Collection[CodeType]) -> bool:
+    """Whether a stack is in one of these calls, and not waiting at the gate."""
+    found = False
+    while frame is not None:
+        if frame.f_code in _OUT:
+            return False
+        found = found or frame.f_code in calls
+        frame = frame.f_back
+    return found
+
+
 gate = Gate()
-
-
-def holder(call: _Call) -> _Call:
-    """`call` is inside MPI while it runs, and counted (see `Gate.holders`)."""
-    gate.holders.add(call.__code__)
-    return call
 
 
 def waited(condition: Callable[[], Any], deadline_s: float) -> bool:

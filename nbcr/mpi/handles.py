@@ -11,22 +11,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nbcr.mpi.attributes import Attributes, create_keyval, free_keyval
-from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.gate import gate
 from nbcr.mpi.world import MPI, reseat, world
 
-_enter, _leave = gate.enter, gate.leave
 
-
-@holder
+@gate.matches
 def guarded_call(base: Any, *args: Any, **named: Any) -> Any:
     """A local call of MPI: nobody may be in one while it is torn down."""
-    _enter(None)
     if gate.closed:
-        gate.admit()
-    try:
-        return base(*args, **named)
-    finally:
-        _leave()
+        gate.stay_out()
+    return base(*args, **named)
 
 
 def guarded(descriptor: Any) -> Any:

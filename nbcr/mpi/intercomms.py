@@ -12,7 +12,7 @@ from typing import Any
 
 from nbcr.mpi import collectives
 from nbcr.mpi.communicators import OURS, Gated, GatedIntracomm, adopt, fill
-from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.gate import gate
 from nbcr.mpi.pickled import cut, dumps, gated_collective, joined, loads, places, zeros
 from nbcr.mpi.world import BYTE, MPI, Comm, Intracomm
 
@@ -133,7 +133,6 @@ class GatedIntercomm(Gated, MPI.Intercomm):
     remote_group = property(Get_remote_group)
 
 
-@holder
 def create_intercomm(self: Any, local_leader: int, peer_comm: Any, remote_leader: int, tag: int = 0) -> Any:
     """All know both groups before any begins the call that cannot be interrupted."""
     theirs = None
@@ -144,11 +143,13 @@ def create_intercomm(self: Any, local_leader: int, peer_comm: Any, remote_leader
     theirs = self.bcast(theirs, local_leader)
     first, second = sorted([self._members, theirs])
     key = f"i{tag}:{','.join(map(str, first))}:{','.join(map(str, second))}"
-    begun = collectives.begin_keyed(key, (*first, *second))
-    try:
-        return adopt(Intracomm.Create_intercomm(self, local_leader, peer_comm, remote_leader, tag), f"{key}.{begun}")
-    finally:
-        gate.pass_out()
+    return _create(key, (*first, *second), (self, local_leader, peer_comm, remote_leader, tag))
+
+
+@gate.passes
+def _create(key: str, members: tuple[int, ...], args: tuple[Any, ...]) -> Any:
+    begun = collectives.begin_keyed(key, members)
+    return adopt(Intracomm.Create_intercomm(*args), f"{key}.{begun}")
 
 
 # --- contexts: duplicates for what mpi4py does by itself --------------------------------------------------------------

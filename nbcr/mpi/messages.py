@@ -12,7 +12,7 @@ from typing import Any
 
 import mpi4py
 
-from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.gate import gate
 from nbcr.mpi.queue import Drained
 from nbcr.mpi.world import ANY_TAG, BYTE, MPI, PROC_NULL, Comm, Message, Request, Status, world
 
@@ -100,11 +100,10 @@ class GatedMessage(Message):
     def __init__(self, *args: Any) -> None:
         pass
 
-    @holder
+    @gate.matches
     def _received(self, upper: bool, buf: Any, status: Any) -> Any:
-        gate.enter(None)
         if gate.closed:
-            gate.admit()
+            gate.stay_out()
         try:
             matched.pop(id(self), None)
             if self._real is None and self._apart is not None and self._apart.drained is not None:
@@ -112,7 +111,6 @@ class GatedMessage(Message):
             return Message.Recv(self._real, buf, status) if upper else Message.recv(self._real, status)
         finally:
             self._real = self._apart = None
-            gate.leave()
 
     def Recv(self, buf: Any, status: Any = None) -> None:
         self._received(True, buf, status)

@@ -13,20 +13,17 @@ from itertools import accumulate
 from typing import Any
 
 from nbcr.mpi import collectives
-from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.gate import gate
 from nbcr.mpi.world import BYTE, MPI, Comm, Intracomm
 
 _SIZES = MPI.INT64_T
 
 
 def gated_collective(call: Any) -> Any:
-    @holder
+    @gate.passes
     def gated(self: Any, *args: Any, **named: Any) -> Any:
         collectives.begin(self)
-        try:
-            return call(self, *args, **named)
-        finally:
-            gate.pass_out()
+        return call(self, *args, **named)
 
     gated.__name__ = call.__name__
     gated.__dict__["__wrapped__"] = call

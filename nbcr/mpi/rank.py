@@ -28,13 +28,14 @@ from typing import Any
 from nbcr import __version__, runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import NbcrError, NotPossible, to_wire
-from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, registry
+from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, pid_alias, registry
 from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
 from nbcr.handlers.sections import all_left
 from nbcr.mpi import buffered, draining, support
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate
-from nbcr.mpi.world import MPI, world
+from nbcr.mpi.handles import guarded_call
+from nbcr.mpi.world import MPI, Comm, world
 
 THREAD_NAME = "nbcr-mpi"
 _OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_")
@@ -60,6 +61,8 @@ class Rank(Handler):
         self._torn: draining.Torn | None = None
         self._drain: draining.Drain | None = None
         self._is_down = False
+        self._last: Any = None
+        self._abort_status = 0
         self._has_failed = False  # and has told the launcher
         self._abort_heard = False
         self._answered = threading.Event()  # no checkpoint is under way, and the launcher knows
@@ -67,8 +70,9 @@ class Rank(Handler):
 
     # The beginning and the end
 
-    def begin(self, path: str) -> None:
-        """Say hello to the launcher, and listen to it."""
+    def begin(self, path: str, last: Any) -> None:
+        """Say hello to the launcher, and listen to it. `last` is a communicator of all ranks, for their end."""
+        self._last = last
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(path)
@@ -107,22 +111,39 @@ class Rank(Handler):
             self._channel = None
         registry.remove(self)
 
+    def set_abort_status(self, status: Any) -> None:
+        """mpi4py's own, for `python -m mpi4py`: the program failed, and the others must not wait for it at its end."""
+        self._abort_status = status if isinstance(status, int) else int(bool(status))
+
     def end(self) -> None:
         """The program's MPI_Finalize, at its end too. A checkpoint that has begun is waited for."""
         if self.ended or os.getpid() != runtime.own_pid():
             return
+        if self._abort_status:
+            guarded_call(Comm.Abort, world.comm, self._abort_status)
         buffered.flush_all()
-        gate.enter(None)
-        try:
-            while gate.alert:
-                gate.leave()
-                gate.wait_until_calm()
-                gate.enter(None)
-            self.ended = True
-        finally:
-            gate.leave()
+        self._await_all()
+        self._come_to_end()
         self._answered.wait(_SETTLE_TIMEOUT_S)  # the launcher must not take this end for a failure
         world.finish()
+
+    @gate.matches
+    def _come_to_end(self) -> None:
+        while gate.alert:
+            gate.wait_until_calm()
+        self.ended = True
+
+    def _await_all(self) -> None:
+        """Until all ranks have come here, by messages of ours: whoever waits here can still be checkpointed."""
+        last = self._last
+        if world.rank:
+            last.Send(b"", 0)
+            last.Recv(bytearray(), 0)
+            return
+        for peer in range(1, world.size):
+            last.Recv(bytearray(), peer)
+        for peer in range(1, world.size):
+            last.Send(b"", peer)
 
     # The conversation
 
@@ -212,9 +233,10 @@ class Rank(Handler):
         """What can be known to be in the way before anything is touched. Raises NotPossible."""
         if self.ended:
             raise NotPossible(f"rank {world.rank} has finalised MPI", hint="the job is at its end")
-        if support.used:
+        found = support.in_the_way()
+        if found:
             raise NotPossible(
-                f"rank {world.rank} uses {', '.join(support.used)}, which no checkpoint of a job can hold",
+                f"rank {world.rank} uses {', '.join(found)}, which no checkpoint of a job can hold",
                 hint="see docs/mpi.md for what is supported",
             )
 
@@ -240,6 +262,7 @@ class Rank(Handler):
             )
         assert self._channel is not None
         channel = self._channel
+        pid_alias.install()  # asyncio's running loops, and libzmq: the next life's pid is another one
         try:
             gate.hold()
             self._answer_until_down(channel, float(self._order["deadline_s"]))
@@ -288,8 +311,7 @@ class Rank(Handler):
 
     def _counts(self) -> dict[str, Any]:
         """Collectives begun: {key: [how many, members]}."""
-        counts: dict[str, Any] = {key: [count, members] for key, (count, members) in list(gate.counts.items())}
-        counts.update({key: [comm._begun, comm._members] for key, comm in list(live.items())})
+        counts = gate.report([*gate.counts.values(), *live.values()])
         return {"counts": counts, "held": gate.waiting_for(), "ended": self.ended}
 
     def _take_all(self, channel: Channel, deadline_s: float) -> None:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nbcr.mpi import messages
-from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.gate import gate
 from nbcr.mpi.handles import GuardedStatus, guarded_call
 from nbcr.mpi.queue import Drained
 from nbcr.mpi.world import BYTE, MPI, Comm, Request, Status, copy_status, world
 
 _Test, _test, _Get_status = Request.Test, Request.test, Request.Get_status
-_enter, _leave = gate.enter, gate.leave
 _MANY = 512  # requests outstanding, from which on it pays to look for those that have ended
 _UNDEFINED = MPI.UNDEFINED
 
@@ -87,8 +86,8 @@ class GatedRequest(Request):
 
     def withdraw(self) -> None:
         """Cancel the receive, unless it has been matched; then it ends."""
-        if self._real is None or self._receive is None or self.try_to_end():
-            return
+        if self._real is None or self._receive is None or self.try_to_end() or self._real is None:
+            return  # at the last, it has ended, and what it goes together with has not
         Request.Cancel(self._real)
         seen = Status()
         polls = 0
@@ -149,63 +148,46 @@ class GatedRequest(Request):
     def Test(self, status: Any = None) -> bool:
         return self.test(status)[0]
 
-    @holder
+    @gate.matches
     def test(self, status: Any = None) -> tuple[bool, Any]:
-        _enter(None)
         if gate.closed:
-            gate.admit()
-        try:
-            return (True, self._seen(status)) if self.try_to_end() else (False, None)
-        finally:
-            _leave()
+            gate.stay_out()
+        return (True, self._seen(status)) if self.try_to_end() else (False, None)
 
     def Wait(self, status: Any = None) -> bool:
         self.wait(status)
         return True
 
-    @holder
+    @gate.matches
     def wait(self, status: Any = None) -> Any:
-        _enter(None)
-        if gate.closed:
-            gate.admit()
-        try:
-            polls = 0
-            while not self.try_to_end():
-                polls += 1
-                if gate.closed:
-                    gate.admit()
-                gate.relax(polls)
-            return self._seen(status)
-        finally:
-            _leave()
+        polls = 0
+        while True:
+            if gate.closed:
+                gate.stay_out()
+            if self.try_to_end():
+                return self._seen(status)
+            polls += 1
+            gate.relax(polls)
 
-    @holder
+    @gate.matches
     def Get_status(self, status: Any = None) -> bool:
-        _enter(None)
         if gate.closed:
-            gate.admit()
-        try:
-            ended = self.try_to_end()
-            if ended:
-                copy_status(Status() if self._result is None else self._result[0], status)
-            return ended
-        finally:
-            _leave()
+            gate.stay_out()
+        ended = self.try_to_end()
+        if ended:
+            copy_status(Status() if self._result is None else self._result[0], status)
+        return ended
 
     get_status = Get_status
 
-    @holder
+    @gate.matches
     def Cancel(self) -> None:
         """Only receives can be cancelled (MPI-5 3.8.4 deprecates the rest)."""
-        _enter(None)
         if gate.closed:
-            gate.admit()
-        try:
-            if self._real is not None:
-                self._cancelled = True
-                Request.Cancel(self._real)
-        finally:
-            _leave()
+            gate.stay_out()
+        if self._real is not None:
+            self._cancelled = True
+            Request.Cancel(self._real)
 
     cancel = Cancel
 

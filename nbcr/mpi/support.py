@@ -6,9 +6,34 @@ import functools
 from typing import Any
 
 from nbcr.errors import NotPossible
-from nbcr.mpi.gate import gate, holder
+from nbcr.mpi.gate import gate
 
 used: dict[str, None] = {}  # in order
+_windows: list[Any] = []  # until the program frees them
+_being_made: list[None] = []
+
+
+def in_the_way() -> list[str]:
+    """What the program uses, by name."""
+    return [*used, *(["RMA windows (MPI.Win)"] if _being_made or any(_windows) else [])]
+
+
+def note_window(window: Any) -> Any:
+    """Note a window until it is freed."""
+    _windows[:] = [*filter(None, _windows), window]
+    return window
+
+
+@gate.passes
+def make_window(make: Any, *args: Any, **named: Any) -> Any:
+    """Have one made, when no checkpoint is under way; one that begins then is refused."""
+    if gate.closed:
+        gate.stay_out()
+    _being_made.append(None)
+    try:
+        return make(*args, **named)
+    finally:
+        _being_made.pop()
 
 
 def note(what: str) -> None:
@@ -30,17 +55,13 @@ def unsupported(what: str, base: Any) -> Any:
     return call
 
 
-@holder
+@gate.passes
 def noted_call(what: str, base: Any, *args: Any, **named: Any) -> Any:
     """Call `base`, and note it."""
-    gate.pass_in(None)
     if gate.closed:
-        gate.admit_passing()
+        gate.stay_out()
     used.setdefault(what)
-    try:
-        return base(*args, **named)
-    finally:
-        gate.pass_out()
+    return base(*args, **named)
 
 
 def refused(what: str, base: Any) -> Any:

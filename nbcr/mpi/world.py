@@ -71,8 +71,17 @@ class World:
                     os.close(int(name))
 
     def finish(self) -> None:
-        """The program's end. All ranks come to it; its communicators may be there still."""
-        self.session.Finalize()
+        """The program's end. All ranks come to it; its communicators may be there still.
+
+        Other threads run meanwhile: mpi4py's own call keeps them from it, and a rank that waits here for one that a
+        checkpoint holds would not hear the launcher.
+        """
+        try:
+            finalize = ctypes.CDLL(_MODULE.__file__).MPI_Session_finalize
+        except (AttributeError, OSError):  # it is not found from there
+            self.session.Finalize()
+            return
+        finalize(ctypes.c_void_p(MPI._addressof(self.session)))
 
     def next_tag(self) -> int:
         """A tag for one message to ourselves."""

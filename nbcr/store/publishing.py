@@ -20,6 +20,10 @@ from nbcr.store.manifest import Manifest
 
 _LARGE_BYTES = 1 << 20
 
+hash_threads = True
+"""Whether blake3's threads hash what is large. Whoever forks processes that hash turns it off before: no thread is in
+them, and they would wait for ever."""
+
 if TYPE_CHECKING:
     from nbcr.store.encryption import Keys
     from nbcr.store.signing import Signer
@@ -54,10 +58,10 @@ def record(draft: Path, digests: Mapping[str, str]) -> dict[str, tuple[int, str]
 
 
 def digest_of(path: Path) -> str:
-    """BLAKE3 of a file, hex; of a large one on all processors."""
+    """BLAKE3 of a file, hex; of a large one on all processors (see `hash_threads`)."""
     if path.stat().st_size < _LARGE_BYTES:
         return blake3(path.read_bytes()).hexdigest()
-    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+    return blake3(max_threads=blake3.AUTO if hash_threads else 1).update_mmap(path).hexdigest()
 
 
 def _signer(manifest: Manifest) -> Signer | None:

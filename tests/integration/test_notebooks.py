@@ -11,7 +11,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from kernel_backend.host import features
 from nbcr.store import Store
+from tests.support import needs
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
@@ -123,3 +125,14 @@ def test_what_cannot_be_saved(private_folders: dict[str, str], tmp_path: Path) -
     assert "did you mean 'good'?" in outputs(notebook, "goood")
     assert "log.txt" in outputs(notebook, "%restart writing")
     assert "['one', 'three']" in outputs(notebook, 'print("three"')
+
+
+def test_a_cluster_of_engines(private_folders: dict[str, str], tmp_path: Path) -> None:
+    needs("CAP_CHECKPOINT_RESTORE, to keep the engines' pids", available=features.probe_one("set_tid").available)
+    notebook = execute(FOLDER / "07_a_cluster_of_engines.ipynb", private_folders, tmp_path)
+    assert "went on: True" in outputs(notebook, "went on:")
+    assert "[None, 400]" in outputs(notebook, "done = None")
+    assert outputs(notebook, "%restart half").startswith("RESTART  half  id ")
+    assert "went on from the middle: True\n[400, 400]" in outputs(notebook, "went on from the middle:")
+    assert "ranks: [[0, 1], [0, 1]]" in outputs(notebook, "def ranks")
+    assert "removed half" in outputs(notebook, "cluster.stop_cluster_sync")

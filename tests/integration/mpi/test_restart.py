@@ -20,6 +20,7 @@ SUBJECTS = {
     "kept": (120, 0.03),
     "between": (120, 0.03),
     "objects": (100, 0.03),
+    "looping": (150, 0.02),
 }
 
 
@@ -53,6 +54,15 @@ def check(stage: Stage, rng: random.Random, subject: str, ranks: int, times: int
         again, err = returned.communicate(timeout=END_S)
         assert returned.returncode == 0, err
         assert again == expected, (out, err)
+
+
+def test_one_launcher_takes_several_checkpoints(stage: Stage) -> None:
+    """Of ranks that share much memory: it is hashed by processes that the launcher forks."""
+    launcher = stage.run("often", program("looping", 2, 100, 0.03))
+    for name in ("one", "two", "three"):
+        stage.checkpoint("often", name)
+    out, err = launcher.communicate(timeout=END_S)
+    assert (launcher.returncode, out) == (0, undisturbed("looping", 2, 100).removeprefix("ready\n")), err
 
 
 def test_a_restored_job_is_checkpointed_again(stage: Stage, rng: random.Random) -> None:

@@ -32,6 +32,7 @@ def furthest(one, other, datatype):
 operation = MPI.Op.Create(furthest, commute=True)
 neighbours = MPI.COMM_WORLD.Get_group().Incl(sorted({rank, after, before}))
 digest = hashlib.sha256()
+apart = comm.Dup()
 if rank == 0:
     print("ready", flush=True)
 for step in range(STEPS):
@@ -45,6 +46,9 @@ for step in range(STEPS):
         comm.Irecv([early[1], 3, struct], MPI.ANY_SOURCE, 7),
         comm.Irecv(early[2], before, 9),
     ]
+    large, room, small = np.full(200_000, step + rank * 1.0), np.empty(200_000), np.empty(2)
+    both = apart.Isendrecv(large, after, 10, small, before, 11)  # half of it ends long before the other
+    apart.Isend(np.full(2, step - rank * 1.0), after, 11)
     if PAUSE_S and (rank + step) % 2:
         time.sleep(PAUSE_S)
     for turn in range(2):
@@ -55,6 +59,10 @@ for step in range(STEPS):
     message = comm.mprobe(before, 8, status)
     if PAUSE_S and step % 3 == 0:
         time.sleep(PAUSE_S)
+    apart.Recv(room, before, 10)
+    both.Wait()
+    assert (room == step + before).all()
+    assert (small == step - before).all()
     comm.Isend(np.full(4, step + rank / 4), after, 9)
     assert message.recv() == {"step": step, "from": before}
     assert status.Get_source() == before

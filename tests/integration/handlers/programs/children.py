@@ -12,6 +12,8 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
+import psutil
+
 import nbcr
 
 LOG = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
@@ -30,8 +32,14 @@ def wait(event):
     sys.exit(7)
 
 
+me = psutil.Process()
 context = multiprocessing.get_context("fork")
 cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+zeromq = [sys.executable, "-c", "import zmq; print(zmq.Context(), flush=True); input()"]
+silent = subprocess.Popen(zeromq, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+assert "Context" in silent.stdout.readline()
+before = silent.pid
+known = psutil.Process(cat.pid)
 pool = context.Pool(2)
 event = context.Event()
 process = context.Process(target=wait, args=(event,))
@@ -49,6 +57,10 @@ if result.outcome is nbcr.Outcome.CONTINUE:
         sys.stdin.read()
         __import__("time").sleep(60)
 
+warned = any(f"process {before} " in each and "ZeroMQ" in each for each in result.warnings)
+assert warned == (silent.pid != before), result.warnings
+silent.communicate("\n", 30)
+found = known.is_running() and known.pid == cat.pid and me.is_running() and me.pid == os.getpid()
 cat.stdin.write("hello\n")
 assert cat.stdout.readline() == "hello\n"
 cat.stdin.close()
@@ -60,4 +72,4 @@ pool.close()
 pool.join()
 computed = list(executor.map(square, [5]))
 executor.shutdown()
-say(cat=cat.wait(30), process=process.exitcode, alive=alive, mapped=mapped, computed=computed)
+say(found=found, cat=cat.wait(30), process=process.exitcode, alive=alive, mapped=mapped, computed=computed)

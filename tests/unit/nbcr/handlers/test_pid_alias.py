@@ -13,7 +13,7 @@ from tests.support import needs
 PROLOGUE = """
 import asyncio, ctypes, os, re
 import zmq
-from nbcr.jupyter import pid_alias
+from nbcr.handlers import pid_alias
 assert pid_alias.install()
 alias = pid_alias._alias
 told = ctypes.CFUNCTYPE(ctypes.c_int)(alias._code)

@@ -1,0 +1,34 @@
+"""Jobs end as they would without us, in each life."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.integration.mpi.conftest import END_S, MPIEXEC, SUBJECTS, Stage
+
+
+def check(stage: Stage, how: str, status: int, said: str, *options: str) -> None:
+    words = [str(MPIEXEC), "-n", "2", sys.executable, *options, str(SUBJECTS / "ending.py"), how]
+    launcher = stage.run(how, words)
+    stage.checkpoint(how, "saved")
+    out, err = launcher.communicate(timeout=END_S)
+    assert (launcher.returncode, out.startswith(said)) == (status, True), (out, err)
+    again = stage.nbcr("restart", "saved")
+    out, err = again.communicate(timeout=END_S)
+    assert (again.returncode, out.startswith(said)) == (status, True), (out, err)
+
+
+def test_who_waits_for_the_others_ends_is_checkpointed(stage: Stage) -> None:
+    check(stage, "early", 5, "done\n")
+
+
+def test_a_rank_that_raises_ends_the_others(stage: Stage) -> None:
+    """With `python -m mpi4py`, which is there for that."""
+    check(stage, "raises", 1, "", "-m", "mpi4py")
+
+
+@pytest.mark.long
+def test_windows_that_were_freed_are_not_in_the_way(stage: Stage) -> None:
+    check(stage, "windows", 0, "done\n")
