@@ -122,7 +122,9 @@ def capture_processes(capture: Capture) -> None:
     borrowed = {pid: threads.borrow_all(process) for pid, process in capture.tree.processes.items()}
     places = {pid: proc.stat(pid) for pid in borrowed}
     with Chorus(member for members in borrowed.values() for member in members) as chorus:
-        by_thread = chorus.run({b: threads.ask(b) for members in borrowed.values() for b in members})
+        otherwise = capture.ahead.speculating
+        everybody = [member for members in borrowed.values() for member in members]
+        by_thread = chorus.run({b: threads.ask(b, speculates_otherwise=b.thread.tid in otherwise) for b in everybody})
         mains = {pid: members[0] for pid, members in borrowed.items()}
         if capture.ahead.keyrings:
             chorus.run({main: unsaved.ask_keyrings(pid) for pid, main in mains.items()})

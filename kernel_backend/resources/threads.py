@@ -45,7 +45,7 @@ class Told:
     speculation: list[int]
 
 
-def ask(borrowed: Borrowed) -> Asking[Told]:
+def ask(borrowed: Borrowed, *, speculates_otherwise: bool) -> Asking[Told]:
     """Ask a thread all that."""
     yield Call("sigaltstack", 0, borrowed.data)
     yield Call("prctl", linux.PR_GET_TID_ADDRESS, borrowed.data + 32)
@@ -53,7 +53,7 @@ def ask(borrowed: Borrowed) -> Asking[Told]:
     slack_ns = yield Call("prctl", linux.PR_GET_TIMERSLACK)
     yield Call("prctl", settings.GET_TSC, borrowed.data + 44, 0, 0, 0)
     raw = borrowed.get(48)
-    speculation = yield from settings.ask_speculation()
+    speculation = (yield from settings.ask_speculation()) if speculates_otherwise else []
     faults = _cpuid_may_fault() and not (yield Call("arch_prctl", _ARCH_GET_CPUID, 0))
     numa_policy = yield from numa.ask(borrowed)
     tid_address, pdeathsig, tsc = struct.unpack_from("<Qii", raw, 32)
