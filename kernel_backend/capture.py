@@ -46,6 +46,7 @@ from kernel_backend.resources import (
     settings,
     shared_memory,
     sharing,
+    signals,
     sysv_ipc,
     terminals,
     threads,
@@ -192,11 +193,13 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
 
 def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntry], own: _Own) -> ProcessEntry:
     """The entry of a process, which `layout` and `inherited` complete."""
-    pid = process.pid
+    pid, pending = process.pid, process.main.pending_signals(shared=True)
+    if signals.has_no_room(process):
+        pending += signals.of_no_record(process, process.view, pending, shared=True)
     return ProcessEntry(
         pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=[], mm=NO_MM,
         files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
-        pending=process.main.pending_signals(shared=True), itimers=own.itimers, timers=own.timers, descriptors=[],
+        pending=pending, itimers=own.itimers, timers=own.timers, descriptors=[],
         cwd="", root="/", umask=0, rlimits=[], credentials=NOBODY, subreaper=own.subreaper,
         stopped_by=process.main.group_stop, exit_signal=place.exit_signal, lock_future=own.lock_future,
         futex_hash=own.futex_hash,

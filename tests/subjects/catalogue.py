@@ -67,7 +67,7 @@ CATALOGUE: list[Subject] = [
     *_rows("signal handlers, masks, stacks", "signals/in_handler signals/handlers", representative=True),
     *_rows("signal handlers, masks, stacks", "signals/nested signals/autodisarm signals/ignored", issue=4),
     *_rows("pending signals with siginfo", "signals/pending_process signals/pending_thread"),
-    *_rows("pending signals with siginfo", "signals/senders signals/many_pending", issue=4),
+    *_rows("pending signals with siginfo", "signals/senders signals/many_pending signals/no_room", issue=4),
     *_rows("interrupted system calls", "signals/sigsuspend signals/sigwait"),
     *_rows("interval timers", "timers/itimers"),
     *_rows("interval timers", "timers/ticking", steady=False),  # a tick may be pending at any moment
