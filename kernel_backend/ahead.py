@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from kernel_backend.host import proc
-from kernel_backend.resources import sharing, timeouts, unsaved
+from kernel_backend.resources import settings, sharing, timeouts, unsaved
 from kernel_backend.tracee.process import look_for_gadgets
 
 
@@ -63,13 +63,15 @@ class Ahead:
     asleep: dict[int, timeouts.Asleep]  # a freeze wakes every thread
     unlike: dict[int, int]  # threads with rights of their own: tid → pid
     keyrings: bool  # whether anybody has one of its own
+    speculating: set[int]  # threads that speculate otherwise than their process does
 
 
 def look_ahead(pids: list[int]) -> Ahead:
     """Begin to look at the processes of a tree, which run."""
     for pid in pids:
         look_for_gadgets(pid)
-    return Ahead(VmaFlags(pids), timeouts.look(pids), sharing.unlike_threads(pids), unsaved.keyrings_about())
+    unlike, speculating = sharing.unlike_threads(pids), settings.speculate_otherwise(pids)
+    return Ahead(VmaFlags(pids), timeouts.look(pids), unlike, unsaved.keyrings_about(), speculating)
 
 
 def tree_pids(pid: int, *, descend: bool) -> list[int]:

@@ -46,6 +46,7 @@ from kernel_backend.resources import (
     settings,
     shared_memory,
     sharing,
+    signals,
     sysv_ipc,
     terminals,
     threads,
@@ -122,7 +123,9 @@ def capture_processes(capture: Capture) -> None:
     borrowed = {pid: threads.borrow_all(process) for pid, process in capture.tree.processes.items()}
     places = {pid: proc.stat(pid) for pid in borrowed}
     with Chorus(member for members in borrowed.values() for member in members) as chorus:
-        by_thread = chorus.run({b: threads.ask(b) for members in borrowed.values() for b in members})
+        otherwise = capture.ahead.speculating
+        everybody = [member for members in borrowed.values() for member in members]
+        by_thread = chorus.run({b: threads.ask(b, speculates_otherwise=b.thread.tid in otherwise) for b in everybody})
         mains = {pid: members[0] for pid, members in borrowed.items()}
         if capture.ahead.keyrings:
             chorus.run({main: unsaved.ask_keyrings(pid) for pid, main in mains.items()})
@@ -190,11 +193,13 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
 
 def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntry], own: _Own) -> ProcessEntry:
     """The entry of a process, which `layout` and `inherited` complete."""
-    pid = process.pid
+    pid, pending = process.pid, process.main.pending_signals(shared=True)
+    if signals.has_no_room(process):
+        pending += signals.of_no_record(process, process.view, pending, shared=True)
     return ProcessEntry(
         pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=[], mm=NO_MM,
         files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
-        pending=process.main.pending_signals(shared=True), itimers=own.itimers, timers=own.timers, descriptors=[],
+        pending=pending, itimers=own.itimers, timers=own.timers, descriptors=[],
         cwd="", root="/", umask=0, rlimits=[], credentials=NOBODY, subreaper=own.subreaper,
         stopped_by=process.main.group_stop, exit_signal=place.exit_signal, lock_future=own.lock_future,
         futex_hash=own.futex_hash,

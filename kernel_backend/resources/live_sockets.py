@@ -17,12 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kernel_backend.abi import linux
+from kernel_backend.abi import arch, linux
 from kernel_backend.errors import EngineError
 from kernel_backend.host import fds, sockdiag
 from kernel_backend.image.descriptions import TcpSocket, UdpSocket, UnixSocket
 from kernel_backend.resources import socket_options
-from kernel_backend.resources.descriptors import O_ASYNC, RebuildTables
+from kernel_backend.resources.descriptors import O_ASYNC, Look, RebuildTables
 from kernel_backend.tracee.inject import Workshop
 
 _F_SETFL = 4
@@ -37,6 +37,24 @@ def family_of(fd: int) -> int:
     """SO_DOMAIN."""
     with socket_options.borrowed(fd, socket.AF_UNIX, socket.SOCK_STREAM) as s:
         return s.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+
+
+def forget_interruption(look: Look) -> None:
+    """Take back what our freeze has done to a socket from which somebody is just reading with recvmmsg(2).
+
+    Interrupted after the first datagram, that call notes why in the socket, and the next one would fail with a number
+    (ERESTARTSYS) that no program knows.
+    """
+    readers = (thread.get_regs() for thread in look.process.threads.values()) if not look.in_flight else ()
+    asked = select.poll()
+    asked.register(look.own, 0)
+    if not asked.poll(0):
+        return
+    for regs in readers:
+        if (regs.orig_rax, regs.rdi) == (arch.SYS["recvmmsg"], look.fd) and 0 < regs.rax <= regs.rdx:
+            with socket_options.borrowed(look.own, socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+                s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return
 
 
 def _facts(fd: int) -> tuple[int, int, bool, object, int] | None:

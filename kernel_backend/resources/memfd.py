@@ -44,6 +44,8 @@ class MemoryFileKind(Kind):
 
     def rebuild(self, index: int, entry: MemoryFile, tables: RebuildTables) -> None:
         made = contents.made_object(entry, tables, lambda: _make(entry))
+        if stat.S_IMODE(os.fstat(made).st_mode) != entry.mode:  # one that memory maps was made with the usual mode
+            os.fchmod(made, entry.mode)
         fd = tables.own[index] = contents.reopen(made, entry.flags)
         if entry.pos:
             os.lseek(fd, entry.pos, os.SEEK_SET)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from kernel_backend.host import libc
+from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import SettingsEntry
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import Call, Workshop
@@ -124,6 +124,23 @@ def ask_futex_hash() -> Asking[int]:
     if not _tells_futex_hash():
         return -1
     return (yield Call("prctl", _FUTEX_HASH, _FUTEX_HASH_GET_SLOTS, 0, 0, 0))
+
+
+def speculate_otherwise(pids: Iterable[int]) -> set[int]:
+    """Tids of threads that speculate otherwise than the first of their process: the only ones worth asking."""
+    found = set()
+    for pid in pids:
+        try:
+            tids = proc.task_ids(pid)
+            usual = _speculation(pid, proc.view(pid)) if len(tids) > 1 else []
+            found |= {tid for tid in tids if usual and _speculation(pid, tid) != usual}
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def _speculation(pid: int, tid: int) -> list[str]:
+    return [text for name, text in proc.status(pid, tid).items() if name.startswith("Speculation")]
 
 
 def ask_speculation() -> Asking[list[int]]:

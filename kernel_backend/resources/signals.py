@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 
 from kernel_backend.errors import HostUnsupported
+from kernel_backend.host import proc
 from kernel_backend.host.features import effective_capabilities
 from kernel_backend.image.entries import Inventory, ProcessEntry
 from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import SIGINFO_BYTES, Thread
 
 SIGACTION_BYTES = 32
@@ -51,6 +53,20 @@ def flush_calls(data: int) -> tuple[list[Call], bytes]:
     """Calls that throw away everything queued in a process that is about to become another (SIG_IGN empties)."""
     ignore = struct.pack("<4Q", 1, 0, 0, 0)
     return [Call("rt_sigaction", n, data, 0, SIGSET_BYTES) for n in _SETTABLE], ignore
+
+
+def has_no_room(process: Process) -> bool:
+    """Whether no more signals can be queued (RLIMIT_SIGPENDING): then some may be pending without a record."""
+    used, limit = map(int, proc.status(process.view)["SigQ"].split("/"))
+    return used >= limit
+
+
+def of_no_record(process: Process, tid: int, infos: list[bytes], *, shared: bool) -> list[bytes]:
+    """Records of signals that are pending without one, as such are delivered: from nobody."""
+    pending = int(proc.status(process.view, tid)["ShdPnd" if shared else "SigPnd"], 16)
+    known = {int.from_bytes(info[:4], "little") for info in infos}
+    lost = [number for number in _SETTABLE if pending >> (number - 1) & 1 and number not in known]
+    return [struct.pack("<iii", number, 0, 0).ljust(SIGINFO_BYTES, b"\0") for number in lost]
 
 
 def check(inventory: Inventory, hard: int) -> None:

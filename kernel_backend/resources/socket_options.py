@@ -27,12 +27,18 @@ _SOCKET = {
     12: _INT, 13: _LINGER, SO_REUSEPORT: _INT, SO_PASSCRED: _INT, 18: _INT, 20: _TIMEVAL, 21: _TIMEVAL, 25: 16,
     29: _INT, 34: _INT, 35: _INT, 36: _INT, 37: _INT, 40: _INT, 41: _INT, SO_PEEK_OFF: _INT, 43: _INT, 45: _INT,
     46: _INT, 47: _INT, 49: _INT, 60: _INT, 61: 8, 69: _INT, 70: _INT, 74: _INT, 75: _INT, 76: _INT, 82: _INT, 83: _INT,
+    63: _INT, 64: _INT,  # the new timestamps, of which the old options tell nothing
+    SO_BUF_LOCK: _INT,  # behind the sizes, which set it
 }  # fmt: skip
 _IP = {4: 40} | dict.fromkeys(
     (1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 18, 19, 20, 21, 22, 23, 24, 25, 26, 32, 33, 34, 49, 50, 51), _INT
 )  # fmt: skip
 _IPV6 = dict.fromkeys((54, 55, 57, 59), 1024) | dict.fromkeys(
-    (16, 17, 18, 19, 23, 25, 26, 29, 31, 33, 49, 51, 53, 56, 58, 60, 62, 66, 67, 70, 72, 73, 74, 75, 76, 77, 78), _INT
+    (
+        2, 3, 4, 5, 8, 11, 16, 17, 18, 19, 23, 25, 26, 29, 30, 31, 33, 49, 51, 53, 56, 58, 60, 62, 66, 67, 70, 72, 73,
+        74, 75, 76, 77, 78,
+    ),
+    _INT,
 )  # fmt: skip
 _TCP = {TCP_CONGESTION: 16, TCP_FASTOPEN_KEY: 32} | dict.fromkeys(
     (1, TCP_MAXSEG, 3, 4, 5, 6, 7, 8, 9, TCP_WINDOW_CLAMP, 16, 17, 18, 23, 25, 27, 30, 34, 36, 37, 44, 45, 46), _INT
@@ -169,7 +175,7 @@ def _wanted(family: int, kind: int, options: Sequence[SocketOption]) -> dict[tup
     """What must be so, whatever building the socket has made of it."""
     wanted = {(option.level, option.name): option.value for option in options}
     usual = defaults(family, kind)
-    for name in (SO_REUSEADDR, SO_SNDBUF, SO_PASSCRED):
+    for name in (SO_REUSEADDR, SO_SNDBUF, SO_PASSCRED, SO_BUF_LOCK):
         key = (socket.SOL_SOCKET, name)
         if key not in wanted and key in usual and (name != SO_SNDBUF or family == socket.AF_UNIX):
             wanted[key] = usual[key]

@@ -45,6 +45,7 @@ class UdpKind(Kind):
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         socket_options.check_namespace(look, tables)
         socket_options.check_filter(look)
+        live_sockets.forget_interruption(look)
         entry = UdpSocket(family=live_sockets.family_of(look.own))
         with socket_options.borrowed(look.own, entry.family, _DGRAM) as s:
             inet.note_addresses(s, entry)

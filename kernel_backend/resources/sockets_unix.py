@@ -51,6 +51,7 @@ class UnixSocketKind(Kind):
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         socket_options.check_namespace(look, tables)
+        live_sockets.forget_interruption(look)
         facts = _facts(look, tables)
         entry = UnixSocket(type=facts.type, inode=facts.inode, shutdown=facts.shutdown)
         entry.connected = facts.peer is not None

@@ -13,7 +13,7 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import MemoryPolicy, RseqEntry, SchedulingEntry, SettingsEntry, ThreadEntry
-from kernel_backend.resources import numa, settings, timeouts
+from kernel_backend.resources import numa, settings, signals, timeouts
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
@@ -45,7 +45,7 @@ class Told:
     speculation: list[int]
 
 
-def ask(borrowed: Borrowed) -> Asking[Told]:
+def ask(borrowed: Borrowed, *, speculates_otherwise: bool) -> Asking[Told]:
     """Ask a thread all that."""
     yield Call("sigaltstack", 0, borrowed.data)
     yield Call("prctl", linux.PR_GET_TID_ADDRESS, borrowed.data + 32)
@@ -53,7 +53,7 @@ def ask(borrowed: Borrowed) -> Asking[Told]:
     slack_ns = yield Call("prctl", linux.PR_GET_TIMERSLACK)
     yield Call("prctl", settings.GET_TSC, borrowed.data + 44, 0, 0, 0)
     raw = borrowed.get(48)
-    speculation = yield from settings.ask_speculation()
+    speculation = (yield from settings.ask_speculation()) if speculates_otherwise else []
     faults = _cpuid_may_fault() and not (yield Call("arch_prctl", _ARCH_GET_CPUID, 0))
     numa_policy = yield from numa.ask(borrowed)
     tid_address, pdeathsig, tsc = struct.unpack_from("<Qii", raw, 32)
@@ -75,19 +75,25 @@ def capture(process: Process, asked: dict[Borrowed, Told], waits: dict[int, time
 
     `waits`: those that have slept since before the freeze, by tid.
     """
-    entries = [_capture_one(process, member, told, waits.get(member.thread.tid)) for member, told in asked.items()]
+    full = signals.has_no_room(process)
+    entries = [_capture_one(process, b, told, waits.get(b.thread.tid), full=full) for b, told in asked.items()]
     if process.pid not in process.threads:
         name = proc.comm(process.pid, process.pid)
         entries.insert(0, ThreadEntry(tid=process.pid, name=name, regs=b"", xstate=b"", sigmask=0, exited=True))
     return entries
 
 
-def _capture_one(process: Process, borrowed: Borrowed, told: Told, wait: timeouts.Wait | None) -> ThreadEntry:
+def _capture_one(
+    process: Process, borrowed: Borrowed, told: Told, wait: timeouts.Wait | None, *, full: bool
+) -> ThreadEntry:
     thread, regs = borrowed.thread, UserRegs.from_buffer_copy(borrowed.regs)
     wait_left_ns = timeouts.left_ns(thread, regs, wait)
     number = timeouts.interrupted(thread, regs, wait)
     robust_head, robust_length = libc.get_robust_list(thread.tid)
     rseq = thread.rseq()
+    pending = thread.pending_signals(shared=False)
+    if full:
+        pending += signals.of_no_record(process, thread.tid, pending, shared=False)
     return ThreadEntry(
         tid=thread.tid,
         name=proc.comm(process.pid, thread.tid),
@@ -95,7 +101,7 @@ def _capture_one(process: Process, borrowed: Borrowed, told: Told, wait: timeout
         wait_left_ns=wait_left_ns,
         xstate=borrowed.xstate,
         sigmask=borrowed.sigmask,
-        pending=thread.pending_signals(shared=False),
+        pending=pending,
         altstack=told.altstack,
         tid_address=told.tid_address,
         pdeathsig=told.pdeathsig,

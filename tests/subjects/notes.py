@@ -41,9 +41,6 @@ NOTES: dict[str, Note] = {
     ),
     "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
     "named and abstract Unix sockets": Note("connections that were accepted name who restored them (SO_PEERCRED)"),
-    "pending signals with siginfo": Note(
-        "of a thread that was not told why (RLIMIT_SIGPENDING was reached) nothing is pending any more"
-    ),
     "controlling terminals": Note("one that no descriptor leads to any more is lost, with a warning"),
     "inotify": Note(
         "watches whose path cannot be found and events that were not read are left out, with a warning",

@@ -5,7 +5,9 @@ static const struct {
     int level, name, value;
 } options[] = {{IPPROTO_TCP, 34 /* TCP_FASTOPEN_NO_COOKIE */, 1}, {IPPROTO_TCP, 37 /* TCP_TX_DELAY, in us */, 2000},
                {IPPROTO_TCP, 44 /* TCP_RTO_MAX_MS */, 5000},     {IPPROTO_TCP, 45 /* TCP_RTO_MIN_US */, 300000},
-               {IPPROTO_TCP, 46 /* TCP_DELACK_MAX_US */, 20000}, {SOL_SOCKET, 82 /* SO_RCVPRIORITY */, 1}};
+               {IPPROTO_TCP, 46 /* TCP_DELACK_MAX_US */, 20000}, {SOL_SOCKET, 82 /* SO_RCVPRIORITY */, 1},
+               {SOL_SOCKET, 63 /* SO_TIMESTAMP_NEW */, 1},       {SOL_SOCKET, 72 /* SO_BUF_LOCK */, 2},
+               {IPPROTO_IPV6, 2 /* IPV6_2292PKTINFO */, 1},      {IPPROTO_IPV6, 11 /* IPV6_FLOWINFO */, 1}};
 #define COUNT ((int)(sizeof options / sizeof *options))
 
 static int get(int fd, int i)
@@ -19,7 +21,7 @@ static int get(int fd, int i)
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
-    int fd = (int)MUST(socket(AF_INET, SOCK_STREAM, 0)), before[COUNT];
+    int fd = (int)MUST(socket(AF_INET6, SOCK_STREAM, 0)), before[COUNT];
     for (int i = 0; i < COUNT; i++) {
         setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value);
         before[i] = get(fd, i);
