@@ -17,11 +17,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import commands, handlers, host, mpi, sessions, trees, undo
+from benchmarks import commands, handlers, host, mpi, peers, sessions, trees, undo
 from benchmarks.commands import CommandFailed
 from benchmarks.jupyter import CellFailed
 from benchmarks.states import GIB, MIB, array, small_objects
 from benchmarks.table import Report
+
+_PARTS = ("commands", "trees", "handlers", "mpi", "undo", "sessions", "peers")
 
 
 def main() -> int:
@@ -54,9 +56,11 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small states, few repetitions: a minute at most")
-    parser.add_argument("--budget", type=float, default=270, metavar="S", help="begin no state later than this")
+    parser.add_argument("--budget", type=float, default=600, metavar="S", help="begin no state later than this")
     parser.add_argument(
-        "--only", choices=("commands", "trees", "handlers", "mpi", "undo", "sessions"), help="one part of the run"
+        "--only",
+        choices=("commands", "trees", "handlers", "mpi", "undo", "peers", "sessions"),
+        help="one part of the run",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
     parser.add_argument(
@@ -87,6 +91,10 @@ def _plan(args: argparse.Namespace, folder: Path, report: Report) -> list[Callab
             repetitions = 3
         for state in states:
             plan.append(partial(sessions.measure, state, folder, report, repetitions))
+    if args.only in (None, "peers"):
+        repetitions = 1 if args.quick else 5
+        for state in peers.columns(small=args.quick):
+            plan.append(partial(peers.measure, state, folder, report, repetitions, with_kishu=not args.quick))
     return plan
 
 

@@ -10,16 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 
 from benchmarks import host
 
 CELL_TIMEOUT_S = 240.0
+_READING_S = 1.0
 
 
 class CellFailed(Exception):
@@ -29,15 +32,21 @@ class CellFailed(Exception):
 class JupyterKernel:
     """One Jupyter kernel with a folder of its own for store, history and files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: Path | None = None, environ: Mapping[str, str] | None = None) -> None:
+        """`python`: another than ours, which does not know nbcr. `environ`: more for its environment."""
         self.folder = folder
         self.environ = {
             **host.environ(),
             "NBCR_STORE": str(folder / "store"),
             "IPYTHONDIR": str(folder / "ipython"),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            **(environ or {}),
         }
         self._manager = KernelManager()
+        self._knows_nbcr = python is None
+        if python is not None:
+            argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            self._manager._kernel_spec = KernelSpec(argv=argv, display_name="another", language="python")
         self.client: BlockingKernelClient
         self.pid = 0
         self._brought_back: list[int] = []
@@ -48,7 +57,8 @@ class JupyterKernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
         self.pid = self.value("__import__('os').getpid()")
-        self.run("%load_ext nbcr")
+        if self._knows_nbcr:
+            self.run("%load_ext nbcr")
         return self
 
     def __exit__(
@@ -76,12 +86,19 @@ class JupyterKernel:
     def value(self, expression: str) -> Any:
         """The value of an expression (a literal)."""
         reply = self.client.execute_interactive(
-            "", user_expressions={"value": f"({expression})"}, timeout=CELL_TIMEOUT_S, store_history=False
-        )
+            "", user_expressions={"value": f"({expression})"}, timeout=CELL_TIMEOUT_S, store_history=False,
+            output_hook=lambda message: None,
+        )  # fmt: skip
         answer = reply["content"]["user_expressions"]["value"]
         if answer["status"] != "ok":
             raise CellFailed(f"{answer.get('ename')}: {answer.get('evalue')}")
         return ast.literal_eval(answer["data"]["text/plain"])
+
+    def settle(self) -> None:
+        """Wait until the next checkpoint finds its helper warm, as it is when a user has looked at a cell's output."""
+        self.run("import time as _time; from nbcr.session import inprocess as _inprocess")
+        self.run("while not _inprocess.prepared(): _time.sleep(0.05)")
+        time.sleep(_READING_S)
 
     def kill(self) -> None:
         """SIGKILL, and reap, as whoever supervises Jupyter kernels does."""

@@ -35,6 +35,7 @@ class State:
     memory_bytes: int = 0  # the least memory that must be available
     repetitions: int = 0  # 0: as many as the run asks for
     gib_bound: str = ""  # which of the bounds on a pause is its own
+    change: str = ""  # a cell that changes one thing in it
 
 
 def array(size: int, *, huge: bool, repetitions: int = 0) -> State:
@@ -62,4 +63,54 @@ def small_objects(count: int) -> State:
         spoil="objects = None",
         needs_bytes=count * 80,
         memory_bytes=count * 1000,
+    )
+
+
+def small_variables(count: int) -> State:
+    """What a notebook has collected: numbers, texts, lists, dictionaries, functions."""
+    kinds = ("{i}", "'text {i}'", "[{i}, 'a', None]", "{{'number': {i}, 'list': [{i}]}}", "lambda x: x + {i}")
+    lines = [f"v{i} = {kinds[i % len(kinds)].format(i=i)}" for i in range(count)]
+    return State(
+        name=f"{count} small variables",
+        build="\n".join(lines),
+        check=f"(v{count - 1}(1), v{count - 2}, v{count - 3})",
+        spoil="\n".join(f"v{i} = None" for i in range(count)),
+        needs_bytes=0,
+    )
+
+
+_FRAME = """
+import numpy as np, pandas as pd
+_rng = np.random.default_rng(7)
+table = pd.DataFrame({{'number': np.arange({rows}), 'a': _rng.random({rows}), 'b': _rng.random({rows}),
+    'kind': pd.Categorical.from_codes(_rng.integers(0, 9, {rows}), list('abcdefghi'))}})
+"""
+_FRAME_CHECK = "(len(table), float(table['a'].iloc[-1]), str(table['kind'].iloc[5]))"
+
+
+def frame(rows: int) -> State:
+    """A pandas frame with columns of numbers and of a category."""
+    return State(
+        name=f"{rows / 1e6:g}e6-row frame",
+        build=_FRAME.format(rows=rows),
+        check=_FRAME_CHECK,
+        spoil="table = None",
+        needs_bytes=25 * rows,
+        memory_bytes=200 * rows,
+    )
+
+
+def many_then_one(size: int, rows: int) -> State:
+    """An array, a frame, small objects and one number, which is what is changed."""
+    large = array(size, huge=False)
+    needs_bytes = size + 25 * rows + 30_000 * 80
+    rest = "objects = [(i, f'name {i}') for i in range(10_000)]\ncounter = 1"
+    return State(
+        name=f"one int changed after {needs_bytes / 1e9:.1f} GB",
+        build=f"{large.build}{_FRAME.format(rows=rows)}{rest}",
+        check=f"({large.check}, {_FRAME_CHECK}, objects[-1], counter)",
+        spoil="counter = 7; later = 1",
+        change="counter += 1",
+        needs_bytes=needs_bytes,
+        memory_bytes=4 * needs_bytes,
     )

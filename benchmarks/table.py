@@ -124,7 +124,9 @@ def _measured(verdict: Verdict) -> str:
 
 
 def _value(verdict: Verdict, value: float) -> str:
-    return f"{value * 100:.3g} %" if verdict.unit == "%" else seconds_text(value)
+    if verdict.unit == "s":
+        return seconds_text(value)
+    return f"{value * 100:.3g} %" if verdict.unit == "%" else f"{value:.3g} {verdict.unit}"
 
 
 def _grid(head: list[str], body: list[list[str]]) -> list[str]:

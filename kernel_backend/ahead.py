@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kernel_backend.host import proc
 from kernel_backend.resources import sharing, timeouts, unsaved
+from kernel_backend.tracee.process import look_for_gadgets
 
 
 class VmaFlags:
@@ -66,6 +67,8 @@ class Ahead:
 
 def look_ahead(pids: list[int]) -> Ahead:
     """Begin to look at the processes of a tree, which run."""
+    for pid in pids:
+        look_for_gadgets(pid)
     return Ahead(VmaFlags(pids), timeouts.look(pids), sharing.unlike_threads(pids), unsaved.keyrings_about())
 
 

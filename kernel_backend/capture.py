@@ -101,7 +101,9 @@ def refuse_early(tree: FrozenTree, ahead: Ahead) -> None:
     sharing.check(tree.processes)
     for pid, process in tree.processes.items():
         sharing.check_rights(process, ahead.unlike)
-        processes.check_seccomp(pid, proc.status(process.view))
+        status = proc.status(process.view)
+        processes.check_seccomp(pid, status)
+        processes.check_trap(pid, status)
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
     for process in tree.processes.values():
@@ -135,7 +137,7 @@ def capture_processes(capture: Capture) -> None:
     for pid, process in capture.tree.processes.items():
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
-        _ = process.mappings  # read now, sorted out later: that may take longer than a pause should
+        _ = process.maps_text  # read now, sorted out later: that may take longer than a pause should
     sessions = {e.sid for e in capture.processes.values()} | {e.sid for e in capture.tree.zombies.values()}
     strange = sessions - capture.processes.keys() - capture.tree.zombies.keys()
     capture.outside_sessions = sorted(sid for sid in strange if sid == 0 or Path(f"/proc/{sid}").exists())
@@ -231,7 +233,7 @@ def capture_sysv(capture: Capture) -> None:
 
 def capture_shared_memory(capture: Capture) -> None:
     """Objects that a fork would not copy; read while everything is stopped."""
-    sharing = [pid for pid, process in capture.tree.processes.items() if any(map(_in_memory, process.mappings))]
+    sharing = [pid for pid, process in capture.tree.processes.items() if any(map(_in_memory, process.shared_mappings))]
     layouts = {pid: layout(capture, pid) for pid in sharing}
     keys = {key for found in layouts.values() for key in found.shared}
     in_flight = capture.tables.mapped_in_flight
@@ -248,8 +250,8 @@ def capture_shared_memory(capture: Capture) -> None:
 
 
 def _in_memory(mapping: proc.Mapping) -> bool:
-    """Whether it shows an object whose bytes must go into the image."""
-    return mapping.shared and (mapping.path.startswith(("/dev/", "/memfd:", "/SYSV")) or "(deleted)" in mapping.path)
+    """Whether a shared mapping shows an object whose bytes must go into the image."""
+    return mapping.path.startswith(("/dev/", "/memfd:", "/SYSV")) or "(deleted)" in mapping.path
 
 
 def capture_not_forked(capture: Capture) -> None:

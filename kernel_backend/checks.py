@@ -24,7 +24,7 @@ from kernel_backend.host import room
 from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
 from kernel_backend.image.entries import Inventory, ProcessEntry
-from kernel_backend.resources import mapped_files, pages
+from kernel_backend.resources import mapped_files, pages, processes
 
 
 @contextmanager
@@ -142,6 +142,8 @@ def _locked_bytes(entry: ProcessEntry) -> int:
 
 def check_folder(entry: ProcessEntry) -> None:
     """The working folder can be entered. Raises FileChanged."""
+    if processes.is_own_proc_folder(entry):
+        return
     if not entry.cwd_deleted and not os.access(f"{entry.cwd}/.", os.X_OK, effective_ids=True):
         raise FileChanged(
             f"{entry.cwd}, the working folder of process {entry.pid}, is gone or cannot be entered by this user",

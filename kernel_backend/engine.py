@@ -16,7 +16,7 @@ from kernel_backend import rebuild as reb
 from kernel_backend.host import limits, proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
-from kernel_backend.resources import descriptors, file_policy, lazy_pages, placing_fds
+from kernel_backend.resources import descriptors, file_policy, lazy_pages, placing_fds, signals
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
@@ -299,6 +299,7 @@ def _validated(
 def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:
     checks.check_memory(rebuild.inventory)
     placing_fds.check(rebuild.inventory, placing_fds.limit_of(os.getpid()))
+    signals.check(rebuild.inventory, limits.hard(os.getpid(), limits.SIGPENDING))
     old_pids.choose(rebuild, policy, set(), None)
     try:
         reb.prepare(rebuild)
@@ -325,6 +326,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         checks.check_memory(rebuild.inventory, freed=originals.resident_bytes(target))
         checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
         placing_fds.check(rebuild.inventory, placing_fds.limit_of(target))
+        signals.check(rebuild.inventory, limits.hard(target, limits.SIGPENDING))
         present.check_taking_over(rebuild.inventory, process)
         old_pids.choose(rebuild, policy, frozen.tids, process)
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
-from kernel_backend.image.entries import ThreadEntry
+from kernel_backend.image.entries import SettingsEntry, ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import numa, processes, settings, signals, threads, timeouts, timers
@@ -23,7 +23,8 @@ from kernel_backend.tracee.thread import Thread, ThreadGone
 _THREAD_FLAGS = (
     linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
 )
-_PER_THREAD_BYTES = 8 * 64 + threads.SETUP_DATA_BYTES
+_TABLE_BYTES = threads.MOST_SETUP_CALLS * arch.TABLE_ROW.size
+_PER_THREAD_BYTES = _TABLE_BYTES + threads.SETUP_DATA_BYTES
 
 
 def make_threads(rebuild: Rebuild, building: Building) -> None:
@@ -33,7 +34,7 @@ def make_threads(rebuild: Rebuild, building: Building) -> None:
     for thread in entry.threads[1:]:
         building.threads[thread.tid] = _clone_thread(rebuild, building, thread)
     pairs = [(thread, building.threads[thread.tid]) for thread in entry.threads if not thread.exited]
-    _setup_threads(shop, pairs)
+    _setup_threads(shop, pairs, entry.settings)
     rebuild.warnings.extend(numa.bind_threads(shop, entry, building.threads))
     _correct_tids(rebuild, building)
     timers.create_timers(shop, entry, building.threads, rebuild.tables.pids)
@@ -57,15 +58,15 @@ def _clone(shop: Workshop, set_tid: list[int]) -> None:
     shop.call("clone3", shop.put(args), len(args))
 
 
-def _setup_threads(shop: Workshop, pairs: list[tuple[ThreadEntry, Thread]]) -> None:
+def _setup_threads(shop: Workshop, pairs: list[tuple[ThreadEntry, Thread]], usual: SettingsEntry) -> None:
     """Run every thread's own calls, many threads at a time."""
     at_once = shop.data_bytes // _PER_THREAD_BYTES
     for first in range(0, len(pairs), at_once):
         started = []
         for i, (entry, thread) in enumerate(pairs[first : first + at_once]):
             table = shop.data + i * _PER_THREAD_BYTES
-            data = table + 8 * 64
-            calls, arguments = threads.setup_calls(entry, data)
+            data = table + _TABLE_BYTES
+            calls, arguments = threads.setup_calls(entry, usual, data)
             libc.vm_write(thread.tgid, data, arguments)
             shop.start(calls, thread, table)
             started.append((calls, thread, table))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernel_backend import family
+from kernel_backend import family, remains
 from kernel_backend.host import proc
 from kernel_backend.host.identity import Identity, acting_as, as_ourselves
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
@@ -18,6 +19,7 @@ from kernel_backend.resources import (
     descriptors,
     file_policy,
     lazy_pages,
+    locks,
     mapped_files,
     memory,
     numa,
@@ -46,6 +48,7 @@ class Building:
     leader: Thread
     shop: Workshop
     threads: dict[int, Thread] = field(default_factory=dict)  # by image tid
+    named: bool = False  # it says which program it is, instead of having run it
 
     @property
     def pid(self) -> int:
@@ -238,14 +241,31 @@ def _open_namespace(rebuild: Rebuild) -> Workshop:
 
 
 def become(rebuild: Rebuild, building: Building) -> None:
-    """Run the image's program, then empty the address space down to our workshop."""
+    """Run the image's program, then empty the address space down to our workshop.
+
+    A child may tell its parent of its end by another signal than SIGCHLD, or by none (clone(2)). When either of the two
+    runs a program, it becomes an ordinary child. Where we may say in another way which program it is, we do so.
+    """
     entry, leader = building.entry, building.leader
-    stub.execute(building.shop, entry.exe.path)
+    odd = [p.pid for p in rebuild.inventory.processes if _is_odd_child(rebuild, p) and entry.pid in (p.pid, p.ppid)]
+    building.named = bool(odd) and processes.may_name_program(leader.tgid)
+    if building.named:
+        stub.unregister_rseq(building.shop)
+        building.shop.call("munlockall")  # the present may have locked what it would map
+    else:
+        with remains.inherited(rebuild, building.shop):
+            stub.execute(building.shop, entry.exe.path)
+        for pid in odd:
+            rebuild.tables.warn(f"process {pid} tells of its end by SIGCHLD now; another signal, or none, takes root")
     occupied = [(vma.start, vma.end) for vma in entry.vmas] + [(m.start, m.end) for m in proc.maps(building.pid)]
     address = memory.find_hole(family.WORKSHOP_BYTES, occupied)
     building.shop = stub.open_workshop(leader, address, family.WORKSHOP_BYTES, fixed=True)
     building.shop.run([Call("close_range", 0, 0xFFFFFFFF, 0), *memory.clear_calls(building.shop)])
     building.shop.run(memory.map_vdso_calls(entry))
+
+
+def _is_odd_child(rebuild: Rebuild, entry: ProcessEntry) -> bool:
+    return entry.exit_signal != signal.SIGCHLD and entry.pid != rebuild.inventory.root_pid
 
 
 def fill(rebuild: Rebuild, building: Building) -> None:
@@ -270,7 +290,7 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     pages.fill(shop, at_once, moved[-1])
     _close_memory(rebuild, building)
     shop.run([Call("close_range", 0, 0xFFFFFFFF, 0)])  # what only memory needed
-    processes.set_mm(shop, entry.mm)
+    processes.set_mm(shop, entry.mm, entry.exe.path if building.named else "")
 
 
 @contextmanager
@@ -351,6 +371,9 @@ def finish_descriptors(rebuild: Rebuild) -> None:
         for pid in list(holders) if kind.every_process else list(holders)[:1]:
             with acting_as(rebuild.user):
                 kind.finish(index, entry, tables, rebuild.built[pid].shop, pid, holders[pid])
+        locks.take_late(index, entry, tables)
+        for pid in {lock.pid for lock in entry.record_locks} & holders.keys():
+            locks.take_record_locks(entry, tables, rebuild.built[pid].shop, pid, holders[pid])
 
 
 def abandon(rebuild: Rebuild) -> None:

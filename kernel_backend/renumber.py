@@ -15,11 +15,9 @@ from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image.descriptions import (
     Description,
-    MemoryFile,
     MessageQueue,
     PidFd,
     ProcFile,
-    RegularFile,
     Terminal,
     UnixSocket,
 )
@@ -87,13 +85,12 @@ def renumber(inventory: Inventory, numbers: dict[int, int]) -> None:
 
 def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
     entry.owner = numbers.get(entry.owner, 0)
+    for lock in entry.record_locks:
+        lock.pid = numbers[lock.pid]
     if isinstance(entry, PidFd):
         entry.pid = numbers.get(entry.pid, -1)
     elif isinstance(entry, MessageQueue) and entry.notification:
         entry.notification.pid = numbers.get(entry.notification.pid, 0)
-    elif isinstance(entry, RegularFile | MemoryFile):
-        for lock in entry.record_locks:
-            lock.pid = numbers[lock.pid]
     elif isinstance(entry, UnixSocket):
         entry.peer_pid = numbers.get(entry.peer_pid, 0)
     elif isinstance(entry, Terminal):

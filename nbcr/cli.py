@@ -101,6 +101,9 @@ def checkpoint(
     max_size: Annotated[
         str | None, typer.Option("--max-size", metavar="SIZE", help="Leave out variables larger than this, as 100M.")
     ] = None,
+    max_total: Annotated[
+        str | None, typer.Option("--max-total", metavar="SIZE", help="Save no more than this of all, small ones first.")
+    ] = None,
     store: StoreOption = None,
     deadline: DeadlineOption = _DEADLINE_S,
     as_json: JsonOption = False,
@@ -110,7 +113,7 @@ def checkpoint(
     Of a Jupyter kernel, and whatever else runs IPython, the variables are saved too, beside the process image.
     """
     with errors():
-        from nbcr import session
+        from nbcr import following, session
         from nbcr.jupyter.attach import ensure_loaded
         from nbcr.jupyter.finding import find_target
         from nbcr.launcher import jobs
@@ -129,7 +132,11 @@ def checkpoint(
                 files=files,
                 note=note,
                 kinds=session.kinds_of(image=image, objects=objects),
-                limits=session.Limits(history, None if max_size is None else size_from(max_size)),
+                limits=session.Limits(
+                    history,
+                    None if max_size is None else size_from(max_size),
+                    None if max_total is None else size_from(max_total),
+                ),
                 deadline_s=deadline,
                 load=ensure_loaded,
                 on_warning=warn,
@@ -137,7 +144,8 @@ def checkpoint(
 
         job = jobs.connect(target)
         if job is None:
-            entry = of_process(target)
+            with following.shown(Store(store)):
+                entry = of_process(target)
         else:
             wish = {"name": name, "replace": force, "note": note, "leave": leave, "files": files}
             place = Store(store)
@@ -273,6 +281,9 @@ def restart(
             autocompletion=completing.targets,
         ),
     ] = None,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="With --into: roll back the variables only; the process stays as it is.")
+    ] = False,
     store: StoreOption = None,
     deadline: DeadlineOption = _DEADLINE_S,
     as_json: JsonOption = False,
@@ -289,6 +300,10 @@ def restart(
         from nbcr.store import Store
 
         entry = Store(store).find(name)
+        if objects:
+            told = _roll_back(entry, into, store, deadline)
+            print_json(told["report"]) if as_json else typer.echo(told["text"])
+            return
         if returning.is_job(entry) and into is None:
             if detach or as_json:
                 raise UsageProblem(
@@ -329,6 +344,17 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
             typer.echo("\nthis host can take and restart checkpoints" if diagnosis.ok else "\nnbcr cannot work here")
     if not diagnosis.ok:
         raise typer.Exit(1)
+
+
+def _roll_back(entry: Entry, target: str | None, store: str | None, deadline_s: float) -> dict[str, Any]:
+    from nbcr.errors import UsageProblem
+    from nbcr.jupyter.finding import find_target
+    from nbcr.jupyter.rolling import roll_back
+    from nbcr.store import Store
+
+    if target is None:
+        raise UsageProblem("--objects needs a living session to load them into", hint="add --into TARGET")
+    return roll_back(find_target(target), entry.id, store=Store(store).root, deadline_s=deadline_s)
 
 
 def _restart_into(name: str, target: str, store: str | None, deadline_s: float) -> RestartResult:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 CHANNEL_FD = 3
 _HANG_UP_TIMEOUT_S = 2.0
 _COMMIT_TIMEOUT_S = 2.0
-_UNHURRIED = 10  # how much nicer to others
+_UNHURRIED = 19  # how much nicer to others
 _ORDER_TIMEOUT_S = 60.0  # handlers of the process run meanwhile
 _OBJECTS_TIMEOUT_S = 660.0  # more than a snapshot may take; a process that was stopped must not hold up its image
 

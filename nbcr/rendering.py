@@ -12,7 +12,7 @@ from nbcr.errors import UsageProblem
 from nbcr.states import Outcome
 
 if TYPE_CHECKING:
-    from nbcr.objects import Change, Report, VariableInfo
+    from nbcr.objects import Change, Progress, Report, VariableInfo
     from nbcr.session.overview import Living, Overview
     from nbcr.session.results import CheckpointResult, LoadResult
     from nbcr.store import Entry
@@ -89,7 +89,15 @@ def _facts(result: CheckpointResult) -> list[str]:
         facts.append(f"duration {time_text(result.duration_ms)}")
     else:
         facts.append(f"duration {time_text(result.blocked_ms)} so far, being written behind your back")
+    if result.progress is not None:
+        facts.append(f"objects: {progress_text(result.progress)}")
     return facts + ([f"objects: {_tally(result.objects)}"] if result.objects is not None else [])
+
+
+def progress_text(progress: Progress) -> str:
+    """How far a save of variables is."""
+    at = f", now {progress.current}" if progress.current else ""
+    return f"{progress.names_done} of {progress.names_total} saved{at}, {size_text(progress.written_bytes)} written"
 
 
 def _tally(report: Report) -> str:

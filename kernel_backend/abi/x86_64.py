@@ -39,7 +39,7 @@ SYS = {
     "process_vm_readv": 310, "process_vm_writev": 311, "msgrcv": 70, "msgsnd": 69, "inotify_add_watch": 254,
     "mq_open": 240, "mq_unlink": 241, "mq_timedsend": 242, "mq_timedreceive": 243, "mq_notify": 244,
     "mq_getsetattr": 245, "io_uring_setup": 425, "timerfd_create": 283, "timerfd_gettime": 287,
-    "userfaultfd": 323, "waitid": 247, "mlockall": 151, "mseal": 462,
+    "userfaultfd": 323, "waitid": 247, "mlockall": 151, "munlockall": 152, "mseal": 462,
     "pkey_mprotect": 329, "pkey_alloc": 330, "pkey_free": 331, "membarrier": 324, "modify_ldt": 154,
     "get_mempolicy": 239, "set_mempolicy": 238, "mbind": 237, "keyctl": 250,
     "readv": 19, "writev": 20, "sendto": 44, "accept4": 288, "recvmmsg": 299, "sendmmsg": 307,

@@ -38,8 +38,8 @@ class Guardian:
 
     def __init__(self, more: Mapping[str, Callable[..., None]] | None = None) -> None:
         self._undo: dict[str, Callable[..., None]] = {
-            "file": _remove_file, "folder": _remove_folder, "segments": _remove_segments,
-            "queue": messages.unlink, "ipc": sysvipc.remove, **(more or {}),
+            "file": _remove_file, "folder": _remove_folder, "empty folder": os.rmdir,
+            "segments": _remove_segments, "queue": messages.unlink, "ipc": sysvipc.remove, **(more or {}),
         }  # fmt: skip
         self._line: socket.socket | None = None
         self._pid = 0

@@ -27,6 +27,11 @@ def _limit(text: str) -> int:
     return UNLIMITED if text == "unlimited" else int(text)
 
 
+def hard(pid: int, which: int) -> int:
+    """The hard limit: what a process may not go beyond."""
+    return read(pid)[which][1]
+
+
 def lift(pid: int) -> None:
     """Let a process of our making have as much of everything as it ever may; as root, without bounds."""
     for which in _IN_THE_WAY:

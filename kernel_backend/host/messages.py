@@ -54,10 +54,10 @@ def facts(fd: int) -> Facts:
     return Facts(most_messages, most_bytes, waiting, pid, how, signo)
 
 
-def open_queue(name: str) -> int:
-    """A queue that is there, for both directions; -1 when there is none of that name."""
+def open_queue(name: str, mode: int = os.O_RDWR) -> int:
+    """A queue that is there, for both directions or as `mode` says; -1 when there is none of that name."""
     try:
-        return libc.syscall("mq_open", os.fsencode(name), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, 0, None)
+        return libc.syscall("mq_open", os.fsencode(name), mode | os.O_NONBLOCK | os.O_CLOEXEC, 0, None)
     except FileNotFoundError:
         return -1
 

@@ -61,8 +61,18 @@ def _unescape(path: str) -> str:
 
 def maps(pid: int) -> list[Mapping]:
     """The address space of `pid`, in address order, without VmFlags."""
-    with Path(f"/proc/{pid}/maps").open(errors="surrogateescape", newline="\n") as lines:
-        return [_parse_map_line(line) for line in lines]
+    return parse_maps(maps_text(pid))
+
+
+def maps_text(pid: int) -> str:
+    """/proc/PID/maps. Reading it takes a tenth of the time that `parse_maps` does."""
+    return _read(f"/proc/{pid}/maps")
+
+
+def parse_maps(text: str, only: str = "") -> list[Mapping]:
+    """The mappings in a maps_text: all, or those with the letter `only` (x, s …) in their permissions."""
+    lines = text.split("\n")[:-1]
+    return [_parse_map_line(line) for line in lines if not only or only in line.split(" ", 2)[1]]
 
 
 _SMAPS_LINES = re.compile(rb"^([0-9a-f]+)-[0-9a-f]+ |^ProtectionKey: +(\d+)$|^VmFlags:(.*)$", re.MULTILINE)

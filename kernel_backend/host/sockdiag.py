@@ -1,4 +1,5 @@
-"""What sock_diag(7) tells of Unix sockets: who is connected to whom, names, queues, what waits for accept(2).
+"""What sock_diag(7) tells of Unix sockets: who is connected to whom, names, queues, what waits for accept(2); and of
+UDP sockets how far they are shut down.
 
 And it ends TCP connections that only wait for stray packets (TIME_WAIT), where we may (CAP_NET_ADMIN).
 """
@@ -74,12 +75,16 @@ def _payloads(netlink: socket.socket) -> Iterator[bytes]:
 def _parse(payload: bytes) -> UnixFacts:
     _, kind, state, _, inode, _, _ = _MESSAGE.unpack_from(payload)
     facts = UnixFacts(inode, kind, state)
-    at = _MESSAGE.size
+    for attribute, value in _attributes(payload, _MESSAGE.size):
+        _add(facts, attribute, value)
+    return facts
+
+
+def _attributes(payload: bytes, at: int) -> Iterator[tuple[int, bytes]]:
     while at < len(payload):
         length, attribute = _ATTRIBUTE.unpack_from(payload, at)
-        _add(facts, attribute, payload[at + _ATTRIBUTE.size : at + length])
+        yield attribute, payload[at + _ATTRIBUTE.size : at + length]
         at += (length + 3) & ~3
-    return facts
 
 
 def _add(facts: UnixFacts, attribute: int, value: bytes) -> None:
@@ -95,6 +100,27 @@ def _add(facts: UnixFacts, attribute: int, value: bytes) -> None:
         facts.queued, facts.unread = struct.unpack("<2I", value)
     elif attribute == _ATTR_SHUTDOWN:
         facts.shutdown = value[0]
+
+
+_INET_SHUTDOWN = 8  # linux/inet_diag.h: INET_DIAG_SHUTDOWN
+_INET_BYTES = 72  # struct inet_diag_msg, whose last word is the inode
+
+
+def udp_shutdowns() -> dict[int, int]:
+    """The UDP sockets of this network namespace that are shut down: inode → 1 no more receiving, 2 no more sending."""
+    found: dict[int, int] = {}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = struct.pack("<4BI48x", family, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF)
+        header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
+            netlink.send(header + request)
+            try:
+                for payload in _payloads(netlink):
+                    if shut := dict(_attributes(payload, _INET_BYTES)).get(_INET_SHUTDOWN, b"\0")[0]:
+                        found[struct.unpack_from("<I", payload, _INET_BYTES - 4)[0]] = shut
+            except OSError:
+                continue  # an OS kernel that cannot tell (no udp_diag)
+    return found
 
 
 @dataclass(slots=True, frozen=True)

@@ -63,22 +63,8 @@ class PageRun(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
     offset: Size
 
 
-class _Base(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
-    flags: Bits = 0  # open flags as fdinfo shows them, without close-on-exec
-    owner: Int = 0  # F_SETOWN_EX: a tid, pid or process group
-    owner_kind: Annotated[int, Meta(ge=0, le=2)] = 1  # F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP
-    owner_signal: Signal = 0  # F_SETSIG
-
-
 class _Item(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Base of the parts of a description."""
-
-
-class Channel(_Base, tag="channel"):
-    """The requester's own channel to its helper: never captured, always replaced."""
-
-
-# --- files --------------------------------------------------------------------------------------------------------
 
 
 class RangeLock(_Item):
@@ -93,6 +79,23 @@ class RecordLock(RangeLock):
     """A POSIX record lock: belongs to a process."""
 
     pid: Pid
+
+
+class _Base(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    flags: Bits = 0  # open flags as fdinfo shows them, without close-on-exec
+    owner: Int = 0  # F_SETOWN_EX: a tid, pid or process group
+    owner_kind: Annotated[int, Meta(ge=0, le=2)] = 1  # F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP
+    owner_signal: Signal = 0  # F_SETSIG
+    flock: Annotated[int, Meta(ge=0, le=2)] = 0  # LOCK_SH or LOCK_EX; 0: none
+    ranges: Annotated[list[RangeLock], MANY] = []
+    record_locks: Annotated[list[RecordLock], MANY] = []
+
+
+class Channel(_Base, tag="channel"):
+    """The requester's own channel to its helper: never captured, always replaced."""
+
+
+# --- files --------------------------------------------------------------------------------------------------------
 
 
 class RegularFile(_Base, tag="file"):
@@ -114,9 +117,6 @@ class RegularFile(_Base, tag="file"):
     gid: OptionalId = -1
     xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # and its xattr(7)
     shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
-    flock: Annotated[int, Meta(ge=0, le=2)] = 0  # LOCK_SH or LOCK_EX; 0: none
-    ranges: Annotated[list[RangeLock], MANY] = []
-    record_locks: Annotated[list[RecordLock], MANY] = []
 
 
 class MemoryFile(_Base, tag="memfd"):
@@ -133,9 +133,6 @@ class MemoryFile(_Base, tag="memfd"):
     content: OptionalFileName = ""  # file name in the image folder
     content_runs: Annotated[list[PageRun], RUNS] = []  # where its parts belong
     shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
-    flock: Annotated[int, Meta(ge=0, le=2)] = 0
-    ranges: Annotated[list[RangeLock], MANY] = []
-    record_locks: Annotated[list[RecordLock], MANY] = []
 
 
 class QueuedMessage(_Item):
@@ -296,6 +293,7 @@ class UnixSocket(_Base, tag="unix"):
     name: SocketName = b""  # bound to; abstract ones begin with NUL
     folder: PathText = ""  # pack_path: where a relative name was bound
     mode: Bits = 0o777  # of the bound file
+    folder_mode: Bits = 0o700  # of the folder that it is in
     unlinked: bool = False  # the bound file was gone
     moved: PathText = ""  # pack_path: where the bound file had been renamed to
     reset: bool = False  # its other end was closed without having read all: the next call says so (ECONNRESET)
@@ -327,6 +325,7 @@ class TcpSocket(_Base, tag="tcp"):
     peer_host: Name = ""
     peer_port: Port = 0
     state: Annotated[int, Meta(ge=0, le=12)] = 7  # include/net/tcp_states.h
+    deaf: bool = False  # shut down for receiving, while the other end may still send
     finished: bool = False  # both sides had sent all and said so
     refused: bool = False  # a connection that nobody took, which the next call says
     backlog: Natural = 0
@@ -361,6 +360,7 @@ class UdpSocket(_Base, tag="udp"):
     peer_port: Port = 0
     queue: Annotated[list[Message], MANY] = []
     memberships: Annotated[list[Membership], MANY] = []
+    shutdown: Annotated[int, Meta(ge=0, le=3)] = 0  # 1: no more receiving, 2: no more sending
     options: Annotated[list[SocketOption], MANY] = []
 
 
@@ -387,6 +387,7 @@ class PtyMaster(_Base, tag="ptmx"):
     hung_up: bool = False  # the other side was open once and is closed
     termios: Termios | None = None
     typed: Content = b""  # for the program to read; in line mode: finished lines
+    ends: Annotated[list[Size], MANY] = []  # where in `typed` an end of file was typed (control-D)
     typing: Content = b""  # a line that is not finished
     printed: Content = b""  # by the program, for us to read
 

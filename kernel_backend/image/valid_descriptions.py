@@ -42,6 +42,9 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
         expect(-1 <= reference < len(inventory.descriptions), f"{what} refers to one that is missing")
     for path in _paths(entry):
         check_path(path, what)
+    if entry.record_locks:
+        pids = {process.pid for process in inventory.processes}
+        expect(all(lock.pid in pids for lock in entry.record_locks), f"a lock of {what} belongs to nobody")
     if isinstance(entry, ProcFile):
         _check_proc_path(entry, what, {process.pid for process in inventory.processes})
     if isinstance(entry, TcpSocket | UdpSocket):
@@ -56,6 +59,8 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
     elif isinstance(entry, Terminal) and entry.other == OTHER_INSIDE:
         masters = [other.index for other in inventory.descriptions if isinstance(other, PtyMaster)]
         expect(entry.index in masters, f"the other side of {what} is missing")
+    elif isinstance(entry, PtyMaster):
+        expect([*entry.ends, len(entry.typed)] == sorted([*entry.ends, len(entry.typed)]), f"an end in {what}")
     elif isinstance(entry, MessageQueue):
         name = _name(entry.name, what)
         expect(0 < len(name) < 256 and "/" not in name and name not in (".", ".."), f"the name of {what}")
@@ -162,8 +167,6 @@ def _check_contents(entry: RegularFile | MemoryFile, inventory: Inventory, what:
     expect(end <= entry.size + 2 * _PAGE, f"{what} is larger than it says")
     keys = {memory.key for memory in inventory.shared_memory}
     expect(not entry.shared or entry.shared in keys, f"{what} names no shared memory")
-    pids = {process.pid for process in inventory.processes}
-    expect(all(lock.pid in pids for lock in entry.record_locks), f"a lock of {what} belongs to nobody")
 
 
 def _check_unix(index: int, entry: UnixSocket, every: Sequence[Description], what: str) -> None:

@@ -29,8 +29,8 @@ def _mapped_keys(tables: CaptureTables) -> set[str]:
     """Keys of the objects that some process maps MAP_SHARED and whose bytes the memory room saves."""
     known: set[str] | None = tables.cache.get("mapped keys")
     if known is None:
-        every = (mapping for process in tables.processes.values() for mapping in process.mappings)
-        known = {f"{m.device}:{m.inode}" for m in every if m.shared and _is_saved_with_memory(m)}
+        every = (mapping for process in tables.processes.values() for mapping in process.shared_mappings)
+        known = {f"{m.device}:{m.inode}" for m in every if _is_saved_with_memory(m)}
         tables.cache["mapped keys"] = known
     return known
 

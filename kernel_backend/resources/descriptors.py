@@ -361,10 +361,14 @@ def _capture_one(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> No
     tables.holders.setdefault(index, []).append((pid, look.fd))
     cloexec = bool(look.info.flags & O_CLOEXEC)
     tables.tables[pid].append(DescriptorEntry(fd=look.fd, cloexec=cloexec, description=index))
-    if any(line.startswith("lock:") for line in look.info.lines):
+    if _is_locked(look):
         from kernel_backend.resources import locks
 
         locks.note_record_locks(look, tables.descriptions[index])
+
+
+def _is_locked(look: Look) -> bool:
+    return any(line.startswith("lock:") for line in look.info.lines)
 
 
 def _index_of(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> int:
@@ -394,6 +398,10 @@ def _classify(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> Descr
     kind = next(kind for kind in kinds if kind.matches(look))
     entry = kind.capture(look, tables)
     entry.flags = look.flags
+    if _is_locked(look):
+        from kernel_backend.resources import locks
+
+        locks.capture_locks(look, entry)
     if not look.flags & linux.O_PATH:
         owner = fcntl.fcntl(look.own, linux.F_GETOWN_EX, bytes(8))
         entry.owner_kind, entry.owner = struct.unpack("<ii", owner)
@@ -419,6 +427,10 @@ def rebuild(tables: RebuildTables, kinds: Sequence[Kind]) -> None:
         reach(Stage.RESTORE_QUEUES)
         for index, entry in enumerate(tables.descriptions):
             by_entry[type(entry)].settle(index, entry, tables)
+            if entry.flock or entry.ranges:
+                from kernel_backend.resources import locks
+
+                locks.take_locks(index, entry, tables)
     except BaseException:
         tables.close()
         raise

@@ -21,7 +21,7 @@ from kernel_backend.errors import FileChanged, ResourceUnsupported
 from kernel_backend.host import fds, proc
 from kernel_backend.host.identity import without_capabilities
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
-from kernel_backend.resources import contents, file_policy, locks
+from kernel_backend.resources import contents, file_policy, unsaved
 from kernel_backend.resources.descriptors import (
     O_ASYNC,
     CaptureTables,
@@ -45,13 +45,13 @@ class FileKind(Kind):
     """Regular files, folders, and whatever is open with O_PATH."""
 
     entry = RegularFile
-    every_process = True  # record locks belong to a process
 
     def matches(self, look: Look) -> bool:
         by_path = stat.S_ISREG(look.stat.st_mode) or stat.S_ISDIR(look.stat.st_mode) or look.flags & linux.O_PATH
         return bool(by_path) and look.link.startswith("/")
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
+        unsaved.check_trigger(look)
         path = _present_path(look)
         entry = RegularFile(
             path=pack_path(path or look.link.removesuffix(_DELETED)),
@@ -69,7 +69,6 @@ class FileKind(Kind):
             _save_deleted(look, entry, tables)
         entry.flags = look.flags
         file_policy.save(look, entry, tables)
-        locks.capture_locks(look, entry)
         _refuse_dnotify(look)
         return entry
 
@@ -106,7 +105,6 @@ class FileKind(Kind):
     def settle(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
         if entry.deleted and stat.S_ISREG(entry.mode):
             contents.dress(tables.own[index], entry, tables)
-        locks.take_locks(index, entry, tables)
 
     def finish(
         self, index: int, entry: RegularFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
@@ -114,8 +112,6 @@ class FileKind(Kind):
         if index in tables.cache.get("taken files", ()):  # shared with the present until now
             workshop.call("lseek", fd, entry.pos, os.SEEK_SET)
             workshop.call("fcntl", fd, 4, entry.flags & ~os.O_ACCMODE)  # F_SETFL
-        locks.take_late(index, entry, tables)
-        locks.take_record_locks(entry, tables, workshop, pid, fd)
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -163,7 +159,7 @@ def _other_link(look: Look) -> str:
 
 def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None:
     mode = look.stat.st_mode
-    if look.flags & linux.O_PATH or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if not stat.S_ISDIR(mode) and (look.flags & linux.O_PATH or not stat.S_ISREG(mode)):
         raise ResourceUnsupported(
             f"{look.holder} is an O_PATH descriptor of {look.link}, which has no path any more",
             pid=look.process.pid, fd=look.fd, link=look.link,
@@ -292,6 +288,7 @@ class ProcFileKind(Kind):
         return bool(by_path) and (look.link.startswith("/proc/") or bool(_own_namespace(look)))
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
+        unsaved.check_trigger(look)
         if namespace := _own_namespace(look):
             return ProcFile(path=namespace)
         path = look.link.removesuffix(_DELETED)
@@ -301,6 +298,11 @@ class ProcFileKind(Kind):
             number = int(found.group(1))
             path = f"/proc/{inside.get(number, number)}{found.group(2) or ''}"
         gone = bool(found) and not _leads_to(look.link, look)
+        if found and not gone and look.in_flight and int(found.group(1)) in tables.processes:
+            raise ResourceUnsupported(
+                f"{look.holder} is {path}, which can be opened again only when that process runs",
+                hint="let the program receive it and checkpoint again", path=path,
+            )  # fmt: skip
         return ProcFile(path=pack_path(path), pos=look.info.pos, gone=gone)
 
     def validate(self, index: int, entry: ProcFile, tables: RebuildTables) -> None:

@@ -1,4 +1,4 @@
-"""File locks, as /proc/PID/fdinfo lists them.
+"""File locks, as /proc/PID/fdinfo lists them; not only regular files can be locked, but all that can be open.
 
 flock(2) and OFD locks belong to the open file description: they are taken again on our rebuilt one. Where the present
 process still holds the same lock (a restore in place), that is put off until the present is gone. POSIX record locks
@@ -13,7 +13,7 @@ import os
 import struct
 
 from kernel_backend.errors import ResourceUnsupported
-from kernel_backend.image.descriptions import Description, MemoryFile, RangeLock, RecordLock, RegularFile
+from kernel_backend.image.descriptions import Description, RangeLock, RecordLock
 from kernel_backend.resources.descriptors import Look, RebuildTables
 from kernel_backend.tracee.inject import Workshop
 
@@ -34,8 +34,6 @@ def _range(words: list[str]) -> tuple[bool, int, int]:
 
 def note_record_locks(look: Look, entry: Description) -> None:
     """POSIX locks that this descriptor's process took; a lock is kept once, however often the descriptor is dup'ed."""
-    if not isinstance(entry, RegularFile | MemoryFile):
-        return
     for words in _lock_lines(look):
         if words[2] != "POSIX":
             continue
@@ -45,7 +43,7 @@ def note_record_locks(look: Look, entry: Description) -> None:
             entry.record_locks = [*entry.record_locks, found]
 
 
-def capture_locks(look: Look, entry: RegularFile | MemoryFile) -> None:
+def capture_locks(look: Look, entry: Description) -> None:
     """The locks of a description."""
     for words in _lock_lines(look):
         if words[2] == "FLOCK":
@@ -61,7 +59,7 @@ def capture_locks(look: Look, entry: RegularFile | MemoryFile) -> None:
             )  # fmt: skip
 
 
-def _take(fd: int, entry: RegularFile | MemoryFile) -> None:
+def _take(fd: int, entry: Description) -> None:
     if entry.flock:
         fcntl.flock(fd, entry.flock | fcntl.LOCK_NB)
     for lock in entry.ranges:
@@ -69,7 +67,7 @@ def _take(fd: int, entry: RegularFile | MemoryFile) -> None:
         fcntl.fcntl(fd, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, lock.start, lock.length, 0))
 
 
-def take_locks(index: int, entry: RegularFile | MemoryFile, tables: RebuildTables) -> None:
+def take_locks(index: int, entry: Description, tables: RebuildTables) -> None:
     """Lock our new description, or put that off until the present is gone (`take_late`)."""
     if not (entry.flock or entry.ranges):
         return
@@ -79,7 +77,7 @@ def take_locks(index: int, entry: RegularFile | MemoryFile, tables: RebuildTable
         tables.cache.setdefault("late locks", set()).add(index)
 
 
-def take_late(index: int, entry: RegularFile | MemoryFile, tables: RebuildTables) -> None:
+def take_late(index: int, entry: Description, tables: RebuildTables) -> None:
     """Second try: the present is gone but for our own duplicates, which may hold its locks."""
     if index not in tables.cache.get("late locks", ()):
         return
@@ -95,9 +93,7 @@ def take_late(index: int, entry: RegularFile | MemoryFile, tables: RebuildTables
         tables.warn(f"the lock that {tables.who(index)} held is somebody else's now: {error.strerror}")
 
 
-def take_record_locks(
-    entry: RegularFile | MemoryFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
-) -> None:
+def take_record_locks(entry: Description, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
     """POSIX locks, taken inside their process."""
     for lock in entry.record_locks:
         if lock.pid != pid:

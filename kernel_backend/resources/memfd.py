@@ -8,7 +8,7 @@ import stat
 
 from kernel_backend.abi import linux
 from kernel_backend.image.descriptions import Description, MemoryFile, pack_path, unpack_path
-from kernel_backend.resources import contents, locks
+from kernel_backend.resources import contents
 from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, restore_owner
 from kernel_backend.tracee.inject import Workshop
 
@@ -21,7 +21,6 @@ class MemoryFileKind(Kind):
     """A memfd. Its seals come last (`finish`): they would forbid filling and mapping it."""
 
     entry = MemoryFile
-    every_process = True  # record locks belong to a process
 
     def matches(self, look: Look) -> bool:
         return look.link.startswith("/memfd:") and stat.S_ISREG(look.stat.st_mode)
@@ -41,7 +40,6 @@ class MemoryFileKind(Kind):
         )
         if not entry.shared:
             contents.save(look, entry, tables)
-        locks.capture_locks(look, entry)
         return entry
 
     def rebuild(self, index: int, entry: MemoryFile, tables: RebuildTables) -> None:
@@ -50,15 +48,10 @@ class MemoryFileKind(Kind):
         if entry.pos:
             os.lseek(fd, entry.pos, os.SEEK_SET)
 
-    def settle(self, index: int, entry: MemoryFile, tables: RebuildTables) -> None:
-        locks.take_locks(index, entry, tables)
-
     def finish(
         self, index: int, entry: MemoryFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
     ) -> None:
         restore_owner(entry, tables, workshop, fd)
-        locks.take_late(index, entry, tables)
-        locks.take_record_locks(entry, tables, workshop, pid, fd)
         made = contents.made_object(entry, tables, lambda: _make(entry))  # `fd` may be of a description that only reads
         missing = entry.seals & ~fcntl.fcntl(made, linux.F_GET_SEALS)
         if missing:

@@ -221,7 +221,7 @@ def _map_call(vma: VmaEntry, sources: Sources, *, filled: bool) -> Call:
         prot |= linux.PROT_READ  # memory that may only be executed would be given a key at once
     if vma.kind == "anon":
         flags |= linux.MAP_ANONYMOUS
-        flags |= linux.MAP_GROWSDOWN | linux.MAP_STACK if vma.growsdown else 0
+        flags |= linux.MAP_GROWSDOWN if vma.growsdown else 0  # MAP_STACK would also forbid huge pages
     elif vma.kind == "file":
         fd = sources.files[file_view(vma)]
     else:

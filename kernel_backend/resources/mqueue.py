@@ -105,7 +105,8 @@ class MessageQueueKind(Kind):
         if key not in queues:
             queues[key] = _make(index, entry, tables)
             tables.to_close.append(queues[key])
-        fd = tables.own[index] = contents.reopen(queues[key], entry.flags)
+        named = -1 if entry.nameless else messages.open_queue(unpack_path(entry.name), entry.flags & os.O_ACCMODE)
+        fd = tables.own[index] = named if named >= 0 else contents.reopen(queues[key], entry.flags)
         set_status_flags(fd, entry.flags)
 
     def finish(

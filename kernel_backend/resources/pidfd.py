@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from kernel_backend.abi import linux
+from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image.descriptions import Description, PidFd
 from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, restore_owner
@@ -26,6 +27,11 @@ class PidFdKind(Kind):
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         pid = int(look.info.value("Pid") or "-1")
+        if look.in_flight and pid in tables.processes:
+            raise ResourceUnsupported(
+                f"{look.holder} is a pidfd of process {pid}, which can be opened again only when that runs",
+                hint="let the program receive it and checkpoint again", pid=pid, link=look.link,
+            )  # fmt: skip
         return PidFd(pid=pid, thread=bool(look.info.flags & _PIDFD_THREAD), start_ticks=_start_ticks(pid))
 
     def rebuild(self, index: int, entry: PidFd, tables: RebuildTables) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from kernel_backend.errors import HostUnsupported
+from kernel_backend.host import limits
 from kernel_backend.host.features import effective_capabilities
 from kernel_backend.image.entries import DescriptorEntry, Inventory, ProcessEntry
 from kernel_backend.resources import mapped_files, memory
@@ -45,7 +46,7 @@ def check(inventory: Inventory, hard: int) -> None:
 
 def limit_of(pid: int) -> int:
     """The hard limit of a process: what it, or what it makes, may not go beyond."""
-    return resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+    return limits.hard(pid, resource.RLIMIT_NOFILE)
 
 
 def make_room(pid: int, entry: ProcessEntry) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from kernel_backend.resources import settings
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
 from kernel_backend.tracee.process import Process
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP
+
+_NAMING = 1 << 21 | 1 << 40  # CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE
 
 _CAP_VERSION_3 = 0x20080522
 _PF_EXITING = 0x4
@@ -75,6 +79,15 @@ def check_seccomp(pid: int, status: dict[str, str]) -> None:
         )  # fmt: skip
 
 
+def check_trap(pid: int, status: dict[str, str]) -> None:
+    """Refuse a process in which a SIGTRAP waits: tracing needs that signal, and would take it away."""
+    if (int(status["ShdPnd"], 16) | int(status["SigPnd"], 16)) & ~ALL_BUT_SIGTRAP:
+        raise ResourceUnsupported(
+            f"in process {pid} a SIGTRAP waits to be delivered, which cannot be captured",
+            hint="let the program take it and checkpoint again", pid=pid,
+        )  # fmt: skip
+
+
 def is_exiting(stat: proc.Stat) -> bool:
     """Whether the process is on its way out."""
     return bool(stat.flags & _PF_EXITING)
@@ -118,16 +131,29 @@ def _check_capabilities(process: Process, status: dict[str, str], wanted: Creden
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
-def set_mm(workshop: Workshop, entry: MmEntry) -> None:
-    """Tell the OS kernel the image's layout (prctl(2), PR_SET_MM_MAP; needs no privilege while exe_fd is -1)."""
+def may_name_program(pid: int) -> bool:
+    """Whether a process may say which program it runs without running it (PR_SET_MM_MAP with a descriptor)."""
+    return bool(int(proc.status(pid)["CapEff"], 16) & _NAMING)
+
+
+def set_mm(workshop: Workshop, entry: MmEntry, program: str = "") -> None:
+    """Tell the OS kernel the image's layout (prctl(2), PR_SET_MM_MAP), and which `program` it is, where that is not so.
+
+    It needs no privilege without a program.
+    """
+    exe = -1
+    if program and not Path(f"/proc/{workshop.thread.tgid}/exe").samefile(program):
+        exe = workshop.call("open", workshop.put(os.fsencode(program) + b"\0"), os.O_RDONLY | os.O_CLOEXEC)
     auxv_at = workshop.put(entry.auxv, 256)
     fields = struct.pack(
         "<11QQIi", entry.start_code, entry.end_code, entry.start_data, entry.end_data, entry.start_brk, entry.brk,
         entry.start_stack, entry.arg_start, entry.arg_end, entry.env_start, entry.env_end,
-        auxv_at, len(entry.auxv), -1,
+        auxv_at, len(entry.auxv), exe,
     )  # fmt: skip
     at = workshop.put(fields)
     workshop.call("prctl", linux.PR_SET_MM, linux.PR_SET_MM_MAP, at, len(fields), 0)
+    if exe >= 0:
+        workshop.call("close", exe)
 
 
 @contextmanager
@@ -150,8 +176,15 @@ def working_folder(entry: ProcessEntry) -> Iterator[str]:
         folder.rmdir()
 
 
+def is_own_proc_folder(entry: ProcessEntry) -> bool:
+    """Whether its working folder is what /proc shows of itself, which is there as soon as it is."""
+    return f"{entry.cwd}/".startswith(f"/proc/{entry.pid}/")
+
+
 def folder_calls(entry: ProcessEntry, path: str, data: int) -> tuple[list[Call], bytes]:
     """Working directory and umask."""
+    if is_own_proc_folder(entry):
+        path = re.sub(r"^/proc/\d+", "/proc/self", path)
     return [Call("chdir", data), Call("umask", entry.umask)], os.fsencode(path) + b"\0"
 
 

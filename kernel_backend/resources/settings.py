@@ -20,7 +20,7 @@ from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.process import Process
 
 # linux/prctl.h
-_GET_TSC, _SET_TSC, _TSC_ENABLE = 25, 26, 1
+GET_TSC, _SET_TSC, _TSC_ENABLE = 25, 26, 1
 _MCE_KILL, _MCE_KILL_GET, _MCE_KILL_CLEAR, _MCE_KILL_SET, _MCE_KILL_DEFAULT = 33, 34, 0, 1, 2
 _GET_SPECULATION, _SET_SPECULATION, _SPECULATION_SORTS = 52, 53, (0, 1, 2)
 _SPEC_BY_PRCTL, _SPEC_STATES = 1, 0x1E
@@ -64,7 +64,7 @@ def read_calls(data: int) -> list[Call]:
     """The calls that tell; `data` has room for DATA_BYTES."""
     barriers = [Call("membarrier", _MEMBARRIER_REGISTRATIONS, 0, 0)] if _tells_barriers() else []
     return [
-        Call("prctl", _GET_TSC, data, 0, 0, 0),
+        Call("prctl", GET_TSC, data, 0, 0, 0),
         *(Call("prctl", *arguments) for _, arguments in _questions()),
         *([Call("arch_prctl", _ARCH_GET_XCOMP_PERM, data + _TSC_BYTES)] if _usual_state() else []),
         *barriers,
@@ -126,6 +126,16 @@ def ask_futex_hash() -> Asking[int]:
     return (yield Call("prctl", _FUTEX_HASH, _FUTEX_HASH_GET_SLOTS, 0, 0, 0))
 
 
+def ask_speculation() -> Asking[list[int]]:
+    """Of one thread, what _questions() asks of a process's first; empty where this OS kernel tells nothing."""
+    asked = dict(_questions())
+    found = []
+    for sort in _SPECULATION_SORTS:
+        arguments = asked.get(f"speculation {sort}")
+        found.append((yield Call("prctl", *arguments)) if arguments else 0)
+    return found if any(found) else []
+
+
 def denies_execution(process: Process) -> bool:
     """Whether a process may not make memory executable, which it cannot take back."""
     try:
@@ -151,8 +161,21 @@ def early_calls(entry: SettingsEntry) -> Iterator[Call]:
         if entry.membarrier & command:
             yield Call("membarrier", command, 0, 0)
     for sort, state in zip(_SPECULATION_SORTS, entry.speculation, strict=False):
-        if state & _SPEC_BY_PRCTL and state & _SPEC_STATES and _differs(sort, state):
+        if _can_be_set(state) and _differs(sort, state):
             yield Call("prctl", _SET_SPECULATION, sort, state & _SPEC_STATES, 0, 0)
+
+
+def thread_calls(tsc: int, speculation: Sequence[int], usual: SettingsEntry) -> list[Call]:
+    """What a thread has otherwise than the process that it inherits from."""
+    calls = [Call("prctl", _SET_TSC, tsc, 0, 0, 0)] if tsc not in (0, usual.tsc) else []
+    for sort, state, inherited in zip(_SPECULATION_SORTS, speculation, usual.speculation, strict=False):
+        if _can_be_set(state) and state != inherited:
+            calls.append(Call("prctl", _SET_SPECULATION, sort, state & _SPEC_STATES, 0, 0))
+    return calls
+
+
+def _can_be_set(state: int) -> bool:
+    return bool(state & _SPEC_BY_PRCTL and state & _SPEC_STATES)
 
 
 def _differs(sort: int, state: int) -> bool:

@@ -60,7 +60,22 @@ def capture(
                 found = objects.setdefault(vma.shared, _Object(vma.shared, _path_now(live.path, vma.shared), []))
                 found.huge_page_bytes = vma.huge_page_bytes
                 found.spans.append((vma.offset, vma.start, vma.end - vma.start, processes[pid]))
-    return [_save(i, found, fds.get(found.key, -1), writer) for i, found in enumerate(objects.values())]
+    return [_save_whole(i, found, fds.get(found.key, -1), writer) for i, found in enumerate(objects.values())]
+
+
+def _save_whole(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMemoryEntry:
+    """Also what no mapping shows of an object that nobody has open any more, where we may look (CAP_SYS_ADMIN)."""
+    if fd >= 0 or _kind(found.path) not in ("memfd", "anon"):
+        return _save(index, found, fd, writer)
+    _, start, size, process = found.spans[0]
+    try:
+        fd = os.open(f"/proc/{process.view}/map_files/{start:x}-{start + size:x}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return _save(index, found, -1, writer)
+    try:
+        return _save(index, found, fd, writer)
+    finally:
+        os.close(fd)
 
 
 def _save(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMemoryEntry:

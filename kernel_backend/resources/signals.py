@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from kernel_backend.image.entries import ProcessEntry
+from kernel_backend.errors import HostUnsupported
+from kernel_backend.host.features import effective_capabilities
+from kernel_backend.image.entries import Inventory, ProcessEntry
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.thread import SIGINFO_BYTES, Thread
 
@@ -49,6 +51,17 @@ def flush_calls(data: int) -> tuple[list[Call], bytes]:
     """Calls that throw away everything queued in a process that is about to become another (SIG_IGN empties)."""
     ignore = struct.pack("<4Q", 1, 0, 0, 0)
     return [Call("rt_sigaction", n, data, 0, SIGSET_BYTES) for n in _SETTABLE], ignore
+
+
+def check(inventory: Inventory, hard: int) -> None:
+    """Raise HostUnsupported when a process under that hard limit could not hold its signals and timers again."""
+    for entry in inventory.processes:
+        needed = len(entry.pending) + len(entry.timers) + sum(len(thread.pending) for thread in entry.threads)
+        if needed > hard and "CAP_SYS_RESOURCE" not in effective_capabilities():
+            raise HostUnsupported(
+                f"process {entry.pid} had {needed} signals and timers waiting; the limit where it is to be is {hard}",
+                hint="restore the image as a fresh process, under a higher limit (ulimit -Hi)", pid=entry.pid,
+            )  # fmt: skip
 
 
 def queue(shop: Workshop, pid: int, infos: list[bytes], thread: Thread | None = None, tid: int = 0) -> None:

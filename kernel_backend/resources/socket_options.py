@@ -15,7 +15,7 @@ from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTab
 
 SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_BUF_LOCK = 7, 8, 32, 33, 72
 SO_REUSEADDR, SO_REUSEPORT, SO_PEEK_OFF, SO_PASSCRED = 2, 15, 42, 16
-TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_CONGESTION = 2, 10, 13
+TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_CONGESTION, TCP_FASTOPEN_KEY = 2, 10, 13, 33
 _TCP_CLOSE, _TCP_LISTEN = 7, 10
 _MAX_TCP_WINDOW = 32767  # net/tcp.h
 _FORCED = {SO_SNDBUF: SO_SNDBUFFORCE, SO_RCVBUF: SO_RCVBUFFORCE}
@@ -26,7 +26,7 @@ _SOCKET = {
     1: _INT, SO_REUSEADDR: _INT, 5: _INT, 6: _INT, SO_SNDBUF: _INT, SO_RCVBUF: _INT, 9: _INT, 10: _INT, 11: _INT,
     12: _INT, 13: _LINGER, SO_REUSEPORT: _INT, SO_PASSCRED: _INT, 18: _INT, 20: _TIMEVAL, 21: _TIMEVAL, 25: 16,
     29: _INT, 34: _INT, 35: _INT, 36: _INT, 37: _INT, 40: _INT, 41: _INT, SO_PEEK_OFF: _INT, 43: _INT, 45: _INT,
-    46: _INT, 47: _INT, 49: _INT, 60: _INT, 61: 8, 69: _INT, 70: _INT, 74: _INT, 75: _INT, 76: _INT, 83: _INT,
+    46: _INT, 47: _INT, 49: _INT, 60: _INT, 61: 8, 69: _INT, 70: _INT, 74: _INT, 75: _INT, 76: _INT, 82: _INT, 83: _INT,
 }  # fmt: skip
 _IP = {4: 40} | dict.fromkeys(
     (1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 18, 19, 20, 21, 22, 23, 24, 25, 26, 32, 33, 34, 49, 50, 51), _INT
@@ -34,8 +34,8 @@ _IP = {4: 40} | dict.fromkeys(
 _IPV6 = dict.fromkeys((54, 55, 57, 59), 1024) | dict.fromkeys(
     (16, 17, 18, 19, 23, 25, 26, 29, 31, 33, 49, 51, 53, 56, 58, 60, 62, 66, 67, 70, 72, 73, 74, 75, 76, 77, 78), _INT
 )  # fmt: skip
-_TCP = {TCP_CONGESTION: 16} | dict.fromkeys(
-    (1, TCP_MAXSEG, 3, 4, 5, 6, 7, 8, 9, TCP_WINDOW_CLAMP, 16, 17, 18, 23, 25, 27, 30, 36), _INT
+_TCP = {TCP_CONGESTION: 16, TCP_FASTOPEN_KEY: 32} | dict.fromkeys(
+    (1, TCP_MAXSEG, 3, 4, 5, 6, 7, 8, 9, TCP_WINDOW_CLAMP, 16, 17, 18, 23, 25, 27, 30, 34, 36, 37, 44, 45, 46), _INT
 )  # fmt: skip
 _UDP = dict.fromkeys((1, 100, 101, 102, 103, 104), _INT)
 _BEFORE_BINDING = {(1, SO_REUSEADDR), (1, SO_REUSEPORT), (1, 25), (0, 15), (0, 19), (0, 24), (41, 26)}

@@ -12,6 +12,7 @@ reports an error, so that programs reconnect. One whose other end had finished s
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import stat
 import struct
@@ -39,6 +40,7 @@ _TCP_REPAIR, _TCP_REPAIR_QUEUE, _SEND_QUEUE, _REPAIR_OFF = 19, 20, 2, -1
 ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT = 1, 2, 3, 4, 5, 6
 CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = 7, 8, 9, 10, 11
 _FIN_SENT = {FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING}
+_OPEN = {ESTABLISHED, FIN_WAIT1, FIN_WAIT2}  # the other end has not said that it sends no more
 _REFUSED_WITHIN_MS = 200
 _FIN_RECEIVED = {CLOSE_WAIT, LAST_ACK, CLOSING, TIME_WAIT}
 
@@ -89,6 +91,7 @@ class TcpKind(Kind):
             else:
                 entry.queue, entry.urgent = inet.peek_stream(s, look.holder)
                 entry.other = OTHER_OUTSIDE
+                entry.deaf = info.state in _OPEN and _has_ended(s)
         return entry
 
     def capture_links(self, index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
@@ -223,7 +226,11 @@ def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
     if entry.other == OTHER_INSIDE and entry.listener < 0:
         peer = tables.descriptions[entry.peer]
         assert isinstance(peer, TcpSocket)
-        if not live_sockets.take_tcp_pair(index, entry, peer, tables):
+        if live_sockets.take_tcp_pair(index, entry, peer, tables):
+            return
+        if peer is entry:
+            tables.own[index] = _to_itself(index, entry, tables)
+        else:
             tables.own[index], tables.own[entry.peer] = inet.connected_pair(entry, peer)
     elif entry.listener >= 0 and _take_waiting(index, entry, tables):
         return
@@ -233,6 +240,21 @@ def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
         tables.own[index] = _ended(entry)
     else:
         tables.own[index] = _unconnected(index, entry, tables)
+
+
+def _to_itself(index: int, entry: TcpSocket, tables: RebuildTables) -> int:
+    """A connection whose both ends are one socket: connected to the address that it is bound to."""
+    with socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            inet.bind(s, entry)
+        except OSError as error:
+            s.bind((entry.host, 0))
+            tables.warn(f"port {entry.port} of {tables.who(index)} cannot be bound again: {error.strerror}")
+        s.settimeout(inet.CONNECT_TIMEOUT_S)
+        s.connect(s.getsockname())
+        s.setblocking(True)
+        return s.detach()
 
 
 def _take_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> bool:
@@ -348,17 +370,33 @@ def _connect_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> Non
         inet.send_all(s, entry.early)
 
 
+def _has_ended(s: socket.socket) -> bool:
+    asked = select.poll()
+    asked.register(s, select.POLLRDHUP)
+    return any(events & select.POLLRDHUP for _, events in asked.poll(0))
+
+
+def _shut_down(s: socket.socket, entry: TcpSocket) -> None:
+    if entry.state in _FIN_SENT:
+        s.shutdown(socket.SHUT_WR)
+    if entry.deaf:
+        s.shutdown(socket.SHUT_RD)
+
+
 def _finish_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
     fd = tables.own[index]
     with socket_options.borrowed(fd, entry.family, _STREAM) as s:
-        if entry.other == OTHER_INSIDE and entry.state in _FIN_SENT:
-            s.shutdown(socket.SHUT_WR)
+        if entry.other == OTHER_INSIDE:
+            _shut_down(s, entry)
         socket_options.restore(s, entry.family, _STREAM, entry.options, tables, tables.who(index))
     set_status_flags(fd, entry.flags)
 
 
 def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
-    """A connection taken from the present, which is gone now: both queues become the image's."""
+    """A connection taken from the present, which is gone now: both queues become the image's.
+
+    Both ends may be one socket.
+    """
     ends = [(at, tables.descriptions[at]) for at in (index, other)]
     one, two = (entry for _, entry in ends)
     assert isinstance(one, TcpSocket)
@@ -369,11 +407,11 @@ def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
     ):
         live_sockets.drain_tcp_pair(near, far)
         inet.send_all(far, one.queue, one.urgent)
-        inet.send_all(near, two.queue, two.urgent)
+        if other != index:
+            inet.send_all(near, two.queue, two.urgent)
         for s, at, entry in ((near, index, one), (far, other, two)):
             socket_options.rewind(s, entry.family, _STREAM, entry.options, tables, tables.who(at))
-            if entry.state in _FIN_SENT:
-                s.shutdown(socket.SHUT_WR)
+            _shut_down(s, entry)
 
 
 KINDS: list[Kind] = [TcpKind()]

@@ -16,6 +16,7 @@ import time
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.host import sockdiag
 from kernel_backend.image.descriptions import Description, Message, UdpSocket
 from kernel_backend.resources import inet, live_sockets, multicast, socket_options
 from kernel_backend.resources.descriptors import (
@@ -52,6 +53,8 @@ class UdpKind(Kind):
             if _may_peek(s, look, tables):
                 entry.queue = _peek(s)
         entry.memberships = multicast.capture(look.own, entry.family)
+        if entry.peer_port:  # others cannot be shut down
+            entry.shutdown = _shutdowns(tables).get(look.stat.st_ino, 0)
         return entry
 
     def validate(self, index: int, entry: UdpSocket, tables: RebuildTables) -> None:
@@ -86,6 +89,7 @@ class UdpKind(Kind):
             _connect(index, entry, tables)
             with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
                 socket_options.rewind(s, entry.family, _DGRAM, entry.options, tables, tables.who(index))
+                _shut_down(s, entry)
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -127,6 +131,19 @@ def _peek(s: socket.socket) -> list[Message]:
         s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, before)
 
 
+def _shutdowns(tables: CaptureTables) -> dict[int, int]:
+    """How far the UDP sockets of this host are shut down, by inode; asked once for all."""
+    known: dict[int, int] | None = tables.cache.get("udp shut down")
+    if known is None:
+        known = tables.cache["udp shut down"] = sockdiag.udp_shutdowns()
+    return known
+
+
+def _shut_down(s: socket.socket, entry: UdpSocket) -> None:
+    if entry.shutdown:
+        s.shutdown(entry.shutdown - 1)  # SHUT_RD, SHUT_WR, SHUT_RDWR
+
+
 def _settle_all(tables: RebuildTables) -> None:
     """Queues first: a connected socket takes datagrams of its peer only."""
     every = [(i, entry) for i, entry in enumerate(tables.descriptions) if isinstance(entry, UdpSocket)]
@@ -138,6 +155,7 @@ def _settle_all(tables: RebuildTables) -> None:
         with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
             socket_options.restore(s, entry.family, _DGRAM, entry.options, tables, tables.who(index))
             multicast.restore(s, entry.memberships, tables, tables.who(index))
+            _shut_down(s, entry)
         set_status_flags(tables.own[index], entry.flags)
 
 

@@ -398,7 +398,7 @@ def _finish_one(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     fd = tables.own[index]
     with socket_options.borrowed(fd, _UNIX, entry.type) as s:
         socket_options.restore(s, _UNIX, entry.type, entry.options, tables, tables.who(index))
-        if entry.shutdown and entry.connected:
+        if entry.shutdown:
             s.shutdown(_SHUT[entry.shutdown])
     set_status_flags(fd, entry.flags)
 

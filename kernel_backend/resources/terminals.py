@@ -51,7 +51,7 @@ from kernel_backend.tracee.inject import Call, Workshop
 # asm-generic/ioctls.h
 _TCGETS2, _TCSETS2, _TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
 _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045439, 0x80045438
-_TIOCPKT, _TIOCSCTTY, _TIOCSPGRP, _TIOCNOTTY = 0x5420, 0x540E, 0x5410, 0x5422
+_TIOCPKT, _TIOCSCTTY, _TIOCSPGRP, _TIOCNOTTY, _TIOCGETD = 0x5420, 0x540E, 0x5410, 0x5422, 0x5424
 _TCXONC = 0x540A
 _MAX_TRIES = 256
 _MUCH_BYTES = 2048  # more than that waits to be fetched: then output may wait because of it
@@ -146,7 +146,8 @@ class PtyMasterKind(Kind):
         _set_up(fd, entry)
 
     def settle(self, index: int, entry: PtyMaster, tables: RebuildTables) -> None:
-        tty_queues.fill(tables.own[index], entry)
+        if left := tty_queues.fill(tables.own[index], entry):
+            tables.warn(f"{left} bytes that waited in the terminal at {tables.who(index)} found no room and are lost")
         set_status_flags(tables.own[index], entry.flags)
         if entry.locked:
             fcntl.ioctl(tables.own[index], _TIOCSPTLCK, struct.pack("<i", 1))
@@ -201,6 +202,11 @@ class TerminalKind(Kind):
             raise ResourceUnsupported(
                 f"{look.holder} is the device {look.link}, which cannot be captured",
                 pid=look.process.pid, fd=look.fd, link=look.link,
+            )  # fmt: skip
+        if discipline := tty_queues.word(look.own, _TIOCGETD):
+            raise ResourceUnsupported(
+                f"{look.holder} is {look.link} with line discipline {discipline}, which cannot be captured",
+                hint="set the usual one (TIOCSETD, N_TTY)", pid=look.process.pid, fd=look.fd, link=look.link,
             )  # fmt: skip
         session, foreground = _session_of(look.stat.st_rdev, tables)
         return Terminal(

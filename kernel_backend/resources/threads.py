@@ -12,8 +12,8 @@ from functools import cache
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc, proc
-from kernel_backend.image.entries import MemoryPolicy, RseqEntry, SchedulingEntry, ThreadEntry
-from kernel_backend.resources import numa, timeouts
+from kernel_backend.image.entries import MemoryPolicy, RseqEntry, SchedulingEntry, SettingsEntry, ThreadEntry
+from kernel_backend.resources import numa, settings, timeouts
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
@@ -41,6 +41,8 @@ class Told:
     pdeathsig: int
     numa: MemoryPolicy | None
     cpuid_faults: bool
+    tsc: int
+    speculation: list[int]
 
 
 def ask(borrowed: Borrowed) -> Asking[Told]:
@@ -49,11 +51,13 @@ def ask(borrowed: Borrowed) -> Asking[Told]:
     yield Call("prctl", linux.PR_GET_TID_ADDRESS, borrowed.data + 32)
     yield Call("prctl", linux.PR_GET_PDEATHSIG, borrowed.data + 40)
     slack_ns = yield Call("prctl", linux.PR_GET_TIMERSLACK)
-    raw = borrowed.get(44)
+    yield Call("prctl", settings.GET_TSC, borrowed.data + 44, 0, 0, 0)
+    raw = borrowed.get(48)
+    speculation = yield from settings.ask_speculation()
     faults = _cpuid_may_fault() and not (yield Call("arch_prctl", _ARCH_GET_CPUID, 0))
     numa_policy = yield from numa.ask(borrowed)
-    tid_address, pdeathsig = struct.unpack_from("<Qi", raw, 32)
-    return Told(raw[:ALTSTACK_BYTES], tid_address, slack_ns, pdeathsig, numa_policy, faults)
+    tid_address, pdeathsig, tsc = struct.unpack_from("<Qii", raw, 32)
+    return Told(raw[:ALTSTACK_BYTES], tid_address, slack_ns, pdeathsig, numa_policy, faults, tsc, speculation)
 
 
 @cache
@@ -97,6 +101,8 @@ def _capture_one(process: Process, borrowed: Borrowed, told: Told, wait: timeout
         pdeathsig=told.pdeathsig,
         numa=told.numa,
         cpuid_faults=told.cpuid_faults,
+        tsc=told.tsc,
+        speculation=told.speculation,
         robust_head=robust_head,
         robust_length=robust_length,
         rseq=RseqEntry(address=rseq[0], size=rseq[1], signature=rseq[2], flags=rseq[3]) if rseq else None,
@@ -125,8 +131,11 @@ def _scheduling(tid: int, slack_ns: int = 0) -> SchedulingEntry:
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
-def setup_calls(entry: ThreadEntry, data: int) -> tuple[list[Call], bytes]:
-    """What the new thread calls for itself, and the argument bytes that must stand at `data` before."""
+def setup_calls(entry: ThreadEntry, usual: SettingsEntry, data: int) -> tuple[list[Call], bytes]:
+    """What the new thread calls for itself, and the argument bytes that must stand at `data` before.
+
+    `usual`: the settings of its process, which it has by inheriting them.
+    """
     name = entry.name.encode(errors="surrogateescape")[:15] + b"\0"
     altstack = bytearray(entry.altstack or bytes(ALTSTACK_BYTES))
     flags = struct.unpack_from("<i", altstack, 8)[0]
@@ -140,12 +149,14 @@ def setup_calls(entry: ThreadEntry, data: int) -> tuple[list[Call], bytes]:
         calls.append(Call("prctl", linux.PR_SET_TIMERSLACK, entry.scheduling.timerslack_ns, 0, 0, 0))
     if entry.cpuid_faults:
         calls.append(Call("arch_prctl", _ARCH_SET_CPUID, 0))
+    calls += settings.thread_calls(entry.tsc, entry.speculation, usual)
     if entry.rseq:
         calls.append(Call("rseq", entry.rseq.address, entry.rseq.size, entry.rseq.flags, entry.rseq.signature))
     return calls, arguments
 
 
 SETUP_DATA_BYTES = 64
+MOST_SETUP_CALLS = 11
 
 
 def apply_scheduling(tid: int, entry: SchedulingEntry) -> list[str]:

@@ -16,7 +16,7 @@ import struct
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from kernel_backend.image.descriptions import PtyMaster, Terminal
 from kernel_backend.resources.descriptors import CaptureTables, Look
@@ -26,7 +26,13 @@ TIOCGEXCL, TIOCEXCL, _TIOCNXCL = 0x80045440, 0x540C, 0x540D
 _TIOCGPTPEER, _TIOCPKT = 0x5441, 0x5420
 _SETTINGS = struct.Struct("<4I")  # input, output, control and local flags, which struct termios2 begins with
 _SPECIAL_CHARACTERS = 17  # the line discipline and its special characters, which follow
+_CHARACTERS_AT = 17  # in struct termios2
+_VEOF, _VEOL, _VEOL2 = 4, 11, 16
 _WAIT_S = 1.0
+_FOLLOWS_MS = 200
+_PART_BYTES = 512  # written like this, most fits; what large parts leave free of the OS kernel's buffers is lost
+_MUCH_BYTES = 4000  # a side holds 4095 to be read; what is more waits behind
+_MOST_LINES = 4096
 _READ_BYTES = 65536
 
 
@@ -88,30 +94,57 @@ def _inside(entry: PtyMaster, tables: CaptureTables) -> int:
 
 def _take_printed(look: Look, entry: PtyMaster) -> None:
     fcntl.ioctl(look.own, _TIOCPKT, struct.pack("<i", 0))
-    waiting = word(look.own, termios.FIONREAD)
-    if waiting:
-        entry.printed = os.read(look.own, waiting)
+    flags = fcntl.fcntl(look.own, fcntl.F_GETFL)
+    fcntl.fcntl(look.own, fcntl.F_SETFL, flags | os.O_NONBLOCK)  # its user is about to end
+    with suppress(OSError):  # EIO: the other side was closed
+        for piece in _pieces(look.own):
+            entry.printed += piece
 
 
 def _take(look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
     with _slave(look, entry, tables) as slave:
         _take_printed(look, entry)
-        entry.typed = _drain(slave)
+        _take_typed(slave, entry)
         if _local_flags(slave) & termios.ICANON:
             _set_local_flags(slave, _local_flags(slave) & ~termios.ICANON)
             entry.typing = _drain(slave)
 
 
-def _drain(fd: int) -> bytes:
-    found = b""
+def _take_typed(slave: int, entry: PtyMaster) -> None:
+    """What waits to be read; in line mode line by line, of which one that was ended by a control-D shows no end."""
+    in_lines = _local_flags(slave) & termios.ICANON
+    special = fcntl.ioctl(slave, TCGETS2, bytes(TERMIOS2_BYTES))[_CHARACTERS_AT:]
+    ends = {ord("\n"), special[_VEOL], special[_VEOL2]} if in_lines else set(range(256))
+    for piece in _pieces(slave, most=_MOST_LINES if in_lines else 0):
+        entry.typed += piece
+        if not piece or piece[-1] not in ends:
+            entry.ends.append(len(entry.typed))
+
+
+def _pieces(fd: int, most: int = 0) -> Iterator[bytes]:
+    """What can be read without waiting; an empty piece, of which there are `most`, is an end of file.
+
+    What did not fit where it is read from follows as soon as there is room, in the background.
+    """
+    asked = select.poll()
+    asked.register(fd, select.POLLIN)
+    last = 0
     while True:
+        if last >= _MUCH_BYTES:
+            asked.poll(_FOLLOWS_MS)
         try:
-            data = os.read(fd, _READ_BYTES)
+            piece = os.read(fd, _READ_BYTES)
         except BlockingIOError:
-            return found
-        if not data:
-            return found
-        found += data
+            return
+        if not piece and not most:
+            return
+        most -= not piece
+        last = max(last, len(piece))
+        yield piece
+
+
+def _drain(fd: int) -> bytes:
+    return b"".join(_pieces(fd))
 
 
 def _local_flags(fd: int) -> int:
@@ -124,35 +157,68 @@ def _set_local_flags(fd: int, flags: int) -> None:
     fcntl.ioctl(fd, TCSETS2, bytes(raw))
 
 
-def fill(master: int, entry: PtyMaster) -> None:
-    """Put the queues into a new terminal, whose settings are in place already."""
-    if not (entry.typed or entry.typing or entry.printed):
-        return
+def fill(master: int, entry: PtyMaster) -> int:
+    """Put the queues into a new terminal, whose settings are in place already; how many bytes found no room."""
+    if not (entry.typed or entry.typing or entry.printed or entry.ends):
+        return 0
     slave = open_slave(master, os.O_RDWR | os.O_NONBLOCK)
     settings = fcntl.ioctl(slave, TCGETS2, bytes(TERMIOS2_BYTES))
     try:
-        fcntl.ioctl(slave, TCSETS2, _passive(settings))
-        os.write(slave, entry.printed)
+        mark = _unused(entry.typed + entry.typing) if entry.ends else 0
+        fcntl.ioctl(slave, TCSETS2, _passive(settings, mark))
+        left = _write(slave, entry.printed)
         _await(master, len(entry.printed))
-        for part in (entry.typed, entry.typing):
-            os.write(master, part)
+        left += _write(master, _marked(entry.typed, entry.ends, mark) + entry.typing)
         _await(slave, len(entry.typed))
+        return left
     finally:
         fcntl.ioctl(slave, TCSETS2, settings)
         os.close(slave)
 
 
-def _passive(settings: bytes) -> bytes:
-    """The same settings without anything that acts on characters."""
+def _passive(settings: bytes, mark: int) -> bytes:
+    """The same settings without anything that acts on characters, but for what ends a line. `mark`: an end of file."""
     raw = bytearray(settings)
     _, _, control, local = _SETTINGS.unpack_from(raw)
-    _SETTINGS.pack_into(raw, 0, 0, 0, control, local & termios.ICANON)
-    raw[_SETTINGS.size + 1 : _SETTINGS.size + 1 + _SPECIAL_CHARACTERS] = bytes(_SPECIAL_CHARACTERS)
+    _SETTINGS.pack_into(raw, 0, 0, 0, control, local & (termios.ICANON | termios.IEXTEN))
+    special = raw[_CHARACTERS_AT : _CHARACTERS_AT + _SPECIAL_CHARACTERS]
+    passive = bytearray(_SPECIAL_CHARACTERS)
+    for at in (_VEOL, _VEOL2):
+        passive[at] = special[at]
+    passive[_VEOF] = mark
+    raw[_CHARACTERS_AT : _CHARACTERS_AT + _SPECIAL_CHARACTERS] = passive
     return bytes(raw)
+
+
+def _unused(data: bytes) -> int:
+    """A character that is not in the data; 0 where every one is."""
+    return next((c for c in range(1, 256) if c not in data and c != ord("\n")), 0)
+
+
+def _marked(data: bytes, ends: list[int], mark: int) -> bytes:
+    """The data with a mark at each of `ends`."""
+    if not mark:
+        return data
+    starts = [0, *ends]
+    return bytes([mark]).join([data[a:b] for a, b in zip(starts, [*ends, len(data)], strict=True)])
+
+
+def _write(fd: int, data: bytes) -> int:
+    """Without waiting for a reader: there was room for as much. How many bytes are left."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+    deadline = time.monotonic() + _WAIT_S
+    while data and time.monotonic() < deadline:
+        try:
+            data = data[os.write(fd, data[:_PART_BYTES]) :]
+        except BlockingIOError:
+            select.select([], [fd], [], 0.01)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    return len(data)
 
 
 def _await(fd: int, size: int) -> None:
     """Wait until the OS kernel has moved `size` bytes to this side: it does so in the background."""
     deadline = time.monotonic() + _WAIT_S
-    while word(fd, termios.FIONREAD) < size and time.monotonic() < deadline:
+    while word(fd, termios.FIONREAD) < min(size, _MUCH_BYTES) and time.monotonic() < deadline:
         select.select([fd], [], [], 0.01)

@@ -45,6 +45,7 @@ def note(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: Captu
         entry.moved = pack_path(str(place)) if found else ""
     if found is not None:
         entry.mode = stat.S_IMODE(found.st_mode)
+        entry.folder_mode = stat.S_IMODE(place.parent.stat().st_mode)
 
 
 def _folder_of(name: str, look: Look, facts: sockdiag.UnixFacts, tables: CaptureTables) -> str:
@@ -118,11 +119,28 @@ def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
 
 
 def _check_folder(entry: UnixSocket) -> None:
-    """A name needs a folder that it can be made in. Raises OSError."""
+    """A name needs a folder that it can be made in, or one that can be made itself. Raises OSError."""
+    if entry.name.startswith(b"\0"):
+        return
     folder = Path(os.fsdecode(entry.name)).parent
-    if not entry.name.startswith(b"\0") and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+    if not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         folder.stat()  # says that it is gone, if it is
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def _make_folder(folder: Path, entry: UnixSocket, tables: RebuildTables) -> bool:
+    """The folder of a name, where it is gone: programs clean up behind themselves when their parents are killed, as
+    multiprocessing's workers do. Whether it was made.
+    """
+    try:
+        folder.mkdir(0o700)
+    except FileExistsError:
+        return False
+    tables.guardian.tell("empty folder", str(folder.absolute()))
+    folder.chmod(entry.folder_mode)
+    return True
 
 
 def _in_use(entry: UnixSocket, tables: RebuildTables) -> bool:
@@ -206,6 +224,7 @@ def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
             return
         path = Path(os.fsdecode(entry.name))
         place = _place(entry)
+        made = _make_folder(path.parent, entry, tables)
         if place.is_socket() and not _in_use(entry, tables):
             place.unlink()
         s.bind(entry.name)
@@ -214,7 +233,11 @@ def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
             tables.to_close.append(door)
         if entry.unlinked:
             path.unlink()
+            if made:
+                path.parent.rmdir()
             return
+        if made:
+            tables.warn(f"{path.parent}, the folder of a socket's name, was gone: it was made again")
         path.rename(place)
         tables.guardian.file(place)
         place.chmod(entry.mode)

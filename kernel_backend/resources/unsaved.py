@@ -1,17 +1,21 @@
 """What a process may have inside the OS kernel that would not come back: refused by name.
 
 Segment descriptors of its own (modify_ldt(2)), which old emulators use; keys in keyrings that are its own or a thread's
-(keyrings(7)), whose contents need not be readable even by itself.
+(keyrings(7)), whose contents need not be readable even by itself; what of pressure it wants to be told (PSI).
 """
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.resources.descriptors import Look
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Call
 
+_PRESSURE = re.compile(r"^/proc/pressure/\w+$|/(cpu|memory|io|irq)\.pressure$")
 _READ_LDT = 0
 _LDT_BYTES = 8  # one descriptor is enough to know
 _KEYCTL_GET_KEYRING_ID = 0
@@ -53,4 +57,13 @@ def ask_keyrings(pid: int) -> Asking[None]:
         raise ResourceUnsupported(
             f"process {pid} has keys in a {whose} keyring (keyrings(7)), which cannot be captured",
             hint="keep them in the user's keyring instead", pid=pid,
+        )  # fmt: skip
+
+
+def check_trigger(look: Look) -> None:
+    """Refuse pressure information (PSI) that is open for writing: nobody can ask what its reader waits for."""
+    if look.flags & (os.O_WRONLY | os.O_RDWR) and _PRESSURE.search(look.link):
+        raise ResourceUnsupported(
+            f"{look.holder} waits for pressure on this host ({look.link}), which cannot be captured",
+            hint="close it and checkpoint again", pid=look.process.pid, fd=look.fd, link=look.link,
         )  # fmt: skip

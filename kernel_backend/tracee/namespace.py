@@ -23,7 +23,6 @@ from kernel_backend.tracee.thread import Thread
 
 _INIT_BYTES = 1 << 16
 _NAME = b"nbcr-init\0"
-_RSEQ_UNREGISTER = 1
 
 
 def spawn_init() -> Thread:
@@ -97,9 +96,7 @@ def make_wait(shop: Workshop, root_pid: int) -> None:
     init = shop.thread
     page = shop.address
     rest = linux.TASK_SIZE - page - _INIT_BYTES
-    rseq = init.rseq()
-    if rseq:  # inherited from us by fork; the OS kernel would write to it when the memory is gone
-        shop.call("rseq", rseq[0], rseq[1], _RSEQ_UNREGISTER, rseq[2])
+    stub.unregister_rseq(shop)
     shop.call("prctl", linux.PR_SET_PDEATHSIG, 0)
     # From the page itself: unmapping the rest does not take the code away.
     shop.run([Call("munmap", 0, page), Call("munmap", page + _INIT_BYTES, rest)])

@@ -123,17 +123,25 @@ class Process:
         return self.threads.get(self.pid) or next(iter(self.threads.values()))
 
     @cached_property
+    def maps_text(self) -> str:
+        """The address space at the freeze, as the OS kernel tells it: quick to read, slow to make sense of."""
+        return proc.maps_text(self.view)
+
+    @cached_property
     def mappings(self) -> list[proc.Mapping]:
         """The address space at the freeze."""
-        return proc.maps(self.view)
+        return proc.parse_maps(self.maps_text)
+
+    @cached_property
+    def shared_mappings(self) -> list[proc.Mapping]:
+        """Those of `mappings` that are MAP_SHARED."""
+        return proc.parse_maps(self.maps_text, only="s")
 
     @cached_property
     def gadgets(self) -> Gadgets:
         """Where in this process a `syscall; ret` and a sigreturn stub stand."""
         syscall = sigreturn = 0
-        for mapping in sorted(self.mappings, key=_gadget_likelihood):
-            if "x" not in mapping.perms or mapping.path == "[vsyscall]":
-                continue
+        for mapping in _executable(self.maps_text):
             found_call, found_return = _find_gadgets(self.view, mapping)
             syscall = syscall or found_call
             sigreturn = sigreturn or found_return
@@ -204,6 +212,19 @@ class Process:
                     thread.set_regs(regs)
             except ThreadGone:
                 continue  # killed while it was stopped
+
+
+def look_for_gadgets(pid: int) -> None:
+    """Read the code of a running process in which its freeze will look, which takes milliseconds. Never raises."""
+    with contextlib.suppress(OSError):
+        for mapping in _executable(proc.maps_text(pid))[:1]:
+            _find_gadgets(pid, mapping)
+
+
+def _executable(maps_text: str) -> list[proc.Mapping]:
+    """Where code is, the likeliest first."""
+    found = [mapping for mapping in proc.parse_maps(maps_text, only="x") if mapping.path != "[vsyscall]"]
+    return sorted(found, key=_gadget_likelihood)
 
 
 def _gadget_likelihood(mapping: proc.Mapping) -> int:

@@ -24,6 +24,7 @@ STUB_OPTIONS = FOLLOW_NEW | linux.PTRACE_O_TRACEEXEC | linux.PTRACE_O_EXITKILL
 _RW = linux.PROT_READ | linux.PROT_WRITE
 _RWX = _RW | linux.PROT_EXEC
 _DIES_WITHIN_S = 10.0
+_RSEQ_UNREGISTER = 1
 _ANON = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
 
 
@@ -120,6 +121,12 @@ def _vdso(pid: int) -> int:
     if not found:
         raise HostUnsupported(f"process {pid} may not make memory executable and has no vdso")
     return found
+
+
+def unregister_rseq(workshop: Workshop) -> None:
+    """Before the memory goes to which the OS kernel writes by itself (rseq(2))."""
+    if rseq := workshop.thread.rseq():
+        workshop.call("rseq", rseq[0], rseq[1], _RSEQ_UNREGISTER, rseq[2])
 
 
 def execute(workshop: Workshop, path: str) -> None:

@@ -30,12 +30,11 @@ WORKSHOP_BYTES = 1 << 18
 class Twin:
     """The twin of one process, stopped for its whole life."""
 
-    def __init__(self, original: Process, pid: int, mappings: list[proc.Mapping]) -> None:
+    def __init__(self, original: Process, pid: int) -> None:
         self.original_pid = original.pid
         self.pid = pid
         self.gadgets = original.gadgets
         self.thread = Thread(pid, pid)
-        self.mappings = mappings
         self.limits: list[tuple[int, int]] = []  # the original's, which would hinder it
         self._workshop: Workshop | None = None
         self._ended = False
@@ -90,7 +89,7 @@ def make_twins(processes: Iterable[Process]) -> tuple[list[Twin], OSError | None
     finally:
         for borrowed in mothers:
             borrowed.thread.set_options(GENTLE)
-    twins = [Twin(process, born, process.mappings) for b, process in mothers.items() for born in b.new_tids]
+    twins = [Twin(process, born) for b, process in mothers.items() for born in b.new_tids]
     return twins, refused
 
 

@@ -7,6 +7,7 @@ sections         critical sections    deadline     how long all that may take
 listening        requests by socket   signals      requests by signal
 interrupts       where Ctrl-C may come
 remembered       pids that Python's libraries note          pid_alias    … and what C libraries believe
+parents          the parent's pid as forked children know it
 """
 
 from __future__ import annotations

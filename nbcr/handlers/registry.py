@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nbcr.errors import HandlerFailed
+from nbcr.handlers import parents
 from nbcr.handlers.base import Context, Handler, Request, code_of, name_of
 from nbcr.handlers.deadline import Deadline
 from nbcr.handlers.passage import CONTEXTS, Passage, Places, place_of_traceback
@@ -90,3 +91,4 @@ class Registry:
 registry = Registry()
 """The process's own registry. One handler every process needs: whatever else it has, its pids may become others."""
 registry.register(RememberedPids())
+parents.remember_in_children()

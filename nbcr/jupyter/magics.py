@@ -51,6 +51,7 @@ class NbcrMagics(Magics):
     @argument("--objects", action="store_true", help="The variables only, without a process image.")
     @argument("--history", action="store_true", help="Save In and Out with the variables.")
     @argument("--max-size", default=None, metavar="SIZE", help="Leave out variables larger than this, as 100M.")
+    @argument("--max-total", default=None, metavar="SIZE", help="Save no more than this in all, small ones first.")
     @argument("--diff", nargs=2, default=None, metavar=("A", "B"), help="Only tell how the variables of two differ.")
     @argument("--panel", action="store_true", help="Only show the panel, to take, look at and go back to checkpoints.")
     @line_magic
@@ -84,6 +85,7 @@ class NbcrMagics(Magics):
                 objects=args.objects,
                 history=args.history,
                 max_size_bytes=None if args.max_size is None else size_from(args.max_size),
+                max_total_bytes=None if args.max_total is None else size_from(args.max_total),
             )
         except HandlersFailed as failures:  # the checkpoint is there, and so is what was to be shown of it
             result = failures.result
@@ -158,6 +160,7 @@ def _show(result: CheckpointResult) -> None:
     """Show a checkpoint in a notebook, and again in the same place when it has been written."""
     handle = display(result._repr_mimebundle_(), raw=True, display_id=True)
     if handle is not None and not result.done:
+        result.follow(lambda writing: _show_again(handle, writing))
         result.when_done(lambda written: _show_again(handle, written))
 
 

@@ -33,8 +33,6 @@ from nbcr.states import Outcome
 if TYPE_CHECKING:
     from nbcr.jupyter.magics import NbcrMagics
 
-_IDLE_AFTER_S = 0.05
-
 
 @magics_class
 class NbcrAuto(Magics):
@@ -229,11 +227,11 @@ class NbcrAuto(Magics):
     def _say(self, text: str) -> None:
         print(f"nbcr: {text}", file=sys.stderr, flush=True)
 
-    def _later(self, call: Callable[[], None]) -> None:
+    def _later(self, after_s: float, call: Callable[[], None]) -> None:
         kernel = getattr(self.shell, "kernel", None)
         if kernel is not None:  # a terminal has no idle time of ours
             loop = kernel.io_loop
-            loop.add_callback(lambda: loop.call_later(_IDLE_AFTER_S, call))
+            loop.add_callback(lambda: loop.call_later(after_s, call))
 
     def _idle(self) -> bool:
         here = living()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
+from nbcr.objects.board import Late, Orphaned
 from nbcr.objects.kinds.base import CannotSave
 from nbcr.objects.names import is_a
 from nbcr.objects.pickling import Context, failure_of
@@ -39,7 +40,9 @@ def _seen_in(value: Any) -> list[tuple[str, Any]]:
     try:
         for part in parts_of(value):
             found.append(part)
-    except Exception:
+    except (Late, Orphaned):
+        raise
+    except BaseException:  # also what would end a process
         pass
     return found
 
@@ -137,10 +140,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _reduced(value: Any) -> Iterator[tuple[str, Any]]:
     """What pickle would be given, for objects whose attributes tell nothing."""
-    try:
-        reduction = value.__reduce_ex__(5)
-    except Exception:
-        return
+    reduction = value.__reduce_ex__(5)
     if not isinstance(reduction, tuple):
         return
     state = reduction[2] if len(reduction) > 2 else None

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
+from nbcr.objects.board import Late, Orphaned
 from nbcr.objects.names import is_a
 
 _LONGEST = 120
@@ -46,7 +47,9 @@ class Describer:
                 text = self._in_time(value)
             else:
                 text = f"<{type_name(value)}>"
-        except Exception:  # _TooSlow is one
+        except (Late, Orphaned):
+            raise
+        except BaseException:  # _TooSlow is one; also what ends a process
             text = f"<{type_name(value)}>"
         line = " ".join(text[: 4 * _LONGEST].split())
         return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."

@@ -34,7 +34,9 @@ from typing import Any
 from nbcr.objects.board import Board, Late, Orphaned, Stage, State
 
 STALL_S = 5.0
+SPIN_S = 60.0  # of processor time for one name without a byte that is written
 GRACE_S = 5.0  # that a worker gets to stop by itself when the deadline is over
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _ALARM_S = 60.0  # after the deadline, the OS kernel ends whoever is left
 _LOOK_S = 0.5
 _CALCULATED = "another thread calculates, and OpenBLAS would wait for ever for what meets a fork"
@@ -285,23 +287,28 @@ class Guard:
         done = self.board.done, self.board.written
         ended = os.pidfd_open(worker) if _is_parent(worker) else -1
         last, since = None, time.monotonic()
-        stalled = False
+        written, used_before = None, 0.0
+        stalled = spinning = False
         while not _has_ended(ended, _LOOK_S):
             if _has_ended(self._requester, 0):
                 kill(worker)
                 os._exit(0)
-            now = (self.board.read().written, self.board.done, *_activity(worker))
+            self.board.read()
+            now = (self.board.written, self.board.done, used_s := _processor_time_s(worker))
             if now != last or not _is_idle(worker):
                 last, since = now, time.monotonic()
+            if written != (self.board.stage, *now[:2]):
+                written, used_before = (self.board.stage, *now[:2]), used_s
             stalled = time.monotonic() - since > STALL_S
-            if stalled or time.monotonic() > self.deadline + GRACE_S:
+            spinning = self.board.stage is Stage.SAVING and used_s - used_before > SPIN_S
+            if stalled or spinning or time.monotonic() > self.deadline + GRACE_S:
                 kill(worker)
         if ended >= 0:
             os.close(ended)
-        self._judge(stalled)
+        self._judge(_HUNG if stalled else _SPUN if spinning else _CRASHED)
         self.board.done, self.board.written = done
 
-    def _judge(self, stalled: bool) -> None:
+    def _judge(self, why: str) -> None:
         if self.board.read().state is not State.UNDER_WAY:
             os._exit(0)
         stage, names = self.board.stage, self.board.names
@@ -309,7 +316,7 @@ class Guard:
             self.undescribed.update(names)
         elif stage is Stage.SAVING and len(names) == 1:
             self.suspects.clear()
-            self.given_up[names[0]] = (_HUNG if stalled else _CRASHED, stalled)
+            self.given_up[names[0]] = (why, why is _HUNG)
         elif stage is Stage.SAVING and not self.suspects.issuperset(names):
             self.suspects.update(names)
         else:
@@ -318,6 +325,7 @@ class Guard:
 
 
 _HUNG = "saving it came to a standstill, as if waiting for a lock that another thread holds"
+_SPUN = f"saving it took more than {SPIN_S:g} s of processor time and wrote nothing"
 _CRASHED = "saving it ended the process that did so, as a fault in an extension module does"
 
 
@@ -341,10 +349,10 @@ def _has_ended(pidfd: int, timeout_s: float) -> bool:
     return bool(poll.poll(timeout_s * 1e3))
 
 
-def _activity(pid: int) -> tuple[str, ...]:
+def _processor_time_s(pid: int) -> float:
     """Processor time the process has used."""
     fields = _stat(pid)
-    return (fields[11], fields[12]) if fields else ()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
 
 
 def _is_idle(pid: int) -> bool:

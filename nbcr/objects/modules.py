@@ -8,10 +8,12 @@ source does not bind, is saved like a variable, under the name "module.attribute
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import sys
 import sysconfig
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -33,9 +35,9 @@ def changed_globals(modules: Iterable[ModuleType]) -> dict[str, Any]:
     """ "module.attribute": value, for all that was changed in the user's own ones of these modules."""
     found = {}
     for module in modules:
-        source = source_of_own(module)
-        if source is not None:
-            changed = _changed(module, source)
+        path = _path_of_own(module)
+        if path is not None:
+            changed = _changed(module, _told_by(path))
             found.update({f"{module.__name__}.{name}": value for name, value in changed.items()})
     return found
 
@@ -51,47 +53,98 @@ def in_use_by(values: Iterable[Any]) -> list[ModuleType]:
     return list(found.values())
 
 
-def source_of_own(module: ModuleType) -> str | None:
+def _path_of_own(module: ModuleType) -> Path | None:
     """The source of a module that is the user's own: neither of Python nor installed."""
     path = getattr(module, "__file__", None)
     if not isinstance(path, str) or not path.endswith(".py") or path.startswith(_INSTALLED):
         return None
-    if sys.modules.get(module.__name__) is not module or module.__name__ in ("__main__", "nbcr"):
+    if sys.modules.get(module.__name__) is not module or module.__name__.partition(".")[0] in ("__main__", "nbcr"):
         return None
+    return Path(path)
+
+
+def _source_of(path: Path) -> str | None:
     try:
-        if Path(path).stat().st_size > _LARGEST_SOURCE:
+        if path.stat().st_size > _LARGEST_SOURCE:
             return None
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
 
 
-def _changed(module: ModuleType, source: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Told:
+    """What a source says."""
+
+    constants: dict[str, Any]  # also "class.attribute"; never handed out: whoever got one could change it
+    names: frozenset[str]  # all that its top level binds; empty: it cannot be told
+
+    def constant(self, name: str) -> Any:
+        return copy.deepcopy(self.constants[name])
+
+
+_NOTHING = _Told({}, frozenset())
+_told: dict[Path, tuple[tuple[int, int], _Told]] = {}  # the user waits for this: no source is parsed twice
+
+
+def _told_by(path: Path) -> _Told:
+    try:
+        found = path.stat()
+    except OSError:
+        return _NOTHING
+    stamp = found.st_mtime_ns, found.st_size
+    known = _told.get(path)
+    if known is None or known[0] != stamp:
+        known = _told[path] = stamp, _parsed(_source_of(path) or "")
+    return known[1]
+
+
+def _parsed(source: str) -> _Told:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
+        return _NOTHING
+    names = () if any(word in source for word in _DYNAMIC) else bound_names(tree)
+    return _Told(_constants(tree), frozenset(names))
+
+
+def _changed(module: ModuleType, told: _Told) -> dict[str, Any]:
+    if told is _NOTHING:
         return {}
-    constants = _constants(tree)
-    known = set() if any(word in source for word in _DYNAMIC) else set(bound_names(tree))
     changed = {}
     for name, value in list(vars(module).items()):
         if (name.startswith("__") and name.endswith("__")) or is_a(value, ModuleType):
             continue
-        if name in constants:
-            if not _equal(value, constants[name]):
+        if is_a(value, type, FunctionType):
+            if value.__module__ == "__main__":  # the notebook's own, put there
                 changed[name] = value
-        elif known and name not in known and not is_a(value, type, FunctionType):
+            elif is_a(value, type):
+                changed |= _changed_in_class(value, told)
+        elif name in told.constants:
+            if not _equal(value, told.constants[name]):
+                changed[name] = value
+        elif told.names and name not in told.names:
             changed[name] = value
     return changed
 
 
-def _constants(tree: ast.Module) -> dict[str, Any]:
-    """What the module's top level assigns literally, and only once."""
+def _changed_in_class(cls: type, told: _Told) -> dict[str, Any]:
+    """Attributes of a class of the module that are no longer what its source says."""
+    own, prefix = vars(cls), f"{cls.__name__}."
+    said = [name for name in told.constants if name.startswith(prefix)]
+    found = {name: own[name.removeprefix(prefix)] for name in said if name.removeprefix(prefix) in own}
+    return {name: value for name, value in found.items() if not _equal(value, told.constants[name])}
+
+
+def _constants(tree: ast.Module | ast.ClassDef) -> dict[str, Any]:
+    """What the module's top level, or that of a class, assigns literally, and only once."""
     found: dict[str, Any] = {}
     counts: dict[str, int] = {}
     for name in bound_names(tree):
         counts[name] = counts.get(name, 0) + 1
     for node in tree.body:
+        if isinstance(node, ast.ClassDef) and counts.get(node.name) == 1 and not node.bases and not node.keywords:
+            found |= {f"{node.name}.{name}": value for name, value in _constants(node).items()}
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
@@ -112,8 +165,18 @@ def _equal(value: Any, constant: Any) -> bool:
 
 def set_global(dotted: str, value: Any) -> None:
     """Put a changed global back into its module."""
-    module, _, name = dotted.rpartition(".")
-    setattr(importlib.import_module(module), name, value)
+    owner, name = _owner_of(dotted)
+    setattr(owner, name, value)
+
+
+def _owner_of(dotted: str) -> tuple[Any, str]:
+    """The module, or the class in it, of an attribute, and its name there."""
+    path, _, name = dotted.rpartition(".")
+    try:
+        return importlib.import_module(path), name
+    except ModuleNotFoundError:
+        module, _, cls = path.rpartition(".")
+        return getattr(importlib.import_module(module), cls), name
 
 
 def reset_globals(modules: Iterable[ModuleType], keep: Iterable[str]) -> None:
@@ -123,13 +186,13 @@ def reset_globals(modules: Iterable[ModuleType], keep: Iterable[str]) -> None:
     """
     kept = set(keep)
     for module in modules:
-        source = source_of_own(module)
-        if source is None:
+        path = _path_of_own(module)
+        if path is None:
             continue
-        constants = _constants(ast.parse(source))
-        for name in _changed(module, source):
-            if f"{module.__name__}.{name}" not in kept and name in constants:
-                setattr(module, name, constants[name])
+        told = _told_by(path)
+        for name in _changed(module, told):
+            if f"{module.__name__}.{name}" not in kept and name in told.constants:
+                set_global(f"{module.__name__}.{name}", told.constant(name))
 
 
 # --- versions -----------------------------------------------------------------------------------------------
@@ -146,7 +209,8 @@ def version_of(package: str) -> str:
     version = getattr(module, "__version__", None)
     if isinstance(version, str):
         return version
-    source = source_of_own(module)
+    path = _path_of_own(module)
+    source = _source_of(path) if path is not None else None
     if source is not None:
         from nbcr.objects.index import digest_of
 

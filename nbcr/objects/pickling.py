@@ -13,6 +13,8 @@ import cloudpickle
 from blake3 import blake3
 
 from nbcr.objects.blobs import OUT_OF_BAND_BYTES, TooLarge
+from nbcr.objects.board import Late, Orphaned
+from nbcr.objects.kinds.base import CannotSave
 from nbcr.objects.kinds.table import KindTable
 from nbcr.objects.results import Remarks
 from nbcr.objects.standing import COUNT, pickler_memo, standing
@@ -64,11 +66,25 @@ class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.passing: set[int] = set()  # locks that are held in passing: no remark is due
         self.claimed: dict[int, int] = {}  # shared memory: the pandas block that keeps it
         self.stand_ins: dict[Any, Any] = {}  # what is pickled in place of something else
-        self._kind_of = context.kinds.kind_of
+        self.probing = False  # whether it only matters which objects were pickled before
+        self._kind_of = context.kinds.reducer_of
         self._keep_buffer = keep_buffer
+
+    def dump(self, obj: Any) -> None:
+        """Pickle `obj`. Whatever its code raises is an Exception: an exit that it asks for is not ours to take."""
+        try:
+            super().dump(obj)
+        except (Exception, Late, Orphaned):
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not self.context.forked:  # the user's own, it may be
+                raise
+            raise CannotSave(f"it raises {type(error).__name__} when it is pickled") from error
 
     def reducer_override(self, obj: Any) -> Any:
         """Asked by pickle for everything but the plain built-in containers and values."""
+        if self.probing:
+            return NotImplemented if obj is _nothing else (_nothing, ())
         kind = self._kind_of(type(obj))
         return NotImplemented if kind is None else kind.reduce(obj, self)
 
@@ -84,6 +100,10 @@ class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._keep_buffer is not None:
             self._keep_buffer(raw)
         return False
+
+
+def _nothing() -> None:
+    """What a pickler that is only probed writes in place of an object."""
 
 
 class Measure:

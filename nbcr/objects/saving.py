@@ -116,8 +116,9 @@ class Saving:
         """How far it is."""
         return self._board.read().progress()
 
-    def wait(self, timeout_s: float | None = None) -> Report:
+    def wait(self, timeout_s: float | None = None, on_progress: Callable[[Progress], None] | None = None) -> Report:
         """The report, once the snapshot is complete. Raises SnapshotFailed, NoRoomInStore, or TimeoutError."""
+        on_progress = on_progress or self._on_progress
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._is_settled():
             left = None if until is None else until - time.monotonic()
@@ -125,8 +126,8 @@ class Saving:
                 raise TimeoutError(f"the snapshot {self.place} is not complete within {timeout_s:g} s")
             if self._wait_for_end(_LOOK_S if left is None else min(_LOOK_S, left)):
                 self._settle()
-            elif self._on_progress is not None:
-                self._on_progress(self.progress)
+            elif on_progress is not None:
+                on_progress(self.progress)
         if self._failure is not None:
             raise self._failure
         assert self._report is not None

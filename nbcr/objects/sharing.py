@@ -38,7 +38,7 @@ class TooMuch(Exception):
 class Bound:
     """How much may be looked at while the user waits, and what may be among it."""
 
-    until: float  # time.monotonic()
+    until: float  # time.thread_time(): what others do to the processor meanwhile would slow down a fork as well
     weight: int
     kinds: KindTable
 
@@ -46,7 +46,7 @@ class Bound:
         """Raise TooMuch. `ahead` is what is looked into next."""
         self.weight -= survey.weigh_anew()
         members = sum(len(obj) for obj in ahead if type(obj) in _CONTAINERS)
-        if self.weight < 0 or members > _MOST_AT_ONCE or time.monotonic() > self.until:
+        if self.weight < 0 or members > _MOST_AT_ONCE or time.thread_time() > self.until:
             raise TooMuch
         if not all(map(self.kinds.is_simple, survey.types)):
             raise TooMuch

@@ -90,7 +90,8 @@ class Units:
         for name in [name for name, value in left.items() if is_leaf(value)]:
             self._save_plain(name, left.pop(name), strict=bound is not None)
         kinds, standing = self._context.kinds, self._context.standing
-        heavy = heaviest(left) if bound is None else None
+        # Where there is a limit for all, the small ones come first.
+        heavy = heaviest(left) if bound is None and self._limits.total is None else None
         grouping = grouped(left, kinds, standing, bound, without=heavy)
         if heavy is not None and not self._save_heaviest(heavy, left[heavy], grouping.ties()):
             grouping = grouped(left, kinds, standing)
@@ -287,7 +288,7 @@ class Units:
             return False
 
         def is_alone(pickler: UnitPickler, stream: Stream) -> bool:
-            return not _knows_any(pickler, stream, ties, time.monotonic() + _PROBING_S)
+            return not _knows_any(pickler, stream, ties)
 
         self._board.begin(Stage.SAVING, [name])
         self._context.shared_memory = None
@@ -303,13 +304,14 @@ class Units:
         return unit is not None
 
 
-def _knows_any(pickler: UnitPickler, stream: Stream, objects: list[Any], until: float) -> bool:
+def _knows_any(pickler: UnitPickler, stream: Stream, objects: list[Any]) -> bool:
     """Whether the pickler has pickled one of the objects, or that cannot be found out in time.
 
     Without memoizing anything (`fast`), it is told to pickle each: for one that it knows, it writes a reference.
     """
-    pickler.fast = True
+    pickler.fast = pickler.probing = True
     stream.probing = True
+    until = time.thread_time() + _PROBING_S
     for obj in objects:
         try:
             pickler.dump(obj)
@@ -317,6 +319,6 @@ def _knows_any(pickler: UnitPickler, stream: Stream, objects: list[Any], until: 
             return True
         except Exception:  # what cannot be pickled is not in what was
             continue
-        if stream.last_is_reference() or time.monotonic() > until:
+        if stream.last_is_reference() or time.thread_time() > until:
             return True
     return False

@@ -17,7 +17,10 @@ def unpickled(data: bytes | memoryview, buffers: Sequence[memoryview], standing:
     unpickler = _Unpickler(_Parts(PRELUDE, data), buffers, standing)
     with _no_collections():
         unpickler.load()  # the prelude
-        return unpickler.load()
+        try:
+            return unpickler.load()
+        except SystemExit as error:  # of somebody's __setstate__: it is not to end the session
+            raise pickle.UnpicklingError(f"it raises SystemExit({error}) when it is loaded") from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -29,6 +32,8 @@ class _Unpickler(pickle.Unpickler):
         return self._standing[number]
 
     def find_class(self, module: str, name: str) -> Any:
+        if module == "__main__":  # whatever is called so now need not be what was
+            return absent_class(f"it was saved by its name alone, {name}")
         try:
             return super().find_class(module, name)
         except (ImportError, AttributeError) as error:

@@ -67,6 +67,7 @@ class Writer:
     def __init__(self, order: Order, board: Board, guard: Guard | None = None, *, at_once: bool = False) -> None:
         self._order, self._board, self._guard = order, board, guard
         self._how = "at once" if at_once else "in-process" if guard is None else "forked"
+        self._until = 0.0  # of processor time, where it is saved at once
         forget_answers()
         order.place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._blobs = BlobWriter(order.place, Previous.of(order.previous), self._pulse)
@@ -79,11 +80,13 @@ class Writer:
     def run(self) -> None:
         """Write everything; the index, published last."""
         try:
+            states = {**self._order.states, **surroundings.read(before_fork=False)}  # before anybody's code runs
+            self._until = time.thread_time() + _AT_ONCE_S
             values = self._sorted_out()
             self._units.save(
                 {name: value for name, value in values.items() if name not in self._imported}, self._bound()
             )
-            self._save_surroundings()
+            self._save_surroundings(states)
             self._units.note_overlaps()
             self._blobs.hash_threads = self._guard is not None and self._blobs.has_large and hash_threads_work()
             index = self._index(values, self._blobs.finish())
@@ -102,7 +105,7 @@ class Writer:
     def _bound(self) -> Bound | None:
         if self._how != "at once":
             return None
-        return Bound(self._order.begun + _AT_ONCE_S, _AT_ONCE_BYTES, self._context.kinds)
+        return Bound(self._until, _AT_ONCE_BYTES, self._context.kinds)
 
     def _sorted_out(self) -> dict[str, Any]:
         """All names there are to save; imports, and what is known to be no use, are noted."""
@@ -116,9 +119,8 @@ class Writer:
             self._units.lose(name, name, reason)
         return values
 
-    def _save_surroundings(self) -> None:
+    def _save_surroundings(self, states: dict[str, Any]) -> None:
         """What belongs to no name, as the last unit."""
-        states = {**self._order.states, **surroundings.read(before_fork=False)}
         fit = {name: state for name, state in states.items() if failure_of(state, self._context) is None}
         self._units.save_apart(_SURROUNDINGS, fit)
 
@@ -188,12 +190,15 @@ class Writer:
 
 def _import_of(value: Any) -> str | None:
     """ "numpy" or "math:sqrt": how the value is imported again; None: it is no import."""
-    if is_a(value, ModuleType):
-        return value.__name__ if is_importable(value) and value.__name__ != "__main__" else None
-    if is_a(value, type, FunctionType):
-        found = importable(value)
-    elif is_a(value, BuiltinFunctionType, MethodType):
-        found = importable_method(value)
-    else:
+    try:
+        if is_a(value, ModuleType):
+            return value.__name__ if is_importable(value) and value.__name__ != "__main__" else None
+        if is_a(value, type, FunctionType):
+            found = importable(value)
+        elif is_a(value, BuiltinFunctionType, MethodType):
+            found = importable_method(value)
+        else:
+            return None
+    except Exception:  # its pickler will say so
         return None
     return None if found is None or found[0] == "builtins" else ":".join(found)

@@ -27,6 +27,8 @@ from nbcr.session.results import CheckpointResult
 from nbcr.states import Outcome
 
 LONGEST_TRAIL = 1000
+IDLE_AFTER_S = 0.3  # longer than any client takes between two cells of a "Run All", shorter than people do
+_LOOK_AGAIN_S = 0.05
 MOST_TRIES = 40  # to find a helper in waiting, before a point waits for a new one
 _OURS = re.compile(
     r"\s*(#.*|%(nbcr|undo|checkpoint|checkpoints|restart)\b.*|%(re|un)?load_ext\s+nbcr\s*|%config\s+Nbcr.*)?"
@@ -55,15 +57,15 @@ class Point:
 class Points:
     """What this session knows of its own course. All but `on` is used by the main thread only.
 
-    `later` calls something in the main thread when that has nothing to do, `idle` tells whether that is so now, and
-    `say` tells the user something.
+    `later` calls something in the main thread so many seconds later, or when that has next nothing to do; `idle` tells
+    whether it has nothing to do now, and `say` tells the user something.
     """
 
     def __init__(
         self,
         settings: SettingsOf,
         *,
-        later: Callable[[Callable[[], None]], None] = lambda call: None,
+        later: Callable[[float, Callable[[], None]], None] = lambda after_s, call: None,
         idle: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -75,6 +77,7 @@ class Points:
         self._settings, self._later, self._idle, self._say = settings, later, idle, say
         self._only_ours = True  # of the cell that runs, or ran last
         self._last_cell: int | None = None
+        self._began = self._ended = 0.0  # when the last cell did
         self._within = 0
         self._tries = 0
         self._complained = ""
@@ -95,6 +98,7 @@ class Points:
         """A cell is about to run."""
         if not self._within:
             self.running = True
+            self._began = time.monotonic()
             self._only_ours = only_ours(cell)
 
     def ended(self, count: int | None) -> None:
@@ -102,6 +106,7 @@ class Points:
         if self._within:
             return
         self.running = False
+        self._ended = time.monotonic()
         if not self._only_ours:
             self.position += 1
             self._last_cell = count
@@ -110,7 +115,7 @@ class Points:
             if self.always or self._may_be_taken_now():
                 self._take()
             else:
-                self._later(self._take_late)
+                self._later(IDLE_AFTER_S, self._take_late)
 
     def within(self) -> _Within:
         """A context in which cells run within a cell, as parts of it."""
@@ -142,16 +147,19 @@ class Points:
         if not self.on or self._has_point() or not self._idle():
             return  # another cell runs: its end is the next occasion
         writing = inprocess.writing()
-        if writing:
-            writing[-1].when_done(lambda result: self._later(self._take_late))
+        idle_s = time.monotonic() - self._ended
+        if idle_s < IDLE_AFTER_S:  # cells ran in the meantime, and the next one may be on its way
+            self._later(IDLE_AFTER_S - idle_s, self._take_late)
+        elif writing:
+            writing[-1].when_done(lambda result: self._later(_LOOK_AGAIN_S, self._take_late))
         elif not inprocess.prepared() and self._tries < MOST_TRIES:
             self._tries += 1
-            self._later(self._take_late)
+            self._later(_LOOK_AGAIN_S, self._take_late)
         else:
             self._tries = 0
-            self._take(counts=False)
+            self._take(late=True)
 
-    def _take(self, *, counts: bool = True) -> None:
+    def _take(self, *, late: bool = False) -> None:
         begun = time.monotonic()
         point = Point(self.position, "", self._last_cell)
         try:
@@ -165,16 +173,20 @@ class Points:
         if result.outcome is Outcome.RESTART:
             self._restart_clock()
             return
-        self._cost_s = time.monotonic() - begun
-        if counts:
-            self._spent_s += self._cost_s
-            result.when_done(self._count_writing)
+        resumed = time.monotonic()
+        self._cost_s = resumed - begun
+        self._spent_s += 0.0 if late else self._cost_s
+        result.when_done(lambda written: self._count_writing(resumed, late=late))
 
-    def _count_writing(self, result: CheckpointResult) -> None:
-        """Writing takes from the user what it takes of the machine."""
-        writing_s = ((result.duration_ms or 0.0) - result.blocked_ms) / 1000 / (os.cpu_count() or 1)
-        self._spent_s += writing_s
-        self._cost_s += writing_s
+    def _count_writing(self, resumed: float, *, late: bool) -> None:
+        """Writing takes from the user what it takes of the machine: of a late point's, while a cell runs beside it."""
+        ended = time.monotonic()
+        processors = os.cpu_count() or 1
+        self._cost_s += (ended - resumed) / processors
+        if not late:
+            self._spent_s += (ended - resumed) / processors
+        elif self._began > resumed:
+            self._spent_s += (ended - self._began) / processors
 
     def ids(self) -> set[str]:
         """Ids of the entries that undoing may go to."""

@@ -430,7 +430,7 @@ def _watch(
     failure: NbcrError | None = None
     try:
         if part is not None:
-            helper.tell(part.word())
+            helper.tell(part.word(result.advance))
         last = answer if answer["state"] == "DONE" else _expect(helper.answer(), "DONE")
         entry = Entry.from_document(last["entry"], Path(last["entry"]["path"]))
         result.pause_ms = entry.pause_ms

@@ -9,7 +9,7 @@ milliseconds between. `nbcr.objects` and what it needs are imported on first use
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from nbcr.objects import here
 from nbcr.session import importing, snapshots
 
 if TYPE_CHECKING:
-    from nbcr.objects import Report, Saving
+    from nbcr.objects import Progress, Report, Saving
     from nbcr.store import Entry
 
 _COUNTED = ("size_bytes", "added_bytes", "blocked_ms", "duration_ms", "how")
@@ -32,6 +32,7 @@ class Limits:
 
     history: bool = False  # with In and Out
     max_size_bytes: int | None = None  # of one name
+    max_total_bytes: int | None = None  # of all
 
 
 NO_LIMITS = Limits()
@@ -59,12 +60,12 @@ class Part:
         if saving is not None and saving.done:  # there was so little to save
             self.word()
 
-    def word(self) -> dict[str, Any]:
-        """Wait for its end; what the helper is told of it."""
+    def word(self, on_progress: Callable[[Progress], None] | None = None) -> dict[str, Any]:
+        """Wait for its end; what the helper is told of it. Now and then `on_progress` hears how far it is."""
         if self._saving is not None:
             try:
                 with waiting():
-                    self.report = self._saving.wait()
+                    self.report = self._saving.wait(on_progress=on_progress)
             except NbcrError as error:
                 self._failure = error.line()
             except Exception as error:
@@ -96,7 +97,7 @@ def begin(place: Path, limits: Limits, previous: Path | None, *, beside_image: b
         objects.preload()  # to its end, should a thread of ours be at it: the child has no such thread
         saving = objects.save(
             here.namespace(), place, hidden=here.hidden(), history=limits.history, max_size=limits.max_size_bytes,
-            previous=previous, at_once=not beside_image,
+            max_total=limits.max_total_bytes, previous=previous, at_once=not beside_image,
         )  # fmt: skip
     except NbcrError as error:
         return Part(None, error.line())

@@ -72,6 +72,7 @@ def checkpoint(
         "kinds": list(kinds),
         "history": limits.history,
         "max_size_bytes": limits.max_size_bytes,
+        "max_total_bytes": limits.max_total_bytes,
     }
     answer = _ask_thread(target, errand, request, final=("DONE",))
     if answer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,9 @@ from nbcr.states import Outcome
 from nbcr.store import Entry
 
 if TYPE_CHECKING:
-    from nbcr.objects import Change, Report, VariableInfo
+    from nbcr.objects import Change, Progress, Report, VariableInfo
 
+_TOLD_EACH_S = 1.0
 
 # How an entry's warnings begin that one of its kinds could not be had; see nbcr.session.taking.
 SHORTFALLS = ("no process image was taken", "the objects were not saved")
@@ -41,11 +43,14 @@ class CheckpointResult:
         self.problems: list[HandlerProblem] = []  # handlers that failed after the image was taken
         self.event: RestartEvent | None = None  # in a restored life: what changed around it
         self.failure: NbcrError | None = None  # why the writing failed, once it did
+        self.progress: Progress | None = None  # of the objects, while they are being saved and it takes a while
         self.objects: Report | None = None  # what became of each name, once that is known
         self.names_late: list[str] = []  # of `objects`, what is not as it was and was not known at once
         self.told = False  # whether somebody was told of `shortfalls` and `names_late`
         self._ended = threading.Event()
         self._callbacks: list[Callable[[CheckpointResult], None]] = []
+        self._followers: list[Callable[[CheckpointResult], None]] = []
+        self._advanced_at = time.monotonic()
         self._lock = threading.Lock()
 
     @property
@@ -83,12 +88,25 @@ class CheckpointResult:
                 return
         callback(self)
 
+    def follow(self, callback: Callable[[CheckpointResult], None]) -> None:
+        """Call `callback` about every second while the objects are being saved, from the thread that waits for them."""
+        self._followers.append(callback)
+
+    def advance(self, progress: Progress) -> None:
+        """Note how far the objects are (called by the session layer)."""
+        now = time.monotonic()
+        if now - self._advanced_at < _TOLD_EACH_S or progress == self.progress:
+            return
+        self._advanced_at, self.progress = now, progress
+        for callback in self._followers:
+            callback(self)
+
     def finish(self, entry: Entry | None, failure: NbcrError | None = None) -> None:
         """Note how the writing ended (called by the session layer)."""
         with self._lock:
             if self.done:
                 return
-            self.entry, self.failure = entry, failure
+            self.entry, self.failure, self.progress = entry, failure, None
             if entry is not None:
                 self.size_bytes, self.duration_ms = entry.size_bytes, entry.duration_ms
                 self.warnings = list(dict.fromkeys([*self.warnings, *entry.warnings]))

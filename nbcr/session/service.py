@@ -210,7 +210,7 @@ def _do(channel: Channel, request: dict[str, Any]) -> None:
             note=str(request.get("note", "")),
             leave=str(request.get("leave", "running")),
             kinds=tuple(request.get("kinds") or ()),
-            limits=Limits(bool(request.get("history")), request.get("max_size_bytes")),
+            limits=Limits(bool(request.get("history")), request.get("max_size_bytes"), request.get("max_total_bytes")),
             files=str(request.get("files", "keep")),
             origin="thread",
             deadline_s=deadline_s,

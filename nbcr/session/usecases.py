@@ -44,13 +44,15 @@ def checkpoint(
     objects: bool = False,
     history: bool = False,
     max_size_bytes: int | None = None,
+    max_total_bytes: int | None = None,
 ) -> CheckpointResult:
     """Checkpoint this process under `name` (None: the entry's id). Returns twice: see
     `CheckpointResult.outcome`.
 
     `image`: the process's image only; `objects`: the names of its namespace only, without any handler being told. With
     neither: the image, and in IPython and Jupyter kernels the objects beside it. What cannot be had of the two is a
-    warning of the entry. `history`: the objects with In and Out; `max_size_bytes`: no name larger than that.
+    warning of the entry. `history`: the objects with In and Out; `max_size_bytes`: no name larger than that;
+    `max_total_bytes`: no more than that in all, small names first.
 
     The image is written while this life goes on already; `wait` waits for that too. `force` replaces an
     entry of that name. `files` says what a restart does about files that are being written: "keep" leaves them as
@@ -71,7 +73,7 @@ def checkpoint(
         origin=origin,
         deadline_s=deadline_s,
         kinds=kinds_of(image=image, objects=objects),
-        limits=Limits(history, max_size_bytes),
+        limits=Limits(history, max_size_bytes, max_total_bytes),
     )
     if on_wait is not None:
         wish = replace(wish, on_wait=on_wait)

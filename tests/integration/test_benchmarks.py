@@ -23,7 +23,7 @@ def test_a_quick_run_prints_every_row(tmp_path: Path) -> None:
     sessions = [row for row in found["rows"] if row["who"].startswith("nbcr %checkpoint --image")]
     assert len(sessions) == 2
     objects = [row for row in found["rows"] if "objects" in row["who"]]
-    assert len(objects) == 4
+    assert len(objects) == 4 + 6
     assert all(row[name] > 0 for row in objects for name in ("blocked", "total", "bytes"))
     assert all(row[name] > 0 for row in sessions for name in ("pause", "blocked", "total", "bytes", "back"))
     trees = [row for row in found["rows"] if "threads" in row["state"]]

@@ -33,9 +33,17 @@ NOTES: dict[str, Note] = {
     "deleted files": Note(
         "", "what was written to one that this user may not read; in a fresh tree one cannot be given a name (linkat)"
     ),
+    "memfd": Note("", "what no mapping shows of one that nobody has open any more"),
+    "signals between processes": Note("", "in place, a child's end is told by SIGCHLD"),
     "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
-    "socketpairs": Note("credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning"),
+    "socketpairs": Note(
+        "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning; SO_PEERPIDFD is of nobody"
+    ),
+    "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
     "named and abstract Unix sockets": Note("connections that were accepted name who restored them (SO_PEERCRED)"),
+    "pending signals with siginfo": Note(
+        "of a thread that was not told why (RLIMIT_SIGPENDING was reached) nothing is pending any more"
+    ),
     "controlling terminals": Note("one that no descriptor leads to any more is lost, with a warning"),
     "inotify": Note(
         "watches whose path cannot be found and events that were not read are left out, with a warning",
@@ -43,7 +51,7 @@ NOTES: dict[str, Note] = {
     ),
     "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
     "socket options": Note(
-        "what nobody can read back is lost: TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs",
+        "what nobody can read back is lost: SO_INQ, TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs",
         "buffers above rmem_max and wmem_max",
     ),
     "TCP inside": Note("", "bytes that did not fit into the receiver's buffer: that connection is reset"),

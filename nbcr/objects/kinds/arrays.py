@@ -44,7 +44,7 @@ def memory_owner(array: Any) -> Any:
 
 
 class Arrays(Kind):
-    """numpy.ndarray itself; subclasses pickle themselves."""
+    """numpy.ndarray; subclasses that are no more than that with attributes, the others pickle themselves."""
 
     types = ("numpy.ndarray",)
 
@@ -54,23 +54,64 @@ class Arrays(Kind):
         return obj.ravel().tolist() if obj.dtype.hasobject else ()
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
-        if dotted_name(type(obj)) != "numpy.ndarray":
-            return NotImplemented
         owner = memory_owner(obj)
+        exact, pickles_itself = _is_exact(obj), _pickles_itself(type(obj))
         if owner is not obj and pickler.context.is_shared(owner):
-            view = _view_of(obj, owner)
+            view = None if pickles_itself else _view_of(obj, owner)
             if view is not None:
-                return view
+                return view if exact else (make_subclass_view, (type(obj), *view, getattr(obj, "__dict__", {})))
             pickler.remarks.add("its array no longer shares memory")
+        if not exact:
+            return NotImplemented
+        if obj.flags.writeable:
+            return self._own_memory(obj)
+        return make_read_only, _without_reducing(self._own_memory(obj), obj)
+
+    def _own_memory(self, obj: Any) -> Reduction:
+        """The array as owner of its memory."""
         if obj.dtype.hasobject:
             return NotImplemented
-        if obj.nbytes < OUT_OF_BAND_BYTES:
+        if obj.nbytes < OUT_OF_BAND_BYTES and obj.dtype.isnative:
             return obj.__reduce__()  # in the pickle, and owner of its memory again
         if not (obj.flags.c_contiguous or obj.flags.f_contiguous):
             import numpy as np
 
             return np.ascontiguousarray(obj).__reduce_ex__(5)
         return NotImplemented
+
+
+def _is_exact(array: Any) -> bool:
+    return dotted_name(type(array)) == "numpy.ndarray"
+
+
+def _pickles_itself(cls: Any) -> bool:
+    """Whether a subclass has more to it than attributes."""
+    import numpy as np
+
+    hooks = ("__reduce__", "__reduce_ex__", "__setstate__", "__getstate__")
+    return any(getattr(cls, hook, None) is not getattr(np.ndarray, hook, None) for hook in hooks)
+
+
+def _without_reducing(reduction: Reduction, array: Any) -> tuple[Any, ...]:
+    """How an array is made, as arguments: maker, its arguments, and the state that it is given."""
+    made = array.__reduce_ex__(5) if reduction is NotImplemented else reduction
+    return made[0], made[1], made[2] if len(made) > 2 else None
+
+
+def make_read_only(maker: Any, arguments: tuple[Any, ...], state: Any) -> Any:
+    """An array that cannot be written to."""
+    made = maker(*arguments)
+    if state is not None:
+        made.__setstate__(state)
+    return _with_writeable(made, writeable=False)
+
+
+def make_subclass_view(cls: Any, maker: Any, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
+    """A view that is of a subclass."""
+    made = maker(*arguments).view(cls)
+    if attributes:
+        vars(made).update(attributes)
+    return made
 
 
 def _view_of(array: Any, owner: Any) -> Reduction | None:
@@ -100,13 +141,13 @@ def make_array_view(
         if dtype.hasobject:
             origin = flat[start // dtype.itemsize :]
             made = np.lib.stride_tricks.as_strided(origin, shape, strides, writeable=True)
-            return _with_writeable(made, writeable)
+            return _with_writeable(made, writeable=writeable)
         memory = flat.view(np.uint8)
     made = np.ndarray(shape, dtype, memory, start, strides)
-    return _with_writeable(made, writeable)
+    return _with_writeable(made, writeable=writeable)
 
 
-def _with_writeable(array: Any, writeable: bool) -> Any:
+def _with_writeable(array: Any, *, writeable: bool) -> Any:
     if not writeable:
         array.flags.writeable = False
     return array

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from cloudpickle import cloudpickle
 
 from nbcr.objects.kinds.base import Kind, Reduction
+from nbcr.objects.kinds.enums import make_enum, reduce_enum, set_member_state
 from nbcr.objects.kinds.functions import importable
 from nbcr.objects.kinds.generated import is_named_tuple, reduce_named_tuple, without_generated
+from nbcr.objects.kinds.modules import refuse_made_by_hand
+from nbcr.objects.kinds.named import NUMBERED
 from nbcr.objects.names import is_a
 
 if TYPE_CHECKING:
@@ -47,10 +50,13 @@ class Classes(Kind):
             return reduce_named_tuple(obj)
         reduction = cloudpickle._class_reduce(obj)
         if reduction is NotImplemented or len(reduction) == 2:
+            refuse_made_by_hand(obj.__module__)
             pickler.note_package(obj.__module__)
             return reduction
         maker, arguments, state = reduction[:3]
         is_enum = maker is cloudpickle._make_skeleton_enum
+        if is_enum:
+            arguments, state = reduce_enum(obj, arguments, state)
         return make_class, (is_enum, *arguments), state, None, None, set_class_state
 
 
@@ -95,19 +101,20 @@ def make_class(is_enum: bool, *arguments: Any) -> type:
     alive: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(number)
     if alive is not None:
         return alive
-    maker = cloudpickle._make_skeleton_enum if is_enum else cloudpickle._make_skeleton_class
-    made: type = maker(*arguments)
+    made: type = make_enum(*arguments) if is_enum else cloudpickle._make_skeleton_class(*arguments)
     return made
 
 
 def set_class_state(cls: type, state: Any) -> None:
     """Give a class its attributes, and take away those that came since."""
     saved = state[0]
+    own_of_members = state[2] if len(state) > 2 else {}
     state = (without_generated(cls, saved), state[1])
     for name in [name for name in vars(cls) if name not in saved and not name.startswith("_")]:
         if not _belongs_to_the_type(cls, name):
             delattr(cls, name)
     cloudpickle._class_setstate(cls, state)
+    set_member_state(cls, own_of_members)
 
 
 def _belongs_to_the_type(cls: type, name: str) -> bool:
@@ -117,12 +124,12 @@ def _belongs_to_the_type(cls: type, name: str) -> bool:
 
 
 def number_classes(namespace: Iterable[Any]) -> None:
-    """Let this process remember the numbers of the namespace's own classes.
+    """Let this process remember the numbers of the namespace's own classes, and of what annotations are made of.
 
     What a forked child remembers is forgotten.
     """
     for value in namespace:
-        if is_a(value, type) and value.__module__ == "__main__":
+        if is_a(value, *NUMBERED) and value.__module__ == "__main__":
             cloudpickle._get_or_create_tracker_id(value)
 
 

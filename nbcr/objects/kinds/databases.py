@@ -35,6 +35,9 @@ class Connections(Kind):
             databases = obj.execute("PRAGMA database_list").fetchall()
         except sqlite3.ProgrammingError as error:  # closed, or of another thread
             raise CannotSave(str(error)) from error
+        functions = _functions_of(obj)
+        if functions:
+            pickler.remarks.add(f"functions that were given to its connection are not there: {', '.join(functions)}")
         if any(name not in ("main", "temp") for _, name, _ in databases):
             pickler.remarks.add("databases attached to its connection are not attached again")
         path = next(file for _, name, file in databases if name == "main")
@@ -46,6 +49,19 @@ class Connections(Kind):
         if obj.in_transaction:
             pickler.remarks.add("the open transaction of its connection comes back committed")
         return connect_to_memory, (type(obj), _contents(obj), settings)
+
+
+def _functions_of(connection: sqlite3.Connection) -> list[str]:
+    """The functions that SQL knows here and does not know in a new connection."""
+    query = "SELECT DISTINCT name FROM pragma_function_list WHERE NOT builtin"
+    try:
+        with closing(sqlite3.connect(":memory:")) as new:
+            usual = {row[0] for row in new.execute(query)}
+        cursor = sqlite3.Cursor(connection)
+        cursor.row_factory = None
+        return sorted({row[0] for row in cursor.execute(query)} - usual)
+    except sqlite3.Error:  # an older library, which does not tell
+        return []
 
 
 def _contents(connection: sqlite3.Connection) -> bytes:

@@ -19,6 +19,7 @@ from cloudpickle import cloudpickle
 
 from nbcr.objects import absent, sources
 from nbcr.objects.kinds.base import Kind, Reduction
+from nbcr.objects.kinds.modules import is_made_by_hand, refuse_made_by_hand
 
 if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
@@ -38,7 +39,7 @@ def importable(obj: Any) -> tuple[str, str] | None:
         answer = None
         if not isinstance(obj, type | FunctionType) or cloudpickle._should_pickle_by_reference(obj):
             found: Any = cloudpickle._lookup_module_and_qualname(obj)
-            answer = None if found is None else (found[0].__name__, found[1])
+            answer = None if found is None or is_made_by_hand(found[0].__name__) else (found[0].__name__, found[1])
         _known[id(obj)] = (obj, answer)
         return answer
 
@@ -100,6 +101,8 @@ class Functions(Kind):
     def _globals_of(self, obj: FunctionType, pickler: UnitPickler) -> Any:
         """The dictionary itself, which the pickler knows when it is the namespace; a module's by the module's name."""
         home = _home_of_globals(obj)
+        if home is not None:
+            refuse_made_by_hand(home)
         if obj.__globals__ is pickler.context.namespace or home is None:
             return obj.__globals__
         pickler.note_package(home)

@@ -27,6 +27,8 @@ class Loggers(Kind):
     def reduce(self, obj: logging.Logger, pickler: UnitPickler) -> Reduction:
         if obj.handlers and obj.parent is not None:
             pickler.remarks.add("its logger comes back without the handlers it had")
+        if obj.filters:
+            pickler.remarks.add("its logger comes back without the filters it had")
         name = obj.name if obj.parent is not None else ""
         return find_logger, (name, obj.level, obj.propagate, obj.disabled)
 

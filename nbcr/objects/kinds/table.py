@@ -8,12 +8,15 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+import cloudpickle
+
 from nbcr.objects.kinds import (
     arrays,
     buffers,
     classes,
     contexts,
     databases,
+    enums,
     exceptions,
     files,
     foreign,
@@ -21,6 +24,7 @@ from nbcr.objects.kinds import (
     generated,
     logs,
     modules,
+    named,
     references,
     refused,
     singletons,
@@ -35,12 +39,14 @@ _ROOMS = (
     classes,
     generated,
     modules,
+    named,
     references,
     arrays,
     buffers,
     threads,
     files,
     databases,
+    enums,
     logs,
     contexts,
     exceptions,
@@ -95,6 +101,7 @@ class KindTable:
 
     def __init__(self) -> None:
         self._kinds: dict[type, Kind | None] = {}
+        self._reducers: dict[type, Kind | None] = {}
         self._rules: dict[type, Rule] = {}
         self._tame: dict[type, bool] = {}
 
@@ -104,6 +111,14 @@ class KindTable:
             return self._kinds[type_]
         except KeyError:
             kind = self._kinds[type_] = find_saver(type_) or _home_of(type_)
+            return kind
+
+    def reducer_of(self, type_: type) -> Kind | None:
+        """The same, for the pickler alone: also who looks at what the objects say themselves."""
+        try:
+            return self._reducers[type_]
+        except KeyError:
+            kind = self._reducers[type_] = self.kind_of(type_) or (named.NAMED if _says_itself(type_) else None)
             return kind
 
     def rule_for(self, type_: type) -> Rule:
@@ -152,6 +167,14 @@ def _home_of(type_: type) -> Kind | None:
         if kind is not None:
             return kind
     return None
+
+
+def _says_itself(type_: type) -> bool:
+    """Whether a class of the notebook says itself how it is pickled, or what is in it; nobody registered otherwise."""
+    if type_.__module__ != "__main__" or type_ in cloudpickle.Pickler.dispatch_table:
+        return False
+    hooks = named.HOOKS[:2] + (named.CONTENTS if issubclass(type_, list | dict) else ())
+    return any(hook in vars(base) for base in named.own_bases(type_) for hook in hooks)
 
 
 def _is_tame(type_: type) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -76,4 +78,24 @@ def test_a_file_that_others_write_to_stays_as_it_is(policy: str, begin: Begin, o
         assert f"log stays as it is: process {os.getpid()} has it open for writing, too" in done.err
         assert life.path("log").read_bytes() == spoilt
     engine.must("restore", folder / "image", "--into", life.pid)  # and now nobody else does
+    life.expect_pass()
+
+
+@pytest.mark.parametrize("when", ["after the dump", "before it, with the socket"])
+def test_the_folder_of_a_socket_is_made_again(when: str, begin: Begin, ourselves: User, folder: Path) -> None:
+    engine, life = begin(BY_NAME["sockets/in_a_folder"], ourselves)
+    door = life.path("door")
+    early = when.startswith("before")
+    if early:
+        shutil.rmtree(door)
+    engine.dump(life.pid, folder / "image")
+    life.expect_killed()
+    shutil.rmtree(door, ignore_errors=early)
+    done = engine.must("restore", folder / "image", "--detach", "--json")
+    life.continue_as(json.loads(done.out)["pid"])
+    if early:  # nobody had it: nobody gets it
+        assert not door.exists()
+        life.expect_fail()
+        return
+    assert "was gone: it was made again" in done.err
     life.expect_pass()

@@ -168,6 +168,38 @@ def test_a_fresh_jupyter_kernel_becomes_the_old_one(any_stage: Stage) -> None:
     assert_whole(client)
 
 
+WATCHFUL = """
+import multiprocessing, os
+def watch(pipe):
+    ours.close()  # so that it ends with its killed parent
+    parent = os.getppid()
+    try:
+        while pipe.recv() and os.getppid() == parent:
+            pipe.send("here")
+        pipe.send("orphaned")
+    finally:
+        os._exit(0)
+ours, theirs = multiprocessing.get_context("fork").Pipe()
+child = multiprocessing.get_context("fork").Process(target=watch, args=(theirs,), daemon=True)
+child.start()
+def ask():
+    ours.send(True)
+    return ours.recv() if ours.poll(10) else "nothing"
+print(ask())
+"""
+
+
+def test_children_that_watch_their_parent_stay_when_it_has_another_pid(any_stage: Stage) -> None:
+    old = with_extension(any_stage)
+    assert old.client.run(WATCHFUL) == "here\n"
+    old.client.run("%checkpoint --wait yesterday")
+    kill(any_stage, old)
+    for _ in range(2):
+        client = with_extension(any_stage).client
+        client.run("%restart yesterday --discard", 60)
+        assert client.run("print(ask(), child.is_alive())") == "here True\n"
+
+
 def test_a_living_jupyter_kernel_is_replaced_from_the_shell(any_stage: Stage) -> None:
     old = with_extension(any_stage)
     set_up(old.client)

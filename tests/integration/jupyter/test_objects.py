@@ -114,6 +114,9 @@ def test_they_are_looked_into_and_asked_for_from_a_shell(user_stage: Stage) -> N
     two = nbcr(user_stage, "checkpoint", jupyter.pid, "--name", "two", "--max-size", "1M")
     assert two["kinds"] == ["image", "objects"]
     nbcr(user_stage, "checkpoint", jupyter.pid, "--name", "image", "--image")
+    nbcr(user_stage, "checkpoint", jupyter.pid, "--name", "total", "--objects", "--max-total", "1M")
+    in_all = {found["name"]: found for found in nbcr(user_stage, "show", "total", "--vars")}
+    assert ("limit for all" in in_all["large"]["reason"], in_all["n"]["fate"]) == (True, "saved")
 
     variables = {found["name"]: found for found in nbcr(user_stage, "show", "one", "--vars")}
     assert (variables["large"]["type"], variables["large"]["shape"]) == ("numpy.ndarray", "1048576")
@@ -199,3 +202,26 @@ def test_packed_checkpoints_are_used_like_others(user_stage: Stage) -> None:
     client.run("%restart three", 60)
     assert client.value("[n, int(large[77]), int(large[1]), os.getpid()]") == [1, 77, 5, jupyter.pid]
     assert nbcr(user_stage, "verify", "--all")["whole"]
+
+
+def test_the_variables_of_another_jupyter_kernel_are_rolled_back_from_a_shell(user_stage: Stage) -> None:
+    jupyter, other = user_stage.start(), user_stage.start()
+    for each in (jupyter, other):
+        each.client.run("a, gone = [1], 'there'; b = a; here = (i for i in ())")
+    nbcr(user_stage, "checkpoint", jupyter.pid, "--name", "then", "--objects")
+    jupyter.client.run("a, later = None, 5; del gone; import os; pid = os.getpid()")
+    request = jupyter.client.send("import time; time.sleep(1); a = 'by the cell that ran'")
+    report = nbcr(user_stage, "restart", "then", "--into", jupyter.pid, "--objects")
+    jupyter.client.wait(request)
+    assert report["verdicts"]["a"]["fate"] == "restored"
+    assert report["verdicts"]["here"]["fate"] in ("lost", "recomputable")
+    assert jupyter.client.value("[a, a is b, gone, 'later' in globals()]") == [[1], True, "there", False]
+    nbcr(user_stage, "restart", "then", "--into", other.pid, "--objects")
+    assert other.client.value("[a, a is b]") == [[1], True]
+
+    other.client.run("a = 2")
+    request = other.client.send("import time; time.sleep(3)")
+    nbcr_fails(user_stage, 25, "restart", "then", "--into", other.pid, "--objects", "--deadline", "1")
+    other.client.wait(request)
+    assert other.client.value("a") == 2, "whoever asked has gone: it is not rolled back later"
+    assert "add --into" in nbcr_fails(user_stage, 2, "restart", "then", "--objects")

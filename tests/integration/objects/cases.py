@@ -20,6 +20,7 @@ class Case:
     cells: tuple[str, ...]
     check: str = "True"  # an expression that is true exactly when everything that should be there is right
     lost: Mapping[str, str] = field(default_factory=dict)  # names that do not come back: a part of the reason
+    later: Mapping[str, str] = field(default_factory=dict)  # names that are saved and cannot be loaded: the same
     remark: Mapping[str, str] = field(default_factory=dict)  # names that come back changed: a part of what is said
     outcome: str = "restored"  # the row in docs/objects.md
 
@@ -28,6 +29,11 @@ def case(name: str, *cells: str, check: str = "True", **more: object) -> Case:
     """A case, whose outcome is "lost, by name" when nothing is checked."""
     outcome = more.pop("outcome", "lost, by name" if check == "True" else "restored")
     return Case(name, tuple(dedent(cell).strip() for cell in cells), check, outcome=outcome, **more)  # type: ignore[arg-type]
+
+
+def all_of(*checks: str) -> str:
+    """All of these expressions are true."""
+    return " and ".join(f"({check})" for check in checks)
 
 
 FACTS: Final = (

@@ -56,3 +56,36 @@ def test_some_steps(shim: Path, tmp_path: Path, rng: random.Random, job: str, mo
 @pytest.mark.parametrize("job", JOBS)
 def test_every_step(shim: Path, tmp_path: Path, job: str, mode: str) -> None:
     sweep(shim, tmp_path, job, mode, 1, 0)
+
+
+# --- a remote
+
+
+def sweep_remote(shim: Path, tmp_path: Path, job: str, stride: int, first: int) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "tests.integration.store.remote_sweeping",
+        job,
+        str(stride),
+        str(first),
+        str(tmp_path),
+    ]
+    environ = {**os.environ, "LD_PRELOAD": str(shim)}
+    done = subprocess.run(words, cwd=CHECKOUT, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps, tried = map(int, done.stdout.split())
+    assert steps > 10
+    assert tried == (steps - first) // stride + 1
+
+
+@pytest.mark.parametrize("job", ["push", "pull"])
+def test_some_steps_to_and_from_a_remote(shim: Path, tmp_path: Path, rng: random.Random, job: str) -> None:
+    sweep_remote(shim, tmp_path, job, SHORT_STRIDE, rng.randrange(SHORT_STRIDE))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("job", ["push", "pull"])
+def test_every_step_to_and_from_a_remote(shim: Path, tmp_path: Path, job: str) -> None:
+    sweep_remote(shim, tmp_path, job, 1, 0)

@@ -283,12 +283,26 @@ def test_looking_in_and_comparing(ip: Any) -> None:
     assert run(ip, "%checkpoint --diff one").__class__.__name__ == "UsageError"
 
 
+def test_how_far_a_long_save_is_can_be_followed(ip: Any) -> None:
+    run(ip, "import time\nclass Slow:\n    def __reduce__(self): time.sleep(0.7); return Slow, ()")
+    run(ip, "one, two, three = Slow(), Slow(), Slow()")
+    result = run(ip, "%checkpoint slow --objects")
+    seen: list[str] = []
+    result.follow(lambda writing: seen.append(repr(writing)))
+    result.wait(WAIT_S)
+    assert any(re.search(r"objects: \d of \d saved, now (one|two|three), \S+ B written", text) for text in seen), seen
+    assert "saved, now" not in repr(result)
+
+
 def test_what_is_too_large_is_named_and_history_is_kept_when_asked(ip: Any) -> None:
     run(ip, "big = bytes(3 << 20); small = 1")
     result = run(ip, "%checkpoint one --objects --max-size 1M --history -w")
     assert re.search(r"^big: lost: .*1,048,576 bytes", repr(result), re.MULTILINE), repr(result)
     assert {"In", "Out", "small"} <= {variable.name for variable in session.variables("one")}
     assert "no size" in str(run(ip, "%checkpoint two --max-size lots"))
+    result = run(ip, "%checkpoint all --objects --max-total 1M -w")
+    assert re.search(r"^big: lost: .*left of the limit for all", repr(result), re.MULTILINE), repr(result)
+    assert result.objects.verdicts["small"].fate == "saved"
 
 
 @pytest.mark.parametrize(

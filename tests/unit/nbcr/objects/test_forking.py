@@ -56,6 +56,14 @@ class Waits:
         return str, ("waited",)
 
 
+class Calculates:
+    """Never comes to an end."""
+
+    def __reduce__(self) -> Any:
+        while True:
+            pass
+
+
 class Imports:
     """Imports a module when it is pickled."""
 
@@ -179,6 +187,13 @@ def test_a_module_that_another_thread_is_importing_holds_nobody_up(
         importing.join()
         sys.modules.pop("slowly_imported")
     assert (report.how, kinds(report), report.lines()) == ("forked", {"imports": "saved", "other": "saved"}, [])
+
+
+def test_what_calculates_for_ever_is_lost_and_nothing_else(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forking, "SPIN_S", 0.5)
+    report = saved(namespace(endless=Calculates(), other=Wild(2)))
+    assert kinds(report) == {"endless": "lost", "other": "saved"}
+    assert "processor time and wrote nothing" in report.verdicts["endless"].reason
 
 
 def test_what_stands_still_there_too_is_lost(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +433,8 @@ def test_where_there_is_no_room_for_a_child(saved: Saved, monkeypatch: pytest.Mo
     assert report.lines() == ["taken in-process: this process cannot be forked (Resource temporarily unavailable)"]
 
 
-def test_a_few_small_values_are_saved_at_once(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_small_values_are_saved_at_once(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(session("def f(): return 1"), place.with_name("first"))  # what is loaded on first use takes longer
     monkeypatch.setattr(os, "fork", None)
     report = saved(session("a, b = 1, [2, {'x': 'y'}]\ndef f(): return a"))
     assert (report.how, kinds(report)) == ("at once", dict.fromkeys("abf", "saved"))

@@ -39,6 +39,13 @@ def test_a_limit_for_all_keeps_the_small_ones(saved: Saved) -> None:
     assert report.verdicts["large"].fate is Fate.LOST
 
 
+def test_a_very_large_container_does_not_take_it_all(saved: Saved) -> None:
+    report = saved(session("data = [[i] for i in range(100_000)]; other = ['x' * 200_000]"), max_total=400_000)
+    assert [verdict.line() for verdict in report.lost] == [
+        "data: lost: it is larger than what is left of the limit for all"
+    ]
+
+
 @pytest.mark.parametrize("after", [0, 100_000, 5_000_000])
 def test_a_full_disk_leaves_nothing(after: int, saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child inherits a disk that fills up."""

@@ -121,6 +121,24 @@ def test_a_very_large_container_alone_stays_alone(saved: Saved, place: Path) -> 
     assert companions(place) == {}
 
 
+def test_a_very_large_container_beside_functions_and_classes_is_pickled_once(saved: Saved, place: Path) -> None:
+    code = """
+    pickled = []
+    class Counted:
+        def __reduce__(self):
+            pickled.append(id(self))
+            return Counted, ()
+    def deep(n):
+        return n and deep(n - 1)
+    other = Counted()
+    data = [[i] for i in range(60_000)] + [Counted()]
+    """
+    namespace = session(code)
+    assert not saved(namespace, fork=False).lost
+    assert namespace["pickled"].count(id(namespace["data"][-1])) == 1
+    assert "data" not in companions(place)
+
+
 def test_views_inside_a_very_large_container(there_and_back: ThereAndBack) -> None:
     back = there_and_back(
         session("import numpy as np; base = np.arange(9); data = [*range(60_000), base[1:], base]; out = base[2:]")

@@ -1,0 +1,455 @@
+"""Harder than `cases`: arrays, frames, buffers, values with something odd about them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.integration.objects.cases import all_of, case
+
+DATA: Final = (
+    case(
+        "structured, masked, mapped, Fortran, big-endian, read-only arrays and views",
+        """
+        import numpy as np, os
+        st = np.zeros(3, dtype=[('a', 'i4'), ('b', 'f8', (2,)), ('s', 'U5')])
+        st['a'] = [1, 2, 3]
+        stv = st['a']
+        rec = st.view(np.recarray)
+        ma = np.ma.array([1, 2, 3], mask=[0, 1, 0], fill_value=-1)
+        mm = np.memmap(os.environ['NBCR_TEST_FOLDER'] + '/mm.bin', dtype='i4', mode='w+', shape=(4,))
+        mm[:] = [1, 2, 3, 4]
+        mm.flush()
+        ob = np.array([1, 'a', None, [1]], dtype=object)
+        obv = ob[::2]
+        fo = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+        z = np.array(5)
+        ro = np.arange(3)
+        ro.flags.writeable = False
+        bc = np.broadcast_to(np.arange(3), (2, 3))
+        big = np.arange(4, dtype='>i8')
+        dt = np.array(['2020-01-01', 'NaT'], dtype='M8[D]')
+        emp = np.empty((0, 3))
+        it = np.nditer([1, 2])
+        pol = np.polynomial.Polynomial([1, 2])
+        vec = np.vectorize(lambda x: x + 1)
+        uf = np.frompyfunc(lambda a, b: a + b, 2, 1)
+        sc = np.float32(1.5)
+        cx = np.complex128(1j)
+        stt = np.dtypes.StringDType() if hasattr(np, 'dtypes') else None
+        sa = np.array(['a', 'bb'], dtype=stt)
+        fl = ob.flat
+        mat = np.matrix([[1, 2]])
+        neg = np.arange(5)[::-1]
+        a3 = np.arange(24).reshape(2, 3, 4)
+        tr = a3.transpose(2, 0, 1)
+        """,
+        check=all_of(
+            "st['a'].tolist() == [1, 2, 3] and st.dtype.names == ('a', 'b', 's')",
+            "(stv.__setitem__(0, 9), st['a'][0])[1] == 9 and (stv.__setitem__(0, 1), 1)[1]",
+            "rec.a.tolist() == [1, 2, 3] and np.shares_memory(rec, st)",
+            "ma.mask.tolist() == [False, True, False] and ma.fill_value == -1",
+            "mm.tolist() == [1, 2, 3, 4] and isinstance(mm, np.memmap)",
+            "ob.tolist() == [1, 'a', None, [1]]",
+            "obv[0] == 1 and np.shares_memory(ob, obv)",
+            "fo.flags.f_contiguous and fo[1, 2] == 5",
+            "z.shape == () and int(z) == 5",
+            "not ro.flags.writeable and ro.tolist() == [0, 1, 2]",
+            "bc.shape == (2, 3) and bc[1].tolist() == [0, 1, 2]",
+            "big.dtype.byteorder == '>' and big[3] == 3",
+            "str(dt[0]) == '2020-01-01' and np.isnat(dt[1])",
+            "emp.shape == (0, 3)",
+            "pol(2) == 5",
+            "vec([1]).tolist() == [2]",
+            "sc.dtype == np.float32 and sc == 1.5",
+            "sa.tolist() == ['a', 'bb'] and sa.dtype == stt",
+            "mat.shape == (1, 2) and type(mat) is np.matrix",
+            "neg.tolist() == [4, 3, 2, 1, 0]",
+            "np.shares_memory(tr, a3) and tr[3, 1, 2] == a3[1, 2, 3]",
+        ),
+        lost={
+            "it": "it: cannot pickle 'numpy.nditer' object",
+            "uf": "uf: PicklingError: can't pickle <ufunc '<lambda> (vectorized)'>: attri",
+            "fl": "fl: cannot pickle 'numpy.flatiter' object",
+        },
+        outcome="restored; iterators and made ufuncs lost, by name",
+    ),
+    case(
+        "categories, MultiIndex, extension types, own subclass of a frame",
+        """
+        import pandas as pd, numpy as np
+        cat = pd.Series(pd.Categorical(['a', 'b', 'a'], categories=['b', 'a'], ordered=True))
+        mi = pd.DataFrame(
+            {'v': [1, 2]}, index=pd.MultiIndex.from_tuples([('x', 1), ('y', 2)], names=['k', 'n'])
+        )
+        ext = pd.DataFrame(
+            {
+                'i': pd.array([1, None], dtype='Int64'),
+                's': pd.array(['a', None], dtype='string'),
+                'b': pd.array([True, None], dtype='boolean'),
+            }
+        )
+        iv = pd.interval_range(0, 3)
+        per = pd.period_range('2020', '2022', freq='Y')
+        tz = pd.Series(pd.date_range('2020', periods=2, tz='Europe/Paris'))
+        df = pd.DataFrame({'a': [1, 2], 'b': [3.0, 4.0], 'c': ['x', 'y']})
+        df.attrs['src'] = {'k': 1}
+        col = df['a']
+        vw = df.to_numpy()
+        gb = df.groupby('c')
+        ro = df['b'].rolling(2)
+        sp = pd.arrays.SparseArray([0, 0, 1])
+        ts = pd.Timestamp('2020-01-01 00:00:00.123456789', tz='UTC')
+        td = pd.Timedelta('1ns')
+        nat = pd.NaT
+        na = pd.NA
+        class MyDF(pd.DataFrame):
+            _metadata = ['note']
+            @property
+            def _constructor(self):
+                return MyDF
+        md = MyDF({'q': [1]})
+        md.note = 'hi'
+        obj = pd.Series([[1], {'a': 2}, None])
+        dup = pd.DataFrame([[1, 2]], columns=['a', 'a'])
+        fl = df.flags.allows_duplicate_labels
+        st = 1
+        ix = df.index
+        lo = df.loc
+        acc = df['c'].str
+        """,
+        check=all_of(
+            "cat.cat.ordered and list(cat.cat.categories) == ['b', 'a'] and list(cat) == ['a', 'b', 'a']",
+            "mi.index.names == ['k', 'n'] and mi.loc[('y', 2), 'v'] == 2",
+            "ext['i'].isna().tolist() == [False, True] and str(ext.dtypes['i']) == 'Int64' and ext['s'][0] == 'a'",
+            "len(iv) == 3 and iv[0].right == 1",
+            "str(per[0]) == '2020'",
+            "str(tz[0].tz) == 'Europe/Paris'",
+            "df.attrs == {'src': {'k': 1}} and df['c'].tolist() == ['x', 'y']",
+            "col.tolist() == [1, 2]",
+            "gb['a'].sum().tolist() == [1, 2]",
+            "ro.sum().tolist()[1] == 7.0",
+            "sp.density < 0.5 and sp[2] == 1",
+            "ts.nanosecond == 789",
+            "td.value == 1",
+            "nat is pd.NaT",
+            "na is pd.NA",
+            "md.note == 'hi' and type(md) is MyDF and type(md[['q']]) is MyDF",
+            "obj[0] == [1] and obj[1] == {'a': 2}",
+            "list(dup.columns) == ['a', 'a']",
+            "acc.upper().tolist() == ['X', 'Y']",
+            "lo[0, 'a'] == 1",
+            "list(ix) == [0, 1]",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "polars frames, lazy frames, expressions",
+        """
+        import polars as pl
+        pf = pl.DataFrame({'a': [1, 2], 'l': [[1], [2, 3]], 's': [{'x': 1}, {'x': 2}], 'c': ['u', 'v']})
+        lf = pf.lazy().filter(pl.col('a') > 1)
+        ps = pf['a']
+        ex = pl.col('a') * 2
+        cat = pl.Series(['a', 'b'], dtype=pl.Categorical)
+        sch = pf.schema
+        en = pl.Enum(['a', 'b'])
+        """,
+        check=all_of(
+            "pf['l'].to_list() == [[1], [2, 3]]",
+            "lf.collect().height == 1",
+            "ps.to_list() == [1, 2]",
+            "pf.select(ex)['a'].to_list() == [2, 4]",
+            "cat.to_list() == ['a', 'b']",
+            "sch['a'] == pl.Int64",
+            "en == pl.Enum(['a', 'b'])",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "pyarrow tables, slices, schemas, expressions",
+        """
+        import pyarrow as pa, pyarrow.compute as pc
+        tb = pa.table({'a': [1, 2], 'n': [{'x': 1}, None]})
+        ar = pa.array([1, None, 3])
+        sl = ar.slice(1)
+        sc = pa.schema([('a', pa.int64())], metadata={'k': 'v'})
+        bf = pa.py_buffer(b'abc')
+        di = ar.cast(pa.string()).dictionary_encode()
+        ch = pa.chunked_array([[1], [2]])
+        sca = pa.scalar(3)
+        ex = pc.field('a') > 1
+        """,
+        check=all_of(
+            "tb.to_pydict() == {'a': [1, 2], 'n': [{'x': 1}, None]}",
+            "ar.to_pylist() == [1, None, 3]",
+            "sl.to_pylist() == [None, 3]",
+            "sc.metadata == {b'k': b'v'}",
+            "bf.to_pybytes() == b'abc'",
+            "di.to_pylist() == ['1', None, '3']",
+            "ch.num_chunks == 2",
+            "sca.as_py() == 3",
+            "tb.filter(ex).num_rows == 1",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "iterators in the middle, dict views",
+        """
+        import itertools
+        l = [1, 2, 3]
+        li = iter(l)
+        next(li)
+        mp = map(lambda x: x + 1, [1, 2])
+        next(mp)
+        zp = zip([1, 2], 'ab')
+        fi = filter(None, [0, 1, 2])
+        en = enumerate('ab', 5)
+        next(en)
+        rv = reversed([1, 2, 3])
+        next(rv)
+        cnt = itertools.count(3, 2)
+        next(cnt)
+        cy = itertools.cycle([1, 2])
+        next(cy)
+        ch = itertools.chain([1], [2])
+        isl = itertools.islice(itertools.count(), 2, 5)
+        t1, t2 = itertools.tee([1, 2])
+        next(t1)
+        gb = itertools.groupby('aab')
+        pr = itertools.permutations([1, 2])
+        next(pr)
+        ac = itertools.accumulate([1, 2, 3])
+        next(ac)
+        d = {'a': 1, 'b': 2}
+        dk = d.keys()
+        dv = d.values()
+        di = d.items()
+        dit = iter(d)
+        next(dit)
+        si = iter({1})
+        st = iter('xyz')
+        next(st)
+        rg = iter(range(5))
+        next(rg)
+        ca = iter(lambda: 1, 2)
+        rp = itertools.repeat(1, 2)
+        sm = itertools.starmap(pow, [(2, 3)])
+        dri = reversed(d)
+        bi = iter(b'ab')
+        ti = iter((1, 2))
+        next(ti)
+        """,
+        check=all_of(
+            "next(li) == 2",
+            "next(mp) == 3",
+            "next(zp) == (1, 'a')",
+            "next(fi) == 1",
+            "next(en) == (6, 'b')",
+            "next(rv) == 2",
+            "next(cnt) == 5",
+            "next(cy) == 2",
+            "next(ch) == 1",
+            "next(isl) == 2",
+            "next(t1) == 2",
+            "next(t2) == 1",
+            "next(pr) == (2, 1)",
+            "next(ac) == 3",
+            "list(dk) == ['a', 'b'] and (d.__setitem__('c', 3), 'c' in dk)[1] and (d.pop('c') and True)",
+            "list(dv) == [1, 2]",
+            "list(di) == [('a', 1), ('b', 2)]",
+            "next(dit) == 'b'",
+            "next(st) == 'y'",
+            "next(rg) == 1",
+            "next(ca) == 1",
+            "next(sm) == 8",
+            "list(rp) == [1, 1]",
+            "next(gb)[0] == 'a'",
+            "next(ti) == 2",
+            "next(bi) == 97",
+            "next(dri) == 'b'",
+            "next(si) == 1",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "structures, unions, arrays of them; pointers, callbacks",
+        """
+        import ctypes
+        class S(ctypes.Structure):
+            _fields_ = [('a', ctypes.c_int), ('b', ctypes.c_char * 4)]
+        class U(ctypes.Union):
+            _fields_ = [('i', ctypes.c_uint32), ('f', ctypes.c_float)]
+        class N(ctypes.Structure):
+            pass
+        N._fields_ = [('next', ctypes.POINTER(N)), ('v', ctypes.c_int)]
+        s = S(1, b'ab')
+        u = U(f=1.0)
+        n = N(v=3)
+        arr = (S * 2)()
+        arr[1].a = 7
+        sub = arr[1]
+        cb = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda x: x + 1)
+        p = ctypes.pointer(s)
+        py = ctypes.py_object([1])
+        cp = ctypes.c_char_p(b'hey')
+        vb = ctypes.c_void_p(None)
+        be = ctypes.BigEndianStructure
+        by = ctypes.byref(s)
+        ws = ctypes.c_wchar_p('w')
+        bs = ctypes.create_string_buffer(b'abc', 8)
+        fp = ctypes.CDLL(None).strlen
+        """,
+        check=all_of(
+            "(s.a, s.b) == (1, b'ab') and type(s) is S",
+            "u.i == 0x3F800000",
+            "arr[1].a == 7",
+            "sub.a == 7",
+            "vb.value is None",
+            "bs.raw == b'abc\\0\\0\\0\\0\\0'",
+        ),
+        lost={
+            "n": "n: ValueError: ctypes objects containing pointers cannot be pickled",
+            "cb": "cb: it is an address in the memory of this process",
+            "p": "p: it is an address in the memory of this process",
+            "py": "py: ValueError: ctypes objects containing pointers cannot be pickled",
+            "cp": "cp: it is an address in the memory of this process",
+            "by": "by: cannot pickle 'CArgObject' object",
+            "ws": "ws: it is an address in the memory of this process",
+            "fp": "fp: it is an address in the memory of this process",
+        },
+        outcome="restored; addresses lost, by name",
+    ),
+    case(
+        "memoryviews, array.array, mmap, released views",
+        """
+        import array, mmap, os
+        ar = array.array('d', [1, 2])
+        mv = memoryview(ar)
+        mv2 = memoryview(b'abcd')[::2]
+        mc = memoryview(bytearray(8)).cast('I')
+        mp = mmap.mmap(-1, 16)
+        mp[:3] = b'abc'
+        mp.seek(2)
+        fn = os.environ['NBCR_TEST_FOLDER'] + '/map.bin'
+        open(fn, 'wb').write(b'0123456789')
+        fh = open(fn, 'r+b')
+        mf = mmap.mmap(fh.fileno(), 0)
+        mr = mmap.mmap(fh.fileno(), 5, access=mmap.ACCESS_READ)
+        ba = bytearray(b'xy')
+        mw = memoryview(ba)
+        rel = memoryview(b'a')
+        rel.release()
+        import numpy as np
+        na = np.frombuffer(ba, 'u1')
+        nm = np.frombuffer(mp, 'u1')
+        """,
+        check=all_of(
+            "ar.tolist() == [1, 2]",
+            "(mv.__setitem__(0, 9.0), ar[0])[1] == 9 and (ar.__setitem__(0, 1.0), 1)[1]",
+            "bytes(mv2) == b'ac'",
+            "mc.format == 'I' and len(mc) == 2",
+            "(mw.__setitem__(0, 65), ba[0])[1] == 65 and (ba.__setitem__(0, 120), 1)[1]",
+            "np.shares_memory(na, np.frombuffer(ba, 'u1'))",
+            "nm[:3].tobytes() == b'abc'",
+        ),
+        lost={
+            "mp": "mp: a memory mapping belongs to its process",
+            "mf": "mf: a memory mapping belongs to its process",
+            "mr": "mr: a memory mapping belongs to its process",
+            "rel": "rel: ValueError: operation forbidden on released memoryview object",
+        },
+        remark={"mv2": "its memoryview no longer shares memory"},
+        outcome="restored; mappings and released views lost, by name",
+    ),
+    case(
+        "huge integers, lone surrogates, NaN payloads, 3000 levels",
+        r"""
+        import math, struct
+        huge = 10**5000
+        neg = -huge
+        sur = 'a\udc80b'
+        nan1 = struct.unpack('<d', b'\x01\0\0\0\0\0\xf8\x7f')[0]
+        nz = -0.0
+        inf = float('inf')
+        cx = complex(float('nan'), -0.0)
+        ell = ...
+        ni = NotImplemented
+        rg = range(10**30)
+        sl = slice([1], 2)
+        nul = '\0'
+        emo = '\U0001f600'
+        big = 'x' * 2_000_000
+        bb = b'\xff' * 3
+        fs = frozenset([frozenset(), (1,)])
+        ty = type(None)
+        nested = ((((),),),)
+        boolk = {True: 't', 2: 'two'}
+        ident = nan1
+        lst = [nan1, nan1]
+        inter = [('k%d' % i) for i in range(3)]
+        sx = sur * 3
+        deep = []
+        x_ = deep
+        for _ in range(3000):
+            x_.append([])
+            x_ = x_[0]
+        """,
+        check=all_of(
+            "huge == 10**5000",
+            "sur == 'a\\udc80b'",
+            "struct.pack('<d', nan1) == b'\\x01\\0\\0\\0\\0\\0\\xf8\\x7f'",
+            "math.copysign(1, nz) == -1",
+            "math.isnan(cx.real) and math.copysign(1, cx.imag) == -1",
+            "ell is ...",
+            "ni is NotImplemented",
+            "rg == range(10**30)",
+            "sl.start == [1]",
+            "nul == '\\0'",
+            "emo == '\\U0001f600'",
+            "len(big) == 2_000_000",
+            "frozenset() in fs",
+            "ty is type(None)",
+            "boolk == {1: 't', 2: 'two'}",
+        ),
+        lost={"deep": "deep[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0]"},
+        outcome="restored; what is nested too deeply lost, by name",
+    ),
+    case(
+        "one array in views, closures, partials, classes",
+        """
+        import numpy as np, functools
+        base = np.arange(10)
+        d = {'v': base[2:5]}
+        f = lambda: base[0]
+        p = functools.partial(lambda b: b.sum(), base)
+        lst = [d, d]
+        def outer():
+            state = {'arr': base, 'n': 0}
+            def inc():
+                state['n'] += 1
+                state['arr'][0] += 100
+                return state['n']
+            return inc, (lambda: state)
+        inc, get = outer()
+        inc()
+        class Holder:
+            ref = base
+        h = Holder()
+        h.me = h
+        h.d = d
+        tup = (base, [base], {'b': base})
+        same = base
+        """,
+        check=all_of(
+            "np.shares_memory(d['v'], base)",
+            "f() == base[0] == 100",
+            "p.args[0] is base",
+            "lst[0] is lst[1] is d",
+            "get()['n'] == 1 and get()['arr'] is base",
+            "h.me is h and h.d is d and Holder.ref is base",
+            "tup[0] is tup[1][0] is tup[2]['b'] is base",
+            "same is base",
+        ),
+        outcome="restored",
+    ),
+)

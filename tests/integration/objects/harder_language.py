@@ -1,0 +1,623 @@
+"""Harder than `cases`: what the language itself offers, used to the full."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.integration.objects.cases import all_of, case
+
+LANGUAGE: Final = (
+    case(
+        "dataclasses with slots, keywords, InitVar",
+        """
+        from dataclasses import dataclass, field, KW_ONLY, InitVar
+        @dataclass(slots=True, frozen=True)
+        class Pt:
+            x: int
+            y: list = field(default_factory=list, compare=False)
+        @dataclass
+        class Kw:
+            a: int
+            _: KW_ONLY
+            b: InitVar[int] = 3
+            c: int = field(init=False, default=9)
+            def __post_init__(self, b):
+                self.d = b
+        p = Pt(1, [2])
+        k = Kw(1, b=5)
+        pts = {Pt(i) for i in range(3)}
+        """,
+        check=all_of(
+            "p.x == 1 and p.y == [2] and type(p) is Pt",
+            "Pt(3).x == 3 and Pt.__slots__ == ('x', 'y') and hash(Pt(1)) == hash(Pt(1))",
+            "(k.a, k.c, k.d) == (1, 9, 5)",
+            "Kw(2, b=8).d == 8",
+            "Pt(1) in pts and len(pts) == 3",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "flags, aliases, members with attributes or of functions",
+        """
+        import enum
+        class Fl(enum.Flag):
+            A = enum.auto()
+            B = enum.auto()
+            C = A | B
+        class Si(enum.StrEnum):
+            X = enum.auto()
+        class Me(enum.IntEnum):
+            ONE = 1
+            UNO = 1
+            TWO = 2
+            @property
+            def dbl(self):
+                return self * 2
+            def __str__(self):
+                return 'me'
+        class Pl(enum.Enum):
+            E = (3, 4)
+            def __init__(self, a, b):
+                self.a = a
+                self.b = [b]
+        pl = Pl.E
+        class Fn(enum.Enum):
+            f = enum.member(lambda x: x + 1)
+            def call(self, x):
+                return self.value(x)
+        D = enum.Enum('D', 'P Q')
+        fl = Fl.A | Fl.B
+        si = Si.X
+        me = Me.UNO
+        fn = Fn.f
+        d = D.Q
+        st = {Me.TWO: Fl.C}
+        """,
+        check=all_of(
+            "fl is Fl.C and Fl(1) is Fl.A",
+            "(Fl.A | Fl.B) is Fl.C",
+            "si is Si.X and si == 'x'",
+            "me is Me.ONE and Me.UNO is Me.ONE and str(me) == 'me' and me.dbl == 2",
+            "fn.call(1) == 2",
+            "pl is Pl.E and pl.a == 3 and pl.b == [4] and Pl((3, 4)) is pl",
+            "d is D.Q and D('x') if False else d is D.Q",
+            "st[Me.TWO] is Fl.C",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "metaclass that registers its classes",
+        """
+        class Reg(type):
+            all = {}
+            def __new__(m, name, bases, ns, **kw):
+                c = super().__new__(m, name, bases, ns)
+                m.all[name] = c
+                c.kw = kw
+                return c
+            def __init__(c, name, bases, ns, **kw):
+                super().__init__(name, bases, ns)
+            def __len__(c):
+                return 42
+            def __contains__(c, x):
+                return x == 'in'
+        class A(metaclass=Reg, tag=1):
+            pass
+        class B(A, tag=2):
+            def __init_subclass__(cls, **kw):
+                cls.sub = True
+        a = A()
+        b = B()
+        """,
+        check=all_of(
+            "A.kw == {'tag': 1} and len(A) == 42 and 'in' in A and type(a) is A",
+            "B.kw == {'tag': 2} and issubclass(B, A)",
+            "Reg.all['A'] is A and Reg.all['B'] is B and len(Reg.all) == 2",
+            "type(b) is B and isinstance(b, A)",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "registered and hooked abstract class",
+        """
+        import abc
+        class Shape(abc.ABC):
+            @abc.abstractmethod
+            def area(self): ...
+            @classmethod
+            def __subclasshook__(cls, C):
+                return True if hasattr(C, 'weird') else NotImplemented
+        class Sq:
+            def area(self):
+                return 4
+        Shape.register(Sq)
+        class W:
+            weird = 1
+        s = Sq()
+        """,
+        check=all_of(
+            "isinstance(s, Shape) and isinstance(W(), Shape) and not isinstance(1, Shape)",
+            "s.area() == 4",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "NamedTuple, generics, NewType, ParamSpec, Protocol, TypedDict",
+        """
+        from typing import (
+            NamedTuple,
+            Generic,
+            TypeVar,
+            Protocol,
+            runtime_checkable,
+            ParamSpec,
+            TypedDict,
+            NewType,
+            Annotated,
+            Literal,
+            Union,
+        )
+        T = TypeVar('T', bound=int)
+        P = ParamSpec('P')
+        U = NewType('U', int)
+        class NT(NamedTuple):
+            a: int
+            b: str = 'x'
+            def s(self):
+                return self.a * 2
+        class Box(Generic[T]):
+            def __init__(self, v: T):
+                self.v = v
+        class TD(TypedDict, total=False):
+            n: int
+        @runtime_checkable
+        class Pr(Protocol):
+            def go(self): ...
+        nt = NT(3)
+        bx = Box[int](5)
+        al = Box[int]
+        an = Annotated[int, 'meta', {'k': [1]}]
+        u = U(3)
+        td: TD = {'n': 1}
+        un = Union[int, str, None]
+        opt = list[int] | None
+        class Go:
+            def go(self):
+                pass
+        go = Go()
+        """,
+        check=all_of(
+            "nt.s() == 6 and type(nt) is NT and nt.b == 'x' and NT(1) == (1, 'x')",
+            "bx.v == 5 and bx.__orig_class__ == Box[int]",
+            "al == Box[int]",
+            "an.__metadata__ == ('meta', {'k': [1]})",
+            "T.__bound__ is int and Box.__parameters__ == (T,)",
+            "P.__name__ == 'P'",
+            "U(4) == 4 and U.__supertype__ is int",
+            "TD.__optional_keys__ == frozenset({'n'})",
+            "isinstance(go, Pr) and not isinstance(1, Pr)",
+            "un == Union[int, str, None]",
+            "opt == (list[int] | None)",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "descriptors, properties of closures",
+        """
+        class Typed:
+            def __set_name__(self, owner, name):
+                self.name = '_' + name
+                self.owner = owner
+            def __get__(self, o, t=None):
+                return self if o is None else getattr(o, self.name)
+            def __set__(self, o, v):
+                assert v > 0
+                setattr(o, self.name, v)
+        def scaled(k):
+            calls = []
+            def get(self):
+                calls.append(1)
+                return self.x * k
+            return property(get, doc='scaled'), calls
+        pr, calls = scaled(7)
+        class H:
+            x = Typed()
+            p = pr
+            __slots__ = ('_x', '__weakref__')
+        h = H()
+        h.x = 3
+        h.p
+        """,
+        check=all_of(
+            "h.x == 3 and h.p == 21",
+            "H.x.owner is H and H.p.__doc__ == 'scaled'",
+            "(len(calls), h.p, len(calls))[0] < len(calls)",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "singledispatch, cached_property, wraps, partial of partial",
+        """
+        import functools
+        @functools.singledispatch
+        def show(x):
+            return 'obj'
+        @show.register
+        def _s1(x: int):
+            return 'int'
+        @show.register(list)
+        def _s2(x):
+            return 'list'
+        @functools.lru_cache(maxsize=None)
+        def fib(n):
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
+        fib(20)
+        @functools.total_ordering
+        class V:
+            def __init__(s, v):
+                s.v = v
+            def __eq__(s, o):
+                return s.v == o.v
+            def __lt__(s, o):
+                return s.v < o.v
+            @functools.cached_property
+            def heavy(s):
+                return [s.v]
+            @functools.singledispatchmethod
+            def m(self, x):
+                return 'o'
+            @m.register
+            def _(self, x: int):
+                return 'i'
+            pm = functools.partialmethod(lambda self, a, b: (self.v, a, b), 1)
+        v = V(2)
+        v.heavy.append(9)
+        def deco(f):
+            @functools.wraps(f)
+            def w(*a):
+                w.calls += 1
+                return f(*a)
+            w.calls = 0
+            return w
+        @deco
+        def inc(x: int) -> int:
+            "doc"
+            return x + 1
+        inc(1)
+        inc(2)
+        pp = functools.partial(functools.partial(int, base=2), '101')
+        key = functools.cmp_to_key(lambda a, b: b - a)
+        red = functools.partial(functools.reduce, lambda a, b: a + b)
+        """,
+        check=all_of(
+            "(show(1), show([]), show('a')) == ('int', 'list', 'obj')",
+            "fib(30) == 832040",
+            "v.heavy == [2, 9] and v.m(1) == 'i' and v.m('') == 'o' and v.pm(5) == (2, 1, 5) and v >= V(1)",
+            "inc.calls == 2 and inc(4) == 5 and inc.__wrapped__(1) == 2 and inc.__doc__ == 'doc'",
+            "pp() == 5",
+            "red([1, 2, 3]) == 6",
+        ),
+        lost={"key": "key: cannot pickle 'functools.KeyWrapper' object"},
+        remark={"fib": "its cache comes back empty"},
+        outcome="restored; cmp_to_key lost, by name",
+    ),
+    case(
+        "lambdas and closures that call themselves and each other",
+        """
+        Y = lambda f: (lambda x: x(x))(lambda y: f(lambda *a: y(y)(*a)))
+        fac = Y(lambda f: lambda n: 1 if n < 2 else n * f(n - 1))
+        fl = lambda n: 1 if n < 2 else n * fl(n - 1)
+        def mk():
+            def a(n):
+                return n and b(n - 1)
+            def b(n):
+                return n and a(n - 1)
+            a.b = b
+            a.self = a
+            return a
+        ab = mk()
+        def cnt():
+            cnt.n = getattr(cnt, 'n', 0) + 1
+            return cnt.n
+        cnt()
+        fs = [lambda i=i: i for i in range(3)]
+        gs = [(lambda: j) for j in range(3)]
+        """,
+        check=all_of(
+            "fac(5) == 120",
+            "fl(5) == 120",
+            "ab(7) == 0 and ab.self is ab and ab.b(2) == 0",
+            "cnt.n == 1 and cnt() == 2",
+            "[f() for f in fs] == [0, 1, 2]",
+            "[g() for g in gs] == [2, 2, 2]",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "bound, class and static methods, nested classes",
+        """
+        class A:
+            n = 0
+            @classmethod
+            def mk(cls):
+                cls.n += 1
+                return cls()
+            @staticmethod
+            def st(x):
+                return x * 2
+            def me(self):
+                return self
+            class Inner:
+                class Deep:
+                    z = 1
+                def up(self):
+                    return A
+        a = A.mk()
+        bm = a.me
+        cm = A.mk
+        sm = A.st
+        um = A.me
+        inn = A.Inner()
+        dp = A.Inner.Deep()
+        ops = {'m': a.me, 'c': A.mk, 'l': [].append, 's': 'abc'.upper, 'd': dict.fromkeys, 'j': ','.join}
+        """,
+        check=all_of(
+            "bm() is a",
+            "(cm(), A.n)[1] >= 2 and type(cm()) is A",
+            "sm(2) == 4",
+            "um(a) is a",
+            "type(inn) is A.Inner and inn.up() is A",
+            "type(dp) is A.Inner.Deep and dp.z == 1",
+            "ops['m']() is a and ops['s']() == 'ABC' and ops['d']('a') == {'a': None} and ops['j']('ab') == 'a,b'",
+            "A.n >= 1",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "class changed, replaced, after instances were made",
+        """
+        class K:
+            def f(self):
+                return 1
+        k = K()
+        k.x = 1
+        old = K
+        def f2(self):
+            return 2
+        K.f = f2
+        K.extra = [1]
+        class K:
+            def f(self):
+                return 3
+        k3 = K()
+        class L(old):
+            pass
+        l = L()
+        k4 = old()
+        k4.__class__ = K
+        del old.extra
+        """,
+        check=all_of(
+            "k.f() == 2 and type(k) is old and k.x == 1",
+            "k3.f() == 3 and type(k3) is K",
+            "l.f() == 2 and isinstance(l, old)",
+            "type(k4) is K",
+            "old is not K and not hasattr(old, 'extra') and type(k) is old",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "subclasses of built-in types, with attributes",
+        """
+        class L(list):
+            def __init__(self, *a, note=None):
+                super().__init__(*a)
+                self.note = note
+        class D(dict):
+            def __getattr__(self, n):
+                try:
+                    return self[n]
+                except KeyError:
+                    raise AttributeError(n)
+            def __missing__(self, k):
+                return 'miss'
+        class S(set):
+            tag = 1
+        class I(int):
+            def __new__(cls, v, u):
+                o = super().__new__(cls, v)
+                o.u = u
+                return o
+            def __getnewargs__(self):
+                return int(self), self.u
+        class Str(str):
+            __slots__ = ('z',)
+        class T(tuple):
+            def __new__(cls, a, b):
+                return super().__new__(cls, (a, b))
+            def __getnewargs__(self):
+                return tuple(self)
+        class F(float):
+            pass
+        class B(bytes):
+            pass
+        l = L([1], note='n')
+        l.append(l)
+        d = D(a=1)
+        d['self'] = d
+        s = S([1])
+        s.tag = 2
+        i = I(3, 'kg')
+        st = Str('a')
+        st.z = 5
+        t = T(1, 2)
+        f = F(1.5)
+        f.unit = 'm'
+        b = B(b'q')
+        b.k = 1
+        class Emp(dict):
+            __slots__ = ('w',)
+        em = Emp(a=1)
+        em.w = em
+        class FS(frozenset):
+            pass
+        fs = FS([1])
+        fs.q = 1
+        """,
+        check=all_of(
+            "l.note == 'n' and l[1] is l and type(l) is L",
+            "d.a == 1 and d['self'] is d and d['q'] == 'miss' and type(d) is D",
+            "s.tag == 2 and 1 in s",
+            "i == 3 and i.u == 'kg' and type(i) is I",
+            "st == 'a' and st.z == 5",
+            "t == (1, 2) and type(t) is T",
+            "f.unit == 'm' and f == 1.5",
+            "b.k == 1",
+            "em.w is em and em['a'] == 1",
+            "fs.q == 1",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "functions with attributes, own globals, made by exec",
+        """
+        import types
+        def kw(a, /, b=[1], *args, c={'k': 2}, **k):
+            return a, b, c
+        kw.attr = [1]
+        kw.__defaults__[0].append(5)
+        ex = types.FunctionType(compile('def q(): return z', '<x>', 'exec').co_consts[0], {'z': 9})
+        import builtins
+        alias = print
+        bi = len
+        lam = lambda x, *, y=3: x + y
+        class Cal:
+            def __call__(self, x):
+                return x + 1
+        ca = Cal()
+        def annotated(x: 'int', y: list[int]) -> None:
+            pass
+        def gdoc():
+            "doc"
+            global newg
+            newg = 1
+        asyncf = None
+        async def asyncf():
+            return 1
+        def star(*a, **k):
+            return a, k
+        st = staticmethod(star)
+        cmx = classmethod(lambda c: c)
+        import operator
+        ig = operator.itemgetter(1)
+        mc = operator.methodcaller('upper')
+        ag = operator.attrgetter('x.y')
+        src = None
+        exec('def dyn(): return 11')
+        ev = eval('lambda: 12')
+        """,
+        check=all_of(
+            "kw(1) == (1, [1, 5], {'k': 2}) and kw.attr == [1]",
+            "ex() == 9",
+            "alias is print",
+            "lam(1) == 4",
+            "ca(1) == 2",
+            "annotated.__annotations__['y'] == list[int]",
+            "(gdoc(), newg)[1] == 1 and gdoc.__doc__ == 'doc'",
+            "ig([1, 2]) == 2",
+            "mc('a') == 'A'",
+            "st(1) == ((1,), {})",
+            "dyn() == 11",
+            "ev() == 12",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "local classes, singletons, name mangling, diamond",
+        """
+        class Slots:
+            __slots__ = ('a', 'b', '__dict__')
+        s = Slots()
+        s.a = 1
+        s.c = 3
+        def make_cls(n):
+            class Local:
+                k = n
+                def get(self):
+                    return n, __class__
+            return Local
+        L1 = make_cls(1)
+        L2 = make_cls(2)
+        l1 = L1()
+        l2 = L2()
+        Dyn = type('Dyn', (list,), {'x': 5})
+        dy = Dyn([1])
+        class Single:
+            _i = None
+            def __new__(cls):
+                if cls._i is None:
+                    cls._i = super().__new__(cls)
+                return cls._i
+        sg = Single()
+        sg.v = 1
+        class Pr:
+            __private = 5
+            def g(self):
+                return self.__private
+        pr = Pr()
+        pr._Pr__x = 1
+        class CI:
+            def __class_getitem__(cls, k):
+                return (cls, k)
+        ci = CI[3]
+        class Mx1:
+            def f(self):
+                return ['1']
+        class Mx2(Mx1):
+            def f(self):
+                return super().f() + ['2']
+        class Mx3(Mx1):
+            def f(self):
+                return super().f() + ['3']
+        class Mx(Mx2, Mx3):
+            pass
+        mx = Mx()
+        class Op:
+            def __init__(s):
+                s.__dict__['__class_note__'] = 1
+            def __setattr__(s, k, v):
+                raise AttributeError('frozen')
+        op = Op()
+        """,
+        check=all_of(
+            "s.a == 1 and s.c == 3 and not hasattr(s, 'b')",
+            "l1.get() == (1, L1)",
+            "l2.get() == (2, L2)",
+            "L1 is not L2 and L1.k == 1 and L2.k == 2",
+            "dy == [1] and dy.x == 5 and type(dy) is Dyn",
+            "Single() is sg and sg.v == 1",
+            "pr.g() == 5 and pr._Pr__x == 1",
+            "ci == (CI, 3)",
+            "mx.f() == ['1', '3', '2']",
+            "op.__dict__ == {'__class_note__': 1}",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "sentinel that says its name",
+        """
+        class _Missing:
+            def __reduce__(self):
+                return 'MISSING'
+            def __bool__(self):
+                return False
+        MISSING = _Missing()
+        d = {'a': MISSING}
+        """,
+        check=all_of(
+            "not MISSING and type(MISSING) is _Missing",
+            "d['a'] is MISSING",
+        ),
+        outcome="restored",
+    ),
+)
