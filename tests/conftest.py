@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import CHECKOUT, SKIP_PREFIX, ProcessTracker, User, needs, open_view, tracked_processes
 
@@ -35,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = os.environ.get("NBCR_SEED")
     config.stash[_SEED] = int(seed) if seed else random.SystemRandom().randrange(2**31)
     config.stash[_LEFT_OUT] = []
+    settings.register_profile("nbcr", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no test is timed
+    settings.load_profile("nbcr")
     # Keys and trust of the tests' own; and nobody packs behind the back of a test that does not ask for it.
     config.stash[_OWN_CONFIG] = tempfile.TemporaryDirectory(prefix="nbcr-config-")
     os.environ.update(NBCR_CONFIG=config.stash[_OWN_CONFIG].name, NBCR_PACK="never")
