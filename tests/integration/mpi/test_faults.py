@@ -82,7 +82,7 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_touched(stage: Stage
 
 
 def test_a_program_without_mpi_is_supervised(stage: Stage) -> None:
-    code = "import time; print('ready', flush=True); time.sleep(3); print('done', flush=True); raise SystemExit(7)"
+    code = "import time; print('ready', flush=True); time.sleep(8); print('done', flush=True); raise SystemExit(7)"
     launcher = stage.run("plain", [sys.executable, "-c", code])
     taken = stage.nbcr("checkpoint", "plain", "--name", "half")
     assert taken.communicate(timeout=END_S)[0].startswith("CONTINUE  half")

@@ -56,6 +56,18 @@ def check(stage: Stage, rng: random.Random, subject: str, ranks: int, times: int
         assert again == expected, (out, err)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["threads", "meeting"])
+def test_who_waits_long_is_not_waited_for(stage: Stage, how: str) -> None:
+    """Two threads in Recv; one side of an intercommunicator that the other has not come to."""
+    launcher = stage.run("waits", program("waiting", 2, how, 20))
+    stage.checkpoint("waits", "while", leave="killed", deadline_s=15.0)
+    launcher.communicate(timeout=END_S)
+    returned = stage.nbcr("restart", "while")
+    out, err = returned.communicate(timeout=END_S)
+    assert (returned.returncode, out) == (0, "done 1\n"), err
+
+
 def test_one_launcher_takes_several_checkpoints(stage: Stage) -> None:
     """Of ranks that share much memory: it is hashed by processes that the launcher forks."""
     launcher = stage.run("often", program("looping", 2, 100, 0.03))

@@ -1,9 +1,10 @@
 """Ranks that wait for each other as argv[1] says, for so many seconds; for tests of what goes wrong.
 
-python waiting.py computing|blocked|window|unequal|signal SECONDS
+python waiting.py computing|blocked|window|unequal|signal|threads|meeting SECONDS
 """
 
 import sys
+import threading
 import time
 
 import numpy as np
@@ -18,7 +19,23 @@ if comm.rank == 0:
     print("ready", flush=True)
 if how == "unequal" and comm.rank == 0:
     comm.Barrier()  # the others come to it after their sleep
+rooms = [np.zeros(1), np.zeros(1)]
+threads = [threading.Thread(target=comm.Recv, args=(room, 1, tag)) for tag, room in enumerate(rooms)]
+if how == "threads" and comm.rank == 0:
+    for thread in threads:
+        thread.start()
+if how == "meeting" and comm.rank == 0:
+    MPI.COMM_SELF.Create_intercomm(0, comm, 1).Free()  # the other comes to it after its sleep
 time.sleep(seconds)
+if how == "meeting" and comm.rank == 1:
+    MPI.COMM_SELF.Create_intercomm(0, comm, 0).Free()
+if how == "threads" and comm.rank == 1:
+    for tag in reversed(range(2)):
+        comm.Send(np.full(1, tag + 1.0), 0, tag)
+if how == "threads" and comm.rank == 0:
+    for thread in threads:
+        thread.join()
+    assert [room[0] for room in rooms] == [1, 2]
 if how == "unequal" and comm.rank != 0:
     comm.Barrier()
 if how == "blocked" and comm.rank == 0:
