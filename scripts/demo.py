@@ -432,8 +432,9 @@ class Demo:
     def table(self) -> Table:
         """What was done and verified so far."""
         table = Table(
-            title="a Jupyter session: checkpointed, rewound, killed, brought back", box=box.SIMPLE_HEAD, pad_edge=False
-        )
+            title="a Jupyter session: checkpointed, rewound, killed, brought back",
+            box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),  # 80 columns wide
+        )  # fmt: skip
         for column in ("step", "verified"):
             table.add_column(column, no_wrap=True)
         for column in ("time", "pause", "size"):
