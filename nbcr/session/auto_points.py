@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
+from nbcr import runtime
 from nbcr.errors import NbcrError, NotPossible, UnknownName, UsageProblem
 from nbcr.session import auto, inprocess
 from nbcr.session.auto import SettingsOf
@@ -84,7 +85,8 @@ class Points:
         self._restart_clock()
 
     def _restart_clock(self) -> None:
-        self._since, self._spent_s, self._cost_s = time.monotonic(), 0.0, 0.0
+        self._since, self._spent_s = time.monotonic(), 0.0
+        self._cost_s, self._cost_bytes = 0.0, 0  # of the last point: what it took, and how much memory there was
 
     def switch(self, on: bool, *, always: bool = False) -> None:
         """Take points from now on, or no more. `always`: after every cell, whatever it costs the user."""
@@ -140,7 +142,12 @@ class Points:
         if inprocess.writing() or not inprocess.prepared():
             return False
         allowed_s = self._settings().share * (time.monotonic() - self._since)
-        return not self.trail or 0 <= self._spent_s + self._cost_s <= allowed_s
+        return not self.trail or 0 <= self._spent_s + self._expected_cost_s() <= allowed_s
+
+    def _expected_cost_s(self) -> float:
+        """What the next point will take, as far as that depends on how much memory there is."""
+        growth = runtime.resident_bytes(os.getpid()) / self._cost_bytes if self._cost_bytes else 1.0
+        return self._cost_s * max(1.0, growth)
 
     def _take_late(self) -> None:
         """In the main thread, between cells: the point that could not be taken at once."""
@@ -174,7 +181,7 @@ class Points:
             self._restart_clock()
             return
         resumed = time.monotonic()
-        self._cost_s = resumed - begun
+        self._cost_s, self._cost_bytes = resumed - begun, runtime.resident_bytes(os.getpid())
         self._spent_s += 0.0 if late else self._cost_s
         result.when_done(lambda written: self._count_writing(resumed, late=late))
 

@@ -14,8 +14,6 @@ from nbcr.errors import UnknownName
 from nbcr.session.usecases import StoreLike, disk_use
 from nbcr.store import Entry, Store, journal
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
 
 @dataclass(frozen=True)
 class Living:
@@ -123,18 +121,18 @@ def _jupyter(target: Any, entries: Sequence[Entry]) -> Living:
     mine = [e for e in entries if target.kernel_id and (e.jupyter or {}).get("kernel_id") == target.kernel_id]
     name = str(target.kernel_id or target.pid)
     ready = _has_thread(target.pid)
-    return Living("jupyter", name, target.pid, target.notebook, _memory(target.pid), ready, *_last(mine))
+    return Living("jupyter", name, target.pid, target.notebook, runtime.resident_bytes(target.pid), ready, *_last(mine))
 
 
 def _job(name: str, pid: int, entries: Sequence[Entry]) -> Living:
     mine = [entry for entry in entries if entry.kinds == ("job",) and entry.pid == pid]
     below = _tree(pid)
-    return Living("job", name, pid, None, sum(map(_memory, below)), True, *_last(mine))
+    return Living("job", name, pid, None, sum(map(runtime.resident_bytes, below)), True, *_last(mine))
 
 
 def _process(pid: int, entries: Sequence[Entry]) -> Living:
     mine = [entry for entry in entries if entry.pid == runtime.number_inside(pid)]
-    return Living("process", _command(pid), pid, None, _memory(pid), True, *_last(mine))
+    return Living("process", _command(pid), pid, None, runtime.resident_bytes(pid), True, *_last(mine))
 
 
 def _last(mine: Sequence[Entry]) -> tuple[str | None, float | None]:
@@ -163,13 +161,6 @@ def _with_thread() -> list[int]:
 def _has_thread(pid: int) -> bool:
     name = f"{runtime.Mark.of(pid)}.sock"
     return any((folder / name).exists() for folder in runtime.candidate_folders() if runtime.is_private(folder))
-
-
-def _memory(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
-    except (OSError, IndexError, ValueError):
-        return 0
 
 
 def _tree(pid: int) -> list[int]:
