@@ -67,16 +67,15 @@ def _heir(rebuild: Rebuild, shop: Workshop) -> Thread | None:
     except OSError:
         return None  # no more processes are allowed
     try:
-        heir = _share(middle).thread
+        heir = _share(middle)
+        if rebuild.set_tids and proc.inner_id(heir.thread.tgid) in kinship.all_tids(rebuild.inventory):
+            family.end_helper(heir, middle)  # its number is needed at once, and who adopts orphans may be slow
+            return None
+        return heir.thread
     except OSError:
         return None
     finally:
         family.end_helper(middle, shop)
-    if rebuild.set_tids and proc.inner_id(heir.tgid) in set(kinship.all_tids(rebuild.inventory)):
-        _end(heir)
-        stub.collect(heir.tgid)  # its number is needed at once
-        return None
-    return heir
 
 
 def _is_large(mapping: proc.Mapping) -> bool:

@@ -4,8 +4,9 @@ A child that is to end with its parent compares os.getppid() with what that was 
 DataLoader, and many watchdogs). After a restart into a fresh Jupyter kernel, whose pid stays, they would all end.
 
 Nobody tells children of a restart: no handler runs in them. So each finds out for itself, once the answer is another
-than at its fork: a process that began later than it was forked has been restored, and its parent with it, unless that
-runs another program: then it is somebody who adopts orphans. `os.getppid` is replaced in forked children only.
+than at its fork: a process that began at another time than it was forked has been restored, and its parent with it,
+unless that runs another program: then it is somebody who adopts orphans. `os.getppid` is replaced in forked children
+only. Times are those since the host's start, which nobody sets, and which tell another start apart as well.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import time
 from pathlib import Path
 
-_LATER_S = 0.1  # than the fork, at least, if a process was restored; its beginning is told in ticks
+_EARLIER_S, _LATER_S = 5.0, 0.1  # than we note it, a process that was forked may seem to begin: late, and in ticks
 
 _true_getppid = os.getppid
 _parent = _restored_parent = 0
@@ -28,7 +29,7 @@ def remember_in_children() -> None:
 
 def _remember() -> None:
     global _parent, _restored_parent, _forked_at
-    _parent, _restored_parent, _forked_at = _true_getppid(), 0, time.time()
+    _parent, _restored_parent, _forked_at = _true_getppid(), 0, _since_start_s()
     os.getppid = _getppid
 
 
@@ -46,9 +47,12 @@ def _were_restored() -> bool:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return False
-    since_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc_pid_stat(5): starttime
-    began = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)
-    return began > _forked_at + _LATER_S
+    began = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc_pid_stat(5): starttime
+    return not -_EARLIER_S <= began - _forked_at <= _LATER_S
+
+
+def _since_start_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _runs_our_program(pid: int) -> bool:
