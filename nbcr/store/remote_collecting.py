@@ -35,10 +35,13 @@ class Collected:
 def collect(remote: Remote, *, grace_s: float = GRACE_S) -> Collected:
     """Condemn what nobody needs, delete what was condemned `grace_s` ago and is still not needed.
 
-    Raises RemoteFailed when it cannot be told what is needed: then nothing was condemned or deleted.
+    Raises RemoteFailed when nothing of nbcr is there at all, or when it cannot be told what is needed: then nothing was
+    condemned or deleted.
     """
     done = Collected()
     needed, packs, marks = _needed(remote), remote.packs(), _marks(remote)
+    if not packs and not remote.entries():
+        raise RemoteFailed(f"there are no checkpoints at {remote.url}", hint="check the URL")
     unused = {name for name, size in packs.items() if not _has_any(remote, name, size, needed)}
     for name in unused - marks.keys():
         remote.write(mark_path(name), json.dumps({"condemned": time.time()}).encode())

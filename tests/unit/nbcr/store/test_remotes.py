@@ -291,3 +291,9 @@ def test_nothing_is_deleted_where_it_cannot_be_told_what_is_needed(store: Store,
     with pytest.raises(RemoteFailed, match="nobody knows what it needs"):
         upkeep.collect_remote(url, grace_s=0)
     assert Remote(url).packs() == before
+
+
+def test_a_wrong_url_is_not_taken_for_a_tidy_remote(tmp_path: Path) -> None:
+    with pytest.raises(RemoteFailed, match=r"there are no checkpoints at .*/nowhere"):
+        upkeep.collect_remote(str(tmp_path / "nowhere"))
+    assert not (tmp_path / "nowhere").exists()
