@@ -109,7 +109,7 @@ CATALOGUE: list[Subject] = [
     *_rows("file mappings beyond the end", "memory/beyond_end", issue=4),
     *_rows("memfd", "memory/memfd"),
     *_rows("memfd", "memory/memfd_sealed memory/one_memfd_many_views memory/memfd_mode", issue=4),
-    Subject("memory/part_of_memfd", "memfd", issue=4, privilege="root"),
+    *_rows("memfd", "memory/part_of_memfd", issue=4),
     *_rows("reserved address space", "memory/sparse"),
     Subject("memory/sparse:1024", "reserved address space", issue=4),
     Subject("memory/reserved", "reserved address space", issue=4),

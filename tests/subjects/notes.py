@@ -33,7 +33,6 @@ NOTES: dict[str, Note] = {
     "deleted files": Note(
         "", "what was written to one that this user may not read; in a fresh tree one cannot be given a name (linkat)"
     ),
-    "memfd": Note("", "what no mapping shows of one that nobody has open any more"),
     "signals between processes": Note("", "in place, a child's end is told by SIGCHLD"),
     "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
     "socketpairs": Note(
