@@ -406,6 +406,7 @@ class Terminal(_Base, tag="terminal"):
     foreground: Int = 0  # its foreground process group
     hung_up: bool = False  # the controlling side was closed
     stopped: bool = False  # its output was suspended (tcflow(3))
+    stopped_by_key: bool = False  # … by a control-S
 
 
 class ControllingTerminal(_Base, tag="tty"):

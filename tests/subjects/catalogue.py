@@ -189,12 +189,10 @@ CATALOGUE: list[Subject] = [
     *_rows("interrupted system calls", "restarts/children", issue=4, keeps_pids=True),
     *_rows("interrupted system calls", "restarts/sockets restarts/remaining", issue=4, steady=False),
     Subject("restarts/remaining:all", "interrupted system calls", issue=4, steady=False, once=True),
-    *_rows("pseudo-terminals", "terminals/pty terminals/line", running_loses="wait in the terminal"),
-    Subject(
-        "terminals/full", "pseudo-terminals", issue=4, running_loses="wait in the terminal", steady=False, once=True
-    ),
+    *_rows("pseudo-terminals", "terminals/pty terminals/line"),
+    Subject("terminals/full", "pseudo-terminals", issue=4, steady=False, once=True),
     Subject("refused/discipline", "pseudo-terminals", issue=4, refused=("line discipline",)),
-    *_rows("pseudo-terminals", "terminals/modes terminals/ended", issue=4),
+    *_rows("pseudo-terminals", "terminals/modes terminals/ended terminals/stopped terminals/alone", issue=4),
     *_rows("controlling terminals", "terminals/controlling", issue=4),
     *_rows("controlling terminals", "terminals/session", issue=4, keeps_pids=True),
     *_rows("working folder, umask", "identity/folder"),

@@ -40,6 +40,9 @@ NOTES: dict[str, Note] = {
     ),
     "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
     "named and abstract Unix sockets": Note("connections that were accepted name who restored them (SO_PEERCRED)"),
+    "pseudo-terminals": Note(
+        "what waits in one whose program's side is open outside only is left out where it runs on, with a warning"
+    ),
     "controlling terminals": Note("one that no descriptor leads to any more is lost, with a warning"),
     "inotify": Note(
         "watches whose path cannot be found and events that were not read are left out, with a warning",
