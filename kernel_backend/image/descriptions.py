@@ -17,6 +17,7 @@ from kernel_backend.image.limits import (
     Bits,
     Content,
     FdNumber,
+    Id,
     Index,
     Int,
     Key,
@@ -283,6 +284,9 @@ class Message(_Item):
     host: Name = ""  # of a UDP datagram's sender
     port: Port = 0
     rights: Annotated[list[Natural], Meta(max_length=253)] = []  # descriptions in flight (SCM_RIGHTS)
+    pid: Pid = 0  # who sent it, where the receiver is told (SCM_CREDENTIALS); 0: not known
+    uid: OptionalId = -1
+    gid: OptionalId = -1
 
 
 class UnixSocket(_Base, tag="unix"):
@@ -301,6 +305,7 @@ class UnixSocket(_Base, tag="unix"):
     peer_pid: Pid = 0  # who made the other end (SO_PEERCRED); 0: not known
     peer_uid: OptionalId = -1
     peer_gid: OptionalId = -1
+    peer_groups: Annotated[list[Id], MANY] = []  # SO_PEERGROUPS
     listening: bool = False
     backlog: Natural = 0
     pending: Annotated[list[Natural], MANY] = []  # descriptions which connected and were not accepted yet, in order

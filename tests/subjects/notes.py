@@ -36,10 +36,13 @@ NOTES: dict[str, Note] = {
     "signals between processes": Note("", "in place, a child's end is told by SIGCHLD"),
     "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
     "socketpairs": Note(
-        "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning; SO_PEERPIDFD is of nobody"
+        "SO_PEERPIDFD is of nobody",
+        "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning",
     ),
     "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
-    "named and abstract Unix sockets": Note("connections that were accepted name who restored them (SO_PEERCRED)"),
+    "named and abstract Unix sockets": Note(
+        "in place, new connections in place of those that the present has no more name who restored them (SO_PEERCRED)"
+    ),
     "pseudo-terminals": Note(
         "what waits in one whose program's side is open outside only is left out where it runs on, with a warning"
     ),
