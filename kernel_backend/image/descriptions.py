@@ -26,6 +26,7 @@ from kernel_backend.image.limits import (
     Natural,
     OptionalFileName,
     OptionalId,
+    OptionValue,
     Other,
     PathText,
     Pid,
@@ -90,6 +91,7 @@ class _Base(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field=
     flock: Annotated[int, Meta(ge=0, le=2)] = 0  # LOCK_SH or LOCK_EX; 0: none
     ranges: Annotated[list[RangeLock], MANY] = []
     record_locks: Annotated[list[RecordLock], MANY] = []
+    lease: Annotated[int, Meta(ge=-1, le=1)] = -1  # F_RDLCK or F_WRLCK; -1: none
 
 
 class Channel(_Base, tag="channel"):
@@ -242,6 +244,7 @@ class EpollItem(_Item):
     description: Annotated[int, Meta(ge=0)]
     events: Bits
     data: Word
+    told: Bits = 0  # of an edge-triggered one: what was ready and had been told, where the epoll was quiet
 
 
 class Epoll(_Base, tag="epoll"):
@@ -249,6 +252,7 @@ class Epoll(_Base, tag="epoll"):
 
     items: Annotated[list[EpollItem], MANY] = []
     busy_poll: Annotated[bytes, Meta(max_length=8)] = b""  # struct epoll_params, where it was ever set
+    quiet: bool = False  # nothing waited to be told
 
 
 class InotifyWatch(_Item):
@@ -273,7 +277,7 @@ class SocketOption(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
 
     level: Natural
     name: Natural
-    value: Small
+    value: OptionValue
 
 
 class Message(_Item):

@@ -134,7 +134,7 @@ CATALOGUE: list[Subject] = [
     *_rows("own files in /proc", "files/proc_self", issue=4),
     *_rows("file locks", "files/flock files/posix_lock files/ofd_lock", issue=4),
     *_rows("file locks", "files/lock_other_kinds", issue=4, outside=True),
-    Subject("files/lease", "file leases", issue=4, refused=("lease",)),
+    *_rows("file leases", "files/lease", issue=4, outside=True),
     *_rows("descriptor owner and signal", "files/owner", issue=4),
     *_rows("inotify", "files/inotify", issue=4, outside=True),
     *_rows("inotify", "events/inotify_removed", issue=4, outside=True),
@@ -151,6 +151,7 @@ CATALOGUE: list[Subject] = [
     *_rows("socketpairs", "sockets/peers", issue=4),
     *_rows("socket options", "sockets/options"),
     *_rows("socket options", "sockets/options_more sockets/options_newer", issue=4),
+    *_rows("packet filters of sockets", "sockets/filter", issue=4),
     *_rows("socket options", "sockets/rewound", issue=4),
     *_rows("multicast groups", "sockets/multicast", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight", issue=4),
@@ -176,7 +177,7 @@ CATALOGUE: list[Subject] = [
     *_rows("eventfd, timerfd, signalfd", "events/eventfd events/timerfd events/signalfd"),
     *_rows("eventfd, timerfd, signalfd", "events/timerfd_more", issue=4),
     *_rows("epoll", "events/epoll", representative=True),
-    *_rows("epoll", "events/epoll_modes"),
+    *_rows("epoll", "events/epoll_modes events/epoll_edges"),
     *_rows("epoll", "events/epoll_many events/epoll_leftover events/epoll_busy_poll", issue=4),
     *_rows("pidfd", "events/pidfd", issue=4),
     *_rows("pidfd", "events/pidfds", issue=4, keeps_pids=True),
@@ -248,7 +249,6 @@ CATALOGUE: list[Subject] = [
     Subject("refused/waiting:datagram", "UDP", issue=4, refused=("held back",)),
     Subject("refused/waiting:urgent", "socketpairs", issue=4, refused=("urgent data",)),
     Subject("refused/waiting:folder", "folders, O_PATH", issue=4, refused=("dnotify",)),
-    Subject("refused/socket_filter", "packet filters of sockets", issue=4, refused=("packet filter",)),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")
         for name, said in (("net", "network"), ("mnt", "mount"), ("uts", "uts"), ("ipc", "ipc"), ("time", "time"))

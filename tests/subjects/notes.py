@@ -39,6 +39,7 @@ NOTES: dict[str, Note] = {
         "SO_PEERPIDFD is of nobody",
         "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning",
     ),
+    "packet filters of sockets": Note("those in eBPF are refused"),
     "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
     "named and abstract Unix sockets": Note(
         "in place, new connections in place of those that the present has no more name who restored them (SO_PEERCRED)"
