@@ -284,6 +284,14 @@ def restart(
     objects: Annotated[
         bool, typer.Option("--objects", help="With --into: roll back the variables only; the process stays as it is.")
     ] = False,
+    files: Annotated[
+        str | None,
+        typer.Option(
+            "--files",
+            metavar="keep|rewind|save",
+            help="About files that were being written, instead of what the checkpoint said.",
+        ),
+    ] = None,
     store: StoreOption = None,
     deadline: DeadlineOption = _DEADLINE_S,
     as_json: JsonOption = False,
@@ -305,17 +313,18 @@ def restart(
             print_json(told["report"]) if as_json else typer.echo(told["text"])
             return
         if returning.is_job(entry) and into is None:
-            if detach or as_json:
+            if detach or as_json or files:
                 raise UsageProblem(
-                    "a job comes back in the foreground, with its output", hint="leave out --detach, --json"
+                    "a job comes back in the foreground, with its output, and as its checkpoint said",
+                    hint="leave out --detach, --json, --files",
                 )
             end_like(returning.restart(entry, umask=started_umask))
         if into is not None:
-            result = _restart_into(name, into, store, deadline)
+            result = _restart_into(name, into, store, deadline, files)
         else:
             # A detached process that held our streams would keep whoever reads them waiting.
             stdio = (-1, -1, -1) if detach else (0, 2, 2) if as_json else (0, 1, 2)
-            result = session.restart_fresh(name, store=store, stdio=stdio, parting=detach)
+            result = session.restart_fresh(name, store=store, stdio=stdio, parting=detach, files=files)
         for warning in result.warnings:
             warn(warning)
         if as_json:
@@ -357,13 +366,15 @@ def _roll_back(entry: Entry, target: str | None, store: str | None, deadline_s: 
     return roll_back(find_target(target), entry.id, store=Store(store).root, deadline_s=deadline_s)
 
 
-def _restart_into(name: str, target: str, store: str | None, deadline_s: float) -> RestartResult:
+def _restart_into(name: str, target: str, store: str | None, deadline_s: float, files: str | None) -> RestartResult:
     from nbcr import session
     from nbcr.jupyter.attach import ensure_loaded
     from nbcr.jupyter.finding import find_target
 
     living = find_target(target)
-    return session.restart_into(name, living, store=store, deadline_s=deadline_s, load=ensure_loaded, on_warning=warn)
+    return session.restart_into(
+        name, living, store=store, deadline_s=deadline_s, load=ensure_loaded, on_warning=warn, files=files
+    )
 
 
 def end_like(status: int) -> None:

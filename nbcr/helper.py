@@ -273,7 +273,8 @@ class Conversation:
         from nbcr.store import Store
 
         entry = Store(request["store"]).find(request["id"])
-        order = Return(entry, into=int(request["into"]), present=request.get("present"))
+        files = request.get("files")
+        order = Return(entry, into=int(request["into"]), present=request.get("present"), files=files)
         result = bring(order, on_ready=lambda: self._late_requests(order.into))
         answer = {"state": "RESTARTED", **result.document(), "warnings": list(result.warnings)}
         self._say(answer, to_process=False)

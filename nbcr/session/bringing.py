@@ -37,6 +37,7 @@ class Return:
     into: int | None = None  # a living process to replace; None: a fresh process tree
     present: Mapping[str, Any] | None = None  # what the present hands over
     pid: str = "auto"
+    files: str | None = None  # about files being written, instead of what the checkpoint said
     stdio: tuple[int, int, int] = (-1, -1, -1)
     parting: bool = False  # the caller ends soon, and leaves a fresh tree to itself
     deadline_s: float = 30.0
@@ -109,6 +110,7 @@ def _bring(
         options = RestartOptions(
             into=order.into,
             pid=order.pid,
+            files=order.files,
             channel=theirs,
             stdio=order.stdio,
             parting=order.parting,

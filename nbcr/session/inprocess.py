@@ -154,6 +154,7 @@ def replace_by(
     report: socket.socket | None = None,
     interpreter: Interpreter | None = None,
     patient: bool = True,
+    files: str | None = None,
 ) -> NoReturn:
     """Replace this process by `entry`; see `restart`."""
     with uninterrupted(but_in_waits=True), _alone(Deadline(deadline_s), patient=patient):
@@ -162,7 +163,7 @@ def replace_by(
         try:
             helper.ready()
             present, passage = registry.prepare_restart()
-            order = {"op": "restart", "id": entry.id, "into": runtime.own_pid(), "present": present}
+            order = {"op": "restart", "id": entry.id, "into": runtime.own_pid(), "present": present, "files": files}
             helper.order(order, store, report)
             answer = _until_replaced(helper, passage)
         except BaseException:

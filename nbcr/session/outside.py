@@ -99,19 +99,32 @@ def checkpoint(
 
 
 def restart_fresh(
-    entry: Entry, *, stdio: tuple[int, int, int], parting: bool = False, present: Mapping[str, Any] | None = None
+    entry: Entry,
+    *,
+    stdio: tuple[int, int, int],
+    parting: bool = False,
+    present: Mapping[str, Any] | None = None,
+    files: str | None = None,
 ) -> RestartResult:
     """Bring `entry` back as a fresh process tree. Raises ConnectionInUse, or what the component raises."""
-    return bring(Return(entry, stdio=stdio, parting=parting, present=present))
+    return bring(Return(entry, stdio=stdio, parting=parting, present=present, files=_known(files)))
 
 
-def restart_into(entry: Entry, target: Target, errand: Errand) -> RestartResult:
+def _known(files: str | None) -> str | None:
+    if files is not None:
+        check_files(files)
+    return files
+
+
+def restart_into(entry: Entry, target: Target, errand: Errand, *, files: str | None = None) -> RestartResult:
     """Replace the living process `target` by `entry`."""
     _check_not_above(target.pid)
-    answer = _ask_thread(target, errand, {"op": "restart", "id": entry.id}, final=("RESTARTED",))
+    answer = _ask_thread(
+        target, errand, {"op": "restart", "id": entry.id, "files": _known(files)}, final=("RESTARTED",)
+    )
     if answer is None:
         present = {"connection": _facts(target).get("jupyter")}
-        return bring(Return(entry, into=target.pid, present=present, deadline_s=errand.deadline_s))
+        return bring(Return(entry, into=target.pid, present=present, deadline_s=errand.deadline_s, files=files))
     root = int(answer["pid"])
     here = runtime.numbers_here(target.pid)  # its helper shares its pid namespace, and so its numbers
     pids = {int(old): here.get(int(new), int(new)) for old, new in answer["pids"].items()}

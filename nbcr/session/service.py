@@ -223,7 +223,8 @@ def _do(channel: Channel, request: dict[str, Any]) -> None:
     elif operation == "restart":
         entry = store.find(str(request["id"]))
         inprocess.replace_by(
-            entry, store, deadline_s=deadline_s, report=channel.sock, interpreter=interpreter, patient=False
-        )
+            entry, store, deadline_s=deadline_s, report=channel.sock, interpreter=interpreter, patient=False,
+            files=request.get("files"),
+        )  # fmt: skip
     else:
         raise UsageProblem(f"this process's nbcr ({__version__}) does not know the request {operation!r}")

@@ -191,16 +191,18 @@ def restart_fresh(
     stdio: tuple[int, int, int] = (-1, -1, -1),
     parting: bool = False,
     present: Mapping[str, Any] | None = None,
+    files: str | None = None,
 ) -> RestartResult:
     """Bring checkpoint `name` back as a fresh process tree; a Jupyter kernel on its old connection file.
 
     `present`: what the restored life is told of its surroundings; with ``connection`` it serves on that one.
     `stdio` are our descriptors for standard streams that led to a terminal or pipe outside; -1: /dev/null.
     `parting`: this process ends soon, which is not to be the death of a parent for a tree that asked to hear of one.
+    `files`: about files that were being written, instead of what the checkpoint said (see `checkpoint`).
     """
     from nbcr.session import outside
 
-    return outside.restart_fresh(_store(store).find(name), stdio=stdio, parting=parting, present=present)
+    return outside.restart_fresh(_store(store).find(name), stdio=stdio, parting=parting, present=present, files=files)
 
 
 def restart_into(
@@ -211,12 +213,13 @@ def restart_into(
     deadline_s: float = DEFAULT_DEADLINE_S,
     load: Callable[[Any, float], bool] = lambda target, timeout_s: False,
     on_warning: Callable[[str], None] = lambda text: None,
+    files: str | None = None,
 ) -> RestartResult:
     """Replace the living process `target` by checkpoint `name`; its pid, ports and key stay."""
     from nbcr.session import outside
 
     entry = _store(store).find(name)
-    return outside.restart_into(entry, target, outside.Errand(_store(store), deadline_s, load, on_warning))
+    return outside.restart_into(entry, target, outside.Errand(_store(store), deadline_s, load, on_warning), files=files)
 
 
 @dataclass(frozen=True)
