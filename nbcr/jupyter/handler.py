@@ -205,7 +205,7 @@ class JupyterHandler(Handler):
         return {"jupyter": {**Connection.of(self._here.app).as_dict(), **cell}, **self.facts()}
 
     def facts(self) -> dict[str, Any]:
-        """Which notebook this is, and which cell runs."""
+        """Which notebook this is, which cell runs, and how many were run."""
         here = self._here
         running = self._running()
         names = here.kernel.shell.user_ns if here.kernel.shell is not None else {}
@@ -213,6 +213,7 @@ class JupyterHandler(Handler):
         return {
             "notebook": str(notebook) if notebook else None,
             "cell": _prompt(here.kernel) if running is not None and running.executes else None,
+            "executed": max(0, int(here.kernel.execution_count) - 1),
         }
 
     def _flush(self) -> None:

@@ -60,11 +60,12 @@ class Server:
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
-    def session(self, notebook: str) -> Client:
+    def session(self, notebook: str, kernel_name: str = "python3") -> Client:
         """A notebook's Jupyter kernel, and a client of it."""
-        wish = {"path": notebook, "name": notebook, "type": "notebook", "kernel": {"name": "python3"}}
+        wish = {"path": notebook, "name": notebook, "type": "notebook", "kernel": {"name": kernel_name}}
         kernel = self.ask("api/sessions", wish)["kernel"]["id"]
         client = Client(self.folder / "jupyter_runtime_dir" / f"kernel-{kernel}.json")
+        client.kernel_id = kernel
         client.ready()
         return client
 
