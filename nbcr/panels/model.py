@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MOST_NAMES = 12  # of each kind of change, before the rest is only counted
 MOST_LINES = 12  # of a cell
 MOST_REPR = 60  # characters of a variable's value
+_BESIDE = "display: flex; flex-wrap: wrap; gap: 1em; align-items: flex-start"
 _INDENT = "\N{NO-BREAK SPACE}" * 3
 
 
@@ -75,6 +76,18 @@ def head(entries: Sequence[Entry], position: str | None) -> str:
     where = f"at <b>{html.escape(title(here))}</b>" if here is not None else elsewhere
     many = "1 checkpoint" if len(entries) == 1 else f"{len(entries)} checkpoints"
     return f'<div role="status" aria-live="polite">This session is {where}. {many} in the store.</div>'
+
+
+def branched(notebook: str, kernel_id: str, page: Callable[[str], str], warnings: Sequence[str]) -> str:
+    """Where a checkpoint was brought back beside this session, and how one gets there."""
+    ways = (("JupyterLab", "lab/tree"), ("Notebook", "notebooks"))
+    links = " or ".join(
+        f'<a style="text-decoration: underline" href="{html.escape(page(kind))}" target="_blank">{what}</a>'
+        for what, kind in ways
+    )
+    more = "".join(f"<br>{html.escape(warning)}" for warning in warnings)
+    where = f"{html.escape(notebook)} (kernel {html.escape(kernel_id)})"
+    return f'<div role="status">It runs in {where}: open it in {links}.{more}</div>'
 
 
 @dataclass(frozen=True)
@@ -157,7 +170,17 @@ def details(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         for what, text in rows
         if text
     )
-    return f'<section aria-label="The selected checkpoint"><table style="line-height: 1.4">{body}</table></section>'
+    table = f'<div style="flex: 1 1 24em; min-width: 0"><table style="line-height: 1.4">{body}</table></div>'
+    return f'<section aria-label="The selected checkpoint" style="{_BESIDE}">{table}{_figure(entry)}</section>'
+
+
+def _figure(entry: Entry) -> str:
+    """The last figure that the session had shown; it is nothing but letters and digits."""
+    if entry.thumbnail is None:
+        return ""
+    source = f"data:image/png;base64,{entry.thumbnail}"
+    style = "max-width: 240px; max-height: 160px; background: white; border: 1px solid var(--jp-border-color1, #bbb)"
+    return f'<img alt="The last figure before this checkpoint" style="{style}" src="{source}">'
 
 
 def _cell(entry: Entry) -> str:
