@@ -153,7 +153,7 @@ def details(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         ("id", entry.id),
         ("when", when_text(entry.created)),
         ("holds", " and ".join({"image": "process image", "objects": "variables"}[kind] for kind in entry.kinds)),
-        ("size", size_text(entry.size_bytes)),
+        ("size", _size(entry)),
         ("pause, duration", f"{time_text(entry.pause_ms)}, {time_text(entry.duration_ms)}"),
         ("cell", _cell(entry)),
         ("notebook", Path(entry.notebook).name if entry.notebook else "unknown"),
@@ -181,6 +181,15 @@ def _figure(entry: Entry) -> str:
     source = f"data:image/png;base64,{entry.thumbnail}"
     style = "max-width: 240px; max-height: 160px; background: white; border: 1px solid var(--jp-border-color1, #bbb)"
     return f'<img alt="The last figure before this checkpoint" style="{style}" src="{source}">'
+
+
+def _size(entry: Entry) -> str:
+    """What it holds, and what it takes of the disk by itself."""
+    packed = upkeep.packed_size(entry)
+    if packed is None:
+        return size_text(entry.size_bytes)
+    own, shared = packed.added_bytes, packed.stored_bytes - packed.added_bytes
+    return f"{size_text(entry.size_bytes)}; packed: {size_text(own)} of its own, {size_text(shared)} of earlier ones"
 
 
 def _cell(entry: Entry) -> str:

@@ -216,6 +216,28 @@ def tag(
     return tags.change(entry, dict.fromkeys(add, pin), remove)
 
 
+@dataclass(frozen=True)
+class PackedSize:
+    """What an entry's packed parts take."""
+
+    stored_bytes: int
+    added_bytes: int  # of these: what no earlier one had
+
+
+def packed_size(entry: Entry) -> PackedSize | None:
+    """What `entry` takes since it was packed; None where it is not, or that cannot be read."""
+    from nbcr.store import recipe
+    from nbcr.store.entry import packed_parts, recipe_of
+
+    try:
+        lists = [recipe.read_list(recipe_of(entry.path, part)) for part in packed_parts(entry.path)]
+    except (NbcrError, OSError):
+        return None
+    if not lists:
+        return None
+    return PackedSize(sum(each.stored_bytes for each in lists), sum(each.added_bytes for each in lists))
+
+
 def change_settings(*, store: StoreLike = None, keep: Policy | None = None, **changes: int | str | None) -> Settings:
     """The store's settings, after `changes` and the rules of automatic pruning, where any are given."""
     from dataclasses import replace
