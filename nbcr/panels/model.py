@@ -105,10 +105,11 @@ def disk(store: Store) -> Disk:
         free = shutil.disk_usage(store.root).free
     except OSError:
         return Disk(0.0, f"{size_text(used)} on disk")
-    policy = _own_policy(store)
+    policy, waiting = _own_policy(store), upkeep.not_packed(store)
+    more = f"; {waiting} not packed yet" if waiting else ""
     if policy is None or policy.max_bytes is None:
-        return Disk(used / max(1, used + free), f"{size_text(used)} on disk, {size_text(free)} free, no budget")
-    text = f"{size_text(used)} on disk, of a budget of {size_text(policy.max_bytes)}; {size_text(free)} free"
+        return Disk(used / max(1, used + free), f"{size_text(used)} on disk, {size_text(free)} free, no budget{more}")
+    text = f"{size_text(used)} on disk, of a budget of {size_text(policy.max_bytes)}; {size_text(free)} free{more}"
     return Disk(min(1.0, used / max(1, policy.max_bytes)), text)
 
 

@@ -216,6 +216,13 @@ def tag(
     return tags.change(entry, dict.fromkeys(add, pin), remove)
 
 
+def not_packed(store: StoreLike = None) -> int:
+    """How many entries are still as they were written: a packer is at them, or comes to them."""
+    from nbcr.store import housekeeping
+
+    return len(housekeeping.hot_only(_store(store)))
+
+
 @dataclass(frozen=True)
 class PackedSize:
     """What an entry's packed parts take."""
