@@ -102,6 +102,7 @@ len(_ih) and next(told)
 
 @pytest.mark.long
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
 def test_killed_at_random_moments(
     environ: dict[str, str], tmp_path: Path, processes: ProcessTracker, rng: random.Random
 ) -> None:
