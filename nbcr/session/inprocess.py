@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from nbcr.session.spawning import Helper, Interpreter, spawn
 from nbcr.store import Entry, Store
 
 WATCHER_NAME = "nbcr-writing"
+_REFILL_AFTER_S = 0.05
 
 _log = logging.getLogger("nbcr")
 
@@ -210,7 +212,10 @@ def _helper(interpreter: Interpreter | None) -> Helper:
 
 
 def _refill_soon() -> None:
-    """While the last one still writes: whoever checkpoints right after its end finds the next one ready."""
+    """While the last one still writes: whoever checkpoints right after its end finds the next one ready.
+
+    But not while the caller has the end of a cell before it: a start keeps the interpreter's lock for milliseconds.
+    """
     if _life.wants_standby and _life.standby is None:
         threading.Thread(target=_refill, name=WATCHER_NAME, daemon=True).start()
 
@@ -221,6 +226,7 @@ def _refill() -> None:
     Under the lock, because no image may be taken while a child of ours starts it.
     """
     life = _life
+    time.sleep(_REFILL_AFTER_S)
     if not life.lock.acquire(blocking=False):
         return
     try:
