@@ -248,7 +248,7 @@ def capture_shared_memory(capture: Capture) -> None:
         if stat.S_ISREG(look.stat.st_mode) and not look.in_flight and shared_memory.key_of_stat(look.stat) in keys
     }
     try:
-        capture.shared = shared_memory.capture(layouts, capture.tree.processes, fds, capture.writer)
+        capture.shared = shared_memory.capture(layouts, capture.tree.processes, fds, capture.writer, capture.warnings)
     finally:
         while in_flight:
             os.close(in_flight.popitem()[1])

@@ -329,6 +329,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         signals.check(rebuild.inventory, limits.hard(target, limits.SIGPENDING))
         present.check_taking_over(rebuild.inventory, process)
         old_pids.choose(rebuild, policy, frozen.tids, process)
+        rebuild.tables.present_pid = target
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.leaving_sockets |= present.sockets_of(frozen)
         rebuild.tables.below = present.sockets_below(frozen, process)

@@ -17,6 +17,7 @@ from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEn
 from kernel_backend.kinship import root
 from kernel_backend.resources import (
     descriptors,
+    epoll_told,
     file_policy,
     lazy_pages,
     locks,
@@ -372,8 +373,11 @@ def finish_descriptors(rebuild: Rebuild) -> None:
             with acting_as(rebuild.user):
                 kind.finish(index, entry, tables, rebuild.built[pid].shop, pid, holders[pid])
         locks.take_late(index, entry, tables)
+        for pid, fd in list(holders.items())[:1]:
+            locks.take_lease(index, entry, tables, rebuild.built[pid].shop, fd)
         for pid in {lock.pid for lock in entry.record_locks} & holders.keys():
             locks.take_record_locks(entry, tables, rebuild.built[pid].shop, pid, holders[pid])
+    epoll_told.quieten(tables)
 
 
 def abandon(rebuild: Rebuild) -> None:

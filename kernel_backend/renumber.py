@@ -92,7 +92,8 @@ def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
     elif isinstance(entry, MessageQueue) and entry.notification:
         entry.notification.pid = numbers.get(entry.notification.pid, 0)
     elif isinstance(entry, UnixSocket):
-        entry.peer_pid = numbers.get(entry.peer_pid, 0)
+        for message in [*entry.queue, *entry.early]:
+            message.pid = numbers.get(message.pid, 0)
     elif isinstance(entry, Terminal):
         entry.session, entry.foreground = numbers.get(entry.session, 0), numbers.get(entry.foreground, 0)
     elif isinstance(entry, ProcFile):

@@ -166,7 +166,7 @@ OPEN_ONLY_FLAGS = 0o100 | 0o200 | 0o400 | 0o1000  # O_CREAT O_EXCL O_NOCTTY O_TR
 SIOCINQ = 0x541B
 SIOCOUTQ = 0x5411
 FIONREAD = 0x541B
-EPOLL_CTL_ADD = 1
+EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD = 1, 2, 3
 
 # --- errno values that never leave the OS kernel except to a tracer (include/linux/errno.h) -----------------------
 ERESTARTSYS = 512

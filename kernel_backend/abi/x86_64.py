@@ -19,7 +19,7 @@ SYS = {
     "pwrite64": 18, "select": 23, "mremap": 25, "mincore": 27, "shmget": 29, "shmat": 30, "shmctl": 31, "shmdt": 67,
     "dup2": 33, "pause": 34, "nanosleep": 35,
     "getitimer": 36, "setitimer": 38, "getpid": 39, "socket": 41, "connect": 42, "accept": 43, "recvfrom": 45,
-    "listen": 50, "socketpair": 53,
+    "listen": 50, "socketpair": 53, "getsockopt": 55,
     "recvmsg": 47, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "wait4": 61, "kill": 62,
     "semop": 65, "fcntl": 72, "flock": 73, "ftruncate": 77, "chdir": 80, "fchdir": 81, "umask": 95,
     "getrlimit": 97, "setuid": 105, "setgid": 106, "setpgid": 109, "setsid": 112, "setreuid": 113, "setregid": 114,
@@ -43,7 +43,7 @@ SYS = {
     "pkey_mprotect": 329, "pkey_alloc": 330, "pkey_free": 331, "membarrier": 324, "modify_ldt": 154,
     "get_mempolicy": 239, "set_mempolicy": 238, "mbind": 237, "keyctl": 250,
     "readv": 19, "writev": 20, "sendto": 44, "accept4": 288, "recvmmsg": 299, "sendmmsg": 307,
-    "statfs": 137, "semget": 64, "semctl": 66, "msgget": 68, "msgctl": 71,
+    "statfs": 137, "semget": 64, "semctl": 66, "msgget": 68, "msgctl": 71, "remap_file_pages": 216,
 }  # fmt: skip
 """Syscall numbers by name."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -18,9 +19,9 @@ _libc.tee.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint
 SPLICE_F_NONBLOCK = 2
 _TFD_IOC_SET_TICKS = 0x40085400
 _MAX_HANDLE_BYTES = 128
-_SO_GET_FILTER = 26
+SO_GET_FILTER = 26  # and SO_ATTACH_FILTER
 _STATFS_BYTES = 120
-_BPF_MAX_INSTRUCTIONS = 4096
+_BPF_MAX_INSTRUCTIONS, _SOCK_FILTER_BYTES = 4096, 8
 
 
 def _checked(result: int, what: str) -> int:
@@ -111,6 +112,23 @@ def epoll_add(epoll: int, fd: int, events: int, data: int) -> None:
     _checked(_libc.epoll_ctl(epoll, linux.EPOLL_CTL_ADD, fd, ctypes.byref(_EpollEvent(events, data))), "epoll_ctl")
 
 
+def epoll_modify(epoll: int, fd: int, events: int, data: int) -> None:
+    """epoll_ctl(2), EPOLL_CTL_MOD."""
+    _checked(_libc.epoll_ctl(epoll, linux.EPOLL_CTL_MOD, fd, ctypes.byref(_EpollEvent(events, data))), "epoll_ctl")
+
+
+def epoll_remove(epoll: int, fd: int) -> None:
+    """epoll_ctl(2), EPOLL_CTL_DEL."""
+    _checked(_libc.epoll_ctl(epoll, linux.EPOLL_CTL_DEL, fd, None), "epoll_ctl")
+
+
+def epoll_ready(epoll: int, most: int) -> list[tuple[int, int]]:
+    """epoll_wait(2) without waiting: (events, data word) of up to `most` items."""
+    room = (_EpollEvent * most)()
+    count = _checked(_libc.epoll_wait(epoll, room, most, 0), "epoll_wait")
+    return [(found.events, found.data) for found in room[:count]]
+
+
 def status_flags(fd: int) -> int:
     """F_GETFL."""
     return fcntl.fcntl(fd, fcntl.F_GETFL)
@@ -124,9 +142,21 @@ def getsockopt_about(fd: int, level: int, name: int, question: bytes) -> bytes:
     return room.raw
 
 
-def has_socket_filter(fd: int) -> bool:
-    """Whether a packet filter is attached (SO_GET_FILTER gives the number of its instructions)."""
-    room = ctypes.create_string_buffer(_BPF_MAX_INSTRUCTIONS * 8)
-    length = ctypes.c_uint32(_BPF_MAX_INSTRUCTIONS)
-    found = _libc.getsockopt(fd, socket.SOL_SOCKET, _SO_GET_FILTER, room, ctypes.byref(length))
-    return bool(found == 0 and length.value)
+def socket_filter(fd: int) -> bytes:
+    """The packet filter that is attached: an array of struct sock_filter. Raises PermissionError for one in eBPF."""
+    room = ctypes.create_string_buffer(_BPF_MAX_INSTRUCTIONS * _SOCK_FILTER_BYTES)
+    length = ctypes.c_uint32(_BPF_MAX_INSTRUCTIONS)  # in and out it counts instructions
+    if _libc.getsockopt(fd, socket.SOL_SOCKET, SO_GET_FILTER, room, ctypes.byref(length)) < 0:
+        if ctypes.get_errno() == errno.EACCES:
+            raise PermissionError(errno.EACCES, "a filter in eBPF cannot be read back")
+        return b""  # a socket of a kind that has none
+    return room.raw[: length.value * _SOCK_FILTER_BYTES]
+
+
+def attach_socket_filter(fd: int, program: bytes) -> None:
+    """SO_ATTACH_FILTER."""
+    code = ctypes.create_string_buffer(program, len(program))
+    argument = struct.pack("<H6xQ", len(program) // _SOCK_FILTER_BYTES, ctypes.addressof(code))
+    _checked(
+        _libc.setsockopt(fd, socket.SOL_SOCKET, SO_GET_FILTER, argument, len(argument)), "setsockopt(SO_ATTACH_FILTER)"
+    )

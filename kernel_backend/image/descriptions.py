@@ -17,6 +17,7 @@ from kernel_backend.image.limits import (
     Bits,
     Content,
     FdNumber,
+    Id,
     Index,
     Int,
     Key,
@@ -25,6 +26,7 @@ from kernel_backend.image.limits import (
     Natural,
     OptionalFileName,
     OptionalId,
+    OptionValue,
     Other,
     PathText,
     Pid,
@@ -89,6 +91,7 @@ class _Base(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field=
     flock: Annotated[int, Meta(ge=0, le=2)] = 0  # LOCK_SH or LOCK_EX; 0: none
     ranges: Annotated[list[RangeLock], MANY] = []
     record_locks: Annotated[list[RecordLock], MANY] = []
+    lease: Annotated[int, Meta(ge=-1, le=1)] = -1  # F_RDLCK or F_WRLCK; -1: none
 
 
 class Channel(_Base, tag="channel"):
@@ -241,6 +244,7 @@ class EpollItem(_Item):
     description: Annotated[int, Meta(ge=0)]
     events: Bits
     data: Word
+    told: Bits = 0  # of an edge-triggered one: what was ready and had been told, where the epoll was quiet
 
 
 class Epoll(_Base, tag="epoll"):
@@ -248,6 +252,7 @@ class Epoll(_Base, tag="epoll"):
 
     items: Annotated[list[EpollItem], MANY] = []
     busy_poll: Annotated[bytes, Meta(max_length=8)] = b""  # struct epoll_params, where it was ever set
+    quiet: bool = False  # nothing waited to be told
 
 
 class InotifyWatch(_Item):
@@ -272,7 +277,7 @@ class SocketOption(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
 
     level: Natural
     name: Natural
-    value: Small
+    value: OptionValue
 
 
 class Message(_Item):
@@ -283,6 +288,9 @@ class Message(_Item):
     host: Name = ""  # of a UDP datagram's sender
     port: Port = 0
     rights: Annotated[list[Natural], Meta(max_length=253)] = []  # descriptions in flight (SCM_RIGHTS)
+    pid: Pid = 0  # who sent it, where the receiver is told (SCM_CREDENTIALS); 0: not known
+    uid: OptionalId = -1
+    gid: OptionalId = -1
 
 
 class UnixSocket(_Base, tag="unix"):
@@ -301,6 +309,7 @@ class UnixSocket(_Base, tag="unix"):
     peer_pid: Pid = 0  # who made the other end (SO_PEERCRED); 0: not known
     peer_uid: OptionalId = -1
     peer_gid: OptionalId = -1
+    peer_groups: Annotated[list[Id], MANY] = []  # SO_PEERGROUPS
     listening: bool = False
     backlog: Natural = 0
     pending: Annotated[list[Natural], MANY] = []  # descriptions which connected and were not accepted yet, in order
@@ -406,6 +415,7 @@ class Terminal(_Base, tag="terminal"):
     foreground: Int = 0  # its foreground process group
     hung_up: bool = False  # the controlling side was closed
     stopped: bool = False  # its output was suspended (tcflow(3))
+    stopped_by_key: bool = False  # … by a control-S
 
 
 class ControllingTerminal(_Base, tag="tty"):

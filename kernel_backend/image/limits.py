@@ -47,6 +47,7 @@ OptionalFileName = Annotated[str, Meta(pattern=r"^((shared|content)-[0-9]{1,10}\
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Meta(max_length=64)]  # of a shared object: device and inode
 SigInfo = Annotated[bytes, Meta(min_length=128, max_length=128)]
+OptionValue = Annotated[bytes, Meta(max_length=32768)]  # of a socket; the largest is a packet filter
 Small = Annotated[bytes, Meta(max_length=4096)]  # a structure of the OS kernel
 SocketName = Annotated[bytes, Meta(max_length=108)]  # sun_path
 MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv)$")]

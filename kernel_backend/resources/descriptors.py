@@ -148,6 +148,7 @@ class RebuildTables:
     below: dict[int, int] = field(
         default_factory=dict
     )  # in place: inode → ours of a socket that only its children have
+    present_pid: int = 0  # in place: the process that is replaced
     leaving_sockets: set[int] = field(default_factory=lambda: {0})  # inodes of the present's; 0: one not accepted yet
     holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (image pid, fd)
     root_pid: int = 0  # image pid of the root process

@@ -15,7 +15,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.errors import EngineError
@@ -210,8 +210,13 @@ def no_way_back(index: int, tables: RebuildTables) -> Iterator[None]:
 
 
 def drain(s: socket.socket) -> int:
-    """Throw away what waits to be received, descriptors in flight too; how many pieces that was."""
+    """Throw away what waits to be received, descriptors in flight too; how many pieces that was.
+
+    A packet filter goes, too, until `socket_options.rewind`: what waited in the image had come before it, maybe.
+    """
     pieces = 0
+    with suppress(OSError):  # there is none, or it is locked
+        s.setsockopt(socket.SOL_SOCKET, socket_options.SO_DETACH_FILTER, 0)
     while True:
         try:
             data, control, _, _ = s.recvmsg(_DRAIN_BYTES, _CONTROL_BYTES, socket.MSG_DONTWAIT)

@@ -2,8 +2,8 @@
 
 flock(2) and OFD locks belong to the open file description: they are taken again on our rebuilt one. Where the present
 process still holds the same lock (a restore in place), that is put off until the present is gone. POSIX record locks
-belong to a process and are taken from inside. Leases make the OS kernel ask their holder when somebody else opens the
-file, and the holder may be in the image only: they are refused.
+belong to a process and are taken from inside. So are leases, which make the OS kernel tell their holder when somebody
+opens the file; one whose holder has just been told is refused.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ def capture_locks(look: Look, entry: Description) -> None:
         elif words[2] == "OFDLCK":
             exclusive, start, length = _range(words)
             entry.ranges = [*entry.ranges, RangeLock(exclusive=exclusive, start=start, length=length)]
-        elif words[2] == "LEASE":
+        elif words[2] == "LEASE" and words[3] == "ACTIVE":
+            entry.lease = fcntl.F_WRLCK if words[4] == "WRITE" else fcntl.F_RDLCK
+        elif words[2] in ("LEASE", "DELEG"):
             raise ResourceUnsupported(
-                f"{look.holder} holds a lease on {look.link}, which cannot be captured",
-                hint="give the lease up (F_SETLEASE, F_UNLCK) and checkpoint again",
-                pid=look.process.pid, fd=look.fd, link=look.link,
+                f"{look.holder} holds a lease on {look.link} that somebody else has asked it to give up",
+                hint="let the program do so, and checkpoint again", pid=look.process.pid, fd=look.fd, link=look.link,
             )  # fmt: skip
 
 
@@ -81,16 +82,31 @@ def take_late(index: int, entry: Description, tables: RebuildTables) -> None:
     """Second try: the present is gone but for our own duplicates, which may hold its locks."""
     if index not in tables.cache.get("late locks", ()):
         return
-    ours = os.fstat(tables.own[index])
-    for fd in tables.live.values():
-        found = os.fstat(fd)
-        if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
-            fcntl.flock(fd, fcntl.LOCK_UN)
-            fcntl.fcntl(fd, _F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+    for fd in _same_file(index, tables):
+        fcntl.flock(tables.live[fd], fcntl.LOCK_UN)
+        fcntl.fcntl(tables.live[fd], _F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
     try:
         _take(tables.own[index], entry)
     except OSError as error:
         tables.warn(f"the lock that {tables.who(index)} held is somebody else's now: {error.strerror}")
+
+
+def _same_file(index: int, tables: RebuildTables) -> list[int]:
+    """Which of the present's descriptors, by its numbers, are open on the same file."""
+    ours = os.fstat(tables.own[index])
+    return [fd for fd, live in tables.live.items() if os.path.samestat(os.fstat(live), ours)]
+
+
+def take_lease(index: int, entry: Description, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
+    """Taken inside its process, when nobody has the file open but the image's processes."""
+    if entry.lease < 0:
+        return
+    for number in _same_file(index, tables):
+        os.close(tables.live.pop(number))
+    try:
+        workshop.call("fcntl", fd, fcntl.F_SETLEASE, entry.lease)
+    except OSError as error:
+        tables.warn(f"the lease that {tables.who(index)} held cannot be had: {error.strerror}")
 
 
 def take_record_locks(entry: Description, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:

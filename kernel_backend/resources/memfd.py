@@ -18,7 +18,7 @@ _F_SEAL_EXEC = 0x20
 
 
 class MemoryFileKind(Kind):
-    """A memfd. Its seals come last (`finish`): they would forbid filling and mapping it."""
+    """A memfd. Its mode and its seals come last (`finish`): they may forbid opening, filling and mapping it."""
 
     entry = MemoryFile
 
@@ -44,8 +44,6 @@ class MemoryFileKind(Kind):
 
     def rebuild(self, index: int, entry: MemoryFile, tables: RebuildTables) -> None:
         made = contents.made_object(entry, tables, lambda: _make(entry))
-        if stat.S_IMODE(os.fstat(made).st_mode) != entry.mode:  # one that memory maps was made with the usual mode
-            os.fchmod(made, entry.mode)
         fd = tables.own[index] = contents.reopen(made, entry.flags)
         if entry.pos:
             os.lseek(fd, entry.pos, os.SEEK_SET)
@@ -55,6 +53,8 @@ class MemoryFileKind(Kind):
     ) -> None:
         restore_owner(entry, tables, workshop, fd)
         made = contents.made_object(entry, tables, lambda: _make(entry))  # `fd` may be of a description that only reads
+        if stat.S_IMODE(os.fstat(made).st_mode) != entry.mode:
+            os.fchmod(made, entry.mode)
         missing = entry.seals & ~fcntl.fcntl(made, linux.F_GET_SEALS)
         if missing:
             fcntl.fcntl(made, linux.F_ADD_SEALS, missing)
@@ -67,8 +67,6 @@ def _make(entry: MemoryFile) -> int:
     elif entry.seals & _F_SEAL_EXEC:
         flags |= _MFD_NOEXEC_SEAL
     fd = os.memfd_create(unpack_path(entry.name), flags)
-    if not entry.seals & _F_SEAL_EXEC:
-        os.fchmod(fd, entry.mode)
     os.ftruncate(fd, entry.size)
     return fd
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from kernel_backend.errors import HostUnsupported
-from kernel_backend.host import limits
+from kernel_backend.host import fds, limits
 from kernel_backend.host.features import effective_capabilities
 from kernel_backend.image.entries import DescriptorEntry, Inventory, ProcessEntry
 from kernel_backend.resources import mapped_files, memory
@@ -77,6 +78,24 @@ def dup_beside(fd: int, taken: Iterable[int]) -> int:
             return made
         os.close(made)
         at = made + 1
+
+
+def in_own_table(work: Callable[[], None]) -> None:
+    """Run `work` in a thread whose descriptor table is a copy of ours that it may change at will."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fds.unshare_descriptor_table()
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
 
 
 def lend(shop: Workshop, ours: Sequence[int]) -> list[int]:

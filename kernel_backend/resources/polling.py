@@ -14,14 +14,12 @@ import os
 import re
 import select
 import struct
-import threading
 import time
-from collections.abc import Callable
 
 from kernel_backend.abi import linux
 from kernel_backend.host import fds, libc, proc
 from kernel_backend.image.descriptions import Description, Epoll, EpollItem, EventFd, SignalFd, TimerFd
-from kernel_backend.resources import inotify, pidfd
+from kernel_backend.resources import epoll_told, inotify, pidfd
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -30,7 +28,7 @@ from kernel_backend.resources.descriptors import (
     restore_owner,
     set_status_flags,
 )
-from kernel_backend.resources.placing_fds import dup_beside
+from kernel_backend.resources.placing_fds import dup_beside, in_own_table
 from kernel_backend.tracee.inject import Workshop
 
 _EPOLL_ITEM = re.compile(r"tfd:\s*(\d+) events:\s*([0-9a-f]+) data:\s*([0-9a-f]+)\s+pos:\S+ ino:(\w+) sdev:(\w+)")
@@ -155,6 +153,7 @@ class EpollKind(Kind):
                 )
                 continue
             entry.items.append(EpollItem(fd=fd, description=target, events=events, data=data))
+        epoll_told.capture(look, entry, tables)
 
     def rebuild(self, index: int, entry: Epoll, tables: RebuildTables) -> None:
         with select.epoll() as made:
@@ -166,7 +165,7 @@ class EpollKind(Kind):
     def settle(self, index: int, entry: Epoll, tables: RebuildTables) -> None:
         outside = [item for item in entry.items if not _needs_inside(item, tables)]
         if outside:
-            _in_own_table(lambda: _add_items(tables, index, outside))
+            in_own_table(lambda: _add_items(tables, index, outside))
 
     def finish(self, index: int, entry: Epoll, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         restore_owner(entry, tables, workshop, fd)
@@ -221,24 +220,6 @@ def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
 
 def _needs_inside(item: EpollItem, tables: RebuildTables) -> bool:
     return isinstance(tables.descriptions[item.description], SignalFd)
-
-
-def _in_own_table(work: Callable[[], None]) -> None:
-    """Run `work` in a thread whose descriptor table is a copy of ours that it may change at will."""
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            fds.unshare_descriptor_table()
-            work()
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
 
 
 def _add_items(tables: RebuildTables, index: int, items: list[EpollItem]) -> None:

@@ -26,7 +26,7 @@ from kernel_backend.host.guardian import Guardian
 from kernel_backend.host.identity import as_ourselves
 from kernel_backend.image.entries import PageRun, SharedMemoryEntry
 from kernel_backend.image.writer import ImageWriter, no_room
-from kernel_backend.resources import sysv
+from kernel_backend.resources import sysv, unshown
 from kernel_backend.resources.memory import Layout
 from kernel_backend.tracee.inject import SCRATCH_DATA_BYTES
 from kernel_backend.tracee.process import Process
@@ -50,7 +50,11 @@ class _Object:
 
 
 def capture(
-    layouts: dict[int, Layout], processes: dict[int, Process], fds: dict[str, int], writer: ImageWriter
+    layouts: dict[int, Layout],
+    processes: dict[int, Process],
+    fds: dict[str, int],
+    writer: ImageWriter,
+    warnings: list[str],
 ) -> list[SharedMemoryEntry]:
     """Save every shared object of the tree. `fds`: our duplicates of descriptors of such objects, by key."""
     objects: dict[str, _Object] = {}
@@ -60,22 +64,36 @@ def capture(
                 found = objects.setdefault(vma.shared, _Object(vma.shared, _path_now(live.path, vma.shared), []))
                 found.huge_page_bytes = vma.huge_page_bytes
                 found.spans.append((vma.offset, vma.start, vma.end - vma.start, processes[pid]))
-    return [_save_whole(i, found, fds.get(found.key, -1), writer) for i, found in enumerate(objects.values())]
+    return [_save_whole(i, found, fds.get(found.key, -1), writer, warnings) for i, found in enumerate(objects.values())]
 
 
-def _save_whole(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMemoryEntry:
-    """Also what no mapping shows of an object that nobody has open any more, where we may look (CAP_SYS_ADMIN)."""
+def _save_whole(index: int, found: _Object, fd: int, writer: ImageWriter, warnings: list[str]) -> SharedMemoryEntry:
+    """Also what no mapping shows of an object that nobody has open any more."""
     if fd >= 0 or _kind(found.path) not in ("memfd", "anon"):
         return _save(index, found, fd, writer)
     _, start, size, process = found.spans[0]
     try:
         fd = os.open(f"/proc/{process.view}/map_files/{start:x}-{start + size:x}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return _save(index, found, -1, writer)
+    except OSError:  # it takes CAP_CHECKPOINT_RESTORE
+        return _save_as_shown(index, found, writer, warnings)
     try:
         return _save(index, found, fd, writer)
     finally:
         os.close(fd)
+
+
+def _save_as_shown(index: int, found: _Object, writer: ImageWriter, warnings: list[str]) -> SharedMemoryEntry:
+    if found.huge_page_bytes:
+        return _save(index, found, -1, writer)
+    with unshown.whole(found.spans) as spans:
+        if spans is None:
+            warnings.append(
+                f"what process {found.spans[0][3].pid} does not map of {found.path}, which nobody has open any more, "
+                "cannot be read by this user: should it be there, it is not in the image"
+            )
+        else:
+            found.spans = spans
+        return _save(index, found, -1, writer)
 
 
 def _save(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMemoryEntry:
@@ -154,7 +172,7 @@ def save_descriptor(fd: int, out: int) -> list[PageRun]:
     """Copy the parts of a file that hold data to `out`, packed; where each belongs."""
     runs: list[PageRun] = []
     to = 0
-    source = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # an offset of our own
+    source = _open_to_read(fd)
     try:
         for start, end in _data(source):
             length = _pages(end - start)
@@ -164,6 +182,23 @@ def save_descriptor(fd: int, out: int) -> list[PageRun]:
     finally:
         os.close(source)
     return runs
+
+
+def _open_to_read(fd: int) -> int:
+    """An offset of our own; one's own file whose mode forbids to read it is readable while we open it."""
+    path = f"/proc/self/fd/{fd}"
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        found = os.fstat(fd)
+        if found.st_uid != libc.syscall("setfsuid", 0xFFFFFFFF):
+            raise
+    mode = stat.S_IMODE(found.st_mode)
+    os.fchmod(fd, mode | stat.S_IRUSR)
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.fchmod(fd, mode)
 
 
 def _pages(size: int) -> int:
@@ -207,22 +242,13 @@ def _save_mappings(found: _Object, out: int) -> list[PageRun]:
             if offset + at in covered:
                 continue
             covered.add(offset + at)
-            os.pwrite(out, _read_page(process, address + at), to)
+            os.pwrite(out, unshown.read_page(process, address + at), to)
             if runs and runs[-1].address + runs[-1].length == offset + at:
                 runs[-1].length += linux.PAGE_SIZE
             else:
                 runs.append(PageRun(offset + at, linux.PAGE_SIZE, to))
             to += linux.PAGE_SIZE
     return runs
-
-
-def _read_page(process: Process, address: int) -> bytes:
-    try:
-        return libc.vm_read(process.view, address, linux.PAGE_SIZE)
-    except OSError:
-        with Path(f"/proc/{process.view}/mem").open("rb", buffering=0) as memory:
-            memory.seek(address)
-            return memory.read(linux.PAGE_SIZE)
 
 
 def _resident(process: Process, address: int, size: int) -> list[int]:

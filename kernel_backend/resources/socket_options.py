@@ -14,6 +14,7 @@ from kernel_backend.image.descriptions import SocketOption
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
 
 SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_BUF_LOCK = 7, 8, 32, 33, 72
+SO_DETACH_FILTER, SO_LOCK_FILTER = 27, 44
 SO_REUSEADDR, SO_REUSEPORT, SO_PEEK_OFF, SO_PASSCRED = 2, 15, 42, 16
 TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_CONGESTION, TCP_FASTOPEN_KEY = 2, 10, 13, 33
 _TCP_CLOSE, _TCP_LISTEN = 7, 10
@@ -29,6 +30,7 @@ _SOCKET = {
     46: _INT, 47: _INT, 49: _INT, 60: _INT, 61: 8, 69: _INT, 70: _INT, 74: _INT, 75: _INT, 76: _INT, 82: _INT, 83: _INT,
     63: _INT, 64: _INT,  # the new timestamps, of which the old options tell nothing
     SO_BUF_LOCK: _INT,  # behind the sizes, which set it
+    SO_LOCK_FILTER: _INT,  # behind the filter, which is read first
 }  # fmt: skip
 _IP = {4: 40} | dict.fromkeys(
     (1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 18, 19, 20, 21, 22, 23, 24, 25, 26, 32, 33, 34, 49, 50, 51), _INT
@@ -41,13 +43,15 @@ _IPV6 = dict.fromkeys((54, 55, 57, 59), 1024) | dict.fromkeys(
     _INT,
 )  # fmt: skip
 _TCP = {TCP_CONGESTION: 16, TCP_FASTOPEN_KEY: 32} | dict.fromkeys(
-    (1, TCP_MAXSEG, 3, 4, 5, 6, 7, 8, 9, TCP_WINDOW_CLAMP, 16, 17, 18, 23, 25, 27, 30, 34, 36, 37, 44, 45, 46), _INT
+    (1, TCP_MAXSEG, 3, 4, 5, 6, 7, 8, 9, TCP_WINDOW_CLAMP, 12, 16, 17, 18, 23, 25, 27, 30, 34, 36, 37, 44, 45, 46), _INT
 )  # fmt: skip
 _UDP = dict.fromkeys((1, 100, 101, 102, 103, 104), _INT)
 _BEFORE_BINDING = {(1, SO_REUSEADDR), (1, SO_REUSEPORT), (1, 25), (0, 15), (0, 19), (0, 24), (41, 26)}
 
 # A stream can be asked for these, and may answer anything (an accepted socket does), but not told.
 _MULTICAST = {(0, 32), (0, 33), (0, 34), (0, 49), (41, 17), (41, 18), (41, 19), (41, 29)}
+
+_FILTER = (socket.SOL_SOCKET, fds.SO_GET_FILTER)
 
 _defaults: dict[tuple[int, int], dict[tuple[int, int], bytes]] = {}
 
@@ -79,12 +83,21 @@ def _candidates(family: int, kind: int) -> Iterator[tuple[int, int, int]]:
 
 def _read_all(s: socket.socket, family: int, kind: int) -> dict[tuple[int, int], bytes]:
     found = {}
+    if program := _filter(s.fileno()):
+        found[_FILTER] = program
     for level, name, size in _candidates(family, kind):
         try:
             found[level, name] = s.getsockopt(level, name, size)
         except OSError:
             continue  # not of this family, type or OS kernel
     return found
+
+
+def _filter(fd: int) -> bytes:
+    try:
+        return fds.socket_filter(fd)
+    except PermissionError:
+        return b""  # `check_filter` refuses it
 
 
 def defaults(family: int, kind: int) -> dict[tuple[int, int], bytes]:
@@ -123,12 +136,14 @@ def _drop_automatic_sizes(s: socket.socket, found: dict[tuple[int, int], bytes])
 
 
 def check_filter(look: Look) -> None:
-    """Refuse a socket with a packet filter."""
-    if fds.has_socket_filter(look.own):
+    """Refuse a socket with a packet filter in eBPF."""
+    try:
+        fds.socket_filter(look.own)
+    except PermissionError as error:
         raise ResourceUnsupported(
-            f"{look.holder}, a socket, has a packet filter attached, which cannot be captured",
+            f"{look.holder}, a socket, has a packet filter in eBPF attached, which cannot be captured",
             hint="detach it (SO_DETACH_FILTER) and checkpoint again", pid=look.process.pid, fd=look.fd,
-        )  # fmt: skip
+        ) from error  # fmt: skip
 
 
 def check_namespace(look: Look, tables: CaptureTables) -> None:
@@ -188,6 +203,8 @@ def _put(
 ) -> None:  # fmt: skip
     """Set the options that have other values; a failure is told, of all or those in `told` (some can only be read)."""
     now = _read_all(s, family, kind)
+    if _FILTER in now and _FILTER not in values:
+        s.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
     for (level, name), value in values.items():
         if now.get((level, name)) == value:
             continue
@@ -205,7 +222,7 @@ _KNOWN = {
         (socket.IPPROTO_TCP, _TCP), (socket.IPPROTO_UDP, _UDP),
     )
     for name in names
-}  # fmt: skip
+} | {_FILTER}  # fmt: skip
 
 
 def _set(s: socket.socket, option: SocketOption) -> None:
@@ -213,6 +230,8 @@ def _set(s: socket.socket, option: SocketOption) -> None:
         raise ImageCorrupt(f"the image names a socket option {option.level}/{option.name} that no dump reads")
     if option.level == socket.SOL_SOCKET and option.name in _FORCED:
         set_buffer(s, option.name, struct.unpack("<i", option.value)[0])
+    elif (option.level, option.name) == _FILTER:
+        fds.attach_socket_filter(s.fileno(), option.value)
     elif option.level == socket.IPPROTO_TCP and option.name == TCP_CONGESTION:
         s.setsockopt(option.level, option.name, option.value.rstrip(b"\0"))
     else:

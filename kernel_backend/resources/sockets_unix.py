@@ -5,8 +5,7 @@ real connection to the rebuilt listener gives it that name again. A closed other
 and closed. Datagram sockets that are not each other's peer are connected after their queues are filled, because
 connecting one anew would empty it.
 
-A pair is made by whom the old one names (SO_PEERCRED). Connections through a listener, and credentials of what waits in
-queues, name us.
+Pairs and connections are made by whom the old ones name (unix_credentials.py).
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import os
 import select
 import socket
 import stat
-import struct
 from contextlib import ExitStack
 
 from kernel_backend.host import sockdiag
@@ -26,7 +24,7 @@ from kernel_backend.image.descriptions import (
     Description,
     UnixSocket,
 )
-from kernel_backend.resources import live_sockets, socket_options, unix_names, unix_queues, waiting
+from kernel_backend.resources import live_sockets, socket_options, unix_credentials, unix_names, unix_queues, waiting
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -60,7 +58,7 @@ class UnixSocketKind(Kind):
         with socket_options.borrowed(look.own, _UNIX, facts.type) as s:
             entry.options = socket_options.capture(s, _UNIX, facts.type)
             if entry.connected:
-                _note_peer(s, entry)
+                unix_credentials.note_peer(s, look, entry, tables)
             if facts.state == sockdiag.LISTEN:
                 entry.listening, entry.backlog = True, facts.unread
             elif facts.queued or facts.type != socket.SOCK_STREAM:
@@ -135,12 +133,6 @@ def _facts(look: Look, tables: CaptureTables) -> sockdiag.UnixFacts:
     return sockdiag.UnixFacts(look.stat.st_ino, kind, 7)
 
 
-def _note_peer(s: socket.socket, entry: UnixSocket) -> None:
-    pid, uid, gid = struct.unpack("<iII", s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if pid > 0:
-        entry.peer_pid, entry.peer_uid, entry.peer_gid = pid, uid, gid
-
-
 def _has_failed(fd: int) -> bool:
     """Whether an error waits, which reading it would take away."""
     asked = select.poll()
@@ -202,17 +194,6 @@ def _accepted(entry: UnixSocket, tables: RebuildTables) -> bool:
     return entry.connected and entry.type != socket.SOCK_DGRAM and _listener_of(entry, tables) >= 0
 
 
-def _pair(entry: UnixSocket, tables: RebuildTables) -> tuple[int, int]:
-    """Both ends of a new connection, made by whoever had made the old one if that can be."""
-    kind = entry.type | socket.SOCK_CLOEXEC
-    if tables.stand_ins is not None and entry.peer_pid:
-        made = tables.stand_ins.socketpair(kind, entry.peer_pid, entry.peer_uid, entry.peer_gid)
-        if made is not None:
-            return made
-    one, other = socket.socketpair(_UNIX, kind)
-    return one.detach(), other.detach()
-
-
 def _far_ends(tables: RebuildTables) -> dict[int, int]:
     """Our descriptors of other ends that nobody will have."""
     ends: dict[int, int] = tables.cache.setdefault("far ends of unix sockets", {})
@@ -246,7 +227,7 @@ def _bind_again(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
 
 def _rebuild_lonely(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     """An end whose other end nobody has."""
-    tables.own[index], far = _pair(entry, tables)
+    tables.own[index], far = unix_credentials.pair(entry, tables)
     _far_ends(tables)[index] = far
     _bind_again(index, entry, tables)
 
@@ -265,7 +246,7 @@ def _rebuild_pair(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     for server, client in ((index, entry.peer), (entry.peer, index)):
         if _connect_to_listener(server, client, tables):
             return
-    tables.own[index], tables.own[entry.peer] = _pair(entry, tables)
+    tables.own[index], tables.own[entry.peer] = unix_credentials.pair(entry, tables)
     _bind_again(index, entry, tables)
     _bind_again(entry.peer, peer, tables)
 
@@ -287,9 +268,10 @@ def _connect_to_listener(server: int, client: int, tables: RebuildTables) -> boo
     with socket.socket(_UNIX, accepted.type | socket.SOCK_CLOEXEC) as s, unix_names.inside_folder(heard):
         if connecting.name:
             unix_names.bind(s, connecting, tables)
-        s.connect(unix_names.address_of(heard, tables))
-        with socket_options.borrowed(tables.own[listener], _UNIX, accepted.type) as door:
-            tables.own[server] = door.accept()[0].detach()
+        door, address = (tables.own[listener], heard.backlog), unix_names.address_of(heard, tables)
+        unix_credentials.connect(s, connecting, accepted, door, address, tables)
+        with socket_options.borrowed(tables.own[listener], _UNIX, accepted.type) as heard_at:
+            tables.own[server] = heard_at.accept()[0].detach()
         tables.own[client] = s.detach()
     return True
 
@@ -331,8 +313,8 @@ def _settle_all(tables: RebuildTables) -> None:
     _far_ends(tables).clear()
     for index, entry in ours:
         _finish_one(index, entry, tables)
-    for _, entry in every:
-        _connect_waiting(entry, tables)
+    for index, entry in every:
+        _connect_waiting(index, entry, tables)
 
 
 def _pass_credentials(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
@@ -342,15 +324,8 @@ def _pass_credentials(index: int, entry: UnixSocket, tables: RebuildTables) -> N
                 s.setsockopt(option.level, option.name, option.value)
 
 
-def _tell_senders(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
-    """What waits bears the credentials of who sends it again: us."""
-    passes = {option.name: any(option.value) for option in entry.options}.get(socket_options.SO_PASSCRED)
-    if entry.queue and passes:
-        tables.warn(f"what waits at {tables.who(index)} names another process as its sender (SCM_CREDENTIALS)")
-
-
 def _fill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
-    _tell_senders(index, entry, tables)
+    unix_credentials.tell_senders(index, entry, tables)
     sender = _far_ends(tables).get(index, -1)
     peer = _unix(tables, entry.peer)
     if peer is not None and not _one_way(index, entry, tables):
@@ -404,7 +379,7 @@ def _finish_one(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     set_status_flags(fd, entry.flags)
 
 
-def _connect_waiting(entry: UnixSocket, tables: RebuildTables) -> None:
+def _connect_waiting(listener: int, entry: UnixSocket, tables: RebuildTables) -> None:
     """Connections that wait to be accepted, in their order."""
     for index in entry.pending:
         client = _unix(tables, index)
@@ -413,7 +388,8 @@ def _connect_waiting(entry: UnixSocket, tables: RebuildTables) -> None:
         with socket_options.borrowed(tables.own[index], _UNIX, client.type) as s, unix_names.inside_folder(entry):
             if client.name:
                 unix_names.bind(s, client, tables)
-            s.connect(unix_names.address_of(entry, tables))
+            door = tables.own[listener], entry.backlog
+            unix_credentials.connect(s, client, None, door, unix_names.address_of(entry, tables), tables)
             unix_queues.fill(s, client.early, tables, tables.who(index))
             if client.shutdown:
                 s.shutdown(_SHUT[client.shutdown])
@@ -439,7 +415,7 @@ def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
             socket_options.borrowed(tables.own[far], _UNIX, entry.type) as sender,
         ):
             live_sockets.drain(near)
-            _tell_senders(at, entry, tables)
+            unix_credentials.tell_senders(at, entry, tables)
             unix_queues.fill(sender, entry.queue, tables, tables.who(at))
     for at in (index, other):
         entry = _unix(tables, at)

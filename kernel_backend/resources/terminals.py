@@ -1,11 +1,9 @@
 """Pseudo-terminals with both sides inside, terminals whose other side is a real one outside, and /dev/tty.
 
 A new pseudo-terminal gets the lowest free number; the old one is had by taking further ones until its turn comes,
-where it is free.
+where it is free. In place it is the present's where that can be (live_terminals.py).
 
-What a terminal has not delivered yet (typed and not read, printed and not fetched) cannot be read without taking it
-away. So it is captured only when the tree is killed afterwards, as the last thing; otherwise a warning says how much
-was not (tty_queues.py).
+What a terminal has not delivered yet (typed and not read, printed and not fetched) is the work of tty_queues.py.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import select
 import signal
 import stat
 import struct
@@ -33,7 +30,7 @@ from kernel_backend.image.descriptions import (
     pack_path,
     unpack_path,
 )
-from kernel_backend.resources import tty_queues
+from kernel_backend.resources import live_terminals, tty_queues
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -52,9 +49,7 @@ from kernel_backend.tracee.inject import Call, Workshop
 _TCGETS2, _TCSETS2, _TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
 _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045439, 0x80045438
 _TIOCPKT, _TIOCSCTTY, _TIOCSPGRP, _TIOCNOTTY, _TIOCGETD = 0x5420, 0x540E, 0x5410, 0x5422, 0x5424
-_TCXONC = 0x540A
 _MAX_TRIES = 256
-_MUCH_BYTES = 2048  # more than that waits to be fetched: then output may wait because of it
 
 _PTMX = (5, 2)
 _TTY = (5, 0)
@@ -125,7 +120,7 @@ class PtyMasterKind(Kind):
             path=pack_path(look.link),
             locked=bool(tty_queues.word(fd, _TIOCGPTLCK)),
             packet=bool(tty_queues.word(fd, _TIOCGPKT)),
-            hung_up=_hung_up(fd),
+            hung_up=tty_queues.is_hung_up(fd),
             termios=_read_termios(fd),
         )
 
@@ -136,6 +131,9 @@ class PtyMasterKind(Kind):
     def rebuild(self, index: int, entry: PtyMaster, tables: RebuildTables) -> None:
         masters: dict[int, int] = tables.cache.setdefault("pty masters", {})
         path = unpack_path(entry.path)
+        if live_terminals.take(index, entry, tables):
+            masters.setdefault(entry.index, tables.own[index])
+            return
         fd = _new_master(path if path in ("/dev/ptmx", "/dev/pts/ptmx") else "/dev/ptmx", entry.index)
         tables.own[index] = fd
         masters.setdefault(entry.index, fd)
@@ -146,17 +144,45 @@ class PtyMasterKind(Kind):
         _set_up(fd, entry)
 
     def settle(self, index: int, entry: PtyMaster, tables: RebuildTables) -> None:
-        if left := tty_queues.fill(tables.own[index], entry):
-            tables.warn(f"{left} bytes that waited in the terminal at {tables.who(index)} found no room and are lost")
-        set_status_flags(tables.own[index], entry.flags)
-        if entry.locked:
-            fcntl.ioctl(tables.own[index], _TIOCSPTLCK, struct.pack("<i", 1))
+        if not live_terminals.was_taken(entry, tables):
+            _settle(index, entry, tables)
+
+    def finish(
+        self, index: int, entry: PtyMaster, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
+    ) -> None:
+        _rewind(entry, tables)
+        restore_owner(entry, tables, workshop, fd)
 
 
-def _hung_up(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, 0)
-    return any(events & select.POLLHUP for _, events in poll.poll(0))
+def _settle(index: int, entry: PtyMaster, tables: RebuildTables) -> None:
+    """Fill a terminal. Packet mode (TIOCPKT) comes last: it would tell of all this."""
+    master = tables.own[index]
+    if left := tty_queues.fill(master, entry):
+        tables.warn(f"{left} bytes that waited in the terminal at {tables.who(index)} found no room and are lost")
+    for at, other in enumerate(tables.descriptions):
+        if isinstance(other, Terminal) and other.index == entry.index and (other.stopped or other.stopped_by_key):
+            how = tty_queues.STOPPED if other.stopped else tty_queues.STOPPED_BY_KEY
+            tty_queues.stop_flow(master, tables.own[at], how)
+            break
+    set_status_flags(master, entry.flags)
+    if entry.packet:
+        fcntl.ioctl(master, _TIOCPKT, struct.pack("<i", 1))
+    if entry.locked:
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("<i", 1))
+
+
+def _rewind(entry: PtyMaster | Terminal, tables: RebuildTables) -> None:
+    """The present is gone: a terminal that was taken from it becomes the image's."""
+    index = live_terminals.to_rewind(entry, tables)
+    if index < 0:
+        return
+    master = tables.descriptions[index]
+    assert isinstance(master, PtyMaster)
+    every = enumerate(tables.descriptions)
+    slave = next(i for i, other in every if isinstance(other, Terminal) and other.index == master.index)
+    live_terminals.empty(tables.own[index], tables.own[slave])
+    _write_termios(tables.own[index], master.termios)
+    _settle(index, master, tables)
 
 
 def _new_master(path: str, wanted: int) -> int:
@@ -179,8 +205,6 @@ def _new_master(path: str, wanted: int) -> int:
 def _set_up(fd: int, entry: PtyMaster) -> None:
     fcntl.ioctl(fd, _TIOCSPTLCK, struct.pack("<i", 0))
     _write_termios(fd, entry.termios)
-    if entry.packet:
-        fcntl.ioctl(fd, _TIOCPKT, struct.pack("<i", 1))
     if entry.hung_up:
         os.close(tty_queues.open_slave(fd, os.O_RDWR))
 
@@ -218,7 +242,7 @@ class TerminalKind(Kind):
             exclusive=bool(tty_queues.word(look.own, tty_queues.TIOCGEXCL)),
             session=session,
             foreground=foreground,
-            hung_up=major in _SLAVE_MAJORS and _hung_up(look.own),
+            hung_up=major in _SLAVE_MAJORS and tty_queues.is_hung_up(look.own),
         )
 
     def capture_links(self, index: int, look: Look, entry: Terminal, tables: CaptureTables) -> None:
@@ -227,7 +251,9 @@ class TerminalKind(Kind):
         for other, master in zip(tables.looks, tables.descriptions, strict=True):
             if isinstance(master, PtyMaster) and master.index == entry.index:
                 entry.other = OTHER_INSIDE
-                entry.stopped = not other.in_flight and _is_stopped(look.own, other.own)
+                if not other.in_flight:
+                    flow = tty_queues.flow_of(look.own, other.own, master, tables)
+                    entry.stopped, entry.stopped_by_key = flow == tty_queues.STOPPED, flow == tty_queues.STOPPED_BY_KEY
 
     def rebuild(self, index: int, entry: Terminal, tables: RebuildTables) -> None:
         if entry.hung_up:
@@ -238,20 +264,12 @@ class TerminalKind(Kind):
             _inside(index, entry, tables)
 
     def finish(self, index: int, entry: Terminal, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
+        _rewind(entry, tables)
         if pid == entry.session:
             _make_controlling(entry, tables, workshop, fd)
-        if entry.stopped and index in tables.own:
-            fcntl.ioctl(tables.own[index], _TCXONC, termios.TCOOFF)
         if entry.exclusive and entry.other != OTHER_OUTSIDE:
             workshop.call("ioctl", fd, tty_queues.TIOCEXCL)  # last: nobody could open it again
         restore_owner(entry, tables, workshop, fd)
-
-
-def _is_stopped(slave: int, master: int) -> bool:
-    """Whether output is suspended: the OS kernel tells only that there is no room, which is so if much waits, too."""
-    asked = select.poll()
-    asked.register(slave, select.POLLOUT)
-    return not asked.poll(0) and tty_queues.word(master, termios.FIONREAD) < _MUCH_BYTES
 
 
 def _hung_up_again(entry: Terminal) -> int:

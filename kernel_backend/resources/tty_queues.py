@@ -1,7 +1,8 @@
 """What waits inside a pseudo-terminal: typed and not read, printed and not fetched.
 
 The OS kernel has no way to look at it without taking it away. It is taken as the very last thing before a tree is
-killed; a tree that goes on keeps it, and the image lacks it.
+killed. Of a tree that goes on it is taken and put back, where both sides are inside and so nobody can be reading; else
+the image lacks it, and a warning says so.
 
 Putting it back goes through the terminal's line discipline, which must not act on it a second time: echo, signals and
 special characters are off meanwhile, and line mode as it will be, because changing that would join the lines.
@@ -22,15 +23,17 @@ from kernel_backend.image.descriptions import PtyMaster, Terminal
 from kernel_backend.resources.descriptors import CaptureTables, Look
 
 TCGETS2, TCSETS2, TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
-TIOCGEXCL, TIOCEXCL, _TIOCNXCL = 0x80045440, 0x540C, 0x540D
-_TIOCGPTPEER, _TIOCPKT = 0x5441, 0x5420
+TIOCGEXCL, TIOCEXCL, TIOCNXCL = 0x80045440, 0x540C, 0x540D
+_TIOCGPTPEER, _TIOCPKT, _TCXONC = 0x5441, 0x5420, 0x540A
+FLOWS, STOPPED, STOPPED_BY_KEY = 0, 1, 2  # output; the second by tcflow(3), the third by a control-S
 _SETTINGS = struct.Struct("<4I")  # input, output, control and local flags, which struct termios2 begins with
 _SPECIAL_CHARACTERS = 17  # the line discipline and its special characters, which follow
 _CHARACTERS_AT = 17  # in struct termios2
-_VEOF, _VEOL, _VEOL2 = 4, 11, 16
+_VEOF, _VSTOP, _VEOL, _VEOL2 = 4, 9, 11, 16
 _WAIT_S = 1.0
 _FOLLOWS_MS = 200
 _PART_BYTES = 512  # written like this, most fits; what large parts leave free of the OS kernel's buffers is lost
+_FULL_BYTES = 2048  # more than that waits to be fetched: then output may wait because of it
 _MUCH_BYTES = 4000  # a side holds 4095 to be read; what is more waits behind
 _MOST_LINES = 4096
 _READ_BYTES = 65536
@@ -52,18 +55,98 @@ def open_slave(master: int, flags: int) -> int:
 
 
 def capture(look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
-    """Take the queues at the end, or say what is not captured."""
+    """Take the queues at the end, or take them and put them back, or say what is not captured."""
     if tables.ending:
         tables.last.append(lambda: _take_printed(look, entry) if entry.hung_up else _take(look, entry, tables))
         return
-    waiting = word(look.own, termios.FIONREAD)
-    if not entry.hung_up:  # opening the other side would change that
-        with _slave(look, entry, tables) as slave:
-            waiting += word(slave, termios.FIONREAD)
-    if waiting:
+    inside = _inside(entry, tables)
+    if entry.hung_up:
+        _take_back_from_none(look, entry)
+    elif inside >= 0 and not look.in_flight:
+        _take_and_put_back(look, entry, inside, tables)
+    elif waiting := word(look.own, termios.FIONREAD):
         tables.warnings.append(
             f"{waiting} bytes that wait in the terminal at {look.holder} are not captured, because the process goes on"
         )
+
+
+def _take_and_put_back(look: Look, entry: PtyMaster, inside: int, tables: CaptureTables) -> None:
+    master = look.own
+    flow = flow_of(inside, master, entry, tables)
+    flags = fcntl.fcntl(master, fcntl.F_GETFL)
+    settings = fcntl.ioctl(inside, TCGETS2, bytes(TERMIOS2_BYTES))
+    try:
+        let_flow(inside)
+        _take(look, entry, tables)
+    finally:
+        fcntl.ioctl(inside, TCSETS2, settings)
+        with _slave(look, entry, tables) as slave:
+            left = fill(master, entry, slave)
+        stop_flow(master, inside, flow)
+        fcntl.fcntl(master, fcntl.F_SETFL, flags)
+        if entry.packet:
+            fcntl.ioctl(master, _TIOCPKT, struct.pack("<i", 1))
+    if left:
+        tables.warnings.append(f"{left} bytes that waited in the terminal at {look.holder} found no room and are lost")
+
+
+def _take_back_from_none(look: Look, entry: PtyMaster) -> None:
+    """What was printed before the other side was closed: that is open for a moment, while nobody can see it."""
+    flags = fcntl.fcntl(look.own, fcntl.F_GETFL)
+    _take_printed(look, entry)
+    fill(look.own, entry)
+    fcntl.fcntl(look.own, fcntl.F_SETFL, flags)
+    if entry.packet:
+        fcntl.ioctl(look.own, _TIOCPKT, struct.pack("<i", 1))
+
+
+def is_hung_up(fd: int) -> bool:
+    """Whether the other side was closed."""
+    asked = select.poll()
+    asked.register(fd, 0)
+    return any(events & select.POLLHUP for _, events in asked.poll(0))
+
+
+def flow_of(slave: int, master: int, entry: PtyMaster, tables: CaptureTables) -> int:
+    """Whether output is suspended, and how: FLOWS, STOPPED, STOPPED_BY_KEY.
+
+    The OS kernel tells only that there is no room, which is so if much waits, too. tcflow(3) undoes only its like.
+    """
+    known: dict[int, int] = tables.cache.setdefault("flow of terminals", {})
+    if entry.index not in known:
+        known[entry.index] = FLOWS
+        if not _has_room(slave) and word(master, termios.FIONREAD) < _FULL_BYTES:
+            fcntl.ioctl(slave, _TCXONC, termios.TCOON)
+            known[entry.index] = STOPPED if _has_room(slave) else STOPPED_BY_KEY
+            stop_flow(master, slave, STOPPED if known[entry.index] == STOPPED else FLOWS)
+    return known[entry.index]
+
+
+def _has_room(fd: int) -> bool:
+    asked = select.poll()
+    asked.register(fd, select.POLLOUT)
+    return bool(asked.poll(0))
+
+
+def let_flow(slave: int) -> None:
+    """Output goes on, however it was stopped: taking IXON off undoes a control-S."""
+    fcntl.ioctl(slave, _TCXONC, termios.TCOON)
+    raw = bytearray(fcntl.ioctl(slave, TCGETS2, bytes(TERMIOS2_BYTES)))
+    for flags in (_SETTINGS.unpack_from(raw)[0] & ~termios.IXON, _SETTINGS.unpack_from(raw)[0]):
+        struct.pack_into("<I", raw, 0, flags)
+        fcntl.ioctl(slave, TCSETS2, bytes(raw))
+
+
+def stop_flow(master: int, slave: int, flow: int) -> None:
+    """Suspend output as it was; what `flow_of` has found."""
+    if flow == STOPPED:
+        fcntl.ioctl(slave, _TCXONC, termios.TCOOFF)
+    elif flow == STOPPED_BY_KEY:
+        special = fcntl.ioctl(slave, TCGETS2, bytes(TERMIOS2_BYTES))[_CHARACTERS_AT:]
+        os.write(master, special[_VSTOP : _VSTOP + 1])
+        deadline = time.monotonic() + _WAIT_S
+        while _has_room(slave) and time.monotonic() < deadline:
+            time.sleep(0.001)  # it is seen in the background
 
 
 @contextmanager
@@ -72,7 +155,7 @@ def _slave(look: Look, entry: PtyMaster, tables: CaptureTables) -> Iterator[int]
     inside = _inside(entry, tables)
     exclusive = inside >= 0 and word(inside, TIOCGEXCL)
     if exclusive:
-        fcntl.ioctl(inside, _TIOCNXCL)
+        fcntl.ioctl(inside, TIOCNXCL)
     try:
         slave = open_slave(look.own, os.O_RDWR | os.O_NONBLOCK)
     finally:
@@ -107,7 +190,7 @@ def _take(look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
         _take_typed(slave, entry)
         if _local_flags(slave) & termios.ICANON:
             _set_local_flags(slave, _local_flags(slave) & ~termios.ICANON)
-            entry.typing = _drain(slave)
+            entry.typing = drain(slave)
 
 
 def _take_typed(slave: int, entry: PtyMaster) -> None:
@@ -143,7 +226,8 @@ def _pieces(fd: int, most: int = 0) -> Iterator[bytes]:
         yield piece
 
 
-def _drain(fd: int) -> bytes:
+def drain(fd: int) -> bytes:
+    """All that can be read without waiting."""
     return b"".join(_pieces(fd))
 
 
@@ -157,11 +241,15 @@ def _set_local_flags(fd: int, flags: int) -> None:
     fcntl.ioctl(fd, TCSETS2, bytes(raw))
 
 
-def fill(master: int, entry: PtyMaster) -> int:
-    """Put the queues into a new terminal, whose settings are in place already; how many bytes found no room."""
+def fill(master: int, entry: PtyMaster, slave: int = -1) -> int:
+    """Put the queues into an empty terminal, whose settings are in place already; how many bytes found no room.
+
+    `slave`: the other side, if there is a descriptor of it that does not wait.
+    """
     if not (entry.typed or entry.typing or entry.printed or entry.ends):
         return 0
-    slave = open_slave(master, os.O_RDWR | os.O_NONBLOCK)
+    ours = open_slave(master, os.O_RDWR | os.O_NONBLOCK) if slave < 0 else -1
+    slave = ours if slave < 0 else slave
     settings = fcntl.ioctl(slave, TCGETS2, bytes(TERMIOS2_BYTES))
     try:
         mark = _unused(entry.typed + entry.typing) if entry.ends else 0
@@ -173,7 +261,8 @@ def fill(master: int, entry: PtyMaster) -> int:
         return left
     finally:
         fcntl.ioctl(slave, TCSETS2, settings)
-        os.close(slave)
+        if ours >= 0:
+            os.close(ours)
 
 
 def _passive(settings: bytes, mark: int) -> bytes:

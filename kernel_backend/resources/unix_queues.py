@@ -19,13 +19,27 @@ from collections.abc import Sequence
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.image.descriptions import Message
+from kernel_backend.resources import unix_credentials
 from kernel_backend.resources.descriptors import CaptureTables, RebuildTables
 from kernel_backend.resources.socket_options import SO_PEEK_OFF, enlarge_send_buffer
+from kernel_backend.resources.unix_credentials import CREDENTIALS, SCM_CREDENTIALS
 
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 _CONTROL_BYTES = socket.CMSG_SPACE(4 * 253) + socket.CMSG_SPACE(12) + socket.CMSG_SPACE(4)
 _BUFFER_BYTES = 1 << 20
 _MESSAGE_COST = 1280  # bytes that the OS kernel may count for a message besides its data
+
+
+_Sender = tuple[int, int, int]  # pid, user, group; pid 0: not told
+
+
+def _sender(control: Sequence[tuple[int, int, bytes]]) -> _Sender:
+    """Who sent it, which the OS kernel tells where the receiver wants to know (SO_PASSCRED)."""
+    for level, kind, data in control:
+        if (level, kind) == (socket.SOL_SOCKET, SCM_CREDENTIALS):
+            pid, uid, gid = CREDENTIALS.unpack(data[: CREDENTIALS.size])
+            return (pid, uid, gid) if pid > 0 else (0, 0, 0)
+    return 0, 0, 0
 
 
 def _rights(control: Sequence[tuple[int, int, bytes]]) -> list[int]:
@@ -71,7 +85,7 @@ def _peek_packets(s: socket.socket, tables: CaptureTables, ended: bool) -> list[
         left -= len(data)
         if not data and not rights and ended and left <= 0 and s.type == socket.SOCK_SEQPACKET:
             return messages
-        messages.append(_message(data, rights, tables, _as_bytes(address)))
+        messages.append(_message(data, rights, tables, _sender(control), _as_bytes(address)))
 
 
 def _waiting_bytes(s: socket.socket) -> int:
@@ -84,8 +98,9 @@ def _as_bytes(address: object) -> bytes:
     return address.encode(errors="surrogateescape") if isinstance(address, str) else b""
 
 
-def _message(data: bytes, rights: list[int], tables: CaptureTables, address: bytes = b"") -> Message:
-    message = Message(data=data, address=address, rights=[-1] * len(rights))
+def _message(data: bytes, rights: list[int], tables: CaptureTables, sender: _Sender, address: bytes = b"") -> Message:
+    pid, uid, gid = sender
+    message = Message(data=data, address=address, rights=[-1] * len(rights), pid=pid, uid=uid, gid=gid)
     tables.in_flight += [(message, position, fd) for position, fd in enumerate(rights)]
     return message
 
@@ -115,14 +130,15 @@ def _peek_stream(s: socket.socket, tables: CaptureTables, who: str) -> list[Mess
             return messages
         if not data:
             return messages
-        rights = _rights(control)
+        rights, sender = _rights(control), _sender(control)
         plain = data[:-1] if rights else data
-        if plain and messages and not messages[-1].rights:
-            messages[-1].data += plain
+        last = messages[-1] if messages else None
+        if plain and last and not last.rights and (last.pid, last.uid, last.gid) == sender:
+            last.data += plain
         elif plain:
-            messages.append(Message(data=plain))
+            messages.append(_message(plain, [], tables, sender))
         if rights:
-            messages.append(_message(data[-1:], rights, tables))
+            messages.append(_message(data[-1:], rights, tables, sender))
         at += len(data)
 
 
@@ -135,7 +151,7 @@ def fill(sender: socket.socket, messages: Sequence[Message], tables: RebuildTabl
     enlarge_send_buffer(sender, size)
     for message in messages:
         try:
-            _send(sender, message, [tables.own[index] for index in message.rights], to)
+            _send_as(sender, message, tables, who, to)
         except BlockingIOError as error:
             raise HostUnsupported(
                 f"the queue of the socket at {who} ({size} bytes) does not fit into this host's socket buffers",
@@ -143,12 +159,26 @@ def fill(sender: socket.socket, messages: Sequence[Message], tables: RebuildTabl
             ) from error  # fmt: skip
 
 
-def _send(sender: socket.socket, message: Message, rights: list[int], to: bytes) -> None:
-    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", rights))] if rights else []
+def _send_as(sender: socket.socket, message: Message, tables: RebuildTables, who: str, to: bytes) -> None:
+    """In the name of who had sent it, where we may: else it bears our name, which is told if anybody will see it."""
+    rights = [tables.own[index] for index in message.rights]
+    named = unix_credentials.of_sender(message, tables)
+    try:
+        _send(sender, message.data, named, rights, to)
+    except (PermissionError, ProcessLookupError):
+        _send(sender, message.data, [], rights, to)
+        tables.warn(f"what waits at {who} names another process as its sender (SCM_CREDENTIALS)")
+
+
+def _send(
+    sender: socket.socket, data: bytes, named: list[tuple[int, int, bytes]], rights: list[int], to: bytes
+) -> None:
+    carried = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", rights).tobytes())] if rights else []
     flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-    view = memoryview(message.data)
+    view = memoryview(data)
     while True:
+        control = [*carried, *named]
         sent = sender.sendmsg([view], control, flags, to) if to else sender.sendmsg([view], control, flags)
-        view, control = view[sent:], []
+        view, carried = view[sent:], []
         if not view:
             return

@@ -69,11 +69,15 @@ def pull(
     force: bool = False,
     pulse: Callable[[int], None] = lambda _: None,
 ) -> Fetched:
-    """Fetch checkpoints (none named: all) from `url`; whatever is here already does not travel."""
+    """Fetch checkpoints (none named: all) from `url`; whatever is here already does not travel.
+
+    Raises RemoteFailed where nothing of nbcr's is, or when it cannot be read, and what `fetch` raises.
+    """
     from nbcr.store import fetching
     from nbcr.store.remotes import Remote
 
     place, remote = _store(store), Remote(url)
+    remote.require()
     offers = fetching.chosen(fetching.offered(remote, place.root), names)
     return fetching.fetch(place, remote, offers, replace=force, pulse=pulse)
 

@@ -33,14 +33,20 @@ NOTES: dict[str, Note] = {
     "deleted files": Note(
         "", "what was written to one that this user may not read; in a fresh tree one cannot be given a name (linkat)"
     ),
-    "memfd": Note("", "what no mapping shows of one that nobody has open any more"),
     "signals between processes": Note("", "in place, a child's end is told by SIGCHLD"),
     "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
     "socketpairs": Note(
-        "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning; SO_PEERPIDFD is of nobody"
+        "SO_PEERPIDFD is of nobody",
+        "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning",
     ),
+    "packet filters of sockets": Note("those in eBPF are refused"),
     "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
-    "named and abstract Unix sockets": Note("connections that were accepted name who restored them (SO_PEERCRED)"),
+    "named and abstract Unix sockets": Note(
+        "in place, new connections in place of those that the present has no more name who restored them (SO_PEERCRED)"
+    ),
+    "pseudo-terminals": Note(
+        "what waits in one whose program's side is open outside only is left out where it runs on, with a warning"
+    ),
     "controlling terminals": Note("one that no descriptor leads to any more is lost, with a warning"),
     "inotify": Note(
         "watches whose path cannot be found and events that were not read are left out, with a warning",

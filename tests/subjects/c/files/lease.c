@@ -1,14 +1,41 @@
-/* A lease on a file: refused by name. */
+/* Leases on files, one for reading, one for writing: whoever opens them otherwise makes the OS kernel tell the holder. */
 #include "../subject.h"
+#include <signal.h>
+
+static int make(const char *name, int flags, int kind)
+{
+    close((int)MUST(open(subject_path(name), O_RDWR | O_CREAT | O_TRUNC, 0600)));
+    int fd = (int)MUST(open(subject_path(name), flags));
+    if (fcntl(fd, F_SETLEASE, kind))
+        subject_skip("a file system with leases");
+    MUST(fcntl(fd, F_SETSIG, SIGUSR1));
+    return fd;
+}
+
+static void expect_asked(const char *name, int fd, int kind, int flags)
+{
+    EXPECT(fcntl(fd, F_GETLEASE) == kind, "the lease on %s is %d", name, fcntl(fd, F_GETLEASE));
+    EXPECT(open(subject_path(name), flags | O_NONBLOCK) == -1 && errno == EWOULDBLOCK, "%s: %d", name, errno);
+    sigset_t usr1;
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    siginfo_t info;
+    struct timespec patience = {5, 0};
+    EXPECT(sigtimedwait(&usr1, &info, &patience) == SIGUSR1 && info.si_fd == fd, "%s: nobody was told", name);
+    MUST(fcntl(fd, F_SETLEASE, F_UNLCK));
+    MUST(open(subject_path(name), flags));
+}
 
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
-    close((int)MUST(open(subject_path("file"), O_RDWR | O_CREAT | O_TRUNC, 0600)));
-    int fd = (int)MUST(open(subject_path("file"), O_RDONLY));
-    if (fcntl(fd, F_SETLEASE, F_RDLCK))
-        subject_skip("a file system with leases");
+    sigset_t usr1;
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    MUST(sigprocmask(SIG_BLOCK, &usr1, NULL));
+    int reads = make("read", O_RDONLY, F_RDLCK), writes = make("written", O_RDWR, F_WRLCK);
     subject_wait(NULL);
-    EXPECT(fcntl(fd, F_GETLEASE) == F_RDLCK, "the lease is gone");
+    expect_asked("read", reads, F_RDLCK, O_WRONLY);
+    expect_asked("written", writes, F_WRLCK, O_RDONLY);
     subject_pass();
 }

@@ -1,4 +1,4 @@
-/* The mode of a memfd that is mapped, too. */
+/* The mode of a memfd that is mapped, too, and of two that forbid their owner to read them. */
 #include "../subject.h"
 #include <sys/mman.h>
 
@@ -10,11 +10,30 @@ int main(int argc, char **argv)
     char *mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     EXPECT(mapped != MAP_FAILED, "no mapping");
     MUST(fchmod(fd, 0640));
+    int none = (int)MUST(memfd_create("none", 0)), unread = (int)MUST(memfd_create("unread", 0));
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", unread);
+    int writes = (int)MUST(open(path, O_WRONLY));
+    MUST(pwrite(none, "none", 4, 0));
+    MUST(pwrite(unread, "unread", 6, 0));
+    MUST(fchmod(none, 0));
+    MUST(fchmod(unread, 0200));
+    close(unread);
     subject_wait(NULL);
     struct stat now;
     MUST(fstat(fd, &now));
     EXPECT((now.st_mode & 07777) == 0640, "the mode is %o", now.st_mode);
     MUST(pwrite(fd, "x", 1, 0));
     EXPECT(mapped[0] == 'x', "file and mapping are two");
+    char found[8] = "";
+    EXPECT(pread(none, found, 4, 0) == 4 && strcmp(found, "none") == 0, "of mode 0: %s", found);
+    MUST(fstat(none, &now));
+    EXPECT((now.st_mode & 07777) == 0, "its mode is %o", now.st_mode);
+    MUST(fstat(writes, &now));
+    EXPECT((now.st_mode & 07777) == 0200, "the mode of the last is %o", now.st_mode);
+    MUST(fchmod(writes, 0600));
+    snprintf(path, sizeof path, "/proc/self/fd/%d", writes);
+    int reads = (int)MUST(open(path, O_RDONLY));
+    EXPECT(read(reads, found, 6) == 6 && memcmp(found, "unread", 6) == 0, "of mode 0200: %s", found);
     subject_pass();
 }
