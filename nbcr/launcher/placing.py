@@ -1,0 +1,65 @@
+"""Where the ranks of a job go: what mpiexec is told about hosts, by its options and by a batch system."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+# Options of MPICH's mpiexec (hydra) that say where ranks go and how other hosts are reached; each has a value.
+_PLACING = frozenset(
+    "f host hosts hostfile machine machinefile ppn perhost grr rankmap launcher launcher-exec bootstrap bootstrap-exec"
+    " rmk iface localhost nameserver order-nodes bind-to map-by membind topolib".split()
+)
+_NAMING_HOSTS = frozenset("f host hosts hostfile machine machinefile".split())
+_WITHOUT_VALUE = frozenset(
+    "genvnone genvall envnone envall enable-x disable-x disable-auto-cleanup disable-hostname-propagation hybrid-hosts"
+    " info pmi-port prepend-rank print-all-exitcodes profile skip-launch-node verbose v l".split()
+)
+_WITH_TWO = frozenset(("genv", "env"))
+_BATCH = ("SLURM_", "PBS_", "LSB_", "LS_", "SGE_", "PE_", "COBALT_", "HYDRA_")
+_HOST_FILES = (
+    "HYDRA_HOST_FILE",
+    "PBS_NODEFILE",
+    "LSB_DJOB_HOSTFILE",
+    "LSB_MCPU_HOSTS",
+    "PE_HOSTFILE",
+    "COBALT_NODEFILE",
+)
+_SEVERAL = ("SLURM_JOB_NUM_NODES", "SLURM_NNODES")
+
+
+def options(argv: Sequence[str]) -> list[tuple[str, ...]]:
+    """The options of an mpiexec's command line, each with its values, up to the first program."""
+    found, at = [], 1
+    while at < len(argv) and argv[at].startswith("-"):
+        name = argv[at].lstrip("-")
+        values = 0 if name in _WITHOUT_VALUE or "=" in name else 2 if name in _WITH_TWO else 1
+        found.append(tuple(argv[at : at + 1 + values]))
+        at += 1 + values
+    return found
+
+
+def placing_options(argv: Sequence[str]) -> list[str]:
+    """Those that say where ranks go: a restart gives them to its mpiexec too."""
+    return [word for option in options(argv) if option[0].lstrip("-") in _PLACING for word in option]
+
+
+def placed(argv: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:
+    """A command line with other options that say where ranks go."""
+    kept = [word for option in options(argv) if option[0].lstrip("-") not in _PLACING for word in option]
+    return (argv[0], *given, *kept, *argv[1 + sum(map(len, options(argv))) :])
+
+
+def is_spread(argv: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether ranks may be on other hosts than mpiexec."""
+    if any(option[0].lstrip("-") in _NAMING_HOSTS for option in options(argv)):
+        return True
+    if any(environ.get(name) for name in _HOST_FILES):
+        return True
+    return any(environ.get(name, "1") not in ("", "1") for name in _SEVERAL)
+
+
+def of_now(environ: Mapping[str, str], now: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of a job, with what the batch system says now in the place of what it said then."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(_BATCH)}
+    return {**kept, **{name: value for name, value in now.items() if name.startswith(_BATCH)}}
