@@ -39,6 +39,7 @@ from nbcr.mpi.world import MPI, Comm, world
 
 THREAD_NAME = "nbcr-mpi"
 _OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_", "SLURM_")
+_NOT_LOCAL = "MPIR_CVAR_NOLOCAL"  # MPICH: no shared memory between ranks of a host; read at each initialisation
 _LAUNCHER_LOST = 70
 _SETTLE_TIMEOUT_S = 20.0
 _LEAVE_TIMEOUT_S = 5.0
@@ -101,6 +102,7 @@ class Rank(Handler):
             "pid": runtime.own_pid(),
             "host": socket.gethostname(),
             "mark": sealed.this_host(),
+            "local": int(os.environ.get("MPI_LOCALNRANKS", "0")),
             "library": MPI.Get_library_version().split("\n")[0].rstrip("\0"),
             "python": sys.version.split()[0],
             "version": __version__,
@@ -251,7 +253,7 @@ class Rank(Handler):
         os.dup2(descriptors[0], number, inheritable=True)
         os.close(descriptors[0])
         given = {name: str(value) for name, value in dict(answer["mpiexec"]).items()}
-        for name in [name for name in os.environ if name.startswith(_OF_MPIEXEC)]:
+        for name in [name for name in os.environ if name.startswith(_OF_MPIEXEC) or name == _NOT_LOCAL]:
             del os.environ[name]
         os.environ.update({**given, "PMI_FD": str(number)})
         self._network = str(answer.get("network", ""))
