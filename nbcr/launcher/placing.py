@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from nbcr.launcher.schema import Schema
+
 # Options of MPICH's mpiexec (hydra) that say where ranks go and how other hosts are reached; each has a value.
 _PLACING = frozenset(
     "f host hosts hostfile machine machinefile ppn perhost grr rankmap launcher launcher-exec bootstrap bootstrap-exec"
@@ -25,6 +27,10 @@ _HOST_FILES = (
     "PE_HOSTFILE",
     "COBALT_NODEFILE",
 )
+_NO_SHARED_MEMORY, _TRANSPORTS = "MPIR_CVAR_NOLOCAL", "UCX_TLS"
+_SHARED = frozenset(
+    "all sm shm mm posix sysv xpmem cma knem".split()
+)  # names of UCX for what leads to the own host only
 _SEVERAL = ("SLURM_JOB_NUM_NODES", "SLURM_NNODES")
 
 
@@ -63,3 +69,32 @@ def of_now(environ: Mapping[str, str], now: Mapping[str, str] = os.environ) -> d
     """The environment of a job, with what the batch system says now in the place of what it said then."""
     kept = {name: value for name, value in environ.items() if not name.startswith(_BATCH)}
     return {**kept, **{name: value for name, value in now.items() if name.startswith(_BATCH)}}
+
+
+def sharing(schema: Schema, now: Mapping[int, str]) -> dict[str, str]:
+    """What restored ranks must be told of who may share memory: MPI remembers in each process how it was when that one
+    first initialised it. `now`: the host of each rank.
+
+    MPICH 5.0.2 remembers how large its shared memory was, and aborts where there are more ranks on the host now, or
+    such that remember otherwise. UCX remembers on which host it is, and takes ranks that were there for neighbours.
+    """
+    facts = {rank: dict(schema.facts.get(str(rank), {})) for rank in now}
+    together: dict[str, list[int]] = {}
+    spread: dict[str, set[str]] = {}
+    for rank, host in now.items():
+        together.setdefault(host, []).append(rank)
+        spread.setdefault(str(facts[rank].get("mark", "")), set()).add(host)
+    found = {name: schema.environ[name] for name in (_NO_SHARED_MEMORY, _TRANSPORTS) if schema.environ.get(name)}
+    for ranks in together.values():
+        remembered = {int(facts[rank].get("local") or schema.ranks) for rank in ranks}
+        if len(remembered) > 1 or min(remembered) < len(ranks):
+            found[_NO_SHARED_MEMORY] = "1"
+    if any(len(hosts) > 1 for hosts in spread.values()):
+        found[_TRANSPORTS] = _without_shared_memory(found.get(_TRANSPORTS, ""))
+    return found
+
+
+def _without_shared_memory(transports: str) -> str:
+    if transports.startswith("^"):
+        return f"{transports},sm"
+    return ",".join(each for each in transports.split(",") if each and each not in _SHARED) or "^sm"

@@ -30,7 +30,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 _STUBS_TIMEOUT_S = 60.0
 _BRING_TIMEOUT_S = 300.0
 _OPEN_TIMEOUT_S = 60.0
-_NOT_LOCAL = "MPIR_CVAR_NOLOCAL"
 _EXPECTED = ("was outside", "the process")  # said of what leads to the mpiexec of then, which is replaced
 
 
@@ -199,7 +198,10 @@ def _overwrite(
             for warning in answer["warnings"]:
                 if not any(word in warning for word in _EXPECTED):
                     print(f"nbcr: warning: rank {rank}: {warning}", file=sys.stderr)
-        _settle_sharing(launcher.schema, stubs)
+        now = {rank: str(each.hello["mark"]) for rank, each in stubs.items()}
+        sharing = placing.sharing(launcher.schema, now)
+        for each in stubs.values():
+            each.mpiexec.update(sharing)
         for rank, each in stubs.items():
             agent = launcher.hosts.of(each.hello)
             if agent is not None:
@@ -210,24 +212,6 @@ def _overwrite(
             members[rank].channel.send(_news(each, entry, began))
             socket.send_fds(members[rank].channel.sock, [b"\0"], [each.leading])
     return [members[rank] for rank in sorted(members)]
-
-
-def _settle_sharing(schema: Schema, stubs: Mapping[int, Stub]) -> None:
-    """Whether ranks on one host may share memory.
-
-    MPICH 5.0.2 remembers in each process how large its shared memory was at the first initialisation, and aborts where
-    there are more ranks on the host now, or such that remember otherwise.
-    """
-    together: dict[str, list[int]] = {}
-    for rank, each in stubs.items():
-        together.setdefault(str(each.hello["mark"]), []).append(rank)
-    fits = True
-    for ranks in together.values():
-        remembered = {int(dict(schema.facts.get(str(rank), {})).get("local") or schema.ranks) for rank in ranks}
-        fits = fits and len(remembered) == 1 and min(remembered) >= len(ranks)
-    value = schema.environ.get(_NOT_LOCAL, "") if fits else "1"
-    for each in stubs.values():
-        each.mpiexec.update({_NOT_LOCAL: value} if value else {})
 
 
 def _members_elsewhere(launcher: Launcher, stubs: Mapping[int, Stub]) -> dict[int, Member]:

@@ -39,7 +39,7 @@ from nbcr.mpi.world import MPI, Comm, world
 
 THREAD_NAME = "nbcr-mpi"
 _OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_", "SLURM_")
-_NOT_LOCAL = "MPIR_CVAR_NOLOCAL"  # MPICH: no shared memory between ranks of a host; read at each initialisation
+SHARING = ("MPIR_CVAR_NOLOCAL", "UCX_TLS")  # who may share memory; read at each initialisation
 _LAUNCHER_LOST = 70
 _SETTLE_TIMEOUT_S = 20.0
 _LEAVE_TIMEOUT_S = 5.0
@@ -253,7 +253,7 @@ class Rank(Handler):
         os.dup2(descriptors[0], number, inheritable=True)
         os.close(descriptors[0])
         given = {name: str(value) for name, value in dict(answer["mpiexec"]).items()}
-        for name in [name for name in os.environ if name.startswith(_OF_MPIEXEC) or name == _NOT_LOCAL]:
+        for name in [name for name in os.environ if name.startswith(_OF_MPIEXEC) or name in SHARING]:
             del os.environ[name]
         os.environ.update({**given, "PMI_FD": str(number)})
         self._network = str(answer.get("network", ""))
@@ -344,10 +344,19 @@ class Rank(Handler):
         channel.send({"state": "DRAINED", "messages": drain.messages, "size_bytes": drain.size_bytes})
 
     def continue_(self) -> None:
-        self._up()
+        self._up_or_end()
 
     def restart(self, event: RestartEvent) -> None:
-        self._up()
+        self._up_or_end()
+
+    def _up_or_end(self) -> None:
+        """Without MPI this rank is of no use, and the others would wait for it."""
+        try:
+            self._up()
+        except Exception as error:
+            first = str(error).splitlines()[0]
+            os.write(2, f"nbcr: rank {world.rank} ends: MPI could not be set up again: {first}\n".encode())
+            os._exit(_LAUNCHER_LOST)
 
     def aborted(self) -> None:
         if (
