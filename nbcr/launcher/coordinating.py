@@ -29,6 +29,7 @@ _STUCK_AFTER = 10  # counts without a change
 _OPEN_TIMEOUT_S = 60.0
 _IMAGE_TIMEOUT_S = 120.0
 _ABORT_TIMEOUT_S = 15.0
+_ANSWER_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def checkpoint(
         on_begin()
         (draft.path / FOLDER / "ranks").mkdir(parents=True, mode=0o700)
         schema.write(draft.path / FOLDER)
-        check_shared((member.agent for member in members if member.agent is not None), draft.path / FOLDER / FILE)
+        agents = (member.agent for member in members if member.agent is not None)
+        check_shared(agents, draft.path / FOLDER / FILE, wish.deadline_s)
         with _quiet(members, wish, course) as ready, imaging.Workers() as workers:
             for member in members:
                 image, channel_fd = image_of(draft.path / FOLDER, member.rank), int(ready[member.rank]["channel_fd"])
@@ -172,13 +174,16 @@ class _quiet:  # noqa: N801
                 with contextlib.suppress(ChannelClosed):
                     member.channel.send(message)
             _listen_to_the_living(concerned, take, _ABORT_TIMEOUT_S)
-        away = [each for each in self._members if each.rank not in opened and each.agent is not None]
-        if self._is_down and away and away[0].agent is not None:
-            raise Lost(
-                f"host {away[0].agent.host} does not answer, and the ranks cannot set MPI up again without its rank"
-                f" {away[0].rank}: the job has been ended",
-                hint="`nbcr restart` the checkpoint before",
-            )
+        if not self._is_down:
+            return
+        late = {each.agent for each in self._members if each.rank not in opened and each.agent is not None}
+        for agent in late:
+            if not agent.answers(_ANSWER_TIMEOUT_S):
+                raise Lost(
+                    f"host {agent.host} does not answer, and without its ranks the others cannot set MPI up again: "
+                    "the job has been ended",
+                    hint="`nbcr restart` the checkpoint before",
+                )
 
 
 def _listen_to_the_living(

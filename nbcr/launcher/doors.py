@@ -93,4 +93,4 @@ def addresses(port: int) -> list[tuple[str, int]]:
         for each in of
         if each.family in (socket.AF_INET, socket.AF_INET6) and not each.address.startswith(("fe80:", "127."))
     ]
-    return [(address, port) for address in sorted(found, key=lambda each: ":" in each)]
+    return [(address, port) for address in sorted(found, key=lambda each: ":" in each) or ["127.0.0.1"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,6 @@ from nbcr.errors import HelperLost, NotPossible
 
 if TYPE_CHECKING:
     from nbcr.launcher.members import Member
-
-_SEE_TIMEOUT_S = 20.0
 
 
 @dataclass(eq=False)
@@ -35,6 +34,23 @@ class Agent:
             while self.channel.readable():
                 self.channel.receive(1.0)
         except (ChannelClosed, TimeoutError, ValueError, OSError):
+            return False
+        return True
+
+    def sees(self, path: Path, timeout_s: float) -> bool:
+        """Whether it sees the file `path` as we do. Raises ChannelClosed, TimeoutError."""
+        end = time.monotonic() + timeout_s
+        self.channel.send({"op": "SEE", "path": str(path), "digest": digest_of(path)})
+        answer: dict[str, Any] = {}
+        while answer.get("state") != "SEEN":  # and not of work that was given up
+            answer = self.channel.receive(end - time.monotonic())
+        return bool(answer["is_same"])
+
+    def answers(self, timeout_s: float) -> bool:
+        """Whether it is heard of."""
+        try:
+            self.sees(Path("/"), timeout_s)
+        except (ChannelClosed, TimeoutError):
             return False
         return True
 
@@ -88,15 +104,19 @@ class Hosts:
                 _ask(member.channel)
 
 
-def check_shared(agents: Iterable[Agent], path: Path) -> None:
+def check_shared(agents: Iterable[Agent], path: Path, timeout_s: float) -> None:
     """Raise NotPossible unless all hosts see the file `path` as we do."""
     for agent in dict.fromkeys(agents):
         try:
-            agent.channel.send({"op": "SEE", "path": str(path), "digest": digest_of(path)})
-            answer = agent.channel.receive(_SEE_TIMEOUT_S)
-        except (ChannelClosed, TimeoutError):
+            is_same = agent.sees(path, timeout_s)
+        except ChannelClosed:
             raise agent.lost() from None
-        if not answer.get("is_same"):
+        except TimeoutError:
+            agent.channel.close()  # half of an answer may have come; the next checkpoint has another agent
+            raise NotPossible(
+                f"host {agent.host} does not answer within {timeout_s:g} s", hint="a longer --deadline may help"
+            ) from None
+        if not is_same:
             raise NotPossible(
                 f"the store at {path.parents[2]} is not the same folder on host {agent.host}",
                 hint="use --store with a folder that all hosts share",
