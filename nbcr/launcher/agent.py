@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from typing import Any
 from nbcr import crs, sealed
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import HelperLost, NbcrError, NotPossible, to_wire
-from nbcr.launcher import imaging
+from nbcr.launcher import imaging, leftovers
 from nbcr.launcher.hosts import digest_of
 from nbcr.store import files
 
 _GO_TIMEOUT_S = 300.0
+_RANKS_END_S = 2.0  # mpiexec ends them when the launcher's end ends it: there is no event for us
 _PIDFD_GETFD = 438
 
 
@@ -45,11 +47,14 @@ class Agent:
         hello = {"op": "agent", "mark": sealed.this_host(), "host": socket.gethostname(), "pid": os.getpid()}
         self._channel.send(hello)
         crs.select()  # loaded now: each worker is a fork
+        began_s = time.time()
         try:
             while True:
                 self._once()
         finally:
             self._release()
+            time.sleep(_RANKS_END_S)
+            leftovers.remove(began_s)
 
     def _once(self) -> None:
         poller = select.poll()

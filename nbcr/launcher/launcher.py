@@ -22,7 +22,7 @@ from typing import Any
 from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, NbcrError, NotPossible, UsageProblem, to_wire
-from nbcr.launcher import cooperating, coordinating, imaging, jobs, placing
+from nbcr.launcher import cooperating, coordinating, imaging, jobs, leftovers, placing
 from nbcr.launcher.doors import Doors, wait_for
 from nbcr.launcher.hosts import Hosts
 from nbcr.launcher.members import Member
@@ -47,6 +47,7 @@ class Launcher:
         self.hosts = Hosts()
         self.umask = umask
         self._command: subprocess.Popen[bytes] | None = None
+        self._began_s = time.time()
         self._stopped_as = ""
         self._lost: coordinating.Lost | None = None
 
@@ -214,6 +215,8 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 command.kill()
                 command.wait()
+        if self.schema.mpiexec:
+            leftovers.remove(self._began_s)
 
 
 def popen(argv: list[str], environ: Mapping[str, str], umask: int, cwd: str | None = None) -> subprocess.Popen[bytes]:
