@@ -284,6 +284,10 @@ def restart(
     objects: Annotated[
         bool, typer.Option("--objects", help="With --into: roll back the variables only; the process stays as it is.")
     ] = False,
+    mpiexec: Annotated[
+        str | None,
+        typer.Option("--mpiexec", metavar="OPTIONS", help="Of an MPI job: where its ranks go, as '-hosts a,b -ppn 2'."),
+    ] = None,
     store: StoreOption = None,
     deadline: DeadlineOption = _DEADLINE_S,
     as_json: JsonOption = False,
@@ -309,7 +313,9 @@ def restart(
                 raise UsageProblem(
                     "a job comes back in the foreground, with its output", hint="leave out --detach, --json"
                 )
-            end_like(returning.restart(entry, umask=started_umask))
+            end_like(returning.restart(entry, umask=started_umask, mpiexec=mpiexec))
+        if mpiexec is not None:
+            raise UsageProblem(f"{entry.name!r} is not of an MPI job", hint="leave out --mpiexec")
         if into is not None:
             result = _restart_into(name, into, store, deadline)
         else:
