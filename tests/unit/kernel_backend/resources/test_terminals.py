@@ -4,11 +4,12 @@ import fcntl
 import os
 import struct
 import termios
+from pathlib import Path
 
 import pytest
 
 from kernel_backend.image.descriptions import OTHER_INSIDE, Terminal
-from tests.unit.kernel_backend.resources.carry import Carry
+from tests.unit.kernel_backend.resources.carry import Carry, capture, holding
 
 _PTY = "m, s = os.openpty(); os.dup2(m, 100); os.dup2(s, 101); import termios, tty\n"
 
@@ -39,9 +40,21 @@ def test_lines_stay_lines(carry: Carry) -> None:
     assert os.read(rebuilt[101], 99) == b"partly\n"
 
 
-def test_queues_of_a_process_that_goes_on_are_warned_of(carry: Carry) -> None:
+def test_queues_of_a_process_that_goes_on_are_taken_and_put_back(carry: Carry) -> None:
     rebuilt = carry(_PTY + "tty.setraw(s); os.write(s, b'x' * 10)", ending=False)
-    assert any("10 bytes that wait in the terminal" in warning for warning in rebuilt.captured.warnings)
+    assert os.read(rebuilt[100], 99) == b"x" * 10
+
+
+def test_what_waits_for_a_program_outside_is_warned_of(tmp_path: Path) -> None:
+    master, slave = os.openpty()
+    os.write(slave, b"x" * 10)
+    try:
+        with holding("os.dup2(int(sys.argv[1]), 100)", master, pass_fds=[master]) as held:
+            captured = capture(held.pid, tmp_path, ending=False)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert any("10 bytes that wait in the terminal" in warning for warning in captured.warnings)
 
 
 def test_a_closed_program_side_reads_as_hung_up(carry: Carry) -> None:
