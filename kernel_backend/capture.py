@@ -48,7 +48,7 @@ from kernel_backend.resources import (
     sharing,
     signals,
     sysv_ipc,
-    terminals,
+    terminal_sessions,
     threads,
     timeouts,
     timers,
@@ -82,6 +82,7 @@ class Capture:
     layouts: dict[int, memory.Layout] = field(default_factory=dict)
     processes: dict[int, ProcessEntry] = field(default_factory=dict)
     shared: list[SharedMemoryEntry] = field(default_factory=list)
+    objects: set[str] = field(default_factory=set)  # their keys
     message_queues: list[SysvQueueEntry] = field(default_factory=list)
     semaphore_sets: list[SysvSetEntry] = field(default_factory=list)
     held: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # pid → pages read in the pause
@@ -187,6 +188,7 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
         process, entry = capture.tree.processes[pid], capture.processes[pid]
         made = memory.capture(pid, process.mappings, capture.ahead.vma_flags.of(pid))
         capture.layouts[pid] = made
+        made.show_objects(capture.objects)
         entry.files, entry.vmas, entry.exe = made.files, made.vmas, _exe(pid, *capture.programs[pid])
     return capture.layouts[pid]
 
@@ -222,7 +224,7 @@ def _exe(pid: int, path: str, inode: int) -> FileIdentity:
 def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:
     """Descriptor tables and open file descriptions of the whole tree."""
     descriptors.capture(capture.tables, kinds)
-    terminals.warn_unreachable(capture.tables)
+    terminal_sessions.warn_unreachable(capture.tables)
     for pid, entry in capture.processes.items():
         entry.descriptors = capture.tables.tables[pid]
 
@@ -238,9 +240,14 @@ def capture_sysv(capture: Capture) -> None:
 
 def capture_shared_memory(capture: Capture) -> None:
     """Objects that a fork would not copy; read while everything is stopped."""
-    sharing = [pid for pid, process in capture.tree.processes.items() if any(map(_in_memory, process.shared_mappings))]
-    layouts = {pid: layout(capture, pid) for pid in sharing}
-    keys = {key for found in layouts.values() for key in found.shared}
+    kept = {getattr(entry, "shared", "") for entry in capture.tables.descriptions} - {""}
+    showing = [
+        pid
+        for pid, process in capture.tree.processes.items()
+        if any(map(_in_memory, process.shared_mappings)) or (kept and process.private_views)
+    ]
+    layouts = {pid: layout(capture, pid) for pid in showing}
+    keys = {key for found in layouts.values() for key in found.shared} | kept
     in_flight = capture.tables.mapped_in_flight
     fds = in_flight | {
         shared_memory.key_of_stat(look.stat): look.own
@@ -252,6 +259,9 @@ def capture_shared_memory(capture: Capture) -> None:
     finally:
         while in_flight:
             os.close(in_flight.popitem()[1])
+    capture.objects = {entry.key for entry in capture.shared if entry.kind != "sysv"}
+    for found in capture.layouts.values():
+        found.show_objects(capture.objects)
 
 
 def _in_memory(mapping: proc.Mapping) -> bool:

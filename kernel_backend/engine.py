@@ -369,6 +369,7 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
         reb.settle(rebuild, building)
         reach(Stage.RESTORE_THREADS, building.pid)
         launch.make_threads(rebuild, building)
+    reb.remove_folders(rebuild)
     reach(Stage.RESTORE_ZOMBIES, leader.tgid)
     fates.happen_again(rebuild)
     reach(Stage.RESTORE_FINISH, leader.tgid)

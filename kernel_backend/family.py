@@ -12,13 +12,13 @@ from kernel_backend.errors import ImageCorrupt
 from kernel_backend.host import proc
 from kernel_backend.image.entries import ProcessEntry, ZombieEntry
 from kernel_backend.kinship import Member, leaderless_groups, session_of
-from kernel_backend.resources import terminals
+from kernel_backend.resources import terminal_sessions
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.thread import Thread
 
 if TYPE_CHECKING:
-    from kernel_backend.rebuild import Building, Rebuild
+    from kernel_backend.rebuild import Rebuild
 
 WORKSHOP_BYTES = 1 << 20
 
@@ -65,7 +65,7 @@ def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop, born_in: int) -
     born = [(child, fork(rebuild, shop, child.pid, child.exit_signal), born_in) for child in early]
     _lead(shop, entry)
     if own == entry.pid:
-        terminals.take_early(entry.pid, rebuild.tables, shop)
+        terminal_sessions.take_early(entry.pid, rebuild.tables, shop)
     born += [(child, fork(rebuild, shop, child.pid, child.exit_signal), own) for child in late]
     for child, child_shop, session in born:
         strangers += _settle_in(rebuild, child, child_shop, session)
@@ -182,25 +182,29 @@ def fork(rebuild: Rebuild, shop: Workshop, pid: int, exit_signal: int) -> Worksh
 
 
 def _join_groups(rebuild: Rebuild) -> None:
-    """Put every process into its group; groups whose leader has ended get one for as long as this takes."""
-    groups: dict[int, list[Building]] = {}
+    """Put every process, the dead as well, into its group; groups whose leader has ended get one for as long as this
+    takes.
+    """
+    groups: dict[int, list[tuple[Member, Workshop]]] = {}
     for building in rebuild.built.values():
-        groups.setdefault(building.entry.pgid, []).append(building)
+        groups.setdefault(building.entry.pgid, []).append((building.entry, building.shop))
+    for zombie in rebuild.inventory.zombies:
+        groups.setdefault(zombie.pgid, []).append((zombie, rebuild.zombies[zombie.pid]))
     for pgid, members in groups.items():
         if pgid in rebuild.built:
             _join(rebuild, members, rebuild.built[pgid].pid, rebuild.tables.pids[pgid])
         elif pgid in rebuild.zombies:
-            zombie = rebuild.zombies[pgid].thread
-            _join(rebuild, members, zombie.tgid, rebuild.number_inside(pgid, zombie.tgid))
+            leader = rebuild.zombies[pgid].thread
+            _join(rebuild, members, leader.tgid, rebuild.number_inside(pgid, leader.tgid))
         elif pgid in rebuild.leaders:
             _join(rebuild, members, rebuild.leaders[pgid].thread.tgid, rebuild.tables.pids[pgid])
         elif pgid in leaderless_groups(rebuild.inventory):
             _join_leaderless(rebuild, pgid, members)
 
 
-def _join_leaderless(rebuild: Rebuild, pgid: int, members: list[Building]) -> None:
+def _join_leaderless(rebuild: Rebuild, pgid: int, members: list[tuple[Member, Workshop]]) -> None:
     """A child of the first member leads the group until all are in it."""
-    parent = members[0].shop
+    _, parent = members[0]
     leader = fork(rebuild, parent, pgid, 0)
     leader.call("setpgid", 0, 0)
     number = rebuild.tables.pids[pgid] = rebuild.number_inside(pgid, leader.thread.tgid)
@@ -208,14 +212,14 @@ def _join_leaderless(rebuild: Rebuild, pgid: int, members: list[Building]) -> No
     end_helper(leader, parent)
 
 
-def _join(rebuild: Rebuild, members: list[Building], leader: int, number: int) -> None:
+def _join(rebuild: Rebuild, members: list[tuple[Member, Workshop]], leader: int, number: int) -> None:
     """`leader` is the group's number for us, `number` the one for the members."""
     there = proc.stat(leader)
-    for member in members:
-        here = proc.stat(member.pid)
+    for entry, shop in members:
+        here = proc.stat(shop.thread.tgid)
         if here.pgid == there.pgid:
             continue
         if here.sid != there.sid:
-            rebuild.tables.warn(f"process {member.entry.pid} is in another process group than before")
+            rebuild.tables.warn(f"process {entry.pid} is in another process group than before")
         else:
-            member.shop.call("setpgid", 0, number)
+            shop.call("setpgid", 0, number)

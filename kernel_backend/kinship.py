@@ -41,7 +41,7 @@ def headless_sessions(inventory: Inventory) -> set[int]:
 def leaderless_groups(inventory: Inventory) -> set[int]:
     """Process groups of the tree whose leader has ended; not the root's own, which may be that of a shell outside."""
     everybody = members(inventory)
-    return {entry.pgid for entry in inventory.processes} - {e.pid for e in everybody} - {root(inventory).pgid}
+    return {entry.pgid for entry in everybody} - {entry.pid for entry in everybody} - {root(inventory).pgid}
 
 
 def all_tids(inventory: Inventory, *, threads: bool = True) -> Iterator[int]:

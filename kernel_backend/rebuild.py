@@ -28,10 +28,12 @@ from kernel_backend.resources import (
     pkeys,
     placing_fds,
     processes,
+    removed_folders,
     shared_memory,
     signals,
     sysv,
     sysv_ipc,
+    terminal_sessions,
 )
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
@@ -338,12 +340,25 @@ def place_descriptors(rebuild: Rebuild, building: Building) -> None:
 def settle(rebuild: Rebuild, building: Building) -> None:
     """Folders, dispositions, prctl settings, POSIX timers."""
     entry, shop = building.entry, building.shop
-    with acting_as(rebuild.user), processes.working_folder(entry) as path:
-        _run_with(shop, processes.folder_calls(entry, path, shop.data))
+    with acting_as(rebuild.user):
+        _run_with(shop, processes.folder_calls(entry, _working_folder(rebuild, entry), shop.data))
     reset_signals(building)
     shop.run(processes.prctl_calls(entry))
     if entry.lock_future and not _run_harmless(shop, [Call("mlockall", entry.lock_future)]):
         rebuild.tables.warn(f"what process {entry.pid} maps from now on will not be locked: it may not lock memory")
+
+
+def _working_folder(rebuild: Rebuild, entry: ProcessEntry) -> str:
+    if not entry.cwd_deleted:
+        return entry.cwd
+    identity = entry.cwd_identity if any(entry.cwd_identity) else (-1, entry.pid)
+    return removed_folders.path_of(identity, entry.cwd, rebuild.tables)
+
+
+def remove_folders(rebuild: Rebuild) -> None:
+    """Folders that had been removed are gone again, now that everybody is in them who was."""
+    with acting_as(rebuild.user):
+        removed_folders.remove(rebuild.tables)
 
 
 def reset_signals(building: Building) -> None:
@@ -373,10 +388,15 @@ def finish_descriptors(rebuild: Rebuild) -> None:
             with acting_as(rebuild.user):
                 kind.finish(index, entry, tables, rebuild.built[pid].shop, pid, holders[pid])
         locks.take_late(index, entry, tables)
+        if entry.flock and holders:
+            taker = entry.flock_pid if entry.flock_pid in holders else next(iter(holders))
+            locks.take_flock(index, entry, tables, rebuild.built[taker].shop, holders[taker])
         for pid, fd in list(holders.items())[:1]:
             locks.take_lease(index, entry, tables, rebuild.built[pid].shop, fd)
         for pid in {lock.pid for lock in entry.record_locks} & holders.keys():
             locks.take_record_locks(entry, tables, rebuild.built[pid].shop, pid, holders[pid])
+    for pid, building in rebuild.built.items():
+        terminal_sessions.control_closed(pid, tables, building.shop)
     epoll_told.quieten(tables)
 
 

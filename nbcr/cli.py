@@ -292,6 +292,10 @@ def restart(
             help="About files that were being written, instead of what the checkpoint said.",
         ),
     ] = None,
+    mpiexec: Annotated[
+        str | None,
+        typer.Option("--mpiexec", metavar="OPTIONS", help="Of an MPI job: where its ranks go, as '-hosts a,b -ppn 2'."),
+    ] = None,
     store: StoreOption = None,
     deadline: DeadlineOption = _DEADLINE_S,
     as_json: JsonOption = False,
@@ -318,7 +322,9 @@ def restart(
                     "a job comes back in the foreground, with its output, and as its checkpoint said",
                     hint="leave out --detach, --json, --files",
                 )
-            end_like(returning.restart(entry, umask=started_umask))
+            end_like(returning.restart(entry, umask=started_umask, mpiexec=mpiexec))
+        if mpiexec is not None:
+            raise UsageProblem(f"{entry.name!r} is not of an MPI job", hint="leave out --mpiexec")
         if into is not None:
             result = _restart_into(name, into, store, deadline, files)
         else:

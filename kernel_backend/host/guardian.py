@@ -39,6 +39,7 @@ class Guardian:
     def __init__(self, more: Mapping[str, Callable[..., None]] | None = None) -> None:
         self._undo: dict[str, Callable[..., None]] = {
             "file": _remove_file, "folder": _remove_folder, "empty folder": os.rmdir,
+            "moved aside": _move_back,
             "segments": _remove_segments, "queue": messages.unlink, "ipc": sysvipc.remove, **(more or {}),
         }  # fmt: skip
         self._line: socket.socket | None = None
@@ -152,6 +153,11 @@ def _remove_file(path: str, device: int, inode: int) -> None:
     found = os.lstat(path)
     if (found.st_dev, found.st_ino) == (device, inode):
         os.unlink(path)  # noqa: PTH108
+
+
+def _move_back(aside: str, path: str) -> None:
+    if not os.path.lexists(path):
+        os.rename(aside, path)  # noqa: PTH104
 
 
 def _remove_folder(path: str) -> None:

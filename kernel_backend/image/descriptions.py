@@ -91,6 +91,7 @@ class _Base(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field=
     flock: Annotated[int, Meta(ge=0, le=2)] = 0  # LOCK_SH or LOCK_EX; 0: none
     ranges: Annotated[list[RangeLock], MANY] = []
     record_locks: Annotated[list[RecordLock], MANY] = []
+    flock_pid: Natural = 0  # who took it, as /proc/locks tells; 0: not noted
     lease: Annotated[int, Meta(ge=-1, le=1)] = -1  # F_RDLCK or F_WRLCK; -1: none
 
 
@@ -235,6 +236,7 @@ class PidFd(_Base, tag="pidfd"):
     pid: Index
     thread: bool = False  # of a single thread (PIDFD_THREAD)
     start_ticks: Size = 0
+    inode: Word = 0  # two of one process show the same; 0: not noted
 
 
 class EpollItem(_Item):
@@ -331,6 +333,7 @@ class TcpSocket(_Base, tag="tcp"):
     host: Name = ""
     port: Port = 0
     scope: Bits = 0
+    foreign: bool = False  # bound to an address that the host did not have (IP_FREEBIND)
     peer_host: Name = ""
     peer_port: Port = 0
     state: Annotated[int, Meta(ge=0, le=12)] = 7  # include/net/tcp_states.h
@@ -365,6 +368,7 @@ class UdpSocket(_Base, tag="udp"):
     host: Name = ""
     port: Port = 0
     scope: Bits = 0
+    foreign: bool = False  # bound to an address that the host did not have (IP_FREEBIND)
     peer_host: Name = ""
     peer_port: Port = 0
     queue: Annotated[list[Message], MANY] = []
@@ -394,6 +398,8 @@ class PtyMaster(_Base, tag="ptmx"):
     locked: bool = False
     packet: bool = False
     hung_up: bool = False  # the other side was open once and is closed
+    session: Pid = 0  # whose controlling terminal it is; 0: nobody's
+    foreground: Pid = 0  # its process group in the foreground
     termios: Termios | None = None
     typed: Content = b""  # for the program to read; in line mode: finished lines
     ends: Annotated[list[Size], MANY] = []  # where in `typed` an end of file was typed (control-D)

@@ -254,6 +254,7 @@ class ProcessEntry(Entry):
     stopped_by: Signal = 0  # job-control signal, 0 when running
     exit_signal: Signal = 17
     cwd_deleted: bool = False  # the folder had been removed; `cwd` is where it stood
+    cwd_identity: tuple[Word, Word] = (0, 0)  # device and inode of one that had been removed
     pkeys: Annotated[list[Annotated[int, Meta(ge=1, le=15)]], FEW] = []  # protection keys that are allocated
     guards: Annotated[list[Span], RUNS] = []  # where touching is a fault (MADV_GUARD_INSTALL)
     lock_future: Natural = 0  # MCL_ flags in force for mappings to come

@@ -163,7 +163,8 @@ def _check_mapping(vma: VmaEntry, process: ProcessEntry, shared: dict[str, str],
     if vma.kind == "file":
         expect(0 <= vma.file < len(process.files), f"{what} names no file")
     elif vma.kind in ("shared", "sysv"):
-        expect(vma.shared in shared and not vma.private, f"{what} names no shared memory")
+        expect(vma.shared in shared, f"{what} names no shared memory")
+        expect(vma.kind == "shared" or not vma.private, f"{what} is private")
         expect((shared[vma.shared] == "sysv") == (vma.kind == "sysv"), f"{what} names shared memory of another kind")
         expect(vma.kind == "shared" or vma.offset <= vma.start, f"offset of {what}")
     else:
@@ -174,9 +175,12 @@ def _check_mapping(vma: VmaEntry, process: ProcessEntry, shared: dict[str, str],
     expect(set(vma.advice) <= limits.ADVICE, f"advice about {what}")
 
 
+_WITH_PAGES = ("anon", "file", "shared")
+
+
 def _check_pages_are_mapped(process: ProcessEntry) -> None:
     """Contents belong into private memory of the process, every byte of them."""
-    spans = _joined((vma.start, vma.end) for vma in process.vmas if vma.private and vma.kind in ("anon", "file"))
+    spans = _joined((vma.start, vma.end) for vma in process.vmas if vma.private and vma.kind in _WITH_PAGES)
     at = next(spans, None)
     for run in sorted(process.pagemap, key=lambda run: run.address):
         while at is not None and at[1] <= run.address:

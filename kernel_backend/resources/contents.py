@@ -40,10 +40,22 @@ def _is_saved_with_memory(mapping: proc.Mapping) -> bool:
     return path.endswith(" (deleted)") or path.startswith(("/memfd:", "/dev/shm/"))
 
 
-def memory_key(look: Look, tables: CaptureTables) -> str:
-    """The key of the shared memory entry that holds this file's bytes; empty when there is none."""
+def _viewed_keys(tables: CaptureTables) -> set[str]:
+    """Keys of the objects without a name that some process maps MAP_PRIVATE."""
+    known: set[str] | None = tables.cache.get("viewed keys")
+    if known is None:
+        every = (mapping for process in tables.processes.values() for mapping in process.private_views)
+        known = tables.cache["viewed keys"] = {f"{m.device}:{m.inode}" for m in every}
+    return known
+
+
+def memory_key(look: Look, tables: CaptureTables, *, nameless: bool = False) -> str:
+    """The key of the shared memory entry that holds this file's bytes; empty when there is none.
+
+    `nameless`: nothing but the image can bring the file back, so that private mappings of it need it there, too.
+    """
     key = key_of_stat(look.stat)
-    if key not in _mapped_keys(tables):
+    if key not in _mapped_keys(tables) and not (nameless and key in _viewed_keys(tables)):
         return ""
     if look.in_flight and key not in tables.mapped_in_flight:
         tables.mapped_in_flight[key] = os.dup(look.own)  # the one in flight is soon closed

@@ -12,16 +12,17 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, ResourceUnsupported
 from kernel_backend.host import fds, proc
-from kernel_backend.host.identity import without_capabilities
+from kernel_backend.host.identity import as_ourselves, without_capabilities
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
-from kernel_backend.resources import contents, file_policy, unsaved
+from kernel_backend.resources import contents, file_policy, removed_folders, unsaved
 from kernel_backend.resources.descriptors import (
     O_ASYNC,
     CaptureTables,
@@ -63,7 +64,7 @@ class FileKind(Kind):
             inode=look.stat.st_ino,
             mode=look.stat.st_mode,
             deleted=not path,
-            shared=contents.memory_key(look, tables),
+            shared=contents.memory_key(look, tables, nameless=not path and stat.S_ISREG(look.stat.st_mode)),
         )
         if not path:
             _save_deleted(look, entry, tables)
@@ -94,7 +95,7 @@ class FileKind(Kind):
         if entry.deleted and not stat.S_ISDIR(entry.mode):
             fd = _open_nameless(entry, tables)
         elif entry.deleted:
-            fd = _nameless_folder(entry)
+            fd = _nameless_folder(entry, tables)
         else:
             file_policy.make_missing(entry, tables)
             fd = _open_again(index, entry, tables)
@@ -188,7 +189,8 @@ def _open_again(index: int, entry: RegularFile, tables: RebuildTables) -> int:
     unfit = 0 if stat.S_ISDIR(entry.mode) else os.O_DIRECTORY  # left from O_TMPFILE
     try:
         with _name_again(path, unpack_path(entry.unlinked)) as present:
-            fd = open_path(present, entry.flags & ~unfit, is_file_or_folder, keep=O_ASYNC)  # which only opening sets
+            opening = partial(open_path, present, entry.flags & ~unfit, is_file_or_folder, keep=O_ASYNC)
+            fd = opened_as_it_was(opening, (entry.device, entry.inode))
     except OSError as error:
         live = _live_one(entry, tables)
         if live < 0:
@@ -200,6 +202,23 @@ def _open_again(index: int, entry: RegularFile, tables: RebuildTables) -> int:
         os.close(fd)
         raise FileChanged(f"{path}, which {tables.who(index)} had open, is a thing of another kind now", path=path)
     return fd
+
+
+def opened_as_it_was(opening: Callable[[], int], identity: tuple[int, int]) -> int:
+    """What `opening` gives the image's user; else what it gives us, if it is the very file that the process had open.
+
+    A process may have opened it before it gave its rights up, as servers do with their logs. Raises OSError.
+    """
+    try:
+        return opening()
+    except PermissionError:
+        with as_ourselves():
+            fd = opening()
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) == identity:
+            return fd
+        os.close(fd)
+        raise
 
 
 @contextmanager
@@ -263,15 +282,10 @@ def _make_nameless(entry: RegularFile) -> int:
     return os.memfd_create(Path(unpack_path(entry.path)).name[:200], os.MFD_CLOEXEC)
 
 
-def _nameless_folder(entry: RegularFile) -> int:
-    parent: str | None = str(Path(unpack_path(entry.path)).parent)
-    if not os.access(str(parent), os.W_OK | os.X_OK):
-        parent = None
-    made = tempfile.mkdtemp(prefix=".nbcr-", dir=parent)
-    try:
-        return os.open(made, open_flags(entry.flags) | os.O_CLOEXEC)
-    finally:
-        os.rmdir(made)  # noqa: PTH106
+def _nameless_folder(entry: RegularFile, tables: RebuildTables) -> int:
+    path = unpack_path(entry.path)
+    made = removed_folders.path_of((entry.device, entry.inode), path, tables, stat.S_IMODE(entry.mode))
+    return os.open(made, open_flags(entry.flags) | os.O_CLOEXEC)
 
 
 # --- /proc ------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ CONNECT_TIMEOUT_S = 5.0
 _STREAM = socket.SOCK_STREAM
 _SO_OOBINLINE, _SIOCATMARK = 10, 0x8905
 _PEEK_BYTES = 1 << 20
+_IP_FREEBIND = 15
+_OWN = ("127.0.0.1", "0.0.0.0", "::1", "::")  # addresses that every host has
 
 
 def sort_of(fd: int) -> tuple[int, int] | None:
@@ -40,6 +42,7 @@ def note_addresses(s: socket.socket, entry: TcpSocket | UdpSocket) -> None:
     local_name = s.getsockname()
     entry.host, entry.port = local_name[:2]
     entry.scope = local_name[3] if len(local_name) > 3 else 0
+    entry.foreign = plain(entry.host) not in _OWN and is_foreign(entry.host)
     try:
         entry.peer_host, entry.peer_port = s.getpeername()[:2]
     except OSError:
@@ -68,12 +71,16 @@ def remote(entry: TcpSocket | UdpSocket) -> Address:
 
 def bind(s: socket.socket, entry: TcpSocket | UdpSocket) -> None:
     """Bind to the image's address, also when connections which are over still keep it."""
+    free = s.getsockopt(socket.IPPROTO_IP, _IP_FREEBIND)
+    s.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, free or entry.foreign)
     try:
         s.bind(sockaddr(entry))
     except OSError:
         if not isinstance(entry, TcpSocket) or not sockdiag.end_time_wait(entry.port):
             raise
         s.bind(sockaddr(entry))
+    finally:
+        s.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, free)
 
 
 def is_foreign(host: str) -> bool:

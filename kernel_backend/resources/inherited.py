@@ -60,7 +60,7 @@ def _complete(entry: ProcessEntry, source: int, results: list[int], room: bytes)
     entry.sigactions = signals.actions_of(actions)
     entry.mm = _mm(source, brk)
     entry.argv = _argv(source)
-    entry.cwd, entry.cwd_deleted = _cwd(source)
+    entry.cwd, entry.cwd_deleted, entry.cwd_identity = _cwd(source)
     entry.rlimits = limits.read(source)
     status = proc.status(source)
     entry.umask = int(status["Umask"], 8)
@@ -84,8 +84,10 @@ def _argv(pid: int) -> list[str]:
     return [os.fsdecode(part) for part in raw.rstrip(b"\0").split(b"\0")]
 
 
-def _cwd(pid: int) -> tuple[str, bool]:
-    """The working folder, and whether it has been removed."""
+def _cwd(pid: int) -> tuple[str, bool, tuple[int, int]]:
+    """The working folder, whether it has been removed, and if so which one it was."""
     link = f"/proc/{pid}/cwd"
-    path, deleted = os.readlink(link), os.stat(link).st_nlink == 0
-    return (path.removesuffix(" (deleted)"), True) if deleted else (path, False)
+    path, found = os.readlink(link), os.stat(link)
+    if found.st_nlink:
+        return path, False, (0, 0)
+    return path.removesuffix(" (deleted)"), True, (found.st_dev, found.st_ino)

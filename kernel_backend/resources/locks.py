@@ -48,6 +48,7 @@ def capture_locks(look: Look, entry: Description) -> None:
     for words in _lock_lines(look):
         if words[2] == "FLOCK":
             entry.flock = fcntl.LOCK_EX if words[4] == "WRITE" else fcntl.LOCK_SH
+            entry.flock_pid = max(0, int(words[5]))
         elif words[2] == "OFDLCK":
             exclusive, start, length = _range(words)
             entry.ranges = [*entry.ranges, RangeLock(exclusive=exclusive, start=start, length=length)]
@@ -60,8 +61,9 @@ def capture_locks(look: Look, entry: Description) -> None:
             )  # fmt: skip
 
 
-def _take(fd: int, entry: Description) -> None:
-    if entry.flock:
+def _take(index: int, entry: Description, tables: RebuildTables) -> None:
+    fd = tables.own[index]
+    if entry.flock and not tables.holders.get(index):  # one in flight
         fcntl.flock(fd, entry.flock | fcntl.LOCK_NB)
     for lock in entry.ranges:
         kind = fcntl.F_WRLCK if lock.exclusive else fcntl.F_RDLCK
@@ -73,7 +75,7 @@ def take_locks(index: int, entry: Description, tables: RebuildTables) -> None:
     if not (entry.flock or entry.ranges):
         return
     try:
-        _take(tables.own[index], entry)
+        _take(index, entry, tables)
     except OSError:
         tables.cache.setdefault("late locks", set()).add(index)
 
@@ -86,7 +88,20 @@ def take_late(index: int, entry: Description, tables: RebuildTables) -> None:
         fcntl.flock(tables.live[fd], fcntl.LOCK_UN)
         fcntl.fcntl(tables.live[fd], _F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
     try:
-        _take(tables.own[index], entry)
+        _take(index, entry, tables)
+    except OSError as error:
+        tables.warn(f"the lock that {tables.who(index)} held is somebody else's now: {error.strerror}")
+
+
+def take_flock(index: int, entry: Description, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
+    """A lock of the description, taken inside a process that has it, if it can be the one that had done so.
+
+    Others see its pid.
+    """
+    for number in _same_file(index, tables):  # in place
+        fcntl.flock(tables.live[number], fcntl.LOCK_UN)
+    try:
+        workshop.call("flock", fd, entry.flock | fcntl.LOCK_NB)
     except OSError as error:
         tables.warn(f"the lock that {tables.who(index)} held is somebody else's now: {error.strerror}")
 

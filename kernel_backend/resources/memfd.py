@@ -9,12 +9,13 @@ import stat
 from kernel_backend.abi import linux
 from kernel_backend.image.descriptions import Description, MemoryFile, pack_path, unpack_path
 from kernel_backend.resources import contents
-from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, restore_owner
+from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, open_flags, restore_owner
 from kernel_backend.tracee.inject import Workshop
 
 _MFD_ALLOW_SEALING, _MFD_HUGETLB, _MFD_NOEXEC_SEAL, _MFD_EXEC = 2, 4, 8, 16
 _F_SEAL_SEAL = 1
 _F_SEAL_EXEC = 0x20
+_SETTABLE = os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME | os.O_DIRECT  # by fcntl(2), F_SETFL
 
 
 class MemoryFileKind(Kind):
@@ -36,7 +37,7 @@ class MemoryFileKind(Kind):
             mode=stat.S_IMODE(look.stat.st_mode),
             seals=fcntl.fcntl(look.own, linux.F_GET_SEALS),
             huge_page_size=page if page > linux.PAGE_SIZE else 0,
-            shared=contents.memory_key(look, tables),
+            shared=contents.memory_key(look, tables, nameless=page <= linux.PAGE_SIZE),
         )
         if not entry.shared:
             contents.save(look, entry, tables)
@@ -44,7 +45,7 @@ class MemoryFileKind(Kind):
 
     def rebuild(self, index: int, entry: MemoryFile, tables: RebuildTables) -> None:
         made = contents.made_object(entry, tables, lambda: _make(entry))
-        fd = tables.own[index] = contents.reopen(made, entry.flags)
+        fd = tables.own[index] = _description(made, entry, tables)
         if entry.pos:
             os.lseek(fd, entry.pos, os.SEEK_SET)
 
@@ -58,6 +59,21 @@ class MemoryFileKind(Kind):
         missing = entry.seals & ~fcntl.fcntl(made, linux.F_GET_SEALS)
         if missing:
             fcntl.fcntl(made, linux.F_ADD_SEALS, missing)
+
+
+def _description(made: int, entry: MemoryFile, tables: RebuildTables) -> int:
+    """The first that reads and writes is the one that memfd_create(2) gave.
+
+    Others count as writers of the file, which cannot be executed then (execveat(2), ETXTBSY).
+    """
+    given: set[int] = tables.cache.setdefault("memfds given", set())
+    reopened = entry.flags & os.O_ACCMODE != os.O_RDWR or entry.flags & (os.O_SYNC | os.O_DSYNC)
+    if made in given or reopened:
+        return contents.reopen(made, entry.flags)
+    given.add(made)
+    fd = os.dup(made)
+    fcntl.fcntl(fd, fcntl.F_SETFL, open_flags(entry.flags) & _SETTABLE)
+    return fd
 
 
 def _make(entry: MemoryFile) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,20 @@ class Layout:
     whole: set[int] = field(default_factory=set)  # indices of vmas all of whose pages must be saved
     fragile: set[int] = field(default_factory=set)  # those among them where a page may not be readable
     shared: dict[str, proc.Mapping] = field(default_factory=dict)  # shared object key → a mapping that shows it
+    views: dict[int, str] = field(default_factory=dict)  # private ones of objects without a path: index → object key
+
+    def show_objects(self, keys: Collection[str]) -> None:
+        """Private mappings of these objects, which the image holds, come back as such.
+
+        Where such a mapping was not written to, it shows what others write to the object.
+        """
+        for index, key in list(self.views.items()):
+            if key in keys:
+                vma = self.vmas[index]
+                vma.kind, vma.shared, vma.offset = "shared", key, self.live[index].offset
+                self.whole.discard(index)
+                self.fragile.discard(index)
+                del self.views[index]
 
 
 def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[str]]) -> Layout:
@@ -142,6 +156,8 @@ def _private_file_entry(
     layout.whole.add(len(layout.vmas))
     if not PAGES_FILE.search(mapping.path):  # an image's own file, from a lazy restore, is there to its last page
         layout.fragile.add(len(layout.vmas))
+        if not vma.hugetlb:
+            layout.views[len(layout.vmas)] = shared_key(mapping)
 
 
 def _file_index(mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]) -> int:

@@ -32,11 +32,13 @@ class PidFdKind(Kind):
                 f"{look.holder} is a pidfd of process {pid}, which can be opened again only when that runs",
                 hint="let the program receive it and checkpoint again", pid=pid, link=look.link,
             )  # fmt: skip
-        return PidFd(pid=pid, thread=bool(look.info.flags & _PIDFD_THREAD), start_ticks=_start_ticks(pid))
+        return PidFd(
+            pid=pid, thread=bool(look.info.flags & _PIDFD_THREAD), start_ticks=_start_ticks(pid), inode=look.stat.st_ino
+        )
 
     def rebuild(self, index: int, entry: PidFd, tables: RebuildTables) -> None:
         outside = tables.boot_id_same and entry.start_ticks and _start_ticks(entry.pid) == entry.start_ticks
-        tables.own[index] = os.pidfd_open(entry.pid, _open_flags(entry)) if outside else ended_process()
+        tables.own[index] = os.pidfd_open(entry.pid, _open_flags(entry)) if outside else _of_the_dead(entry, tables)
 
     def finish(self, index: int, entry: PidFd, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         made = -1
@@ -70,6 +72,21 @@ def _ended_inside(workshop: Workshop) -> int:
     stub.kill_and_collect(child)
     workshop.call("wait4", number, 0, linux.WALL, 0)
     return made
+
+
+def _of_the_dead(entry: PidFd, tables: RebuildTables) -> int:
+    """Two of the same dead process show the same inode, since OS kernel 6.9."""
+    known: dict[int, int] = tables.cache.setdefault("pidfds of the dead", {})
+    if entry.inode not in known:
+        made = ended_process()
+        if not entry.inode:
+            return made
+        known[entry.inode] = made
+        tables.to_close.append(made)
+    try:  # a description of its own, where pidfds can be opened like files
+        return os.open(f"/proc/self/fd/{known[entry.inode]}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return os.dup(known[entry.inode])
 
 
 def _start_ticks(pid: int) -> int:

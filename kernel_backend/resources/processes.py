@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -154,26 +151,6 @@ def set_mm(workshop: Workshop, entry: MmEntry, program: str = "") -> None:
     workshop.call("prctl", linux.PR_SET_MM, linux.PR_SET_MM_MAP, at, len(fields), 0)
     if exe >= 0:
         workshop.call("close", exe)
-
-
-@contextmanager
-def working_folder(entry: ProcessEntry) -> Iterator[str]:
-    """A path to change to. For a folder that was removed: a fresh one, removed as soon as the process is in it.
-
-    It stands where the old one stood if it can, so that `..` leads to the same place.
-    """
-    if not entry.cwd_deleted:
-        yield entry.cwd
-        return
-    folder = Path(entry.cwd)
-    try:
-        folder.mkdir(0o700)
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="nbcr-removed-"))
-    try:
-        yield str(folder)
-    finally:
-        folder.rmdir()
 
 
 def is_own_proc_folder(entry: ProcessEntry) -> bool:

@@ -64,6 +64,9 @@ def capture(
                 found = objects.setdefault(vma.shared, _Object(vma.shared, _path_now(live.path, vma.shared), []))
                 found.huge_page_bytes = vma.huge_page_bytes
                 found.spans.append((vma.offset, vma.start, vma.end - vma.start, processes[pid]))
+        for index, key in layout.views.items():
+            if key in fds:
+                objects.setdefault(key, _Object(key, layout.live[index].path, []))
     return [_save_whole(i, found, fds.get(found.key, -1), writer, warnings) for i, found in enumerate(objects.values())]
 
 

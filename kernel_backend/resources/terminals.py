@@ -8,17 +8,14 @@ What a terminal has not delivered yet (typed and not read, printed and not fetch
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
-import signal
 import stat
 import struct
 import termios
 
 from kernel_backend.errors import ResourceUnsupported
-from kernel_backend.host import proc
 from kernel_backend.image.descriptions import (
     OTHER_INSIDE,
     OTHER_OUTSIDE,
@@ -31,6 +28,7 @@ from kernel_backend.image.descriptions import (
     unpack_path,
 )
 from kernel_backend.resources import live_terminals, tty_queues
+from kernel_backend.resources import terminal_sessions as sessions
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -42,13 +40,12 @@ from kernel_backend.resources.descriptors import (
     set_status_flags,
 )
 from kernel_backend.resources.pidfd import replace_everywhere
-from kernel_backend.resources.placing_fds import lend
-from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.inject import Workshop
 
 # asm-generic/ioctls.h
 _TCGETS2, _TCSETS2, _TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
 _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045439, 0x80045438
-_TIOCPKT, _TIOCSCTTY, _TIOCSPGRP, _TIOCNOTTY, _TIOCGETD = 0x5420, 0x540E, 0x5410, 0x5422, 0x5424
+_TIOCPKT, _TIOCGETD = 0x5420, 0x5424
 _MAX_TRIES = 256
 
 _PTMX = (5, 2)
@@ -79,31 +76,6 @@ def _write_termios(fd: int, wanted: Termios | None) -> None:
         fcntl.ioctl(fd, termios.TIOCSWINSZ, size)
 
 
-def _session_of(device: int, tables: CaptureTables) -> tuple[int, int]:
-    """(session, foreground process group) which has the terminal as its controlling one, seen in our processes."""
-    known: dict[int, tuple[int, int]] | None = tables.cache.get("controlling terminals")
-    if known is None:
-        known = tables.cache["controlling terminals"] = {}
-        for pid in tables.processes:
-            found = proc.stat(pid)
-            if found.tty:
-                number = found.tty & 0xFFFFFFFF
-                major, minor = (number >> 8) & 0xFFF, (number & 0xFF) | ((number >> 12) & 0xFFF00)
-                known[os.makedev(major, minor)] = (found.sid, found.tpgid)
-    return known.get(device, (0, 0))
-
-
-def warn_unreachable(tables: CaptureTables) -> None:
-    """Of sessions whose terminal no descriptor leads to any more: it is lost with their leader's life."""
-    reached = {entry.session for entry in tables.descriptions if isinstance(entry, Terminal)}
-    for pid in tables.processes:
-        found = proc.stat(pid)
-        if found.tty and found.sid == found.pid and pid not in reached:
-            tables.warnings.append(
-                f"process {pid} controls a terminal that no descriptor leads to; a restored one controls none"
-            )
-
-
 class PtyMasterKind(Kind):
     """The side that stands for the terminal itself."""
 
@@ -115,12 +87,15 @@ class PtyMasterKind(Kind):
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         fd = look.own
         index = tty_queues.word(fd, _TIOCGPTN)
+        session, foreground = sessions.of_device(os.makedev(_SLAVE_MAJORS[index // 256], index % 256), tables)
         return PtyMaster(
             index=index,
             path=pack_path(look.link),
             locked=bool(tty_queues.word(fd, _TIOCGPTLCK)),
             packet=bool(tty_queues.word(fd, _TIOCGPKT)),
             hung_up=tty_queues.is_hung_up(fd),
+            session=session,
+            foreground=foreground,
             termios=_read_termios(fd),
         )
 
@@ -232,7 +207,7 @@ class TerminalKind(Kind):
                 f"{look.holder} is {look.link} with line discipline {discipline}, which cannot be captured",
                 hint="set the usual one (TIOCSETD, N_TTY)", pid=look.process.pid, fd=look.fd, link=look.link,
             )  # fmt: skip
-        session, foreground = _session_of(look.stat.st_rdev, tables)
+        session, foreground = sessions.of_device(look.stat.st_rdev, tables)
         return Terminal(
             path=pack_path(look.link.removesuffix(" (deleted)")),
             device=look.stat.st_rdev,
@@ -266,7 +241,7 @@ class TerminalKind(Kind):
     def finish(self, index: int, entry: Terminal, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         _rewind(entry, tables)
         if pid == entry.session:
-            _make_controlling(entry, tables, workshop, fd)
+            sessions.control(entry, tables, workshop, fd)
         if entry.exclusive and entry.other != OTHER_OUTSIDE:
             workshop.call("ioctl", fd, tty_queues.TIOCEXCL)  # last: nobody could open it again
         restore_owner(entry, tables, workshop, fd)
@@ -291,54 +266,6 @@ def _inside(index: int, entry: Terminal, tables: RebuildTables) -> None:
         PtyMasterKind().rebuild(at, master, tables)
     fd = tables.own[index] = tty_queues.open_slave(masters[entry.index], open_flags(entry.flags))
     set_status_flags(fd, entry.flags)
-
-
-def take_early(pid: int, tables: RebuildTables, workshop: Workshop) -> None:
-    """Let the leader of a session have its terminal before it forks anybody: others get it from their parents only.
-
-    One of ours, that is: were we to fail with a real one, its end would hang that up.
-    """
-    terminals = [(i, entry) for i, entry in enumerate(tables.descriptions) if isinstance(entry, Terminal)]
-    ours = (i for i, entry in terminals if entry.session == pid and entry.other == OTHER_INSIDE and not entry.hung_up)
-    index = next(ours, -1)
-    if index < 0:
-        return
-    (fd,) = lend(workshop, [tables.own[index]])
-    with contextlib.suppress(OSError):  # when it is tried again a failure is told
-        _control(workshop, fd)
-    workshop.call("close", fd)
-
-
-def _control(workshop: Workshop, fd: int) -> None:
-    try:
-        workshop.call("ioctl", fd, _TIOCSCTTY, 0)
-    except PermissionError:  # in place: it has another one still
-        _give_up_controlling(workshop)
-        workshop.call("ioctl", fd, _TIOCSCTTY, 0)
-
-
-def _make_controlling(entry: Terminal, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
-    """From inside the session's leader: its controlling terminal and the foreground process group."""
-    group = tables.pids.get(entry.foreground, entry.foreground)
-    try:
-        _control(workshop, fd)
-        workshop.call("ioctl", fd, _TIOCSPGRP, workshop.put(struct.pack("<i", group)))
-    except OSError as error:
-        path = unpack_path(entry.path)
-        tables.warn(f"{path} cannot control session {entry.session} again: {error.strerror}")
-
-
-def _give_up_controlling(workshop: Workshop) -> None:
-    """Let go of the present's controlling terminal, and of the signals that this brings."""
-    old = workshop.call("open", workshop.put(b"/dev/tty\0"), os.O_RDWR | os.O_CLOEXEC)
-    workshop.run([Call("ioctl", old, _TIOCNOTTY), Call("close", old)])
-    mask = struct.pack("<QQQ", 1 << (signal.SIGHUP - 1) | 1 << (signal.SIGCONT - 1), 0, 0)
-    address = workshop.put(mask)
-    for _ in range(2):
-        try:
-            workshop.call("rt_sigtimedwait", address, 0, address + 8, 8)
-        except BlockingIOError:
-            return
 
 
 def _outside(index: int, entry: Terminal, tables: RebuildTables) -> int:

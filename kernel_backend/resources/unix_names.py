@@ -227,20 +227,43 @@ def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
         made = _make_folder(path.parent, entry, tables)
         if place.is_socket() and not _in_use(entry, tables):
             place.unlink()
-        s.bind(entry.name)
         if entry.unlinked or entry.moved:
-            door = _doors(tables)[entry.inode] = os.open(path, linux.O_PATH | os.O_CLOEXEC)
-            tables.to_close.append(door)
-        if entry.unlinked:
-            path.unlink()
+            with _aside(path, tables):
+                s.bind(entry.name)
+                door = _doors(tables)[entry.inode] = os.open(path, linux.O_PATH | os.O_CLOEXEC)
+                tables.to_close.append(door)
+                if not entry.unlinked:
+                    _take_place(path, place, entry, tables)
+                    return
+                path.unlink()
             if made:
                 path.parent.rmdir()
             return
+        s.bind(entry.name)
         if made:
             tables.warn(f"{path.parent}, the folder of a socket's name, was gone: it was made again")
-        path.rename(place)
-        tables.guardian.file(place)
-        place.chmod(entry.mode)
+        _take_place(path, place, entry, tables)
+
+
+def _take_place(path: Path, place: Path, entry: UnixSocket, tables: RebuildTables) -> None:
+    path.rename(place)
+    tables.guardian.file(place)
+    place.chmod(entry.mode)
+
+
+@contextmanager
+def _aside(path: Path, tables: RebuildTables) -> Iterator[None]:
+    """Whatever has a name now that a socket had before it makes room for the moment."""
+    if not os.path.lexists(path):
+        yield
+        return
+    aside = path.with_name(f"{path.name[:200]}.nbcr-{os.getpid()}")
+    tables.guardian.tell("moved aside", str(aside.absolute()), str(path.absolute()))
+    path.rename(aside)
+    try:
+        yield
+    finally:
+        aside.rename(path)
 
 
 @contextmanager

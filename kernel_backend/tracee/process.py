@@ -138,6 +138,12 @@ class Process:
         return proc.parse_maps(self.maps_text, only="s")
 
     @cached_property
+    def private_views(self) -> list[proc.Mapping]:
+        """Private mappings of memfds and of files without a name."""
+        lines = (line for line in self.maps_text.splitlines(keepends=True) if "/memfd:" in line or "(deleted)" in line)
+        return proc.parse_maps("".join(lines), only="p")
+
+    @cached_property
     def gadgets(self) -> Gadgets:
         """Where in this process a `syscall; ret` and a sigreturn stub stand."""
         syscall = sigreturn = 0

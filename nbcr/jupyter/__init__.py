@@ -10,7 +10,7 @@ Jupyter kernels.
     running        whose turn it is         subscribers  who listens
     rekey          where it serves          identity     who it is
     ticking        when the image was taken links        its clients' connections
-    history, widgets
+    history, widgets, thumbnails
     keeping      traits: which checkpoints stay
     subshells      those of the present
     finding      targets that a user names  wires, servers, listening  whom it asks
@@ -33,6 +33,10 @@ def load(ip: Any) -> None:
 
     keeping.apply(ip)
     start_service()
+    if getattr(ip, "kernel", None) is not None:
+        from nbcr.jupyter import thumbnails
+
+        thumbnails.load(ip)
     from nbcr.jupyter.magics import load as load_magics
 
     _magics = load_magics(ip)
@@ -46,6 +50,9 @@ def unload(ip: Any) -> None:
 
         unload_magics(ip, _magics)
         _magics = None
+    from nbcr.jupyter import thumbnails
+
+    thumbnails.unload()
     stop_service()
 
 

@@ -24,7 +24,7 @@ if added:
     sys.path.append({root!r})
 try:
     from nbcr.jupyter import attached
-    attached.arrive()
+    attached.{call}
 finally:
     if added and {root!r} in sys.path:
         sys.path.reverse(); sys.path.remove({root!r}); sys.path.reverse()
@@ -47,10 +47,22 @@ def ensure_loaded(target: Target, timeout_s: float = 5.0) -> bool:
     deadline = time.monotonic() + timeout_s
     try:
         with Asker(target.connection()) as asker:
-            _execute(asker, BOOTSTRAP.format(root=str(_root())), deadline)
+            _execute(asker, BOOTSTRAP.format(root=str(_root()), call="arrive()"), deadline)
     except (NbcrError, OSError):
         return False
     return _has_thread(target.pid)
+
+
+def tell(target: Target, text: str, timeout_s: float = 5.0) -> bool:
+    """Have the Jupyter kernel `target` show its user a line with its next cell. Loads nothing that stays."""
+    from nbcr.jupyter.wires import Asker
+
+    deadline = time.monotonic() + timeout_s
+    try:
+        with Asker(target.connection()) as asker:
+            return _execute(asker, BOOTSTRAP.format(root=str(_root()), call=f"tell({text!r})"), deadline)
+    except (NbcrError, OSError):
+        return False
 
 
 def _execute(asker: Any, code: str, deadline: float) -> bool:

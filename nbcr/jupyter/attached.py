@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from nbcr.jupyter.living import Living, living
@@ -16,11 +18,33 @@ def arrive() -> None:
     here = living()
     if here is None:
         return
-    _give_back_parent(here)  # at once: what background threads print meanwhile is the running cell's
-    try:
+    with _undisturbed(here):
         from nbcr.jupyter import start_service
 
         start_service()
+
+
+def tell(text: str) -> None:
+    """Show the user a line with the next cell, once."""
+    here = living()
+    if here is None:
+        return
+    with _undisturbed(here):
+        events = here.kernel.shell.events
+
+        def show(info: Any) -> None:
+            events.unregister("pre_run_cell", show)
+            print(f"nbcr: {text}", file=sys.stderr, flush=True)
+
+        events.register("pre_run_cell", show)
+
+
+@contextlib.contextmanager
+def _undisturbed(here: Living) -> Iterator[None]:
+    """Leave everything as it was but for what the block does."""
+    _give_back_parent(here)  # at once: what background threads print meanwhile is the running cell's
+    try:
+        yield
     finally:
         _give_back_parent(here)
         _give_back_stdin(here)

@@ -1,8 +1,9 @@
 """Notebooks without a browser: ``nbcr execute``. A checkpoint after each cell; a run that died goes on behind it.
 
 The checkpoint and the output file are in step: the file is written when the checkpoint of the same state is, and says
-which it is. A run that died in between repeats one cell, from the state before that cell. Of each run one checkpoint is
-kept, under a name of its own, and none when the notebook has come to its end.
+which it is. A run that died in between repeats one cell, from the state before that cell: so the checkpoint that the
+file names stays until the file names the next. Two names of its own take turns for each output file, and none is
+kept when the notebook has come to its end.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Course:
         self._store, self._say = store, say
         self._entry: str | None = None
         number = hashlib.sha256(target.encode()).hexdigest()[:8]
-        self._name = f"execute {Path(target).name[:100]} {number}"
+        self._names = [f"execute {Path(target).name[:100]} {number} {turn}" for turn in ("a", "b")]
+        self._last = ""  # of them: what the output file names
 
     def take_over(self, notebook: Any, before: Any) -> int:
         """Where `notebook` goes on, with the cells that `before`, the output of an earlier run, has done already.
@@ -71,7 +73,7 @@ class Course:
             raise NotPossible(
                 "cells that were executed already have changed since", hint="begin anew, without --resume"
             )
-        self._store.find(entry)
+        self._last = self._store.find(entry).name
         self._entry = entry
         notebook.cells[:first] = theirs
         return first
@@ -88,7 +90,9 @@ class Course:
         cell = notebook.cells[index]
         if cell.cell_type != "code" or not cell.source.strip():
             return False
-        self._entry = _ask(client, f"keep({self._name!r}, {str(self._store.root)!r})")
+        name = next(each for each in self._names if each != self._last)
+        self._entry = _ask(client, f"keep({name!r}, {str(self._store.root)!r})")
+        self._last = name
         notebook.metadata[MARK] = {"entry": self._entry, "next": index + 1}
         return True
 
@@ -97,9 +101,10 @@ class Course:
         notebook.metadata.pop(MARK, None)
 
     def forget(self) -> None:
-        """… and its output is written: the checkpoint is not needed any more."""
-        if self._entry is not None:
-            session.remove(self._entry, store=self._store)
+        """… and its output is written: checkpoints are not needed any more."""
+        for entry in self._store.entries():
+            if entry.name in self._names:
+                session.remove(entry.id, store=self._store)
 
 
 class _Run:
@@ -182,7 +187,7 @@ def _format() -> Any:
 
 
 def keep(name: str, root: str) -> str:
-    """Checkpoint this session under `name`, in place of the last one; its id. Returns twice, with the same."""
+    """Checkpoint this session under `name`, in place of the last one of that name; its id. Returns twice, with it."""
     from nbcr.jupyter import start_service
 
     start_service()

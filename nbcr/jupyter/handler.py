@@ -25,11 +25,11 @@ from typing import Any
 
 from nbcr.handlers import pid_alias
 from nbcr.handlers.base import Handler, Request, RestartEvent
-from nbcr.jupyter import identity, links, subshells, widgets
+from nbcr.jupyter import identity, links, subshells, thumbnails, widgets
 from nbcr.jupyter.gates import Outgoing, ask_when_routable
 from nbcr.jupyter.history import History
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
-from nbcr.jupyter.rekey import Connection, rekey
+from nbcr.jupyter.rekey import Connection, put_right, rekey
 from nbcr.jupyter.requests import Drained, Inbox, decode, encode
 from nbcr.jupyter.running import Running, running_in, running_in_main, take_over
 from nbcr.jupyter.subscribers import NOBODY_S, REQUESTER_S, Return
@@ -173,8 +173,10 @@ class JupyterHandler(Handler):
         self._inbox.renew(handed, image_ends=image_ends, between=between, answer=not event.in_place)
 
     def _rekey(self, event: RestartEvent) -> None:
+        was = Connection.of(self._here.app)
         if event.connection is not None and rekey(self._here, Connection.read(event.connection)):
             self._outgoing.resign()
+        put_right(self._here, was, event.warnings)
 
     def _tell_state(self) -> None:
         """An idle Jupyter kernel says so: a frontend may have marked it as dead or busy."""
@@ -201,11 +203,14 @@ class JupyterHandler(Handler):
 
     def _facts(self) -> dict[str, Any]:
         running = self._running()
-        cell = {} if running is None else {"cell_source": running.source[:MOST_SOURCE]}
-        return {"jupyter": {**Connection.of(self._here.app).as_dict(), **cell}, **self.facts()}
+        more: dict[str, Any] = {} if running is None else {"cell_source": running.source[:MOST_SOURCE]}
+        figure = thumbnails.current()
+        if figure is not None:
+            more["thumbnail"] = figure
+        return {"jupyter": {**Connection.of(self._here.app).as_dict(), **more}, **self.facts()}
 
     def facts(self) -> dict[str, Any]:
-        """Which notebook this is, and which cell runs."""
+        """Which notebook this is, which cell runs, and how many were run."""
         here = self._here
         running = self._running()
         names = here.kernel.shell.user_ns if here.kernel.shell is not None else {}
@@ -213,6 +218,7 @@ class JupyterHandler(Handler):
         return {
             "notebook": str(notebook) if notebook else None,
             "cell": _prompt(here.kernel) if running is not None and running.executes else None,
+            "executed": max(0, int(here.kernel.execution_count) - 1),
         }
 
     def _flush(self) -> None:

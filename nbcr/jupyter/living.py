@@ -38,6 +38,13 @@ class Living:
         return self.app.kernel
 
     @property
+    def kernel_id(self) -> str:
+        """As its server calls it: its connection file is named after it."""
+        from nbcr.jupyter.rekey import kernel_id
+
+        return kernel_id(str(self.app.connection_file)) or ""
+
+    @property
     def session(self) -> Any:
         """The jupyter_client Session that signs every message."""
         return self.kernel.session

@@ -1,28 +1,32 @@
-"""A provisioner for Jupyter's servers: a Jupyter kernel that crashed comes back from its last checkpoint.
+"""A provisioner for Jupyter's servers: a Jupyter kernel that crashed comes back from its last checkpoint, and so
+does a session that a server ended, when its notebook is opened again.
 
 Jupyter's restarter notices a death and asks for a new process. It tells nobody why: so we remember whether anybody
 had asked for the end of the old one. Nobody had: it crashed, or was killed, and its last checkpoint is restored on
 the manager's own ports and key, so that clients go on. Somebody had (Restart in a menu): a fresh one is started.
 Whatever prevents a restore, and a life that crashes again at once, ends in a fresh one too: it is told in the log.
+
+What a server culls, or ends as it stops itself, is kept (`nbcr.jupyter.kept`): the first process that is asked for
+the same notebook later is that session. Culling needs nothing but this provisioner to be minded; a server that stops
+is minded by `nbcr.jupyter.serverextension`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import select
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from traitlets import Enum, Float
+from traitlets import Bool, Enum, Float, Int
 
+from nbcr.jupyter import culling, errands, kept
 from nbcr.jupyter.rekey import CHANNELS
 
 
@@ -71,26 +75,55 @@ class NbcrProvisioner(LocalProvisioner):
         default_value="last",
         help="What a crashed kernel becomes: its last checkpoint, or a new one.",
     ).tag(config=True)
+    after_cull = Enum(
+        ["last", "clean"],
+        default_value="last",
+        help="What the first kernel of a notebook becomes whose session a server has culled, or kept as it stopped: "
+        "that session, or a new one.",
+    ).tag(config=True)
+    at_cull = Bool(True, help="Keep idle kernels before the server culls them.").tag(config=True)
+    cull_unkept = Bool(False, help="Cull also those that cannot be kept.").tag(config=True)
+    keep = Int(2, min=1, help="How many of what was kept stay, of each notebook.").tag(config=True)
     restore_timeout_s = Float(120.0, help="How long a restore may take before a new one is started.").tag(config=True)
     settled_s = Float(5.0, help="A restored one that ends within this time is not restored again.").tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._asked = True  # for the end of the process that is no more; there was none yet
+        self._is_first = True
         self._restored_at = 0.0
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """A new process, or the last checkpoint's, on the same connection."""
+        environ = dict(kwargs.get("env") or os.environ)
+        order = await self._order(environ)
+        restored = None if order is None else await self._restore(order, environ)
+        if restored is None:
+            return await super().launch_kernel(cmd, **kwargs)
+        self.process = restored  # type: ignore[assignment]
+        self.pid, self.pgid = restored.pid, _group_of(restored.pid)
+        self._restored_at = time.monotonic()
+        return self.connection_info
+
+    async def _order(self, environ: dict[str, str]) -> dict[str, Any] | None:
+        """What is to be brought back in place of a new process; None: nothing."""
         crashed, self._asked = not self._asked, False
+        first, self._is_first = self._is_first, False
         again = time.monotonic() - self._restored_at < self.settled_s
         if crashed and self.after_crash == "last" and not again:
-            restored = await self._restore(dict(kwargs.get("env") or os.environ))
-            if restored is not None:
-                self.process = restored  # type: ignore[assignment]
-                self.pid, self.pgid = restored.pid, _group_of(restored.pid)
-                self._restored_at = time.monotonic()
-                return self.connection_info
-        return await super().launch_kernel(cmd, **kwargs)
+            return {"op": "revive", "kernel_id": self.kernel_id}
+        if not first:
+            return None
+        self._mind_culling()
+        notebook, store = environ.get("JPY_SESSION_NAME"), environ.get("NBCR_STORE")
+        if not notebook or self.after_cull != "last" or await asyncio.to_thread(kept.waiting, notebook, store) is None:
+            return None
+        return {"op": "resume", "notebook": notebook, "environ": environ}
+
+    def _mind_culling(self) -> None:
+        manager = getattr(self.parent, "parent", None)  # of all Jupyter kernels of a server
+        if manager is not None and self.at_cull:
+            culling.mind(manager, culling.Rules(self.restore_timeout_s, self.keep, self.cull_unkept))
 
     async def kill(self, restart: bool = False) -> None:
         """As usual; who is alive now does not crash."""
@@ -112,10 +145,10 @@ class NbcrProvisioner(LocalProvisioner):
         if await self.poll() is None:
             self._asked = True
 
-    async def _restore(self, environ: dict[str, str]) -> Adopted | None:
-        """The last checkpoint of this Jupyter kernel, alive; None, and a word in the log, where that cannot be."""
-        order = {"kernel_id": self.kernel_id, "connection": self._connection(), "store": environ.get("NBCR_STORE")}
-        answer = await self._ask(order, environ)
+    async def _restore(self, order: dict[str, Any], environ: dict[str, str]) -> Adopted | None:
+        """What is ordered, alive; None, and a word in the log, where that cannot be."""
+        order = {**order, "connection": self._connection(), "store": environ.get("NBCR_STORE")}
+        answer = await errands.ask(order, timeout_s=self.restore_timeout_s, environ=environ)
         if "pid" not in answer:
             self.log.warning("nbcr: kernel %s starts anew: %s", self.kernel_id, answer.get("error", "no answer"))
             return None
@@ -124,25 +157,8 @@ class NbcrProvisioner(LocalProvisioner):
         except OSError as error:
             self.log.warning("nbcr: kernel %s starts anew: what was restored ended (%s)", self.kernel_id, error)
             return None
-        self.log.warning("nbcr: kernel %s crashed and is back: %s", self.kernel_id, answer["what"])
+        self.log.warning("nbcr: kernel %s is brought back %s", self.kernel_id, answer["what"])
         return adopted
-
-    async def _ask(self, order: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
-        """In a process of its own: a server's threads have no part in a restore."""
-        words = (sys.executable, "-m", "nbcr.jupyter.reviving")
-        pipe = asyncio.subprocess.PIPE
-        child = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, env=environ)
-        try:
-            told = json.dumps(order).encode()
-            said, _ = await asyncio.wait_for(child.communicate(told), self.restore_timeout_s)
-            return dict(json.loads(said))
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-            return {"error": f"the restore took longer than {self.restore_timeout_s:g} s"}
-        except ValueError:
-            return {"error": "the restore ended without an answer"}
 
     def _connection(self) -> dict[str, Any]:
         """The manager's, as a restored life is told of it."""

@@ -102,6 +102,29 @@ def rekey(living: Living, to: Connection) -> bool:
     return now.key != to.key or now.signature_scheme != to.signature_scheme
 
 
+def put_right(living: Living, was: Connection, warnings: list[str]) -> None:
+    """Take away warnings of ports that another life of this session holds, where we serve on others now."""
+    ports = set() if was.same_wires(Connection.of(living.app)) else set(was.ports.values())
+    pipe = getattr(living.iopub, "_pipe_port", None)  # by which forked children print
+    if pipe is not None and any(text.startswith(_taken("127.0.0.1", pipe)) for text in warnings):
+        living.on_iopub(lambda: _move_pipe(living.iopub))
+        ports.add(pipe)
+    told = tuple(_taken(ip, port) for port in ports for ip in {was.ip, "127.0.0.1"})
+    warnings[:] = [text for text in warnings if not text.startswith(told)]
+
+
+def _taken(ip: str, port: int) -> str:
+    return f"TCP address {ip}:{port} is in use; "
+
+
+def _move_pipe(iopub: Any) -> None:
+    import zmq
+
+    socket = iopub._pipe_in.socket
+    socket.unbind(socket.getsockopt(zmq.LAST_ENDPOINT))
+    iopub._pipe_port = socket.bind_to_random_port("tcp://127.0.0.1")
+
+
 def _adopt(app: Any, to: Connection) -> None:
     app.transport, app.ip = to.transport, to.ip
     for name in CHANNELS:

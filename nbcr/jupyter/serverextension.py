@@ -1,9 +1,10 @@
-"""An extension of Jupyter's server: sessions are kept before the server stops, and offered again when it starts.
+"""An extension of Jupyter's server: sessions are kept before the server stops or culls them, and offered again later.
 
-Servers are stopped by SIGTERM: by a hub that culls, a pod that is evicted, a host that is shut down. Extensions are
-told before the Jupyter kernels are ended, and have as long as whoever sent the signal is patient. So all are
-checkpointed at the same time, each by a command of its own, and what is not done in time is given up. What was kept is
-told in the log, and at ``/nbcr/kept``.
+Servers are stopped by SIGTERM: by a hub that culls, a pod that is evicted, a host that is shut down. A hub sends SIGINT
+first, which without a terminal would end the server on the spot: it is made to mean the same. Extensions are told
+before the Jupyter kernels are ended, and have as long as whoever sent the signal is patient. So all are checkpointed at
+the same time, each by a process of its own, and what is not done in time is given up. What was kept is told in the
+log, at ``/nbcr/kept``, and by the next Jupyter kernel of the notebook with its first cell.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
-from pathlib import Path
+import signal
 from typing import Any, ClassVar
 
 from jupyter_server.base.handlers import APIHandler
@@ -20,13 +20,11 @@ from jupyter_server.extension.application import ExtensionApp
 from tornado import web
 from traitlets import Bool, Float, Int
 
-from nbcr import session
-from nbcr.errors import NbcrError
+from nbcr.jupyter import culling, errands, kept
 
-PREFIX = "at-stop"  # of the names of what is kept
-NOTE = "kept when the Jupyter server stopped"
-_END_S = 2.0
+KERNEL_EVENTS = "https://events.jupyter.org/jupyter_server/kernel_actions/v1"
 _MOST_AT_START = 20
+_OFFER_S = 60.0
 
 
 class NbcrServer(ExtensionApp):
@@ -39,9 +37,14 @@ class NbcrServer(ExtensionApp):
     stop_timeout_s = Float(20.0, help="How long that may take; less than whoever stops the server waits.").tag(
         config=True
     )
-    keep = Int(
-        2, min=1, help="How many of these are kept of each notebook; the server removes older ones at its start."
+    at_cull = Bool(True, help="Checkpoint an idle kernel before the server culls it.").tag(config=True)
+    cull_timeout_s = Float(120.0, help="How long that may take.").tag(config=True)
+    cull_unkept = Bool(False, help="Cull also kernels that cannot be kept.").tag(config=True)
+    offer = Bool(
+        True, help="A new kernel tells its user, with the first cell, what was kept of the notebook before."
     ).tag(config=True)
+    _keeping: asyncio.Future[None] | None = None
+    keep = Int(2, min=1, help="How many of what is kept stay, of each notebook.").tag(config=True)
     at_once = Int(4, min=1, help="How many kernels are checkpointed at the same time.").tag(config=True)
 
     def initialize_handlers(self) -> None:
@@ -50,14 +53,39 @@ class NbcrServer(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """The server starts: tell what the last one kept, and what it may want to have back."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, retire, self.keep)
-        for each in (await loop.run_in_executor(None, kept))[-_MOST_AT_START:]:
-            where = each["notebook"] or f"kernel {each['kernel_id']}"
-            self.log.info("nbcr: %s was kept at %s: %s", where, each["created"], each["command"])
+        _stop_on_interrupt(serverapp)
+        if self.at_cull:
+            rules = culling.Rules(self.cull_timeout_s, self.keep, self.cull_unkept)
+            culling.mind(serverapp.kernel_manager, rules)
+        if self.offer:
+            serverapp.event_logger.add_listener(schema_id=KERNEL_EVENTS, listener=self._kernel_event)
+        await asyncio.to_thread(kept.retire, self.keep)
+        for each in (await asyncio.to_thread(kept.documents))[-_MOST_AT_START:]:
+            if not each["back"]:
+                where = each["notebook"] or f"kernel {each['kernel_id']}"
+                self.log.info("nbcr: %s was kept at %s: %s", where, each["created"], each["command"])
+
+    async def _kernel_event(self, logger: Any, schema_id: str, data: dict[str, Any]) -> None:
+        """A Jupyter kernel was started: what was kept of its notebook is offered."""
+        kernel = data.get("kernel_id")
+        if data.get("action") != "start" or not kernel or not await asyncio.to_thread(kept.entries):
+            return
+        order = {"op": "offer", "connection_file": self._connection_file(kernel), "deadline_s": _OFFER_S}
+        answer = await errands.ask(order, timeout_s=_OFFER_S + self.stop_timeout_s)
+        if "error" in answer:
+            self.log.warning("nbcr: kernel %s was not told what was kept: %s", kernel, answer["error"])
+
+    def _connection_file(self, kernel: str) -> str:
+        server: Any = self.serverapp
+        return str(server.kernel_manager.get_kernel(kernel).connection_file)
 
     async def stop_extension(self) -> None:
-        """The server stops, and its Jupyter kernels still live."""
+        """The server stops, and its Jupyter kernels still live. Told once for each signal: all wait for the same."""
+        if self._keeping is None:
+            self._keeping = asyncio.ensure_future(self._keep_all())
+        await asyncio.shield(self._keeping)
+
+    async def _keep_all(self) -> None:
         manager = getattr(self.serverapp, "kernel_manager", None)
         kernels = list(manager.list_kernel_ids()) if manager is not None and self.at_stop else []
         if not kernels:
@@ -73,72 +101,33 @@ class NbcrServer(ExtensionApp):
             self.log.warning("nbcr: %d kernels were not kept within %g s", len(late), self.stop_timeout_s)
 
     async def _keep(self, kernel: str, turns: asyncio.Semaphore) -> None:
-        words = ["checkpoint", kernel, "--name", f"{PREFIX} {kernel}", "--force", "--note", NOTE, "--json"]
-        words += ["--deadline", f"{self.stop_timeout_s:g}"]
-        pipe = asyncio.subprocess.PIPE
-        async with turns:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "nbcr.cli", *words, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
-            )
-            try:
-                said, complained = await child.communicate()
-            except asyncio.CancelledError:
-                await _end(child)
-                raise
-        if child.returncode:
-            self.log.warning("nbcr: kernel %s is not kept: %s", kernel, complained.decode(errors="replace").strip())
-            return
-        entry = json.loads(said)
-        self.log.info("nbcr: kernel %s (%s) is kept as %s", kernel, entry["notebook"] or "no notebook", entry["id"])
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """End a command that is late: it leaves no entry that is not whole."""
-    if child.returncode is None:
-        child.terminate()
-        try:
-            await asyncio.wait_for(child.wait(), _END_S)
-        except TimeoutError:
-            child.kill()
-            await child.wait()
-
-
-def _entries() -> list[session.Entry]:
-    """What servers kept, the oldest first; none where the store cannot be read."""
-    try:
-        return [entry for entry in session.checkpoints() if entry.note == NOTE and entry.name.startswith(PREFIX)]
-    except NbcrError:
-        return []
-
-
-def retire(keep: int) -> None:
-    """Remove all but the last `keep` of each notebook; what has a tag stays."""
-    seen: dict[str, int] = {}
-    for entry in reversed(_entries()):
-        place = entry.notebook or entry.name
-        seen[place] = seen.get(place, 0) + 1
-        if seen[place] > keep and not entry.tags:
-            with contextlib.suppress(NbcrError, OSError):
-                session.remove(entry.id)
-
-
-def kept() -> list[dict[str, Any]]:
-    """What can be gone on with, the oldest first."""
-    return [
-        {
-            "id": entry.id,
-            "name": entry.name,
-            "created": entry.created,
-            "kernel_id": (entry.jupyter or {}).get("kernel_id"),
-            "notebook": entry.notebook,
-            "command": f"%load_ext nbcr and %restart {entry.id}" + _place(entry.notebook),
+        order = {
+            "op": "keep",
+            "reason": kept.AT_STOP,
+            "connection_file": self._connection_file(kernel),
+            "deadline_s": self.stop_timeout_s,
+            "keep": self.keep,
         }
-        for entry in _entries()
-    ]
+        async with turns:
+            answer = await errands.ask(order, timeout_s=2 * self.stop_timeout_s)  # whoever waits for us ends it earlier
+        if "error" in answer:
+            self.log.warning("nbcr: kernel %s is not kept: %s", kernel, answer["error"])
+        elif "nothing" in answer:
+            self.log.info("nbcr: kernel %s is not kept: %s", kernel, answer["nothing"])
+        else:
+            whose = answer["notebook"] or "no notebook"
+            self.log.info("nbcr: kernel %s (%s) is kept as %s", kernel, whose, answer["id"])
 
 
-def _place(notebook: str | None) -> str:
-    return f" in {Path(notebook).name}" if notebook else " in a notebook"
+def _stop_on_interrupt(serverapp: Any) -> None:
+    """Where nobody can be asked at a terminal, SIGINT stops a server as SIGTERM does."""
+
+    def stop(number: int, frame: Any) -> None:
+        serverapp.stop(from_signal=True)
+
+    with contextlib.suppress(ValueError):  # in another thread than the main one
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, stop)
 
 
 class KeptHandler(APIHandler):
@@ -149,5 +138,5 @@ class KeptHandler(APIHandler):
     @web.authenticated
     async def get(self) -> None:
         """The list, as JSON."""
-        found = await asyncio.get_running_loop().run_in_executor(None, kept)
+        found = await asyncio.to_thread(kept.documents)
         self.finish(json.dumps(found))

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-SETTLE_S = 0.25
-"""How long to wait for the others when one is back: libzmq tries again after 0.1 to 0.2 s."""
+SETTLE_S = 1.0
+"""How long to wait for the others when one is back: libzmq tries again after 0.1 to 0.2 s, on a busy host later."""
 GREETING_S = 0.02
 """What two ends that are connected need to greet each other (ZMTP), and half as much again."""
 NOBODY_S = 1.5

@@ -4,4 +4,6 @@ jobs         names of running jobs, and how to ask one          schema     what 
 launcher     the process: starts, listens, ends as the job      members    the ranks as it sees them
 coordinating one checkpoint of all ranks                        imaging    their images, in parallel
 returning    a checkpoint under a new mpiexec                    cooperating  … of ranks that save their own state
+doors        the Unix socket, and TCP for other hosts            hosts, agent  who takes and restores images there
+placing      where ranks go, and what they must know of it       leftovers    shared memory that killed ranks leave
 """

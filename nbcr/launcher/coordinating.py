@@ -17,9 +17,10 @@ from nbcr import crs
 from nbcr.channel import ChannelClosed
 from nbcr.errors import NbcrError, NotPossible
 from nbcr.launcher import imaging
+from nbcr.launcher.hosts import check_shared
 from nbcr.launcher.jobs import KIND
-from nbcr.launcher.members import Member, hear, listen, tell
-from nbcr.launcher.schema import FOLDER, Schema, image_of
+from nbcr.launcher.members import Gone, Member, hear, listen, tell
+from nbcr.launcher.schema import FILE, FOLDER, Schema, image_of
 from nbcr.store import Draft, Entry, Store
 from nbcr.store.manifest import ComponentMark
 
@@ -28,6 +29,7 @@ _STUCK_AFTER = 10  # counts without a change
 _OPEN_TIMEOUT_S = 60.0
 _IMAGE_TIMEOUT_S = 120.0
 _ABORT_TIMEOUT_S = 15.0
+_ANSWER_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,17 @@ def checkpoint(
         on_begin()
         (draft.path / FOLDER / "ranks").mkdir(parents=True, mode=0o700)
         schema.write(draft.path / FOLDER)
+        agents = (member.agent for member in members if member.agent is not None)
+        check_shared(agents, draft.path / FOLDER / FILE, wish.deadline_s)
         with _quiet(members, wish, course) as ready, imaging.Workers() as workers:
             for member in members:
-                work = imaging.take(
-                    component, member.pid, image_of(draft.path / FOLDER, member.rank), draft.id,
-                    int(ready[member.rank]["channel_fd"]), wish.files,
-                )  # fmt: skip
+                image, channel_fd = image_of(draft.path / FOLDER, member.rank), int(ready[member.rank]["channel_fd"])
+                if member.agent is not None:
+                    order = {"component": component.name, "pid": member.pid, "folder": str(image), "entry": draft.id}
+                    order |= {"op": "TAKE", "channel_fd": channel_fd, "files": wish.files}
+                    workers.start_at(member.agent, member.rank, order)
+                    continue
+                work = imaging.take(component, member.pid, image, draft.id, channel_fd, wish.files)
                 workers.start(member.rank, work)
             workers.hear("RESUMED", _IMAGE_TIMEOUT_S)
             if wish.leave == "running":
@@ -114,12 +121,14 @@ class _quiet:  # noqa: N801
 
     def __init__(self, members: Sequence[Member], wish: Wish, course: Course) -> None:
         self._members, self._wish, self._course = members, wish, course
+        self._is_down = False
 
     def __enter__(self) -> dict[int, dict[str, Any]]:
         members, deadline_s = self._members, self._wish.deadline_s
         try:
-            order = {"op": "HOLD", "deadline_s": deadline_s, "launcher": os.getpid(), "name": self._wish.name}
-            tell(members, order)
+            order = {"op": "HOLD", "deadline_s": deadline_s, "name": self._wish.name}
+            for member in members:
+                tell([member], {**order, "launcher": os.getpid() if member.agent is None else member.agent.pid})
             hear(members, "HELD", deadline_s)
             _agree(members, deadline_s)
             tell(members, {"op": "LOCK"})
@@ -127,6 +136,7 @@ class _quiet:  # noqa: N801
             tell(members, {"op": "DRAIN"})
             drained = hear(members, "DRAINED", deadline_s)
             self._course.messages = sum(int(answer["messages"]) for answer in drained.values())
+            self._is_down = True
             tell(members, {"op": "DOWN"})
             hear(members, "DOWN", deadline_s)
             ready = hear(members, "READY", deadline_s)
@@ -143,12 +153,18 @@ class _quiet:  # noqa: N801
             self._abort()
 
     def _abort(self) -> None:
-        """Everybody goes on. Who is gone has ended the job; who is late goes on later."""
+        """Everybody goes on. Who is gone has ended the job; who is late goes on later.
+
+        Raises Lost when a host is gone without which the others cannot come back into MPI.
+        """
         marked: dict[int, bool] = {}
+        opened: set[int] = set()
 
         def take(member: Member, answer: dict[str, Any]) -> bool:
             if answer.get("state") == "STOPPED":
                 marked[member.rank] = bool(answer["marked"])
+            if answer.get("state") == "OPEN":
+                opened.add(member.rank)
             return answer.get("state") in ("STOPPED", "OPEN")
 
         for operation in ("ABORT", "SWEEP"):
@@ -157,8 +173,38 @@ class _quiet:  # noqa: N801
             for member in concerned:
                 with contextlib.suppress(ChannelClosed):
                     member.channel.send(message)
-            with contextlib.suppress(NbcrError):
-                listen(concerned, take, _ABORT_TIMEOUT_S)
+            _listen_to_the_living(concerned, take, _ABORT_TIMEOUT_S)
+        if not self._is_down:
+            return
+        late = {each.agent for each in self._members if each.rank not in opened and each.agent is not None}
+        for agent in late:
+            if not agent.answers(_ANSWER_TIMEOUT_S):
+                raise Lost(
+                    f"host {agent.host} does not answer, and without its ranks the others cannot set MPI up again: "
+                    "the job has been ended",
+                    hint="`nbcr restart` the checkpoint before",
+                )
+
+
+def _listen_to_the_living(
+    members: Sequence[Member], take: Callable[[Member, dict[str, Any]], bool], timeout_s: float
+) -> None:
+    end, left = time.monotonic() + timeout_s, list(members)
+
+    def note(member: Member, answer: dict[str, Any]) -> bool:
+        if take(member, answer):
+            left.remove(member)
+            return True
+        return False
+
+    while left:
+        try:
+            listen(left.copy(), note, end - time.monotonic())
+            return
+        except Gone as gone:
+            left = [member for member in left if member.rank != gone.rank]
+        except NbcrError:
+            return
 
 
 def _agree(members: Sequence[Member], deadline_s: float) -> None:

@@ -1,7 +1,9 @@
-"""Images of all ranks at the same time: a process for each, a fork of the launcher. Through nbcr.crs only."""
+"""Images of all ranks at the same time: a process for each, a fork of the launcher, or of its agent on another host.
+Through nbcr.crs only."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import signal
@@ -18,6 +20,7 @@ from nbcr import crs
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import CheckpointOptions, Component, Progress, RestartOptions, SnapshotReference
 from nbcr.errors import HelperLost, from_wire, to_wire
+from nbcr.launcher.hosts import Agent
 from nbcr.store import publishing
 
 _WRITING_NICENESS = 10
@@ -35,24 +38,38 @@ class Worker:
     rank: int
     pid: int
     channel: Channel
+    has_ended: bool = False
 
 
 class Workers:
     """All of them; a context manager that leaves none behind."""
 
+    _batches = itertools.count()
+
     def __init__(self) -> None:
-        self._workers: list[Worker] = []
+        self.here: list[Worker] = []
+        self._away: dict[Agent, set[int]] = {}  # ranks on other hosts, whose agents have workers at them
+        self._early: dict[tuple[int, str], dict[str, Any]] = {}  # what agents have said before it was asked for
+        self._batch = next(self._batches)
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for worker in self._workers:
-            with suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGKILL)  # one that has ended is a zombie: no one else's pid
-            with suppress(ChildProcessError):
-                os.waitpid(worker.pid, 0)
-            worker.channel.close()
+        for worker in list(self.here):
+            self.reap(worker)
+        for agent in self._away:
+            with suppress(ChannelClosed):
+                agent.channel.send({"op": "RELEASE", "batch": self._batch})
+
+    def reap(self, worker: Worker) -> None:
+        """End one."""
+        with suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGKILL)  # one that has ended is a zombie: no one else's pid
+        with suppress(ChildProcessError):
+            os.waitpid(worker.pid, 0)
+        worker.channel.close()
+        self.here.remove(worker)
 
     def start(self, rank: int, work: Callable[[Channel], Mapping[str, Any]], keep: tuple[int, ...] = ()) -> None:
         """Fork a process that does `work` and says what it returns, or what is wrong."""
@@ -61,37 +78,71 @@ class Workers:
         if pid == 0:
             _work(Channel(theirs), work, {*keep, theirs.fileno()})
         theirs.close()
-        self._workers.append(Worker(rank, pid, ours))
+        self.here.append(Worker(rank, pid, ours))
+
+    def start_at(self, agent: Agent, rank: int, order: Mapping[str, Any]) -> None:
+        """Have a worker on another host. Raises HelperLost."""
+        self._away.setdefault(agent, set()).add(rank)
+        self._order(agent, {**order, "rank": rank})
+
+    def tell(self, agent: Agent, rank: int, message: Mapping[str, Any]) -> None:
+        """Say something to a worker on another host. Raises HelperLost."""
+        self._order(agent, {"op": "TELL", "rank": rank, "message": message})
+
+    def _order(self, agent: Agent, order: Mapping[str, Any]) -> None:
+        try:
+            agent.channel.send({**order, "batch": self._batch})
+        except ChannelClosed:
+            raise agent.lost() from None
 
     def hear(self, state: str, timeout_s: float | None) -> dict[int, dict[str, Any]]:
         """What each has said when it was at `state`, by rank. Raises what the first that fails says."""
-        answers: dict[int, dict[str, Any]] = {}
+        answers = {rank: answer for (rank, said), answer in self._early.items() if said == state}
+        awaited = {worker.channel.fileno(): {worker.rank} for worker in self.here}
+        awaited |= {agent.channel.fileno(): ranks - answers.keys() for agent, ranks in self._away.items()}
         poller = select.poll()
-        awaited = {worker.channel.fileno(): worker for worker in self._workers}
-        for number in awaited:
-            poller.register(number, select.POLLIN)
+        for number, ranks in list(awaited.items()):
+            if ranks:
+                poller.register(number, select.POLLIN)
+            else:
+                del awaited[number]
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while awaited:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise HelperLost(f"the images of the ranks were not at {state} within {timeout_s:g} s")
             for number, _ in poller.poll(None if left is None else left * 1000):
-                worker = awaited[number]
-                try:
-                    answer = worker.channel.receive()
-                except ChannelClosed:
-                    raise HelperLost(
-                        f"the process that was at the image of rank {worker.rank} was killed", hint="try again"
-                    ) from None
+                rank, answer = self._next(number)
                 if answer.get("state") == "ERROR":
                     error = from_wire(answer)
-                    error.args = (f"rank {worker.rank}: {error}",)
+                    error.args = (f"rank {rank}: {error}",)
                     raise error
-                if answer.get("state") == state:
-                    answers[worker.rank] = answer
+                if answer.get("state") != state or rank not in awaited[number]:
+                    self._early[rank, str(answer.get("state"))] = answer
+                    continue
+                answers[rank] = answer
+                awaited[number].discard(rank)
+                if not awaited[number]:
                     poller.unregister(number)
                     del awaited[number]
         return answers
+
+    def _next(self, number: int) -> tuple[int, dict[str, Any]]:
+        """Whose word it is that comes over a descriptor, and the word."""
+        for agent in self._away:
+            if agent.channel.fileno() == number:
+                try:
+                    answer = agent.channel.receive()
+                except (ChannelClosed, ValueError):
+                    raise agent.lost() from None
+                return (int(answer.get("rank", -1)), answer) if answer.get("batch") == self._batch else (-1, {})
+        worker = next(each for each in self.here if each.channel.fileno() == number)
+        try:
+            return worker.rank, worker.channel.receive()
+        except ChannelClosed:
+            raise HelperLost(
+                f"the process that was at the image of rank {worker.rank} was killed", hint="try again"
+            ) from None
 
 
 def _work(channel: Channel, work: Callable[[Channel], Mapping[str, Any]], keep: set[int]) -> None:

@@ -11,11 +11,10 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,9 @@ from typing import Any
 from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, NbcrError, NotPossible, UsageProblem, to_wire
-from nbcr.launcher import cooperating, coordinating, imaging, jobs
+from nbcr.launcher import cooperating, coordinating, imaging, jobs, leftovers, placing
+from nbcr.launcher.doors import Doors, wait_for
+from nbcr.launcher.hosts import Hosts
 from nbcr.launcher.members import Member
 from nbcr.launcher.schema import Schema
 from nbcr.mpi import cooperative, entering, modes
@@ -31,6 +32,7 @@ from nbcr.store import journal
 
 _HELLO_TIMEOUT_S = 5.0
 _END_TIMEOUT_S = 10.0
+_AGENT_TIMEOUT_S = 20.0
 _ROOT = Path(__file__).resolve().parents[2]
 _SITE = _ROOT / "nbcr" / "mpi" / "site"
 
@@ -38,13 +40,16 @@ _SITE = _ROOT / "nbcr" / "mpi" / "site"
 class Launcher:
     """One job."""
 
-    def __init__(self, schema: Schema, listener: socket.socket, umask: int) -> None:
+    def __init__(self, schema: Schema, doors: Doors, umask: int) -> None:
         self.schema = schema
         self.members: dict[int, Member] = {}
-        self._listener = listener
+        self.doors = doors
+        self.hosts = Hosts()
         self.umask = umask
         self._command: subprocess.Popen[bytes] | None = None
+        self._began_s = time.time()
         self._stopped_as = ""
+        self._lost: coordinating.Lost | None = None
 
     # Starting
 
@@ -53,7 +58,8 @@ class Launcher:
         of the states that its ranks have saved in another life."""
         environ = {
             **self.schema.environ,
-            entering.SOCKET_VARIABLE: str(self._listener.getsockname()),
+            **self.doors.environ(),
+            entering.SOCKET_VARIABLE: self.doors.path,
             entering.PATH_VARIABLE: self.schema.environ.get("PYTHONPATH", ""),
             "NBCR_JOB_ROOT": str(_ROOT),
         }
@@ -89,6 +95,8 @@ class Launcher:
         finally:
             os.close(descriptor)
         status = self._command.wait()
+        if self._lost is not None:
+            raise self._lost
         if self._stopped_as:
             print(f"nbcr: job {self.schema.name} was stopped: `nbcr restart {self._stopped_as}`", file=sys.stderr)
             return 0
@@ -96,12 +104,12 @@ class Launcher:
 
     def _once(self, descriptor: int) -> None:
         poller = select.poll()
-        for number in (descriptor, self._listener.fileno()):
+        for number in (descriptor, *self.doors.filenos):
             poller.register(number, select.POLLIN)
         poller.poll()
-        if _readable(self._listener.fileno(), 0):
-            connection, _ = self._listener.accept()
-            self._hear(Channel(connection))
+        channel = self.doors.accept(0)
+        if channel is not None:
+            self._hear(channel)
 
     def _hear(self, channel: Channel) -> None:
         """The first message on a new connection."""
@@ -109,6 +117,9 @@ class Launcher:
             message = channel.receive(_HELLO_TIMEOUT_S)
             if message.get("op") == "hello":
                 self._welcome(channel, message)
+                return
+            if message.get("op") == "agent":
+                self.hosts.welcome(channel, message)
                 return
             if message.get("op") == "checkpoint":
                 self._answer(channel, message)
@@ -119,6 +130,8 @@ class Launcher:
     def _welcome(self, channel: Channel, hello: Mapping[str, Any]) -> None:
         rank = int(hello["rank"])
         self.members[rank] = Member(rank, int(hello["pid"]), channel, hello)
+        if self.schema.mode == modes.IMAGES:
+            self.hosts.has(channel, hello)
         if len(self.members) == int(hello["size"]):
             facts = {str(number): dict(member.hello) for number, member in sorted(self.members.items())}
             self.schema = self.schema.with_ranks(len(self.members), str(hello["library"]), facts)
@@ -133,6 +146,9 @@ class Launcher:
                 raise UsageProblem(f"--leave {wish.leave!r} is not known for jobs", hint="use running, or --stop")
             self._await_ranks(wish.deadline_s)
             members = [self.members[rank] for rank in sorted(self.members)]
+            if self.schema.mode == modes.IMAGES:
+                self._await_agents(members, wish.deadline_s)
+                members = [replace(member, agent=self.hosts.of(member.hello)) for member in members]
             how = cooperating if self.schema.mode == modes.COOPERATIVE else coordinating
             with journal.told(wish.store.root, "checkpoint", job=self.schema.name, name=wish.name) as told:
                 entry = how.checkpoint(members, self.schema, wish, self.pid, lambda: channel.send({"state": "BEGUN"}))
@@ -142,6 +158,11 @@ class Launcher:
             channel.send({"state": "DONE", "entry": entry.document()})
         except ChannelClosed:  # whoever asked has gone
             pass
+        except coordinating.Lost as lost:
+            self._lost = lost
+            with contextlib.suppress(ChannelClosed):
+                channel.send({"state": "ERROR", **to_wire(lost)})
+            self.end()
         except Exception as error:
             if not isinstance(error, NbcrError) and os.environ.get("NBCR_DEBUG"):
                 raise
@@ -152,23 +173,37 @@ class Launcher:
         """All ranks have said hello, and live. Raises NotPossible."""
         end = time.monotonic() + timeout_s
         while not self.schema.ranks:
-            if not _readable(self._listener.fileno(), max(0.0, end - time.monotonic())):
+            channel = wait_for(self.doors, end)
+            if channel is None:
                 there = f"{len(self.members)} of its ranks" if self.members else "none of its ranks"
                 raise NotPossible(
                     f"{there} had come to `from mpi4py import MPI` within {timeout_s:g} s",
                     hint="only programs that use mpi4py can be checkpointed as MPI jobs",
                 )
-            connection, _ = self._listener.accept()
-            with contextlib.suppress(ChannelClosed, TimeoutError, ValueError):
-                channel = Channel(connection)
-                message = channel.receive(_HELLO_TIMEOUT_S)
-                if message.get("op") == "hello":
-                    self._welcome(channel, message)
-                    continue
-                channel.send(
-                    {"state": "ERROR", **to_wire(Busy("another request waits for the ranks", hint="ask again"))}
+            self._hear_of_ranks(channel)
+
+    def _await_agents(self, members: Sequence[Member], timeout_s: float) -> None:
+        """An agent of ours lives on every other host. Raises NotPossible."""
+        end = time.monotonic() + min(timeout_s, _AGENT_TIMEOUT_S)
+        self.hosts.ask_again(members)
+        while lacking := self.hosts.lacking():
+            channel = wait_for(self.doors, end)
+            if channel is None:
+                raise NotPossible(
+                    f"no agent of nbcr came from host {lacking[0]} within {min(timeout_s, _AGENT_TIMEOUT_S):g} s",
+                    hint=f"is {sys.executable} there, with nbcr, and can that host reach this one by TCP?",
                 )
-            connection.close()
+            self._hear_of_ranks(channel)
+
+    def _hear_of_ranks(self, channel: Channel) -> None:
+        """The first message on a new connection, while a request waits for ranks and agents."""
+        with contextlib.suppress(ChannelClosed, TimeoutError, ValueError):
+            message = channel.receive(_HELLO_TIMEOUT_S)
+            if message.get("op") in ("hello", "agent"):
+                (self._welcome if message["op"] == "hello" else self.hosts.welcome)(channel, message)
+                return
+            channel.send({"state": "ERROR", **to_wire(Busy("another request waits for the ranks", hint="ask again"))})
+        channel.close()
 
     def end(self) -> None:
         """End the command, should it still run."""
@@ -180,6 +215,8 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 command.kill()
                 command.wait()
+        if self.schema.mpiexec:
+            leftovers.remove(self._began_s)
 
 
 def popen(argv: list[str], environ: Mapping[str, str], umask: int, cwd: str | None = None) -> subprocess.Popen[bytes]:
@@ -224,8 +261,8 @@ def run(argv: list[str], *, name: str | None = None, umask: int = 0o022) -> int:
             schema.mpiexec, modes.python_of(argv, sys.executable), schema.environ, runtime.runtime_folder()
         )
         schema = replace(schema, mode=mode.name)
-    listener = jobs.listen(called)
-    launcher = Launcher(schema, listener, umask)
+    doors = Doors(called, is_spread=bool(schema.mpiexec) and placing.is_spread(argv, schema.environ))
+    launcher = Launcher(schema, doors, umask)
     try:
         launcher.start()
         if name is None:
@@ -233,4 +270,4 @@ def run(argv: list[str], *, name: str | None = None, umask: int = 0o022) -> int:
         return launcher.run()
     finally:
         launcher.end()
-        jobs.forget(listener)
+        doors.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import HandlerFailed, NbcrError, NotPossible, from_wire
+from nbcr.launcher.hosts import Agent
 
 
 @dataclass
@@ -20,15 +21,30 @@ class Member:
     pid: int
     channel: Channel
     hello: Mapping[str, Any]
+    agent: Agent | None = None  # who acts for the launcher, where the rank is on another host
+
+
+class Gone(NotPossible):
+    """A rank has ended, or its host is not there any more."""
+
+    type_name = "NotPossible"
+
+    def __init__(self, member: Member) -> None:
+        where = f" on {member.agent.host}" if member.agent is not None else ""
+        super().__init__(
+            f"rank {member.rank} (process {member.pid}{where}) has ended",
+            hint="is its host still there?" if where else "is the job at its end?",
+        )
+        self.rank = member.rank
 
 
 def tell(members: Iterable[Member], message: Mapping[str, Any]) -> None:
-    """Say the same to all. Raises NotPossible when one has ended."""
+    """Say the same to all. Raises Gone when one has ended."""
     for member in members:
         try:
             member.channel.send(message)
         except ChannelClosed:
-            raise _gone(member) from None
+            raise Gone(member) from None
 
 
 def hear(members: Iterable[Member], state: str, timeout_s: float) -> dict[int, dict[str, Any]]:
@@ -65,7 +81,9 @@ def listen(members: Iterable[Member], take: Callable[[Member, dict[str, Any]], b
             try:
                 done = take(member, member.channel.receive(left))
             except ChannelClosed:
-                raise _gone(member) from None
+                raise Gone(member) from None
+            except TimeoutError:  # the rest of its message does not come
+                continue
             if done:
                 poller.unregister(number)
                 del awaited[number]
@@ -78,7 +96,3 @@ def of_rank(rank: int, answer: Mapping[str, Any]) -> NbcrError:
     if isinstance(error, HandlerFailed):
         error.args = (f"rank {rank}: {error}",)
     return error
-
-
-def _gone(member: Member) -> NotPossible:
-    return NotPossible(f"rank {member.rank} (process {member.pid}) has ended", hint="is the job at its end?")

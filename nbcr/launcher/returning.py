@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
 import sys
 import time
@@ -16,7 +17,9 @@ from typing import Any
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import Component
 from nbcr.errors import Busy, EntryDamaged, NbcrError, NotPossible, RestartFailed, to_wire
-from nbcr.launcher import cooperating, imaging, jobs
+from nbcr.launcher import cooperating, imaging, jobs, placing
+from nbcr.launcher.doors import Doors, wait_for
+from nbcr.launcher.hosts import Hosts
 from nbcr.launcher.launcher import Launcher, popen
 from nbcr.launcher.members import Member, hear
 from nbcr.launcher.schema import FILE, FOLDER, Schema, image_of
@@ -35,28 +38,36 @@ def is_job(entry: Entry) -> bool:
     return jobs.KIND in entry.kinds
 
 
-def restart(entry: Entry, *, name: str | None = None, umask: int = 0o022) -> int:
-    """Bring a job back and run it to its end; its exit status, negative for a signal. Raises NbcrError."""
+def restart(entry: Entry, *, name: str | None = None, umask: int = 0o022, mpiexec: str | None = None) -> int:
+    """Bring a job back and run it to its end; its exit status, negative for a signal. Raises NbcrError.
+
+    `mpiexec`: options that say where its ranks go, in the place of those that it was started with.
+    """
     imaging.keep_to_one_thread()
     entry = trust.proved(entry)
     if entry.component.get("name") == cooperating.MARK.name:
+        if mpiexec is not None:
+            raise NotPossible(
+                f"{entry.name!r} is of ranks that save their own state: it is started by the same command again",
+                hint="leave out --mpiexec",
+            )
         return _run_anew(entry, name, umask)
     component = imaging.maker(entry.name, entry.component.get("name"))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(opening.proved_files(entry, _roots(entry, component), FOLDER))
-        launcher, listener = _prepared(entry, folder, name, umask)
-        stack.callback(jobs.forget, listener)
+        launcher = _prepared(entry, folder, name, umask, None if mpiexec is None else shlex.split(mpiexec))
+        stack.callback(launcher.doors.close)
         stack.callback(launcher.end)
         with journal.told(entry.store_root, "restart", id=entry.id, name=entry.name, job=launcher.schema.name):
-            _bring(launcher, listener, entry, folder, component)
+            _bring(launcher, entry, folder, component)
         return launcher.run()
 
 
 def _run_anew(entry: Entry, name: str | None, umask: int) -> int:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(opening.proved_files(entry, (), FOLDER))
-        launcher, listener = _prepared(entry, folder, name, umask)
-        stack.callback(jobs.forget, listener)
+        launcher = _prepared(entry, folder, name, umask, None)
+        stack.callback(launcher.doors.close)
         stack.callback(launcher.end)
         launcher.schema = replace(launcher.schema, ranks=0)  # until they have said hello
         launcher.start(resume=folder)
@@ -69,7 +80,7 @@ def _roots(entry: Entry, component: Component) -> list[str]:
     return [path for path in paths if Path(path).name in (FILE, *component.roots)]
 
 
-def _prepared(entry: Entry, folder: Path, name: str | None, umask: int) -> tuple[Launcher, socket.socket]:
+def _prepared(entry: Entry, folder: Path, name: str | None, umask: int, options: list[str] | None) -> Launcher:
     schema = Schema.read(folder)
     for rank in range(schema.ranks):
         if not image_of(folder, rank).is_dir():
@@ -80,23 +91,22 @@ def _prepared(entry: Entry, folder: Path, name: str | None, umask: int) -> tuple
         raise NotPossible(f"{schema.mpiexec}, by which the job was started, is not there any more")
     called = name or (schema.name if jobs.connect(schema.name) is None else f"job-{os.getpid()}")
     jobs.check_name(called)
-    listener = jobs.listen(called)
-    return Launcher(schema, listener, umask), listener
+    schema = replace(schema, environ=placing.of_now(schema.environ))
+    if options is not None:
+        schema = replace(schema, argv=placing.placed(schema.argv, options))
+    return Launcher(schema, Doors(called, is_spread=placing.is_spread(schema.argv, schema.environ)), umask)
 
 
-def _bring(launcher: Launcher, listener: socket.socket, entry: Entry, folder: Path, component: Component) -> None:
-    schema = launcher.schema
-    began = time.time()
-    environ = {
-        **schema.environ, stub.SOCKET_VARIABLE: str(listener.getsockname()), "PYTHONPATH": str(_ROOT),
-    }  # fmt: skip
+def _bring(launcher: Launcher, entry: Entry, folder: Path, component: Component) -> None:
+    schema, doors = launcher.schema, launcher.doors
+    environ = {**schema.environ, **doors.environ(), stub.SOCKET_VARIABLE: doors.path, "PYTHONPATH": str(_ROOT)}
+    command = [schema.mpiexec, *placing.placing_options(schema.argv), "-n", str(schema.ranks)]
     python = [sys.executable, "-S", "-P", "-m", "nbcr.mpi.stub"]
-    launcher.adopt(popen([schema.mpiexec, "-n", str(schema.ranks), *python], environ, launcher.umask))
-    stubs = _stubs(listener, schema.ranks)
+    began = time.time()
+    launcher.adopt(popen([*command, *python], environ, launcher.umask))
+    stubs = _stubs(launcher)
     try:
-        members = _overwrite(stubs, entry, folder, component)
-        for member in members:
-            _tell(member, stubs[member.rank], entry, began)
+        members = _overwrite(launcher, stubs, entry, folder, component, began)
         answers = hear(members, "OPEN", _OPEN_TIMEOUT_S)
     except (NbcrError, OSError) as error:
         if isinstance(error, RestartFailed):
@@ -116,68 +126,120 @@ def _bring(launcher: Launcher, listener: socket.socket, entry: Entry, folder: Pa
 class Stub:
     """A process that waits to be overwritten."""
 
-    def __init__(self, channel: Channel, hello: Mapping[str, Any]) -> None:
-        self.channel, self.pid = channel, int(hello["pid"])
-        self.mpiexec = dict(hello["mpiexec"])
-        _, descriptors, _, _ = socket.recv_fds(channel.sock, 1, 1)
-        self.leading = descriptors[0]  # to its mpiexec
+    def __init__(self, channel: Channel, hello: Mapping[str, Any], hosts: Hosts) -> None:
+        self.channel, self.pid, self.hello = channel, int(hello["pid"]), hello
+        self.rank, self.mpiexec = int(hello["rank"]), dict(hello["mpiexec"])
+        hosts.has(channel, hello)
+        self.is_here = hosts.of(hello) is None
+        self.leading = -1  # to its mpiexec
+        if self.is_here:
+            _, descriptors, _, _ = socket.recv_fds(channel.sock, 1, 1)
+            self.leading = descriptors[0]
         self.pids: dict[str, int] = {}
 
     def close(self) -> None:
         """Let go of what was its."""
         self.channel.close()
-        os.close(self.leading)
+        if self.leading >= 0:
+            os.close(self.leading)
 
 
-def _stubs(listener: socket.socket, ranks: int) -> dict[int, Stub]:
+def _stubs(launcher: Launcher) -> dict[int, Stub]:
+    """All of them, and agents on the hosts of those that are not on this one."""
     stubs: dict[int, Stub] = {}
-    listener.settimeout(_STUBS_TIMEOUT_S)
+    hosts, ranks = launcher.hosts, launcher.schema.ranks
+    end = time.monotonic() + _STUBS_TIMEOUT_S
     try:
-        while len(stubs) < ranks:
-            connection, _ = listener.accept()
-            channel = Channel(connection)
+        while len(stubs) < ranks or hosts.lacking():
+            channel = wait_for(launcher.doors, end)
+            if channel is None:
+                raise TimeoutError
             hello = channel.receive(_STUBS_TIMEOUT_S)
             if hello.get("op") == "stub":
-                stubs[int(hello["rank"])] = Stub(channel, hello)
+                stubs[int(hello["rank"])] = Stub(channel, hello, hosts)
+            elif hello.get("op") == "agent":
+                hosts.welcome(channel, hello)
             else:
                 with channel:
                     channel.send({"state": "ERROR", **to_wire(Busy("the job is being brought back", hint="ask again"))})
     except (TimeoutError, ChannelClosed) as error:
+        if len(stubs) == ranks:
+            raise RestartFailed(
+                f"no agent of nbcr came from host {hosts.lacking()[0]} within {_STUBS_TIMEOUT_S:g} s",
+                hint=f"is {sys.executable} there, with nbcr?",
+            ) from error
         raise RestartFailed(
             f"the new mpiexec had started {len(stubs)} of {ranks} ranks within {_STUBS_TIMEOUT_S:g} s", hint="try again"
         ) from error
-    finally:
-        listener.settimeout(None)
     return stubs
 
 
-def _overwrite(stubs: Mapping[int, Stub], entry: Entry, folder: Path, component: Component) -> list[Member]:
-    members = []
+def _overwrite(
+    launcher: Launcher, stubs: Mapping[int, Stub], entry: Entry, folder: Path, component: Component, began: float
+) -> list[Member]:
+    """The ranks, which have been told that they are back."""
+    members: dict[int, Member] = {}
     with imaging.Workers() as workers:
         for rank, each in sorted(stubs.items()):
+            agent, image = launcher.hosts.of(each.hello), image_of(folder, rank)
+            if agent is not None:
+                order = {"op": "BRING", "component": component.name, "pid": each.pid, "folder": str(image)}
+                order |= {"entry": entry.id, "entry_name": entry.name, "leading": each.mpiexec["PMI_FD"]}
+                workers.start_at(agent, rank, order)
+                continue
             ours, theirs = Channel.pair()
-            work = imaging.bring(component, each.pid, image_of(folder, rank), entry.id, theirs)
+            work = imaging.bring(component, each.pid, image, entry.id, theirs)
             workers.start(rank, work, keep=(theirs.fileno(),))
             theirs.close()
-            members.append(Member(rank, each.pid, ours, {}))
+            members[rank] = Member(rank, each.pid, ours, {})
         brought = workers.hear("BROUGHT", _BRING_TIMEOUT_S)
-    for rank, answer in sorted(brought.items()):
-        stubs[rank].pids = dict(answer["pids"])
-        for warning in answer["warnings"]:
-            if not any(word in warning for word in _EXPECTED):
-                print(f"nbcr: warning: rank {rank}: {warning}", file=sys.stderr)
+        for rank, answer in sorted(brought.items()):
+            stubs[rank].pids = dict(answer["pids"])
+            for warning in answer["warnings"]:
+                if not any(word in warning for word in _EXPECTED):
+                    print(f"nbcr: warning: rank {rank}: {warning}", file=sys.stderr)
+        now = {rank: str(each.hello["mark"]) for rank, each in stubs.items()}
+        sharing = placing.sharing(launcher.schema, now)
+        for each in stubs.values():
+            each.mpiexec.update(sharing)
+        for rank, each in stubs.items():
+            agent = launcher.hosts.of(each.hello)
+            if agent is not None:
+                workers.tell(agent, rank, _news(each, entry, began))
+        members |= _members_elsewhere(launcher, stubs)
+    for rank, each in stubs.items():
+        if each.is_here:
+            members[rank].channel.send(_news(each, entry, began))
+            socket.send_fds(members[rank].channel.sock, [b"\0"], [each.leading])
+    return [members[rank] for rank in sorted(members)]
+
+
+def _members_elsewhere(launcher: Launcher, stubs: Mapping[int, Stub]) -> dict[int, Member]:
+    """Ranks on other hosts come back with connections of their own."""
+    awaited = {rank: each for rank, each in stubs.items() if not each.is_here}
+    members: dict[int, Member] = {}
+    end = time.monotonic() + _OPEN_TIMEOUT_S
+    while members.keys() != awaited.keys():
+        channel = wait_for(launcher.doors, end)
+        if channel is None:
+            late = min(awaited.keys() - members.keys())
+            raise RestartFailed(f"rank {late} did not come back within {_OPEN_TIMEOUT_S:g} s", hint="try again")
+        hello = channel.receive(_OPEN_TIMEOUT_S)
+        rank = int(hello.get("rank", -1))
+        if hello.get("op") == "member" and rank in awaited:
+            members[rank] = Member(rank, awaited[rank].pid, channel, awaited[rank].hello)
+        else:
+            channel.close()
     return members
 
 
-def _tell(member: Member, taken: Stub, entry: Entry, began: float) -> None:
-    member.channel.send(
-        {
-            "op": "RESTART",
-            "pids": taken.pids,
-            "began": began,
-            "in_place": False,
-            "entry": entry.document(),
-            "mpiexec": taken.mpiexec,
-        }
-    )
-    socket.send_fds(member.channel.sock, [b"\0"], [taken.leading])
+def _news(taken: Stub, entry: Entry, began: float) -> dict[str, Any]:
+    """What a restored rank has to know."""
+    return {
+        "op": "RESTART",
+        "pids": taken.pids,
+        "began": began,
+        "in_place": False,
+        "entry": entry.document(),
+        "mpiexec": taken.mpiexec,
+    }

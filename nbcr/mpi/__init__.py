@@ -18,6 +18,7 @@ support                        what no checkpoint can hold: noted, and refused b
 queue, draining                messages that were taken out of MPI, and how
 rank                           the conversation with the launcher; the handler
 stub                           what a rank's image is restored over
+agents                         how the launcher's agent comes to another host
 modes                          images, or in cooperation with the program: what this host's MPI allows
 cooperative                    … the latter: states saved at a safe point
 """

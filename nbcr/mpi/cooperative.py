@@ -21,7 +21,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from nbcr import __version__, runtime
+from nbcr import __version__, runtime, sealed
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import NotPossible, RestartFailed, to_wire
 
@@ -42,19 +42,17 @@ class Cooperation:
         self._verdicts: dict[int, str] = {}  # by the order's number
         self._done = 0  # the latest order that was dealt with
 
-    def begin(self, module: Any, path: str) -> None:
-        """MPI has been loaded; `path` is the launcher's socket."""
-        self._mpi, self._path = module, path
+    def begin(self, module: Any, path: str, network: str) -> None:
+        """MPI has been loaded; `path` is the launcher's socket, `network` how it is reached from other hosts."""
+        self._mpi, self._path, self._network = module, path, network
         self._folder = os.environ.pop(RESUME_VARIABLE, "")
         if module.Is_initialized():
             self._say_hello()
 
     def _say_hello(self) -> None:
         world = self._mpi.COMM_WORLD
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.connect(self._path)
-            self._channel = Channel(sock)
+            self._channel = sealed.connect(self._path, self._network)
             self._channel.send(
                 {
                     "op": "hello",
@@ -69,7 +67,6 @@ class Cooperation:
                 }
             )
         except OSError:  # the launcher is gone: the job can do without
-            sock.close()
             self._channel = None
             return
         threading.Thread(target=self._listen, args=(self._channel,), name="nbcr-mpi", daemon=True).start()

@@ -77,9 +77,10 @@ class _Loader(importlib.abc.Loader):
 
 def cooperate(module: Any) -> None:
     """Leave MPI to the program, and listen to the launcher."""
+    from nbcr import sealed
     from nbcr.mpi.cooperative import cooperation
 
-    cooperation.begin(module, os.environ.pop(SOCKET_VARIABLE))
+    cooperation.begin(module, os.environ.pop(SOCKET_VARIABLE), os.environ.pop(sealed.VARIABLE, ""))
     _restore_path()
 
 
@@ -99,6 +100,7 @@ def _leads_elsewhere(number: int) -> bool:
 
 def enter(module: Any) -> None:
     """Set MPI up, and give the module's names to the program as ours."""
+    from nbcr import sealed
     from nbcr.mpi import buffered, communicators, constants, handles, intercomms
     from nbcr.mpi.rank import rank
     from nbcr.mpi.world import Intracomm, world
@@ -130,7 +132,7 @@ def enter(module: Any) -> None:
     module.Alloc_mem = lambda size, info=None: module.buffer.allocate(size)
     module.Free_mem = lambda mem: mem.release()
     atexit.register(rank.end)
-    rank.begin(os.environ.pop(SOCKET_VARIABLE), last)
+    rank.begin(os.environ.pop(SOCKET_VARIABLE), os.environ.pop(sealed.VARIABLE, ""), last)
     _restore_path()
 
 

@@ -25,20 +25,21 @@ import sys
 import threading
 from typing import Any
 
-from nbcr import __version__, runtime
+from nbcr import __version__, runtime, sealed
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import NbcrError, NotPossible, to_wire
 from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, pid_alias, registry
 from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
 from nbcr.handlers.sections import all_left
-from nbcr.mpi import buffered, draining, support
+from nbcr.mpi import agents, buffered, draining, support
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate
 from nbcr.mpi.handles import guarded_call
 from nbcr.mpi.world import MPI, Comm, world
 
 THREAD_NAME = "nbcr-mpi"
-_OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_")
+_OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_", "SLURM_")
+SHARING = ("MPIR_CVAR_NOLOCAL", "UCX_TLS")  # who may share memory; read at each initialisation
 _LAUNCHER_LOST = 70
 _SETTLE_TIMEOUT_S = 20.0
 _LEAVE_TIMEOUT_S = 5.0
@@ -56,7 +57,8 @@ class Rank(Handler):
 
     def __init__(self) -> None:
         self.ended = False
-        self._channel: Channel | None = None
+        self._channel: sealed.SealedChannel | None = None
+        self._network = ""  # how the launcher is reached from other hosts
         self._order: dict[str, Any] | None = None  # of the checkpoint under way
         self._torn: draining.Torn | None = None
         self._drain: draining.Drain | None = None
@@ -70,16 +72,16 @@ class Rank(Handler):
 
     # The beginning and the end
 
-    def begin(self, path: str, last: Any) -> None:
+    def begin(self, path: str, network: str, last: Any) -> None:
         """Say hello to the launcher, and listen to it. `last` is a communicator of all ranks, for their end."""
-        self._last = last
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._last, self._network = last, network
         try:
-            sock.connect(path)
-            self._channel = Channel(sock)
+            self._channel = sealed.connect(path, network)
             self._channel.send(self._hello())
-        except OSError:  # it is gone: the job can do without
-            sock.close()
+        except OSError as error:  # the job can do without it
+            if network:
+                host = socket.gethostname()
+                print(f"nbcr: rank {world.rank} on {host} does not reach the launcher: {error}", file=sys.stderr)
             self._channel = None
             return
         registry.register(self)
@@ -99,6 +101,8 @@ class Rank(Handler):
             "size": world.size,
             "pid": runtime.own_pid(),
             "host": socket.gethostname(),
+            "mark": sealed.this_host(),
+            "local": int(os.environ.get("MPI_LOCALNRANKS", "0")),
             "library": MPI.Get_library_version().split("\n")[0].rstrip("\0"),
             "python": sys.version.split()[0],
             "version": __version__,
@@ -157,8 +161,10 @@ class Rank(Handler):
                 return
             if order.get("op") == "HOLD":
                 self._serve(channel, order)
+            elif order.get("op") == "AGENT":
+                agents.start(self._network)
 
-    def _serve(self, channel: Channel, order: dict[str, Any]) -> None:
+    def _serve(self, channel: sealed.SealedChannel, order: dict[str, Any]) -> None:
         """One checkpoint, to its end in this life or in another."""
         self._answered.clear()
         self._has_failed = self._abort_heard = False
@@ -192,7 +198,7 @@ class Rank(Handler):
         os.write(2, f"nbcr: rank {world.rank} ends: the launcher ended in the middle of a checkpoint\n".encode())
         os._exit(_LAUNCHER_LOST)
 
-    def _course(self, channel: Channel, order: dict[str, Any]) -> list[Any]:
+    def _course(self, channel: sealed.SealedChannel, order: dict[str, Any]) -> list[Any]:
         self._refuse()
         # Every wait in our own handler ends before this does: it is not late, but says what is wrong.
         deadline = Deadline(4 * float(order["deadline_s"]) + _SETTLE_TIMEOUT_S)
@@ -240,16 +246,20 @@ class Rank(Handler):
                 hint="see docs/mpi.md for what is supported",
             )
 
-    def _take_over(self, channel: Channel, answer: dict[str, Any]) -> None:
+    def _take_over(self, channel: sealed.SealedChannel, answer: dict[str, Any]) -> None:
         """What connects the stub with its mpiexec becomes ours."""
-        _, descriptors, _, _ = socket.recv_fds(channel.sock, 1, 1)
+        _, descriptors, _, _ = socket.recv_fds(channel.sock, 1, 2)
         number = int(os.environ["PMI_FD"])
         os.dup2(descriptors[0], number, inheritable=True)
         os.close(descriptors[0])
         given = {name: str(value) for name, value in dict(answer["mpiexec"]).items()}
-        for name in [name for name in os.environ if name.startswith(_OF_MPIEXEC)]:
+        for name in [name for name in os.environ if name.startswith(_OF_MPIEXEC) or name in SHARING]:
             del os.environ[name]
         os.environ.update({**given, "PMI_FD": str(number)})
+        self._network = str(answer.get("network", ""))
+        if len(descriptors) > 1:  # the launcher is on another host
+            channel.become(descriptors[1], bytes.fromhex(answer["key"]))
+            channel.send({"op": "member", "rank": world.rank})
 
     # The handler
 
@@ -334,10 +344,19 @@ class Rank(Handler):
         channel.send({"state": "DRAINED", "messages": drain.messages, "size_bytes": drain.size_bytes})
 
     def continue_(self) -> None:
-        self._up()
+        self._up_or_end()
 
     def restart(self, event: RestartEvent) -> None:
-        self._up()
+        self._up_or_end()
+
+    def _up_or_end(self) -> None:
+        """Without MPI this rank is of no use, and the others would wait for it."""
+        try:
+            self._up()
+        except Exception as error:
+            first = str(error).splitlines()[0]
+            os.write(2, f"nbcr: rank {world.rank} ends: MPI could not be set up again: {first}\n".encode())
+            os._exit(_LAUNCHER_LOST)
 
     def aborted(self) -> None:
         if (

@@ -46,6 +46,7 @@ _LOOKS, _LOOK_AGAIN_US = 500, 1000  # half a second in all
 _WAITING = (
     "/threading.py", "/selectors.py", "/queue.py", "/socket.py", "/multiprocessing/connection.py",
     "/ipykernel/heartbeat.py", "/ipykernel/iostream.py", "/ipykernel/parentpoller.py", "/zmq/utils/garbage.py",
+    "/zmq/sugar/__init__.py",  # zmq.device, in which the heartbeat's thread stays
 )  # fmt: skip
 _POOL, _OURS = "/concurrent/futures/thread.py", str(Path(__file__).parents[1]) + os.sep
 _ACCELERATORS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/render", "/dev/davinci", "/dev/accel")

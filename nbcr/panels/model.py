@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MOST_NAMES = 12  # of each kind of change, before the rest is only counted
 MOST_LINES = 12  # of a cell
 MOST_REPR = 60  # characters of a variable's value
+_BESIDE = "display: flex; flex-wrap: wrap; gap: 1em; align-items: flex-start"
 _INDENT = "\N{NO-BREAK SPACE}" * 3
 
 
@@ -77,6 +78,18 @@ def head(entries: Sequence[Entry], position: str | None) -> str:
     return f'<div role="status" aria-live="polite">This session is {where}. {many} in the store.</div>'
 
 
+def branched(notebook: str, kernel_id: str, page: Callable[[str], str], warnings: Sequence[str]) -> str:
+    """Where a checkpoint was brought back beside this session, and how one gets there."""
+    ways = (("JupyterLab", "lab/tree"), ("Notebook", "notebooks"))
+    links = " or ".join(
+        f'<a style="text-decoration: underline" href="{html.escape(page(kind))}" target="_blank">{what}</a>'
+        for what, kind in ways
+    )
+    more = "".join(f"<br>{html.escape(warning)}" for warning in warnings)
+    where = f"{html.escape(notebook)} (kernel {html.escape(kernel_id)})"
+    return f'<div role="status">It runs in {where}: open it in {links}.{more}</div>'
+
+
 @dataclass(frozen=True)
 class Disk:
     """What the store takes of what it may take: of its budget, else of the disk."""
@@ -92,10 +105,11 @@ def disk(store: Store) -> Disk:
         free = shutil.disk_usage(store.root).free
     except OSError:
         return Disk(0.0, f"{size_text(used)} on disk")
-    policy = _own_policy(store)
+    policy, waiting = _own_policy(store), upkeep.not_packed(store)
+    more = f"; {waiting} not packed yet" if waiting else ""
     if policy is None or policy.max_bytes is None:
-        return Disk(used / max(1, used + free), f"{size_text(used)} on disk, {size_text(free)} free, no budget")
-    text = f"{size_text(used)} on disk, of a budget of {size_text(policy.max_bytes)}; {size_text(free)} free"
+        return Disk(used / max(1, used + free), f"{size_text(used)} on disk, {size_text(free)} free, no budget{more}")
+    text = f"{size_text(used)} on disk, of a budget of {size_text(policy.max_bytes)}; {size_text(free)} free{more}"
     return Disk(min(1.0, used / max(1, policy.max_bytes)), text)
 
 
@@ -140,7 +154,7 @@ def details(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         ("id", entry.id),
         ("when", when_text(entry.created)),
         ("holds", " and ".join({"image": "process image", "objects": "variables"}[kind] for kind in entry.kinds)),
-        ("size", size_text(entry.size_bytes)),
+        ("size", _size(entry)),
         ("pause, duration", f"{time_text(entry.pause_ms)}, {time_text(entry.duration_ms)}"),
         ("cell", _cell(entry)),
         ("notebook", Path(entry.notebook).name if entry.notebook else "unknown"),
@@ -157,7 +171,26 @@ def details(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         for what, text in rows
         if text
     )
-    return f'<section aria-label="The selected checkpoint"><table style="line-height: 1.4">{body}</table></section>'
+    table = f'<div style="flex: 1 1 24em; min-width: 0"><table style="line-height: 1.4">{body}</table></div>'
+    return f'<section aria-label="The selected checkpoint" style="{_BESIDE}">{table}{_figure(entry)}</section>'
+
+
+def _figure(entry: Entry) -> str:
+    """The last figure that the session had shown; it is nothing but letters and digits."""
+    if entry.thumbnail is None:
+        return ""
+    source = f"data:image/png;base64,{entry.thumbnail}"
+    style = "max-width: 240px; max-height: 160px; background: white; border: 1px solid var(--jp-border-color1, #bbb)"
+    return f'<img alt="The last figure before this checkpoint" style="{style}" src="{source}">'
+
+
+def _size(entry: Entry) -> str:
+    """What it holds, and what it takes of the disk by itself."""
+    packed = upkeep.packed_size(entry)
+    if packed is None:
+        return size_text(entry.size_bytes)
+    own, shared = packed.added_bytes, packed.stored_bytes - packed.added_bytes
+    return f"{size_text(entry.size_bytes)}; packed: {size_text(own)} of its own, {size_text(shared)} of earlier ones"
 
 
 def _cell(entry: Entry) -> str:

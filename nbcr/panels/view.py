@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ import ipywidgets as w
 from IPython.core.getipython import get_ipython
 
 from nbcr import session
-from nbcr.errors import NbcrError, UsageProblem
+from nbcr.errors import NbcrError, NotPossible, UsageProblem
 from nbcr.panels import model
 from nbcr.session import Entry, Store, upkeep
 
@@ -100,6 +101,12 @@ class Panel:
         buttons = {
             "take": ("Checkpoint", "Take a checkpoint of this session now", "primary", self._take),
             "restart": ("Restart here", "This session becomes the selected checkpoint", "warning", self._restart),
+            "branch": (
+                "Open beside…",
+                "The selected checkpoint in a new Jupyter kernel, with a copy of this notebook; this session goes on",
+                "",
+                self._branch,
+            ),
             "delete": ("Delete…", "Delete the selected checkpoint; asks first", "", self._ask),
             "add_tag": ("Add tag", "Give the selected checkpoint this tag", "", self._add_tag),
             "remove_tag": ("Remove tag", "Take this tag from the selected checkpoint", "", self._remove_tag),
@@ -111,7 +118,7 @@ class Panel:
         self._yes, self._no = made["yes"], made["no"]
         self._sure = self._make("sure", w.HBox, children=[self._question, made["yes"], made["no"]], layout=_hidden())
         first = self._make("first", w.HBox, children=[self._name, made["take"], self._progress])
-        second = self._make("second", w.HBox, children=[made["restart"], made["delete"]])
+        second = self._make("second", w.HBox, children=[made["restart"], made["branch"], made["delete"]])
         tagging = [self._tag, self._pin, made["add_tag"], made["remove_tag"]]
         third = self._make("third", w.HBox, children=tagging)
         fourth = self._make("fourth", w.HBox, children=[self._disk, self._disk_text])
@@ -253,6 +260,17 @@ class Panel:
         if back is None:
             session.restart(entry.id, store=self.store)
         self.refresh()
+
+    def _branch(self) -> None:
+        from nbcr.jupyter.branching import branch
+        from nbcr.jupyter.living import living
+
+        entry, here = self._chosen(), living()
+        if here is None:
+            raise NotPossible("this is no Jupyter kernel")
+        notebook = os.environ.get("JPY_SESSION_NAME")
+        made = branch(entry.id, here.kernel_id, notebook, store=self.store, say=self._say)
+        self._message.value = model.branched(made.notebook, made.kernel_id, made.page, made.warnings)
 
     def _ask(self) -> None:
         title = html.escape(model.title(self._chosen()))

@@ -7,7 +7,8 @@
     outside      of other processes, through their checkpoint thread (service) or from outside
     auto         checkpoints that nobody asks for one by one: auto_points, auto_present, auto_triggers
     taking       what the helper does for a checkpoint     bringing   … and for a restart
-    spawning     starting a helper                          connections   Jupyter connection files
+    spawning     starting a helper                          standby       the one that waits for an order
+    connections   Jupyter connection files
 
 Names are loaded on first use: the helper imports `taking` while a user waits, and nothing else.
 """
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         checkpoints,
         diff,
         disk_use,
+        facts_of,
         find,
         get,
         kinds_of,
@@ -72,6 +74,7 @@ __all__ = [
     "checkpoints",
     "diff",
     "disk_use",
+    "facts_of",
     "find",
     "get",
     "kinds_of",

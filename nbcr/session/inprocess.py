@@ -27,10 +27,9 @@ from nbcr.handlers.interrupts import uninterrupted, waiting
 from nbcr.handlers.sections import Holder, all_left, handling, refuse_inside, refuse_within
 from nbcr.session import namespaces
 from nbcr.session.results import CheckpointResult, LoadResult
-from nbcr.session.spawning import Helper, Interpreter, spawn
+from nbcr.session.spawning import Helper, Interpreter
+from nbcr.session.standby import THREAD_NAME, Standby
 from nbcr.store import Entry, Store
-
-WATCHER_NAME = "nbcr-writing"
 
 _log = logging.getLogger("nbcr")
 
@@ -44,8 +43,7 @@ class _Life:
         self.snapshot: Path | None = None  # objects this life last saved or loaded: the next ones share files with it
         self.writing: list[CheckpointResult] = []  # not published yet
         self.untold: list[CheckpointResult] = []  # failed in the background, nobody was told yet
-        self.standby: Helper | None = None  # a helper that waits for the next order
-        self.wants_standby = False
+        self.standby = Standby(self.lock)  # a helper that waits for the next order
 
 
 _life = _Life()
@@ -99,7 +97,7 @@ def checkpoint(wish: Wish) -> CheckpointResult:
     with uninterrupted(but_in_waits=True), _alone(deadline, patient=wish.patient):
         wish.on_begin()
         with all_left(deadline, wish.on_wait):
-            helper = _helper(wish.interpreter)
+            helper = _life.standby.take(wish.interpreter)
             try:
                 passage, request = _go_down(wish, deadline)
             except BaseException:
@@ -108,7 +106,7 @@ def checkpoint(wish: Wish) -> CheckpointResult:
             result = _through(helper, passage, request, wish, store)
         if result.outcome is Outcome.CONTINUE:  # in a restored life the deadline's clock is another life's
             result.blocked_ms = deadline.elapsed_s * 1000
-    _refill_soon()
+    _life.standby.refill_soon()
     return result
 
 
@@ -158,7 +156,7 @@ def replace_by(
 ) -> NoReturn:
     """Replace this process by `entry`; see `restart`."""
     with uninterrupted(but_in_waits=True), _alone(Deadline(deadline_s), patient=patient):
-        helper = _helper(interpreter)
+        helper = _life.standby.take(interpreter)
         passage: Passage | None = None
         try:
             helper.ready()
@@ -186,57 +184,8 @@ def _until_replaced(helper: Helper, passage: Passage) -> dict[str, Any]:
 
 
 def keep_standby(wanted: bool) -> None:
-    """Whether a helper should be kept waiting, all it needs loaded: starting one takes longer than an image does."""
-    _life.wants_standby = wanted
-    if wanted:
-        _refill_soon()
-    else:
-        _dismiss(_life)
-
-
-def _dismiss(life: _Life) -> None:
-    standby, life.standby = life.standby, None
-    if standby is not None:
-        standby.close()
-
-
-def _helper(interpreter: Interpreter | None) -> Helper:
-    """The helper that waits, when it will do, else a new one."""
-    standby, _life.standby = _life.standby, None
-    if standby is not None:
-        if standby.alive and interpreter in (None, Interpreter.ours()):
-            return standby
-        standby.close()
-    return spawn(interpreter)
-
-
-def _refill_soon() -> None:
-    """While the last one still writes: whoever checkpoints right after its end finds the next one ready."""
-    if _life.wants_standby and _life.standby is None:
-        threading.Thread(target=_refill, name=WATCHER_NAME, daemon=True).start()
-
-
-def _refill() -> None:
-    """Start the next helper, unless a checkpoint is under way: its end will ask again. Never raises.
-
-    Under the lock, because no image may be taken while a child of ours starts it.
-    """
-    life = _life
-    if not life.lock.acquire(blocking=False):
-        return
-    try:
-        if life.wants_standby and life.standby is None:
-            helper = spawn()
-            helper.ready()
-            life.standby = helper
-            if not life.wants_standby:  # stopped meanwhile
-                _dismiss(life)
-    except (NbcrError, OSError):
-        pass  # the next order starts one, and says what is wrong
-    finally:
-        life.lock.release()
-    if "objects" in namespaces.usual_kinds():
-        namespaces.preload()
+    """Whether a helper should be kept waiting, all it needs loaded: see nbcr.session.standby."""
+    _life.standby.keep(wanted)
 
 
 def reports() -> list[CheckpointResult]:
@@ -260,7 +209,7 @@ def writing() -> list[CheckpointResult]:
 
 def prepared() -> bool:
     """Whether a checkpoint would not have to wait for a helper to start, where one is to be kept waiting."""
-    return _life.standby is not None or not _life.wants_standby
+    return _life.standby.prepared
 
 
 @contextlib.contextmanager
@@ -412,7 +361,7 @@ def _continued(
     life.writing.append(result)
     result.problems = passage.continue_()
     watcher = threading.Thread(
-        target=_watch, args=(helper, result, life, before, answer, part), name=WATCHER_NAME, daemon=True
+        target=_watch, args=(helper, result, life, before, answer, part), name=THREAD_NAME, daemon=True
     )
     watcher.start()
     return result
@@ -454,7 +403,7 @@ def _watch(
     result.finish(entry, failure)
     if result.shortfalls or result.names_late:
         life.untold.append(result)
-    _refill_soon()
+    _life.standby.refill_soon()
 
 
 def _published(document: Mapping[str, Any]) -> tuple[Entry | None, NbcrError | None]:

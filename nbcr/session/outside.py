@@ -98,6 +98,12 @@ def checkpoint(
     return entry
 
 
+def facts_of(target: Target, errand: Errand) -> dict[str, Any]:
+    """What the handlers in `target` know of it; nothing where it has no checkpoint thread, nor can be given one."""
+    answer = _ask_thread(target, errand, {"op": "facts"}, final=("FACTS",))
+    return {} if answer is None else dict(answer["facts"])
+
+
 def restart_fresh(
     entry: Entry,
     *,

@@ -199,6 +199,9 @@ def _do(channel: Channel, request: dict[str, Any]) -> None:
     if operation == "ping":
         channel.send({"state": "READY", "pid": runtime.own_pid(), "version": __version__})
         return
+    if operation == "facts":
+        channel.send({"state": "FACTS", "facts": registry.facts()})
+        return
     store = Store(request.get("store"))
     interpreter = Interpreter.from_document(request["helper"]) if "helper" in request else None
     deadline_s = float(request.get("deadline_s", DEFAULT_DEADLINE_S))

@@ -69,11 +69,15 @@ def pull(
     force: bool = False,
     pulse: Callable[[int], None] = lambda _: None,
 ) -> Fetched:
-    """Fetch checkpoints (none named: all) from `url`; whatever is here already does not travel."""
+    """Fetch checkpoints (none named: all) from `url`; whatever is here already does not travel.
+
+    Raises RemoteFailed where nothing of nbcr's is, or when it cannot be read, and what `fetch` raises.
+    """
     from nbcr.store import fetching
     from nbcr.store.remotes import Remote
 
     place, remote = _store(store), Remote(url)
+    remote.require()
     offers = fetching.chosen(fetching.offered(remote, place.root), names)
     return fetching.fetch(place, remote, offers, replace=force, pulse=pulse)
 
@@ -214,6 +218,35 @@ def tag(
     if not add and not remove:
         return tags.read(entry.path)
     return tags.change(entry, dict.fromkeys(add, pin), remove)
+
+
+def not_packed(store: StoreLike = None) -> int:
+    """How many entries are still as they were written: a packer is at them, or comes to them."""
+    from nbcr.store import housekeeping
+
+    return len(housekeeping.hot_only(_store(store)))
+
+
+@dataclass(frozen=True)
+class PackedSize:
+    """What an entry's packed parts take."""
+
+    stored_bytes: int
+    added_bytes: int  # of these: what no earlier one had
+
+
+def packed_size(entry: Entry) -> PackedSize | None:
+    """What `entry` takes since it was packed; None where it is not, or that cannot be read."""
+    from nbcr.store import recipe
+    from nbcr.store.entry import packed_parts, recipe_of
+
+    try:
+        lists = [recipe.read_list(recipe_of(entry.path, part)) for part in packed_parts(entry.path)]
+    except (NbcrError, OSError):
+        return None
+    if not lists:
+        return None
+    return PackedSize(sum(each.stored_bytes for each in lists), sum(each.added_bytes for each in lists))
 
 
 def change_settings(*, store: StoreLike = None, keep: Policy | None = None, **changes: int | str | None) -> Settings:

@@ -168,6 +168,19 @@ def checkpoint_other(
     )
 
 
+def facts_of(
+    target: Target,
+    *,
+    store: StoreLike = None,
+    deadline_s: float = DEFAULT_DEADLINE_S,
+    load: Callable[[Any, float], bool] = lambda target, timeout_s: False,
+) -> dict[str, Any]:
+    """What another process knows of itself: of a Jupyter kernel ``notebook``, ``cell`` and how many it ``executed``."""
+    from nbcr.session import outside
+
+    return outside.facts_of(target, outside.Errand(_store(store), deadline_s, load))
+
+
 def progress(store: StoreLike = None) -> list[float]:
     """How much of each checkpoint that this process still writes is on the disk, about; from 0 to 1."""
     from nbcr.store.files import tree_size_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,9 @@ GONE = ".gone-"  # before an id: being removed
 RECIPE = ".recipe"
 IMAGE = "image"
 OBJECTS = "objects"
-_SECRETS = ("key", "curve_secretkey")
+MOST_THUMBNAIL_BYTES = 20 << 10
+_UNTOLD = ("key", "curve_secretkey", "thumbnail")
+_PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]*={0,2}")  # as base64
 
 
 def recipe_of(folder: Path, part: str) -> Path:
@@ -90,6 +93,13 @@ class Entry:
         """The beginning of the text of the cell that was running; empty where none was, or it is not known."""
         return str((self.jupyter or {}).get("cell_source") or "")
 
+    @property
+    def thumbnail(self) -> str | None:
+        """The last figure that the session had shown, as base64 of a PNG; nothing else, whoever wrote the manifest."""
+        found = (self.jupyter or {}).get("thumbnail")
+        fits = isinstance(found, str) and len(found) <= 2 * MOST_THUMBNAIL_BYTES and _PNG.fullmatch(found)
+        return str(found) if fits else None
+
     def listed(self) -> dict[str, Any]:
         """The fields of ``nbcr list --json``."""
         return {
@@ -108,8 +118,8 @@ class Entry:
         return {**self.listed(), "pause_ms": self.pause_ms, "duration_ms": self.duration_ms}
 
     def details(self) -> dict[str, Any]:
-        """Everything ``nbcr show --json`` tells: the manifest without the Jupyter kernel's keys."""
-        jupyter = None if self.jupyter is None else {k: v for k, v in self.jupyter.items() if k not in _SECRETS}
+        """Everything ``nbcr show --json`` tells: the manifest without the Jupyter kernel's keys, and its figure."""
+        jupyter = None if self.jupyter is None else {k: v for k, v in self.jupyter.items() if k not in _UNTOLD}
         return {
             **self.taken(),
             "host": dict(self.host),

@@ -39,9 +39,8 @@ def collect(remote: Remote, *, grace_s: float = GRACE_S) -> Collected:
     condemned or deleted.
     """
     done = Collected()
+    remote.require()
     needed, packs, marks = _needed(remote), remote.packs(), _marks(remote)
-    if not packs and not remote.entries():
-        raise RemoteFailed(f"there are no checkpoints at {remote.url}", hint="check the URL")
     unused = {name for name, size in packs.items() if not _has_any(remote, name, size, needed)}
     for name in unused - marks.keys():
         remote.write(mark_path(name), json.dumps({"condemned": time.time()}).encode())

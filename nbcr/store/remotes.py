@@ -111,6 +111,11 @@ class Remote:
 
     # --- what they are
 
+    def require(self) -> None:
+        """Raise RemoteFailed when nothing of nbcr's is there: a mistyped URL is not an empty remote."""
+        if not self.entries() and not self.packs():
+            raise RemoteFailed(f"there are no checkpoints at {self.url}", hint="check the URL")
+
     def entries(self) -> list[str]:
         """Ids of the entries that are complete: those that have a manifest."""
         return [name for name in sorted(self.sizes("entries")) if names.is_id(name)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import nbformat
 import pytest
 
 from nbcr.store import Store
+from tests.support import ProcessTracker, family_of
 
 PATIENCE_S = 120.0
 CELLS = [
@@ -85,3 +88,47 @@ def test_a_cell_that_fails_can_be_mended(environ: dict[str, str], tmp_path: Path
     mended = notebook(tmp_path / "in.ipynb", ["x = [1]", "x.append(3)", "x"])
     assert run(environ, mended, "-o", tmp_path / "out.ipynb", "--resume").returncode == 0
     assert outputs(tmp_path / "out.ipynb")[-1][2][0]["data"]["text/plain"] == "[1, 3]"
+
+
+FIRST = (
+    "import random, threading, time; random.seed(7); lock = threading.Lock(); lock.acquire(); told = iter(range(100))"
+)
+STEP = """
+for _ in range(3):
+    time.sleep(0.05); print(round(random.random(), 9), next(told), lock.locked(), flush=True)
+len(_ih) and next(told)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
+def test_killed_at_random_moments(
+    environ: dict[str, str], tmp_path: Path, processes: ProcessTracker, rng: random.Random
+) -> None:
+    """20 cells, killed 20 times: all of it at once, as by the end of a container, or the Jupyter kernel alone."""
+    file = notebook(tmp_path / "in.ipynb", [FIRST, *[STEP] * 19])
+    begun = time.monotonic()
+    assert run(environ, file, "-o", tmp_path / "whole.ipynb").returncode == 0
+    took_s = time.monotonic() - begun
+    argv = [sys.executable, "-m", "nbcr.cli", "execute", str(file), "-o", str(tmp_path / "out.ipynb"), "--resume"]
+    kills = ends = 0
+    while kills < 20:
+        command = processes.start(argv, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            command.wait(rng.uniform(0.0, took_s))
+        except subprocess.TimeoutExpired:
+            kills += 1
+            everybody = family_of(command.pid)
+            for pid in everybody if rng.random() < 0.5 else everybody[1:2]:
+                os.kill(pid, signal.SIGKILL)
+        status = command.wait(PATIENCE_S)
+        assert status in (0, 1, -signal.SIGKILL), command.communicate()
+        if status == 0:
+            ends += 1
+            assert outputs(tmp_path / "out.ipynb") == outputs(tmp_path / "whole.ipynb")
+            (tmp_path / "out.ipynb").unlink()
+    end = run(environ, file, "-o", tmp_path / "out.ipynb", "--resume")
+    assert end.returncode == 0, end.stderr
+    assert outputs(tmp_path / "out.ipynb") == outputs(tmp_path / "whole.ipynb")
+    print(f"{kills} times killed, {ends + 1} times through")

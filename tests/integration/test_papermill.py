@@ -41,7 +41,7 @@ def test_a_run_that_ended_half_way_goes_on(what: str, tmp_path: Path) -> None:
     nbformat.write(book, tmp_path / "in.ipynb")
     (tmp_path / what).touch()
     assert papermill(tmp_path, "out.ipynb").returncode != 0
-    assert len(Store(tmp_path / "nbcr_store").entries()) == 1
+    assert len(Store(tmp_path / "nbcr_store").entries()) == 2  # that of the output file, and the one before
     again = papermill(tmp_path, "out.ipynb", NBCR_RESUME="1")
     assert again.returncode == 0, again.stderr
     assert f"goes on with cell {4 if what == 'die' else 5}" in again.stderr

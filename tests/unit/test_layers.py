@@ -160,6 +160,7 @@ def test_ranks_know_neither_sessions_nor_launchers() -> None:
         "nbcr.objects",
         "nbcr.handlers",
         "nbcr.channel",
+        "nbcr.sealed",
         "nbcr.errors",
         "nbcr.runtime",
         "nbcr.__version__",

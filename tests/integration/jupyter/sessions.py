@@ -43,6 +43,8 @@ class Cell:
 class Client:
     """A BlockingKernelClient whose messages are sorted by the request they belong to."""
 
+    kernel_id = ""  # as a server knows it
+
     def __init__(self, connection_file: Path) -> None:
         self.client = BlockingKernelClient(connection_file=str(connection_file))
         self.client.load_connection_file()

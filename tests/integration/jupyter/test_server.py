@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ PATIENCE_S = 120.0
 class Server:
     """A Jupyter server without a browser, configured as docs/operators.md says."""
 
-    def __init__(self, folder: Path, processes: ProcessTracker, *more: str) -> None:
+    def __init__(self, folder: Path, processes: ProcessTracker, *more: str, inside: Sequence[str] = ()) -> None:
         self.folder = folder
         environ = {**os.environ, "NBCR_PACK": "never"}
         for variable in ("NBCR_STORE", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "XDG_RUNTIME_DIR"):
@@ -37,7 +38,7 @@ class Server:
         (folder / "jupyter_config_dir" / "jupyter_server_config.py").write_text(config)
         self.port = free_port()
         argv = [
-            sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser", "--ip=127.0.0.1",
+            *inside, sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser", "--ip=127.0.0.1",
             f"--port={self.port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
             f"--ServerApp.root_dir={folder / 'work'}", *more,
         ]  # fmt: skip
@@ -60,11 +61,12 @@ class Server:
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
-    def session(self, notebook: str) -> Client:
+    def session(self, notebook: str, kernel_name: str = "python3") -> Client:
         """A notebook's Jupyter kernel, and a client of it."""
-        wish = {"path": notebook, "name": notebook, "type": "notebook", "kernel": {"name": "python3"}}
+        wish = {"path": notebook, "name": notebook, "type": "notebook", "kernel": {"name": kernel_name}}
         kernel = self.ask("api/sessions", wish)["kernel"]["id"]
         client = Client(self.folder / "jupyter_runtime_dir" / f"kernel-{kernel}.json")
+        client.kernel_id = kernel
         client.ready()
         return client
 

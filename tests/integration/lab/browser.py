@@ -24,6 +24,7 @@ from tests.support import ProcessTracker, User
 TOKEN = "nbcr-test"
 START_S = 60.0
 STEP_S = 60.0
+KEY_MS = 2000  # until a key shows
 
 
 def chromium() -> str | None:
@@ -189,11 +190,30 @@ class PlainNotebook:
         cell = self._page.locator(".jp-Notebook .jp-CodeCell").nth(index)
         prompt = cell.locator(".jp-InputPrompt").first
         before = prompt.inner_text()
-        cell.locator(".cm-content").click()
-        self._page.keyboard.press("Control+Enter")
+        deadline = time.monotonic() + STEP_S
+        while prompt.inner_text() == before:  # a page that has only just been opened may overhear a key
+            assert time.monotonic() < deadline, "no cell runs"
+            cell.locator(".cm-content").click()
+            self._page.keyboard.press("Control+Enter")
+            self._page.wait_for_timeout(KEY_MS)
         changed = "([node, was]) => /\\[\\d+\\]/.test(node.innerText) && node.innerText !== was"
         self._page.wait_for_function(changed, arg=[prompt.element_handle(), before])
         return str(cell.locator(".jp-OutputArea").inner_text())
+
+    def run_all(self) -> list[str]:
+        """By the menu, until every cell has a number; the texts below them."""
+        page, prompts = self._page, ".jp-Notebook .jp-CodeCell .jp-InputPrompt"
+        every = f"[...document.querySelectorAll('{prompts}')].map(node => node.innerText)"
+        deadline = time.monotonic() + STEP_S
+        while page.evaluate(f"{every}.every(text => text.trim() === '[ ]:')"):  # a page may overhear a click
+            assert time.monotonic() < deadline, "no cell runs"
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            page.wait_for_timeout(KEY_MS)
+        page.wait_for_function(f"{every}.every(text => /\\[\\d+\\]/.test(text))")
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
+        cells = page.locator(".jp-Notebook .jp-CodeCell")
+        return [str(cells.nth(n).locator(".jp-OutputArea").inner_text()).strip() for n in range(cells.count())]
 
 
 _KERNEL = "jupyterapp.shell.currentWidget.sessionContext?.session?.kernel"

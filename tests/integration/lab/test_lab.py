@@ -7,11 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.lab.browser import Notebook, Server, browser_page, chromium, jupyter_lab, write_notebook
+from tests.integration.lab.browser import (
+    Notebook,
+    PlainNotebook,
+    Server,
+    browser_page,
+    chromium,
+    jupyter_lab,
+    write_notebook,
+)
 from tests.support import CHECKOUT, ProcessTracker, User, needs
 
 pytestmark = pytest.mark.either("lab")
 ARTIFACTS = CHECKOUT / "artifacts"
+RUN_ALL = [
+    "%load_ext nbcr\nimport os",
+    "def note(what):\n    with open('ran.txt', 'a') as f: f.write(what + '\\n')\n    print(what)",
+    "note('a')",
+    "%checkpoint all",
+    "note('b')",
+    "if not os.path.exists('once'):\n    open('once', 'w').close()\n    %restart all",
+    "note('c')",
+    "note('d')",
+]
 
 
 @pytest.fixture(params=["ourselves", "as_user"])
@@ -66,27 +84,28 @@ def test_a_rewind_ends_cleanly(lab: Server, executable: str) -> None:
 
 
 def test_run_all_runs_no_cell_twice_and_loses_none(lab: Server, executable: str) -> None:
-    cells = [
-        "%load_ext nbcr\nimport os",
-        "def note(what):\n    with open('ran.txt', 'a') as f: f.write(what + '\\n')\n    print(what)",
-        "note('a')",
-        "%checkpoint all",
-        "note('b')",
-        "if not os.path.exists('once'):\n    open('once', 'w').close()\n    %restart all",
-        "note('c')",
-        "note('d')",
-    ]
-    write_notebook(lab.folder / "t.ipynb", cells)
+    write_notebook(lab.folder / "t.ipynb", RUN_ALL)
     lab.user.give(lab.folder / "t.ipynb")
     with browser_page(executable) as page:
         notebook = Notebook(page, lab, "t.ipynb")
         notebook.run_all()
         notebook.screenshot(ARTIFACTS / f"lab-run-all-{lab.user.name}.png")
         assert (lab.folder / "ran.txt").read_text().split() == ["a", "b", "c", "d"]
-        looks = [notebook.cell(index) for index in range(len(cells))]
+        looks = [notebook.cell(index) for index in range(len(RUN_ALL))]
         assert not any(look["error"] for look in looks)
         assert all(look["prompt"] == f"[{look['count']}]:" for look in looks), looks
         assert [looks[i]["text"].strip() for i in (2, 4, 6, 7)] == ["a", "b", "c", "d"]
         assert "CONTINUE" in looks[3]["text"]
         assert "RESTART" in looks[5]["text"]
         assert notebook.status() == "idle"
+
+
+def test_run_all_in_notebook_7(ourselves: User, processes: ProcessTracker, tmp_path: Path, executable: str) -> None:
+    with jupyter_lab(ourselves, tmp_path, processes, app="notebook") as server, browser_page(executable) as page:
+        write_notebook(server.folder / "t.ipynb", RUN_ALL)
+        texts = PlainNotebook(page, server, "t.ipynb").run_all()
+        page.screenshot(path=str(ARTIFACTS / "notebook-7-run-all.png"))
+        assert (server.folder / "ran.txt").read_text().split() == ["a", "b", "c", "d"]
+        assert [texts[i] for i in (2, 4, 6, 7)] == ["a", "b", "c", "d"]
+        assert "CONTINUE" in texts[3]
+        assert "RESTART" in texts[5]

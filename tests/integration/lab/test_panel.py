@@ -213,3 +213,39 @@ def test_it_works_in_notebook_7(ourselves: User, processes: ProcessTracker, tmp_
         panel.wait_for(lambda: panel.line_of("first").startswith("▶"))
         assert notebook.run(3).strip().endswith("1")
         page.screenshot(path=str(ARTIFACTS / "panel-notebook-7.png"))
+
+
+def test_a_checkpoint_opens_beside_the_session_and_shows_its_figure(lab: Server) -> None:
+    executable = chromium()
+    if executable is None:
+        needs("chromium")
+    cells = [
+        "%load_ext nbcr\nimport matplotlib.pyplot as plt\nx = 1\ngenerator = iter(range(9)); next(generator)",
+        "plt.plot([1, 2, 3])\nplt.show()",
+        "%checkpoint early --wait",
+        "x = 2",
+        "%checkpoint --panel",
+        "print(x, next(generator))",
+    ]
+    write_notebook(lab.folder / "t.ipynb", cells)
+    with browser_page(executable) as page:
+        notebook = Notebook(page, lab, "t.ipynb")
+        for index in range(5):
+            assert not notebook.run(index)["error"]
+        panel = PanelView(page, 4)
+        panel.select("early")
+        figure = panel.root.get_by_alt_text("The last figure before this checkpoint")
+        figure.wait_for()
+        assert figure.evaluate("image => image.decode().then(() => image.naturalWidth)") in range(150, 241)
+        panel.press("Open beside…")
+        panel.wait_for(lambda: panel.root.get_by_text("It runs in t-Copy1.ipynb").count())
+        notebook.screenshot(ARTIFACTS / "panel-beside.png")
+        way = panel.root.get_by_role("link", name="JupyterLab").get_attribute("href")
+        assert way == "/lab/tree/t-Copy1.ipynb"
+        kernels = {each["path"]: each["kernel"]["id"] for each in lab.ask("api/sessions")}
+        assert kernels["t-Copy1.ipynb"] in panel.root.inner_text()
+        assert notebook.run(5)["text"].strip() == "2 1"
+        # who opens the copy is in the checkpoint
+        copy = Notebook(page, lab, "t-Copy1.ipynb")
+        assert copy.run(5)["text"].strip() == "1 1"
+        assert {each["path"]: each["kernel"]["id"] for each in lab.ask("api/sessions")} == kernels

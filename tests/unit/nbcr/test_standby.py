@@ -38,8 +38,8 @@ def gone(pid: int) -> bool:
 
 
 def waiting() -> Helper:
-    until(lambda: inprocess._life.standby)
-    helper = inprocess._life.standby
+    until(lambda: inprocess._life.standby.helper)
+    helper = inprocess._life.standby.helper
     assert helper is not None
     return helper
 
@@ -119,7 +119,7 @@ def test_it_goes_with_the_thread() -> None:
     helper = waiting()
     session.stop_checkpoint_thread()
     until(lambda: gone(helper.pid))
-    assert inprocess._life.standby is None
+    assert inprocess._life.standby.helper is None
 
 
 def test_it_goes_with_the_process() -> None:
