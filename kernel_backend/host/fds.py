@@ -21,6 +21,7 @@ _TFD_IOC_SET_TICKS = 0x40085400
 _MAX_HANDLE_BYTES = 128
 SO_GET_FILTER = 26  # and SO_ATTACH_FILTER
 _STATFS_BYTES = 120
+_SOCKADDR_BYTES = 128
 _BPF_MAX_INSTRUCTIONS, _SOCK_FILTER_BYTES = 4096, 8
 
 
@@ -140,6 +141,19 @@ def getsockopt_about(fd: int, level: int, name: int, question: bytes) -> bytes:
     length = ctypes.c_uint32(len(question))
     _checked(_libc.getsockopt(fd, level, name, room, ctypes.byref(length)), "getsockopt")
     return room.raw
+
+
+def socket_address(fd: int, which: str) -> bytes:
+    """getsockname(2) or getpeername(2), as the OS kernel writes it."""
+    room = ctypes.create_string_buffer(_SOCKADDR_BYTES)
+    length = ctypes.c_uint32(_SOCKADDR_BYTES)
+    _checked(getattr(_libc, which)(fd, room, ctypes.byref(length)), which)
+    return room.raw[: length.value]
+
+
+def socket_call(fd: int, which: str, address: bytes) -> None:
+    """bind(2) or connect(2) to such an address."""
+    _checked(getattr(_libc, which)(fd, address, len(address)), which)
 
 
 def socket_filter(fd: int) -> bytes:

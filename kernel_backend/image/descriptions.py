@@ -390,6 +390,18 @@ class Termios(_Item):
     height_pixels: Port = 0
 
 
+class PlainSocket(_Base, tag="plain socket"):
+    """A socket with an address and options, but no connection: netlink, raw, ping, UDP-Lite."""
+
+    family: Natural
+    type: Natural
+    protocol: Natural = 0
+    address: Annotated[bytes, Meta(max_length=128)] = b""  # as getsockname(2) tells it
+    peer: Annotated[bytes, Meta(max_length=128)] = b""  # getpeername(2); empty: none
+    groups: Annotated[list[Natural], MANY] = []  # of netlink
+    options: Annotated[list[SocketOption], MANY] = []
+
+
 class PtyMaster(_Base, tag="ptmx"):
     """The controlling side of a pseudo-terminal."""
 
@@ -445,6 +457,7 @@ Description = (
     | UnixSocket
     | TcpSocket
     | UdpSocket
+    | PlainSocket
     | PtyMaster
     | Terminal
     | ControllingTerminal

@@ -15,6 +15,7 @@ from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTab
 
 SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_BUF_LOCK = 7, 8, 32, 33, 72
 SO_DETACH_FILTER, SO_LOCK_FILTER = 27, 44
+SOL_NETLINK, IPPROTO_UDPLITE, _SOL_RAW = 270, 136, 255
 SO_REUSEADDR, SO_REUSEPORT, SO_PEEK_OFF, SO_PASSCRED = 2, 15, 42, 16
 TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_CONGESTION, TCP_FASTOPEN_KEY = 2, 10, 13, 33
 _TCP_CLOSE, _TCP_LISTEN = 7, 10
@@ -33,7 +34,7 @@ _SOCKET = {
     SO_LOCK_FILTER: _INT,  # behind the filter, which is read first
 }  # fmt: skip
 _IP = {4: 40} | dict.fromkeys(
-    (1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 18, 19, 20, 21, 22, 23, 24, 25, 26, 32, 33, 34, 49, 50, 51), _INT
+    (1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 15, 18, 19, 20, 21, 22, 23, 24, 25, 26, 32, 33, 34, 49, 50, 51), _INT
 )  # fmt: skip
 _IPV6 = dict.fromkeys((54, 55, 57, 59), 1024) | dict.fromkeys(
     (
@@ -46,6 +47,10 @@ _TCP = {TCP_CONGESTION: 16, TCP_FASTOPEN_KEY: 32} | dict.fromkeys(
     (1, TCP_MAXSEG, 3, 4, 5, 6, 7, 8, 9, TCP_WINDOW_CLAMP, 12, 16, 17, 18, 23, 25, 27, 30, 34, 36, 37, 44, 45, 46), _INT
 )  # fmt: skip
 _UDP = dict.fromkeys((1, 100, 101, 102, 103, 104), _INT)
+_UDPLITE = {10: _INT, 11: _INT}  # how much checksums cover
+_RAW = {1: _INT}  # ICMP_FILTER
+_ICMPV6 = {1: 32}  # ICMPV6_FILTER
+_NETLINK = dict.fromkeys((3, 4, 5, 8, 10, 11, 12), _INT)
 _BEFORE_BINDING = {(1, SO_REUSEADDR), (1, SO_REUSEPORT), (1, 25), (0, 15), (0, 19), (0, 24), (41, 26)}
 
 # A stream can be asked for these, and may answer anything (an accepted socket does), but not told.
@@ -53,7 +58,7 @@ _MULTICAST = {(0, 32), (0, 33), (0, 34), (0, 49), (41, 17), (41, 18), (41, 19), 
 
 _FILTER = (socket.SOL_SOCKET, fds.SO_GET_FILTER)
 
-_defaults: dict[tuple[int, int], dict[tuple[int, int], bytes]] = {}
+_defaults: dict[tuple[int, int, int], dict[tuple[int, int], bytes]] = {}
 
 
 @contextmanager
@@ -68,13 +73,21 @@ def borrowed(fd: int, family: int, kind: int) -> Iterator[socket.socket]:
 
 def _candidates(family: int, kind: int) -> Iterator[tuple[int, int, int]]:
     tables = {socket.SOL_SOCKET: _SOCKET}
+    if family == socket.AF_NETLINK:
+        tables[SOL_NETLINK] = _NETLINK
+    if kind == socket.SOCK_RAW:
+        tables[_SOL_RAW] = _RAW
     if family in (socket.AF_INET, socket.AF_INET6):
         tables[socket.IPPROTO_IP] = _IP
         tables[socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP] = (
             _TCP if kind == socket.SOCK_STREAM else _UDP
         )
+        if kind == socket.SOCK_DGRAM:
+            tables[IPPROTO_UDPLITE] = _UDPLITE
     if family == socket.AF_INET6:
         tables[socket.IPPROTO_IPV6] = _IPV6
+        if kind == socket.SOCK_RAW:
+            tables[socket.IPPROTO_ICMPV6] = _ICMPV6
     for level, names in tables.items():
         for name, size in names.items():
             if kind != socket.SOCK_STREAM or (level, name) not in _MULTICAST:
@@ -100,18 +113,18 @@ def _filter(fd: int) -> bytes:
         return b""  # `check_filter` refuses it
 
 
-def defaults(family: int, kind: int) -> dict[tuple[int, int], bytes]:
+def defaults(family: int, kind: int, protocol: int = 0) -> dict[tuple[int, int], bytes]:
     """What a new socket of this sort has."""
-    key = (family, kind)
+    key = (family, kind, protocol)
     if key not in _defaults:
-        with socket.socket(family, kind | socket.SOCK_CLOEXEC) as fresh:
+        with socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol) as fresh:
             _defaults[key] = _read_all(fresh, family, kind)
     return _defaults[key]
 
 
-def capture(s: socket.socket, family: int, kind: int) -> list[SocketOption]:
+def capture(s: socket.socket, family: int, kind: int, protocol: int = 0) -> list[SocketOption]:
     """The options that differ from a new socket's."""
-    usual = defaults(family, kind)
+    usual = defaults(family, kind, protocol)
     found = {key: value for key, value in _read_all(s, family, kind).items() if value != usual.get(key)}
     if family != socket.AF_UNIX and kind == socket.SOCK_STREAM:
         _drop_automatic_sizes(s, found)
@@ -169,10 +182,11 @@ def set_before_binding(s: socket.socket, options: Sequence[SocketOption]) -> Non
 
 
 def restore(
-    s: socket.socket, family: int, kind: int, options: Sequence[SocketOption], tables: RebuildTables, who: str
-) -> None:
+    s: socket.socket, family: int, kind: int, options: Sequence[SocketOption], tables: RebuildTables, who: str,
+    protocol: int = 0,
+) -> None:  # fmt: skip
     """Set what the image says, and put back what building the socket has changed."""
-    _put(s, family, kind, _wanted(family, kind, options), tables, who)
+    _put(s, family, kind, _wanted(family, kind, options, protocol), tables, who)
 
 
 def rewind(
@@ -186,10 +200,10 @@ def rewind(
     _put(s, family, kind, usual | wanted, tables, who, told=wanted)
 
 
-def _wanted(family: int, kind: int, options: Sequence[SocketOption]) -> dict[tuple[int, int], bytes]:
+def _wanted(family: int, kind: int, options: Sequence[SocketOption], protocol: int = 0) -> dict[tuple[int, int], bytes]:
     """What must be so, whatever building the socket has made of it."""
     wanted = {(option.level, option.name): option.value for option in options}
-    usual = defaults(family, kind)
+    usual = defaults(family, kind, protocol)
     for name in (SO_REUSEADDR, SO_SNDBUF, SO_PASSCRED, SO_BUF_LOCK):
         key = (socket.SOL_SOCKET, name)
         if key not in wanted and key in usual and (name != SO_SNDBUF or family == socket.AF_UNIX):
@@ -219,7 +233,8 @@ _KNOWN = {
     (level, name)
     for level, names in (
         (socket.SOL_SOCKET, _SOCKET), (socket.IPPROTO_IP, _IP), (socket.IPPROTO_IPV6, _IPV6),
-        (socket.IPPROTO_TCP, _TCP), (socket.IPPROTO_UDP, _UDP),
+        (socket.IPPROTO_TCP, _TCP), (socket.IPPROTO_UDP, _UDP), (IPPROTO_UDPLITE, _UDPLITE), (_SOL_RAW, _RAW),
+        (SOL_NETLINK, _NETLINK), (socket.IPPROTO_ICMPV6, _ICMPV6),
     )
     for name in names
 } | {_FILTER}  # fmt: skip

@@ -39,6 +39,9 @@ NOTES: dict[str, Note] = {
         "SO_PEERPIDFD is of nobody",
         "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning",
     ),
+    "netlink sockets": Note("what waits to be received is left out, with a warning"),
+    "raw and ping sockets": Note("what waits to be received is left out, with a warning"),
+    "UDP-Lite": Note("what waits to be received is left out, with a warning"),
     "packet filters of sockets": Note("those in eBPF are refused"),
     "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
     "named and abstract Unix sockets": Note(

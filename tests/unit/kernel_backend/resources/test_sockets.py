@@ -285,8 +285,7 @@ def test_datagrams_with_their_senders(carry: Carry, host: str) -> None:
 @pytest.mark.parametrize(
     ("code", "name"),
     [
-        ("socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)", "netlink"),
-        ("socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)", "raw"),
+        ("socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)", "packet"),
         ("socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)", "Multipath TCP"),
     ],
 )

@@ -1,0 +1,184 @@
+"""Sockets that have an address and options, but no connection: netlink, raw and ping, UDP-Lite.
+
+They come back with both. What waits to be received is left out, with a warning: what the OS kernel, the network or
+others have told is told no more. A raw socket takes CAP_NET_RAW to have, here as there.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import os
+import socket
+import stat
+
+from kernel_backend.abi import linux
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.host import fds
+from kernel_backend.image.descriptions import Description, PlainSocket
+from kernel_backend.resources import live_sockets, socket_options
+from kernel_backend.resources.descriptors import (
+    CaptureTables,
+    Kind,
+    Look,
+    RebuildTables,
+    restore_owner,
+    set_status_flags,
+)
+from kernel_backend.tracee.inject import Workshop
+
+_INET = (socket.AF_INET, socket.AF_INET6)
+_NETLINK = 16
+_UDPLITE, _PING = 136, (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+_NETLINK_LIST_MEMBERSHIPS, _NETLINK_ADD_MEMBERSHIP = 9, 1
+
+
+class PlainSocketKind(Kind):
+    """AF_NETLINK; SOCK_RAW, ping and UDP-Lite sockets over IPv4 and IPv6."""
+
+    entry = PlainSocket
+
+    def matches(self, look: Look) -> bool:
+        return stat.S_ISSOCK(look.stat.st_mode) and _is_plain(*_sort(look.own))
+
+    def capture(self, look: Look, tables: CaptureTables) -> Description:
+        socket_options.check_namespace(look, tables)
+        socket_options.check_filter(look)
+        family, kind, protocol = _sort(look.own)
+        entry = PlainSocket(family=family, type=kind, protocol=protocol)
+        with socket_options.borrowed(look.own, family, kind) as s:
+            entry.address, entry.peer = _address(s.fileno(), "getsockname"), _address(s.fileno(), "getpeername")
+            entry.options = socket_options.capture(s, family, kind, protocol)
+            if family == _NETLINK:
+                entry.groups = _memberships(s.fileno())
+            if _waits(s):
+                tables.warnings.append(f"what waits in the socket at {look.holder} ({_what(entry)}) is not captured")
+        return entry
+
+    def validate(self, index: int, entry: PlainSocket, tables: RebuildTables) -> None:
+        if not _is_plain(entry.family, entry.type, entry.protocol):
+            raise ResourceUnsupported(f"{tables.who(index)} is a socket of a sort that no dump captures")
+
+    def rebuild(self, index: int, entry: PlainSocket, tables: RebuildTables) -> None:
+        try:
+            s = socket.socket(entry.family, entry.type | socket.SOCK_CLOEXEC, entry.protocol)
+        except OSError as error:
+            raise HostUnsupported(
+                f"{tables.who(index)} is a socket ({_what(entry)}) that this user cannot have: {error.strerror}",
+                hint="restart it as root (CAP_NET_RAW)", errno=error.errno,
+            ) from error  # fmt: skip
+        with s:
+            socket_options.set_before_binding(s, entry.options)
+            _bind(s, index, entry, tables)
+            tables.own[index] = s.detach()
+
+    def settle(self, index: int, entry: PlainSocket, tables: RebuildTables) -> None:
+        fd = tables.own[index]
+        with socket_options.borrowed(fd, entry.family, entry.type) as s:
+            for group in entry.groups:
+                with contextlib.suppress(OSError):  # those of the address it has already
+                    s.setsockopt(socket_options.SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            socket_options.restore(
+                s, entry.family, entry.type, entry.options, tables, tables.who(index), entry.protocol
+            )
+        set_status_flags(fd, entry.flags)
+
+    def finish(
+        self, index: int, entry: PlainSocket, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
+    ) -> None:
+        if index in _late(tables):
+            for number in _of_present(entry, tables):
+                os.close(tables.live.pop(number))
+            with socket_options.borrowed(tables.own[index], entry.family, entry.type) as s:
+                _bind(s, index, entry, tables)
+        restore_owner(entry, tables, workshop, fd)
+
+
+def _sort(fd: int) -> tuple[int, int, int]:
+    family = live_sockets.family_of(fd)
+    with socket_options.borrowed(fd, family, socket.SOCK_RAW) as s:
+        kind = s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        return family, kind, s.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
+
+
+def _is_plain(family: int, kind: int, protocol: int) -> bool:
+    if family == _NETLINK:
+        return True
+    datagrams = kind == socket.SOCK_DGRAM and protocol in (_UDPLITE, *_PING)
+    return family in _INET and (kind == socket.SOCK_RAW or datagrams)
+
+
+def _what(entry: PlainSocket) -> str:
+    if entry.family == _NETLINK:
+        return "netlink"
+    return "raw" if entry.type == socket.SOCK_RAW else "UDP-Lite" if entry.protocol == _UDPLITE else "ping"
+
+
+def _address(fd: int, which: str) -> bytes:
+    """As the OS kernel writes it; empty where there is none."""
+    try:
+        return fds.socket_address(fd, which)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return b""
+        raise
+
+
+def _memberships(fd: int) -> list[int]:
+    """Multicast groups; those beyond 32 have no place in the address."""
+    raw = fds.getsockopt_about(fd, socket_options.SOL_NETLINK, _NETLINK_LIST_MEMBERSHIPS, bytes(512))
+    words = array.array("I", raw)
+    return [32 * at + bit + 1 for at, word in enumerate(words) for bit in range(32) if word >> bit & 1]
+
+
+def _waits(s: socket.socket) -> bool:
+    try:
+        s.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # an error waits (ENOBUFS)
+    return True
+
+
+def _bind(s: socket.socket, index: int, entry: PlainSocket, tables: RebuildTables) -> None:
+    """To its addresses; one that the present has still is had when that is gone (`finish`)."""
+    try:
+        if _is_bound(entry):
+            fds.socket_call(s.fileno(), "bind", entry.address)
+        if _is_connected(entry):
+            fds.socket_call(s.fileno(), "connect", entry.peer)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and index not in _late(tables) and _of_present(entry, tables):
+            _late(tables).add(index)
+            return
+        tables.warn(
+            f"the address of the socket at {tables.who(index)} ({_what(entry)}) cannot be had: {error.strerror}"
+        )
+
+
+def _late(tables: RebuildTables) -> set[int]:
+    late: set[int] = tables.cache.setdefault("plain sockets bound late", set())
+    return late
+
+
+def _of_present(entry: PlainSocket, tables: RebuildTables) -> list[int]:
+    """The present's sockets of that sort and address, by their numbers there."""
+    sort = (entry.family, entry.type, entry.protocol)
+    found = {fd: live for fd, live in tables.live.items() if stat.S_ISSOCK(os.fstat(live).st_mode)}
+    same = {fd: live for fd, live in found.items() if not fds.status_flags(live) & linux.O_PATH and _sort(live) == sort}
+    return [fd for fd, live in same.items() if _address(live, "getsockname")[:8] == entry.address[:8]]
+
+
+def _is_bound(entry: PlainSocket) -> bool:
+    if entry.family == _NETLINK:
+        return any(entry.address[4:8])  # its port, which it has from bind or from the first call
+    return any(entry.address[4:])
+
+
+def _is_connected(entry: PlainSocket) -> bool:
+    return any(entry.peer[4:12]) if entry.family == _NETLINK else any(entry.peer[4:])
+
+
+KINDS: list[Kind] = [PlainSocketKind()]
