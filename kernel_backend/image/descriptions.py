@@ -390,7 +390,7 @@ class Termios(_Item):
     height_pixels: Port = 0
 
 
-class PlainSocket(_Base, tag="plain socket"):
+class PlainSocket(_Base, tag="plain"):
     """A socket with an address and options, but no connection: netlink, raw, ping, UDP-Lite."""
 
     family: Natural
