@@ -31,9 +31,10 @@ def test_a_job_over_two_hosts_comes_back_over_others(spread: SpreadStage, rng: r
     check(spread, rng, "ring", (200, 0.01), where)
 
 
+# Not "outstanding": without shared memory it hangs under a bare mpiexec as well (docs/mpi.md, Several hosts).
 @pytest.mark.long
 @pytest.mark.parametrize("where", OTHERS)
-@pytest.mark.parametrize("subject", ["halo", "workers", "splits", "outstanding", "objects"])
+@pytest.mark.parametrize("subject", ["halo", "workers", "splits", "objects"])
 def test_any_job_over_two_hosts_comes_back_over_others(
     spread: SpreadStage, rng: random.Random, subject: str, where: str
 ) -> None:
