@@ -18,6 +18,7 @@ from kernel_backend.image.descriptions import (
     MessageQueue,
     PidFd,
     ProcFile,
+    PtyMaster,
     Terminal,
     UnixSocket,
 )
@@ -87,6 +88,7 @@ def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
     entry.owner = numbers.get(entry.owner, 0)
     for lock in entry.record_locks:
         lock.pid = numbers[lock.pid]
+    entry.flock_pid = numbers.get(entry.flock_pid, 0)
     if isinstance(entry, PidFd):
         entry.pid = numbers.get(entry.pid, -1)
     elif isinstance(entry, MessageQueue) and entry.notification:
@@ -94,7 +96,7 @@ def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
     elif isinstance(entry, UnixSocket):
         for message in [*entry.queue, *entry.early]:
             message.pid = numbers.get(message.pid, 0)
-    elif isinstance(entry, Terminal):
+    elif isinstance(entry, Terminal | PtyMaster):
         entry.session, entry.foreground = numbers.get(entry.session, 0), numbers.get(entry.foreground, 0)
     elif isinstance(entry, ProcFile):
         entry.path = _PROC_NUMBER.sub(lambda m: f"/proc/{numbers.get(int(m[1]), int(m[1]))}", entry.path)

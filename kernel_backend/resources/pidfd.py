@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from kernel_backend.abi import linux
@@ -45,7 +46,7 @@ class PidFdKind(Kind):
         if entry.pid in tables.pids:
             made = _open_inside(tables.pids[entry.pid], entry, workshop)
         elif entry.pid < 0 and proc.inner_id(workshop.thread.tgid) != workshop.thread.tgid:
-            made = _ended_inside(workshop)  # ours would be of a process that its pid namespace cannot name
+            made = _ended_inside(fd, entry, tables, workshop)  # ours would be of one that it cannot name
         if made >= 0:
             replace_everywhere(index, made, tables, workshop, pid)
         restore_owner(entry, tables, workshop, fd)
@@ -63,8 +64,19 @@ def _open_inside(number: int, entry: PidFd, workshop: Workshop) -> int:
         return -1
 
 
-def _ended_inside(workshop: Workshop) -> int:
-    """A pidfd of a child of the process itself that has ended and is reaped."""
+def _ended_inside(fd: int, entry: PidFd, tables: RebuildTables, workshop: Workshop) -> int:
+    """A pidfd, which will be `fd`, of a child of the process itself that has ended and is reaped.
+
+    One of a dead process of which it has a pidfd already is a duplicate of that: what else is there to a dead one.
+    """
+    known: dict[tuple[int, int], int] = tables.cache.setdefault("the dead inside", {})
+    other = known.setdefault((workshop.thread.tgid, entry.inode), fd)
+    if other == fd or not entry.inode:
+        return _end_a_child(workshop)
+    return workshop.call("fcntl", other, fcntl.F_DUPFD, 0)
+
+
+def _end_a_child(workshop: Workshop) -> int:
     number = workshop.call("clone", linux.CLONE_PIDFD, 0, workshop.put(bytes(4)), 0, 0)
     made = int.from_bytes(workshop.get(4), "little")
     child = workshop.new_tids.pop()

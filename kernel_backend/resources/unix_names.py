@@ -225,7 +225,7 @@ def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
         path = Path(os.fsdecode(entry.name))
         place = _place(entry)
         made = _make_folder(path.parent, entry, tables)
-        if place.is_socket() and not _in_use(entry, tables):
+        if not entry.unlinked and place.is_socket() and not _in_use(entry, tables):
             place.unlink()
         if entry.unlinked or entry.moved:
             with _aside(path, tables):
