@@ -59,7 +59,7 @@ def _rows(kind: str, names: str, **what: object) -> list[Subject]:
 
 
 CATALOGUE: list[Subject] = [
-    *_rows("general registers, segment bases", "cpu/registers cpu/gs_base cpu/rseq"),
+    *_rows("general registers, segment bases", "cpu/registers cpu/gs_base cpu/rseq cpu/rseq_section"),
     *_rows("FPU, SSE, AVX, AVX-512", "cpu/x87 cpu/mxcsr"),
     Subject("cpu/vectors", "FPU, SSE, AVX, AVX-512", representative=True),
     *_rows("tile registers (AMX)", "cpu/tiles", issue=4),
