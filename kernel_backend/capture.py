@@ -341,6 +341,8 @@ def capture_inherited(capture: Capture, twins: dict[int, Twin]) -> None:
             chorus.run({member: inherited.ask(capture.processes[pid], member) for pid, member in members.items()})
             for pid, member in members.items():
                 numa.read_in_place(layout(capture, pid).vmas, member)
+    for entry in capture.processes.values():
+        processes.check_proc_folder(entry, capture.processes.keys() | capture.tree.zombies.keys())
 
 
 def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:

@@ -269,6 +269,12 @@ CATALOGUE: list[Subject] = [
     Subject("refused/deleted_program", "removed programs", issue=4, refused=("program file",)),
     Subject("refused/own_tables", "threads with tables of their own", issue=4, refused=("descriptor table",)),
     Subject("refused/own_tables:folder", "threads with tables of their own", issue=4, refused=("working folder",)),
+    *_rows(
+        "working folder in another's /proc",
+        "refused/proc_folder refused/proc_folder:dead",
+        issue=4,
+        refused=("working folder",),
+    ),
     Subject("refused/own_user", "threads with a user of their own", issue=4, refused=("user",), privilege="CAP_SETUID"),
     Subject("refused/shared_with_child", "processes that share tables", issue=4, refused=("memory",)),
     Subject("refused/shared_with_child:descriptors", "processes that share tables", issue=4, refused=("descriptor",)),
