@@ -32,7 +32,6 @@ class Gated(Comm):
     _begun = 0  # collectives
     _rank: int = MPI.UNDEFINED
     _size = 0
-    _looking = False  # a thread waits in Recv
     _queue: Queue
     _attributes: Attributes
     _context: list[Any] | None = None  # see `intercomms.context`

@@ -81,20 +81,24 @@ class Gate:
 
     # In threads of the program
 
-    def stay_out(self, beyond: int = 0) -> None:
-        """For a call that found the gate closed: wait until it is open. `beyond`: functions between it and us."""
-        while self.closed and not self._is_inside(beyond):
+    def stay_out(self) -> None:
+        """For a call that found the gate closed: wait until it is open."""
+        while self.closed and not self._is_inside():
             self._sleep()
+
+    def keeps_out(self) -> bool:
+        """Whether a call that found the gate closed has to leave what it is at, and to `stay_out`."""
+        return self.closed and not self._is_inside()
 
     def _sleep(self) -> None:
         self.opened.wait()
 
-    def _is_inside(self, beyond: int) -> bool:
+    def _is_inside(self) -> bool:
         """Whether the calling thread is who closed the gate, or in another call already: mpi4py's methods call each
         other."""
         if threading.get_ident() == self.keeper:
             return True
-        frame: FrameType | None = sys._getframe(2 + beyond).f_back
+        frame: FrameType | None = sys._getframe(2).f_back
         while frame is not None:
             if frame.f_code in self._matching or frame.f_code in self._passing:
                 return True
