@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import starmap
 from typing import Any
 
 from nbcr.mpi.gate import SPINS as _SPINS
@@ -50,7 +51,7 @@ def Recv(self: Any, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, stat
         if self._queue and (drained := self._queue.take(source, tag)) is not None:
             deliver(_Recv, buf, drained, status)
             return
-        request = _Irecv(self, buf, source, tag)
+        (request,) = starmap(_Irecv, ((self, buf, source, tag),))  # in one step: no handler of a signal gets between
         try:
             polls = 0
             while not _Test(request, status):
