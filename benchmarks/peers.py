@@ -94,7 +94,7 @@ class _Column:
         self.session.run("%checkpoint warm --objects")
         self.session.run("_entry = _.wait(); from nbcr.session import remove as _remove; _remove('warm')")
         self.right = self.session.value(self.state.check)
-        ours, cloudpickle, dill = _Times(), _Times(), _Times()
+        ours, cloudpickle, dill, nothing = _Times(), _Times(), _Times(), _Times()
         again: _Times | None = _Times() if self.state.change else None
         for turn in range(self.repetitions):
             for first in (True, False):  # whoever is first, it hits both
@@ -102,8 +102,11 @@ class _Column:
                     self._pickled("cloudpickle", cloudpickle, self.state.change)
                 else:
                     self._ours(ours, again)
+            nothing.blocked.append(self.session.run("pass"))
         self._pickled("dill", dill, self.state.change)
         self._add_rows(ours, again, cloudpickle, dill)
+        empty = Row(_title(self.state), "an empty cell", blocked=median(nothing.blocked), note="is in each of these")
+        self.report.rows.append(empty)
 
     # --- contestants
 

@@ -78,6 +78,7 @@ class PtraceComponent(Component):
             files=options.files,
             channel_fd=options.channel_fd,
             on_resume=resumed,
+            durable=options.durable,
         )
         return Taken(
             state=State.TERM if options.leave == "killed" else State.CONTINUE,

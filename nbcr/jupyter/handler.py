@@ -193,7 +193,11 @@ class JupyterHandler(Handler):
             finally:
                 self._reached.set()
 
-        self._here.on_iopub(Return(self._here.iopub, lambda: links.are_back(self._here.app, before), back, cap_s).watch)
+        here = self._here
+        clients = Return(
+            here.iopub, lambda: links.is_one_back(here.app), lambda: links.are_back(here.app, before), back, cap_s
+        )
+        here.on_iopub(clients.watch)
 
     # Facts and flushing
 

@@ -52,6 +52,11 @@ def counts(app: Any) -> dict[str, int]:
     return {channel: sum(1 for _ in of_clients(app, channel)) for channel in CHANNELS}
 
 
+def is_one_back(app: Any) -> bool:
+    """Whether anybody listens."""
+    return any(True for _ in of_clients(app, "iopub"))
+
+
 def are_back(app: Any, before: Mapping[str, int]) -> bool:
     """Whether there are as many as there were; where nobody has counted, whether those that listen can ask too."""
     now = counts(app)

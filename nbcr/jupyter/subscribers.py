@@ -1,8 +1,9 @@
 """Notice when clients have come back to a restored Jupyter kernel.
 
-The XPUB socket hears every new subscription, so the first one after the restore is the event to wait for. Each channel
-of each client connects again by itself, within some tenths of a second: what was held leaves when all are there that
-were there before, and have had time to say who they are. One that does not come back is not waited for long.
+The XPUB socket hears every new subscription, so the first one after the restore is the event to wait for; on a busy
+host it may have been heard before anybody waits for it. Each channel of each client connects again by itself, within
+some tenths of a second: what was held leaves when all are there that were there before, and have had time to say who
+they are. One that does not come back is not waited for long.
 """
 
 from __future__ import annotations
@@ -24,11 +25,19 @@ _LOOK_S = 0.005
 class Return:
     """Calls `then` once, on the IOPub thread, when clients have come back or the cap has passed.
 
-    `are_back` tells whether as many are connected as are expected.
+    `is_one_back` tells whether anybody listens already, `are_back` whether as many are connected as are expected.
     """
 
-    def __init__(self, iopub: Any, are_back: Callable[[], bool], then: Callable[[], None], cap_s: float) -> None:
+    def __init__(
+        self,
+        iopub: Any,
+        is_one_back: Callable[[], bool],
+        are_back: Callable[[], bool],
+        then: Callable[[], None],
+        cap_s: float,
+    ) -> None:
         self._iopub = iopub
+        self._is_one_back = is_one_back
         self._are_back = are_back
         self._then = then
         self._cap_s = cap_s
@@ -42,13 +51,18 @@ class Return:
         if stream is not None:
             stream.on_recv(self._heard)
         loop.call_later(self._cap_s, self._finish)
+        if self._is_one_back():
+            self._settle()
 
     def _heard(self, frames: list[bytes]) -> None:
         self._iopub._handle_subscription(frames)
         if not self._settling and any(frame[:1] == b"\x01" for frame in frames):
-            self._settling = True
-            self._iopub.io_loop.call_later(SETTLE_S, self._finish)
-            self._look()
+            self._settle()
+
+    def _settle(self) -> None:
+        self._settling = True
+        self._iopub.io_loop.call_later(SETTLE_S, self._finish)
+        self._look()
 
     def _look(self) -> None:
         if self._done:

@@ -23,7 +23,7 @@ from typing import Any
 from nbcr import __version__, crs, runtime
 from nbcr.crs import CheckpointOptions, Progress, SnapshotReference, Taken
 from nbcr.errors import NbcrError, SnapshotFailed, UsageProblem, to_wire
-from nbcr.store import Draft, Entry, Store, journal, opening
+from nbcr.store import Draft, Entry, Store, files, journal, opening
 from nbcr.store.entry import IMAGE, OBJECTS
 
 LEAVES = ("running", "stopped", "killed")
@@ -125,6 +125,7 @@ def _take(
     on_done: Callable[[Entry], None],
 ) -> Entry:
     begun = time.monotonic()
+    durable = not _may_settle_later(store, order)
     if "image" in order.kinds and not _may_lack_image(order):
         crs.select()  # if there is nobody to take it, say so before anything is begun
     with runtime.target_lock(order.pid, order.deadline_s):
@@ -132,14 +133,27 @@ def _take(
             draft = store.draft(order.name, replace=order.replace)
             try:
                 on_accept(draft)
-                contents = _contents(draft, order, on_resume, on_objects)
-                store.sync(draft)
-                entry = _publish(store, draft, order, contents, (time.monotonic() - begun) * 1000)
+                contents = _contents(draft, order, durable, on_resume, on_objects)
+                if durable:
+                    store.sync(draft)
+                entry = _publish(store, draft, order, contents, (time.monotonic() - begun) * 1000, durable)
             except BaseException:
                 store.discard(draft)
                 raise
         on_done(entry)
+    if not durable:
+        store.settle(entry)
     return entry
+
+
+def _may_settle_later(store: Store, order: Order) -> bool:
+    """Whether the entry may be on its way to the disk still when it is published.
+
+    So may the present that a restart is about to replace: its user waits, for two seconds a GiB, and a power cut in
+    these moments would have taken the session itself as well. What is written to a network file system may be refused
+    only when it is synced, too late for a present that is replaced already.
+    """
+    return order.automatic == "restart" and order.leave == "running" and not files.is_network(store.root)
 
 
 @contextlib.contextmanager
@@ -158,13 +172,17 @@ def _may_lack_image(order: Order) -> bool:
 
 
 def _contents(
-    draft: Draft, order: Order, on_resume: Callable[[Progress], None], on_objects: Callable[[], Word]
+    draft: Draft,
+    order: Order,
+    durable: bool,
+    on_resume: Callable[[Progress], None],
+    on_objects: Callable[[], Word],
 ) -> _Contents:
     """Both kinds, as far as they are wanted and can be had. Raises what the image failed of when there is neither."""
     contents, failure = _Contents(), None
     if "image" in order.kinds:
         try:
-            taken = _image(contents, draft, order, on_resume)
+            taken = _image(contents, draft, order, durable, on_resume)
         except Exception as error:
             if not _may_lack_image(order):
                 raise
@@ -182,11 +200,15 @@ def _contents(
     return contents
 
 
-def _image(contents: _Contents, draft: Draft, order: Order, on_resume: Callable[[Progress], None]) -> Taken:
+def _image(
+    contents: _Contents, draft: Draft, order: Order, durable: bool, on_resume: Callable[[Progress], None]
+) -> Taken:
     component = crs.select()
     contents.component = (component.name, component.version)
     snapshot = SnapshotReference(component.name, draft.id, draft.image)
-    options = CheckpointOptions(leave=order.leave, files=order.files, channel_fd=order.channel_fd, on_resume=on_resume)
+    options = CheckpointOptions(
+        leave=order.leave, files=order.files, channel_fd=order.channel_fd, durable=durable, on_resume=on_resume
+    )
     taken = component.checkpoint(order.pid, snapshot, options)
     contents.digests = {f"{IMAGE}/{path}": digest for path, digest in component.digests(snapshot).items()}
     return taken
@@ -218,7 +240,7 @@ def _clear_away(folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, duration_ms: float) -> Entry:
+def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, duration_ms: float, durable: bool) -> Entry:
     from nbcr.store.manifest import ComponentMark, Host, Manifest
 
     uname = os.uname()
@@ -244,7 +266,7 @@ def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, dura
         channel_fd=order.channel_fd if "image" in contents.kinds else None,
         objects=contents.objects,
     )
-    return store.publish(draft, manifest, {**contents.digests, **_digests_of_objects(draft)})
+    return store.publish(draft, manifest, {**contents.digests, **_digests_of_objects(draft)}, durable=durable)
 
 
 def _digests_of_objects(draft: Draft) -> dict[str, str]:

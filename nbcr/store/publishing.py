@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from nbcr.store.signing import Signer
 
 
-def finish(draft: Path, manifest: Manifest, digests: Mapping[str, str], keys: Keys | None) -> None:
+def finish(
+    draft: Path, manifest: Manifest, digests: Mapping[str, str], keys: Keys | None, *, durable: bool = True
+) -> None:
     """Write manifest and signature of a draft whose parts are complete.
 
     `digests` are those that are known already, by ``PART/path``; the others are computed.
@@ -39,10 +41,11 @@ def finish(draft: Path, manifest: Manifest, digests: Mapping[str, str], keys: Ke
     if keys is not None:
         seal(manifest, keys)
     content = manifest.encoded()
-    files.write_new(draft / MANIFEST, [content])
+    files.write_new(draft / MANIFEST, [content], durable=durable)
     if signer is not None:
-        files.write_new(draft / SIGNATURE, [signer.signature_file(content)])
-    files.fsync_path(draft)
+        files.write_new(draft / SIGNATURE, [signer.signature_file(content)], durable=durable)
+    if durable:
+        files.fsync_path(draft)
 
 
 def record(draft: Path, digests: Mapping[str, str]) -> dict[str, tuple[int, str]]:

@@ -180,25 +180,37 @@ class Store:
         """Bytes on disk of what was written so far."""
         return files.tree_size_bytes(draft.path)
 
-    def publish(self, draft: Draft, manifest: Manifest, digests: Mapping[str, str] | None = None) -> Entry:
+    def publish(
+        self, draft: Draft, manifest: Manifest, digests: Mapping[str, str] | None = None, *, durable: bool = True
+    ) -> Entry:
         """Make a synced draft an entry, atomically, then remove what it replaces. Raises NoRoomInStore.
 
-        `digests` are those of files that are known already, by ``PART/path``.
+        `digests` are those of files that are known already, by ``PART/path``. Not `durable`: a draft that need not be
+        synced, whose entry `settle` makes one that outlives a power cut.
         """
         from nbcr.store import publishing
 
         with self.writing():
-            publishing.finish(draft.path, manifest, digests or {}, self.keys())
-            final = self.put_in_place(draft)
+            publishing.finish(draft.path, manifest, digests or {}, self.keys(), durable=durable)
+            final = self.put_in_place(draft, durable=durable)
         return Entry.read(final)
 
-    def put_in_place(self, draft: Draft) -> Path:
-        """Make a draft that is complete and on the disk an entry, then remove what it replaces; its folder."""
+    def settle(self, entry: Entry) -> None:
+        """Force an entry that was published without to the disk; one that is gone already needs it no more."""
+        with contextlib.suppress(FileNotFoundError):
+            files.fsync_tree(self._entries / entry.id)
+            files.fsync_path(self._entries)
+
+    def put_in_place(self, draft: Draft, *, durable: bool = True) -> Path:
+        """Make a draft that is complete (and on the disk, if `durable`) an entry, then remove what it replaces; its
+        folder.
+        """
         with self.writing():
             with self._locked():
                 final = self._entries / draft.id
                 draft.path.rename(final)
-                files.fsync_path(self._entries)
+                if durable:
+                    files.fsync_path(self._entries)
             (final / OWNER).unlink(missing_ok=True)
         if draft.replace:
             for old in self.entries():

@@ -57,6 +57,29 @@ def test_what_is_published_is_read_back_whole(store: Store) -> None:
     assert Entry.from_document(json.loads(json.dumps(entry.document())), entry.path) == entry
 
 
+def test_nothing_is_synced_before_an_entry_that_settles_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def counted(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    put(store, "first")  # makes the store, and our key
+    draft = store.draft("present")
+    (draft.path / "image").mkdir()
+    (draft.path / "image" / "pages").write_bytes(b"p" * 10_000)
+    monkeypatch.setattr(os, "fsync", counted)
+    entry = store.publish(draft, manifest_for(draft), durable=False)
+    assert synced == []
+    assert store.find("present") == entry
+    store.settle(entry)
+    held = [entry.path, *entry.path.rglob("*"), entry.path.parent]
+    assert {str(path) for path in held} <= set(synced)
+    store.remove(entry)
+    store.settle(entry)  # gone meanwhile: nothing to do, and no error
+
+
 def test_an_entry_shown_in_a_notebook_is_short_and_tells_no_key(store: Store) -> None:
     read = replace(put(store, "before-fit"), jupyter={"key": "a-secret"})
     assert "before-fit" in repr(read)

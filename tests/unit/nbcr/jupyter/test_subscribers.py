@@ -1,0 +1,96 @@
+"""Clients that come back to a restored Jupyter kernel, by a real XPUB socket of ipykernel's and a real SUB."""
+
+# ipykernel carries no types.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import zmq
+from ipykernel.iostream import IOPubThread
+from jupyter_client.session import Session
+
+from nbcr.jupyter import links
+from nbcr.jupyter.subscribers import SETTLE_S, Return
+
+CAP_S = 60.0
+_CLIENT = """
+import signal, sys, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.subscribe(b"")
+socket.connect(sys.argv[1])
+signal.pause()
+"""
+
+
+class Channel:
+    """The IOPub channel of a Jupyter kernel, and clients of it."""
+
+    def __init__(self) -> None:
+        self.context = zmq.Context()
+        socket = self.context.socket(zmq.XPUB)
+        self.port = socket.bind_to_random_port("tcp://127.0.0.1")
+        self.app = SimpleNamespace(ip="127.0.0.1", iopub_port=self.port, shell_port=-1)
+        self.thread = IOPubThread(socket, session=Session(key=b"secret"))
+        self.thread.start()
+        self.clients: list[subprocess.Popen[bytes]] = []
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.kill()
+            client.wait()
+        self.thread.stop()
+        self.thread.close()
+        self.context.destroy(linger=0)
+
+    def add_client(self) -> None:
+        """In a process of its own: who connects to itself is no client."""
+        self.clients.append(subprocess.Popen([sys.executable, "-c", _CLIENT, f"tcp://127.0.0.1:{self.port}"]))
+
+    def watch(self, count: int) -> threading.Event:
+        """Wait as a restored life does for `count` listeners."""
+        done = threading.Event()
+        waits = Return(
+            self.thread,
+            lambda: links.is_one_back(self.app),
+            lambda: links.counts(self.app)["iopub"] >= count,
+            done.set,
+            CAP_S,
+        )
+        self.thread.io_loop.add_callback(waits.watch)
+        return done
+
+
+@pytest.fixture
+def channel() -> Iterator[Channel]:
+    with contextlib.closing(Channel()) as made:
+        yield made
+
+
+def test_one_that_comes_is_noticed(channel: Channel) -> None:
+    done = channel.watch(1)
+    channel.add_client()
+    assert done.wait(CAP_S / 2)
+
+
+def test_one_that_was_back_before_anybody_waited(channel: Channel) -> None:
+    channel.add_client()
+    deadline = time.monotonic() + CAP_S / 2
+    while not links.is_one_back(channel.app) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # its subscription is read by the thread, which tells nobody
+    assert channel.watch(1).wait(CAP_S / 2)
+
+
+def test_one_that_stays_away_is_not_waited_for_long(channel: Channel) -> None:
+    done = channel.watch(2)
+    channel.add_client()
+    assert done.wait(SETTLE_S + CAP_S / 2)
