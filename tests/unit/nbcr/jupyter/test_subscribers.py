@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import zmq
@@ -47,9 +49,18 @@ class Channel:
         for client in self.clients:
             client.kill()
             client.wait()
+        loop: Any = self.thread.io_loop  # tornado's, which has asyncio's within
+        asyncio.run_coroutine_threadsafe(self._end_tasks(), loop.asyncio_loop).result(CAP_S)
         self.thread.stop()
         self.thread.close()
         self.context.destroy(linger=0)
+
+    async def _end_tasks(self) -> None:
+        """Of ipykernel's, which otherwise complain at the interpreter's end."""
+        task = self.thread._event_pipe_gc_task
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def add_client(self) -> None:
         """In a process of its own: who connects to itself is no client."""
