@@ -107,7 +107,7 @@ class UnixSocketKind(Kind):
             with live_sockets.no_way_back(index, tables):
                 if other >= 0:
                     _refill_pair(index, other, tables)
-                elif entry.type == socket.SOCK_DGRAM and not entry.connected:
+                elif entry.type == socket.SOCK_DGRAM and (not entry.connected or entry.peer == index):
                     _refill(index, entry, tables)
         if entry.listening:
             workshop.call("listen", fd, entry.backlog)  # who called it last is whom SO_PEERCRED names to clients
@@ -166,11 +166,11 @@ def _unix(tables: RebuildTables, index: int) -> UnixSocket | None:
 
 
 def _one_way(index: int, entry: UnixSocket, tables: RebuildTables) -> bool:
-    """A datagram socket connected to one that is not connected back."""
+    """A datagram socket connected to one that is not connected back, or to itself."""
     peer = _unix(tables, entry.peer)
     if entry.type != socket.SOCK_DGRAM or entry.other == OTHER_CLOSED:
         return False
-    return peer is None or peer.peer != index
+    return peer is None or peer.peer != index or entry.peer == index
 
 
 def _waits(index: int, tables: RebuildTables) -> bool:
@@ -346,7 +346,10 @@ def _fill_by_name(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     senders = {
         other.name: i
         for i, other in enumerate(tables.descriptions)
-        if isinstance(other, UnixSocket) and other.type == socket.SOCK_DGRAM and other.name and i != index
+        if isinstance(other, UnixSocket)
+        and other.type == socket.SOCK_DGRAM
+        and other.name
+        and (i != index or i == entry.peer)
     }
     with ExitStack() as strangers, unix_names.inside_folder(entry):
         for message in entry.queue:

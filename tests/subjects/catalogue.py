@@ -160,7 +160,7 @@ CATALOGUE: list[Subject] = [
     *_rows("descriptors in flight", "sockets/in_flight", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight_nested", issue=4),
     *_rows("named and abstract Unix sockets", "sockets/unix_abstract", issue=4),
-    *_rows("named and abstract Unix sockets", "sockets/unix_more sockets/accepted", issue=4),
+    *_rows("named and abstract Unix sockets", "sockets/unix_more sockets/unix_itself sockets/accepted", issue=4),
     *_rows("named and abstract Unix sockets", "sockets/unix_odd", issue=4, outside=True),
     Subject("sockets/unix_named", "named and abstract Unix sockets", issue=4, running_loses="not accepted yet"),
     Subject("sockets/in_a_folder", "named and abstract Unix sockets", issue=4, outside=True),
