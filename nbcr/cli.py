@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -44,7 +44,7 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 DeadlineOption = Annotated[
     float,
-    typer.Option("--deadline", metavar="SECONDS", help="How long to wait for handlers, sections, and one under way."),
+    typer.Option("--deadline", metavar="SECONDS", min=0, help="How long to wait for handlers and sections."),
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name or id of a checkpoint.", autocompletion=completing.names)]
 _DEADLINE_S = 30.0
@@ -55,9 +55,21 @@ def main() -> None:
     """Entry point of the command ``nbcr``."""
     global started_umask
     started_umask = os.umask(0o077)  # what we write is the user's alone; what we start or restore has its own
+    _open_streams()
     from nbcr import cli_keys, cli_live, cli_programs, cli_remote, cli_store  # noqa: F401  (their commands join ours)
 
     app()
+
+
+def _open_streams() -> None:
+    """Whoever started us may have closed standard streams: no file of ours may become one, and nobody has to ask."""
+    for number, stream in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, stream) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, stream, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
 
 def _version(wanted: bool) -> None:
@@ -308,12 +320,14 @@ def restart(
     with errors():
         from nbcr import session
         from nbcr.errors import UsageProblem
+        from nbcr.jupyter import kept
         from nbcr.launcher import returning
         from nbcr.store import Store
 
         entry = Store(store).find(name)
         if objects:
             told = _roll_back(entry, into, store, deadline)
+            kept.brought_back(entry)
             print_json(told["report"]) if as_json else typer.echo(told["text"])
             return
         if returning.is_job(entry) and into is None:
@@ -331,6 +345,7 @@ def restart(
             # A detached process that held our streams would keep whoever reads them waiting.
             stdio = (-1, -1, -1) if detach else (0, 2, 2) if as_json else (0, 1, 2)
             result = session.restart_fresh(name, store=store, stdio=stdio, parting=detach, files=files)
+        kept.brought_back(entry)
         for warning in result.warnings:
             warn(warning)
         if as_json:
@@ -449,19 +464,21 @@ def _print_taken(entry: Entry) -> None:
 
 
 def _print_table(entries: list[Entry]) -> None:
-    from nbcr.rendering import COLUMNS, entries_text, table_rows
+    from nbcr.rendering import columns_of, entries_text, table_rows
 
     if not sys.stdout.isatty():
         typer.echo(entries_text(entries))
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold")
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column in ("size", "pid") else "left", overflow="fold")
+    for column in columns_of(entries):
+        justify: Literal["right", "left"] = "right" if column in ("size", "pid") else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column == "id")  # to be copied
     for row in table_rows(entries):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console().print(table if entries else "no checkpoints")
 
 

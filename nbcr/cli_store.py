@@ -146,14 +146,14 @@ def tag(
 ) -> None:
     """Give a checkpoint tags, or take them; without any, say which it has."""
     with errors():
+        from nbcr.rendering import tags_text
         from nbcr.session import upkeep
 
         found = upkeep.tag(name, tags or [], remove=remove or [], pin=pin, store=store)
         if as_json:
             print_json({"name": name, "tags": found})
         else:
-            told = [f"{word} (pinned)" if pinned else word for word, pinned in found.items()]
-            typer.echo(f"{name}: {', '.join(told) or 'no tags'}")
+            typer.echo(f"{name}: {tags_text(found) or 'no tags'}")
 
 
 @app.command()
@@ -194,8 +194,9 @@ def settings(
         if as_json:
             print_json(found)
         else:
+            nothing = {"keep": "everything", "hot_bytes": "no limit"}
             for key, value in found.items():
-                typer.echo(f"{key:12} {'everything' if key == 'keep' and not value else value}")
+                typer.echo(f"{key:12} {value if value or key not in nothing or value == 0 else nothing[key]}")
 
 
 @app.command()

@@ -40,7 +40,9 @@ def size_from(text: str) -> int:
     """The inverse, as users type it: 512, 100M, 1.5 GiB. Raises UsageProblem."""
     found = re.fullmatch(r"([\d.]+) *([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
     try:
-        return int(float(found[1]) * _UNITS[found[2].upper()]) if found else int(text)
+        if found is None:
+            raise ValueError
+        return int(float(found[1]) * _UNITS[found[2].upper()])
     except ValueError:
         raise UsageProblem(f"{text!r} is no size", hint="write it as 512, 100M or 1.5GiB") from None
 
@@ -202,7 +204,12 @@ def entries_text(entries: Sequence[Entry], writing: Sequence[str] = ()) -> str:
     coming = [f"being written: {', '.join(writing)}"] if writing else []
     if not entries:
         return "\n".join(coming or ["no checkpoints"])
-    return "\n".join([_table(COLUMNS, table_rows(entries)), *coming])
+    return "\n".join([_table(columns_of(entries), table_rows(entries)), *coming])
+
+
+def columns_of(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Of a table of entries: COLUMNS, and their tags where there are any."""
+    return (*COLUMNS, "tags") if any(entry.tags for entry in entries) else COLUMNS
 
 
 def _table(columns: Sequence[str], texts: Sequence[Sequence[str]]) -> str:
@@ -224,7 +231,7 @@ def entries_bundle(entries: Sequence[Entry], writing: Sequence[str] = ()) -> dic
     if not entries:
         return {"text/plain": text, "text/html": f"<i>{html.escape(text)}</i>"}
     coming = f"<i>being written: {html.escape(', '.join(writing))}</i>" if writing else ""
-    return {"text/plain": text, "text/html": _html_table(COLUMNS, table_rows(entries)) + coming}
+    return {"text/plain": text, "text/html": _html_table(columns_of(entries), table_rows(entries)) + coming}
 
 
 def _html_table(columns: Sequence[str], texts: Iterable[Sequence[str]]) -> str:
@@ -240,7 +247,8 @@ def _cells(columns: Sequence[str], row: Sequence[str]) -> Iterable[str]:
 
 
 def table_rows(entries: Sequence[Entry]) -> list[list[str]]:
-    """One row of texts per entry, in the order of COLUMNS."""
+    """One row of texts per entry, in the order of `columns_of`."""
+    tagged = len(columns_of(entries)) > len(COLUMNS)
     names = {e.id: e.name for e in entries}
     return [
         [
@@ -252,9 +260,15 @@ def table_rows(entries: Sequence[Entry]) -> list[list[str]]:
             size_text(entry.size_bytes),
             entry.notebook or "-",
             str(entry.pid),
+            *([tags_text(entry.tags) or "-"] if tagged else ()),
         ]
         for entry in entries
     ]
+
+
+def tags_text(tags: Mapping[str, bool]) -> str:
+    """Tags, and which of them pin."""
+    return ", ".join(f"{tag} (pinned)" if pinned else tag for tag, pinned in tags.items())
 
 
 def age_text(age_s: float) -> str:

@@ -21,6 +21,9 @@ from nbcr.errors import NotPossible
 from nbcr.handlers.thread import CheckpointThread
 
 _PASSED_ON = b"\0"
+_UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
+# Raised by the very instruction that the handler returns to: it would never end.
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 
 
 class RequestSignal:
@@ -38,17 +41,28 @@ class RequestSignal:
 
     def install(self) -> None:
         """Take the signal. Call in the main thread. Raises NotPossible when the program uses it itself."""
-        if threading.current_thread() is not threading.main_thread():
-            raise NotPossible(f"{self._name} can be taken for checkpoints in the main thread only")
-        if signal.getsignal(self.number) is not signal.SIG_DFL:
-            raise NotPossible(
-                f"{self._name} is in use by the program and cannot ask for checkpoints", hint="choose another signal"
-            )
+        try:
+            self._check()
+        except NotPossible:
+            self._receiver.close()
+            self._sender.close()
+            raise
         self._thread.watch(self._receiver.fileno(), self._woken)
         signal.signal(self.number, self._pass_on)
         self._before = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         if self._before >= 0:  # somebody was there first: it is theirs, and `_pass_on` has to do
             signal.set_wakeup_fd(self._before)
+
+    def _check(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise NotPossible(f"{self._name} can be taken for checkpoints in the main thread only")
+        if self.number in _UNCATCHABLE | _FAULTS:
+            why = "cannot be caught" if self.number in _UNCATCHABLE else "tells of a crash that must take its course"
+            raise NotPossible(f"{self._name} cannot ask for checkpoints: it {why}", hint="choose another signal")
+        if signal.getsignal(self.number) is not signal.SIG_DFL:
+            raise NotPossible(
+                f"{self._name} is in use by the program and cannot ask for checkpoints", hint="choose another signal"
+            )
 
     def remove(self) -> None:
         """Give the signal back. Call in the main thread."""

@@ -19,8 +19,8 @@ from traitlets import Float, Unicode
 
 from nbcr import session
 from nbcr.errors import HandlersFailed, NbcrError
-from nbcr.jupyter import magics_auto
-from nbcr.jupyter.parsing import parsed
+from nbcr.jupyter import kept, magics_auto
+from nbcr.jupyter.parsing import parsed, seconds
 from nbcr.rendering import size_from
 from nbcr.session import CheckpointResult, EntryList, LoadResult
 
@@ -46,7 +46,7 @@ class NbcrMagics(Magics):
     @argument("--wait", "-w", action="store_true", help="Wait until it is written to the disk.")
     @argument("--note", "-n", nargs="+", default=[], help="Words to keep with it.")
     @argument("--files", default="keep", help="What a restart does about files being written: keep, rewind or save.")
-    @argument("--deadline", "-d", type=float, default=None, help="Seconds to wait for handlers and critical sections.")
+    @argument("--deadline", "-d", type=seconds, default=None, help="Seconds to wait for handlers and sections.")
     @argument("--image", action="store_true", help="The process image only, without the variables beside it.")
     @argument("--objects", action="store_true", help="The variables only, without a process image.")
     @argument("--history", action="store_true", help="Save In and Out with the variables.")
@@ -107,14 +107,17 @@ class NbcrMagics(Magics):
         args = parsed(self.restart, line)
         if args is None:
             return None
-        session.find(args.name, store=self.store or None)  # if there is none, say so before anything is kept
+        entry = session.find(args.name, store=self.store or None)  # if there is none, say so before anything is kept
         again = f"%restart {_quoted(args.name)}{' --objects' * args.objects} --discard"
         back = self.auto.keep(f"%restart {args.name}", again, discard=args.discard)
         if back is not None:
             return back
         if args.objects and self.auto.kept:
             print(f"the present is kept: `%restart {self.auto.kept}` goes forward again", flush=True)
-        return session.restart(args.name, store=self.store or None, objects=args.objects, deadline_s=self.deadline_s)
+        with kept.coming_back(entry):
+            return session.restart(
+                args.name, store=self.store or None, objects=args.objects, deadline_s=self.deadline_s
+            )
 
     @magic_arguments()
     @line_magic

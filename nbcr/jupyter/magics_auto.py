@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Bool, Float, Integer, Unicode
@@ -93,6 +94,7 @@ class NbcrAuto(Magics):
         args = parsed(self.nbcr, line)
         if args is None:
             return
+        _check(args)
         if args.off:
             self._all_off()
         else:
@@ -266,6 +268,28 @@ def _repeated(
     finally:
         ended.set()
         thread.join()
+
+
+def _check(args: Any) -> None:
+    """Raise UsageError where one flag would undo, or have no use for, another."""
+    flags = {
+        "--each-cell": args.each_cell,
+        "--always": args.always,
+        "--no-each-cell": args.no_each_cell,
+        "--every": args.every is not None,
+        "--on-memory": args.on_memory is not None,
+        "--on-signal": args.on_signal is not None,
+        "--before-restart": args.before_restart,
+        "--no-before-restart": args.no_before_restart,
+    }
+    given = [flag for flag, is_there in flags.items() if is_there]
+    if args.off and given:
+        raise UsageError(f"off ends all of them: leave out {' '.join(given)}, or off")
+    for flag in ("--each-cell", "--before-restart"):
+        if {flag, f"--no-{flag[2:]}"} <= set(given):
+            raise UsageError(f"{flag} and --no-{flag[2:]} contradict each other")
+    if args.always and not args.each_cell:
+        raise UsageError("--always goes with --each-cell")
 
 
 def _yes(on: bool) -> str:

@@ -12,6 +12,14 @@ from typing import Any
 from IPython.core.error import UsageError
 
 
+def seconds(text: str) -> float:
+    """The type of arguments that say how long to wait."""
+    found = float(text)
+    if not found >= 0:  # nor what is no number
+        raise ValueError
+    return found
+
+
 def parsed(magic: Callable[..., Any], line: str) -> Any:
     """The parsed arguments; None after -h, which shows the help."""
     parser = magic.parser  # type: ignore[attr-defined]

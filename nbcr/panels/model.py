@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nbcr import session
 from nbcr.errors import NbcrError
-from nbcr.rendering import size_text, time_text, when_text
+from nbcr.rendering import size_text, tags_text, time_text, when_text
 from nbcr.session import Entry, Store, upkeep
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def details(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         ("cell", _cell(entry)),
         ("notebook", Path(entry.notebook).name if entry.notebook else "unknown"),
         ("note", entry.note),
-        ("tags", ", ".join(f"{tag} (pinned)" if pinned else tag for tag, pinned in entry.tags.items())),
+        ("tags", tags_text(entry.tags)),
         ("variables", _variables(entry, store)),
         ("since its parent", _changes(entry, entries, store)),
         ("warnings", "\n".join([*entry.warnings, *_lost(entry, store)])),

@@ -111,6 +111,7 @@ class Entry:
             "size_bytes": self.size_bytes,
             "notebook": self.notebook,
             "pid": self.pid,
+            "tags": self.tags,
         }
 
     def taken(self) -> dict[str, Any]:
@@ -128,7 +129,6 @@ class Entry:
             "component": dict(self.component),
             "warnings": list(self.warnings),
             "note": self.note,
-            "tags": self.tags,
             "automatic": self.automatic,
             "objects": None if self.objects is None else dict(self.objects),
             "path": str(self.path),

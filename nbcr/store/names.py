@@ -29,6 +29,8 @@ def is_id(text: str) -> bool:
 def check_name(name: str) -> None:
     """Raise UsageProblem unless `name` can be typed, printed and told from a flag."""
     problem = ""
+    if not isinstance(name, str):
+        raise UsageProblem(f"a checkpoint's name is a string, not {name!r:.60}", hint="choose another name")
     if not name or name != name.strip():
         problem = "is empty, or begins or ends with white space"
     elif len(name) > _LONGEST_NAME:

@@ -1,6 +1,7 @@
 """Which entries stay: so many of the last, one an hour, a day …, and no more bytes than the disk has to spare.
 
-An entry is kept when one rule keeps it. Pinned ones are kept always, and so is the newest of all. The disk budget comes
+An entry is kept when one rule keeps it. Pinned ones are kept always, and so are the newest of all and the sessions
+that a Jupyter server ended and that wait for their notebooks. The disk budget comes
 last, and goes before the rules: the oldest leave until what is left fits.
 """
 
@@ -15,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from nbcr.errors import EntryDamaged, UsageProblem
-from nbcr.store import files, opening, recipe, settings, tags
+from nbcr.store import files, opening, recipe, settings, tags, waiting
 from nbcr.store.entry import Entry, packed_parts, recipe_of
 from nbcr.store.packs import Packs
 from nbcr.store.store import Store
@@ -107,13 +108,16 @@ def prune(store: Store, policy: Policy, *, dry_run: bool = False) -> Pruned:
 def _fit(store: Store, most: int, entries: Sequence[Entry], needs: _Needs, *, dry_run: bool) -> list[Entry]:
     """Remove the oldest until what is left needs no more than `most`; hot files of what is packed go before that."""
     removed: list[Entry] = []
+    staying = waiting.must_stay(entries)
     for entry in entries:
         if needs.size_bytes > most:
             needs.cool(entry, drop=not dry_run)
     for entry in entries[:-1]:  # a budget that is too small does not take the last one
         if needs.size_bytes <= most:
             break
-        if not tags.is_pinned(entry.path) and (dry_run or store.remove(entry, unless=opening.in_use)):
+        if entry.id in staying or tags.is_pinned(entry.path):
+            continue
+        if dry_run or store.remove(entry, unless=opening.in_use):
             needs.without(entry)
             removed.append(entry)
     return removed
@@ -138,7 +142,8 @@ def automatic(store: Store) -> Policy | None:
 
 def _reasons(entries: Sequence[Entry], policy: Policy) -> dict[str, str]:
     """By id, why an entry is kept; the others are not."""
-    found = {entry.id: "pinned" for entry in entries if tags.is_pinned(entry.path)}
+    found = dict.fromkeys(waiting.must_stay(entries), "waits for its notebook")
+    found |= {entry.id: "pinned" for entry in entries if tags.is_pinned(entry.path)}
     if not policy.has_rules:
         return {entry.id: "no rule" for entry in entries} | found
     for entry in entries:

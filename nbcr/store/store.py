@@ -64,7 +64,11 @@ class Store:
     """A store at `root` (None: the default place). Nothing is created before the first write."""
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
-        self.root = default_root() if root is None else Path(root).expanduser().absolute()
+        try:
+            self.root = default_root() if root is None else Path(root).expanduser().absolute()
+        except FileNotFoundError:  # of a relative path
+            asked = root or os.environ.get("NBCR_STORE")
+            raise StoreRefused(f"store {asked} is below a folder that was deleted") from None
         self._entries = self.root / "entries"
 
     def __repr__(self) -> str:

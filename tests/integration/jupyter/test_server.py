@@ -99,5 +99,7 @@ def test_kept_and_offered(tmp_path: Path, processes: ProcessTracker) -> None:
     client.run(f"%restart {offer['id']}", PATIENCE_S)
     assert client.run("print(x + 1, next(generator))") == "42 1\n"
     client.close()
+    (offer,) = server.ask("nbcr/kept")
+    assert offer["back"]  # and so not offered once more
     assert f"fit.ipynb was kept at {entry.created}: %load_ext nbcr and %restart {entry.id}" in server.log.read_text()
     server.process.kill()

@@ -106,7 +106,7 @@ def test_a_plain_process_is_checkpointed_listed_shown_removed(store: Store, slee
     assert run("list").stdout == "no checkpoints\n"
     entry = run_json("checkpoint", str(sleeper.pid), "--name", "one", "--note", "some words")
     assert set(entry) == {
-        *("id", "name", "created", "parent", "kinds", "size_bytes", "notebook", "pid"),
+        *("id", "name", "created", "parent", "kinds", "size_bytes", "notebook", "pid", "tags"),
         *("pause_ms", "duration_ms"),
     }
     assert (entry["name"], entry["pid"], entry["kinds"]) == ("one", sleeper.pid, ["image"])
@@ -296,3 +296,36 @@ def test_help_is_quick_because_little_is_imported() -> None:
     loaded = set(done.stdout.split())
     assert not loaded & {"rich", "msgspec", "IPython", "zmq", "psutil", "numpy", "kernel_backend", "asyncio"}
     assert min(elapsed(lambda: run("--help")) for _ in range(3)) < 1.0
+
+
+def test_tags_are_listed_where_there_are_any(store: Store, sleeper: subprocess.Popen[bytes]) -> None:
+    run("checkpoint", str(sleeper.pid), "--name", "one")
+    assert "tags" not in run("list").stdout
+    run("tag", "one", "good", "--pin")
+    header, row = run("list").stdout.splitlines()
+    assert header.endswith("pid  tags")
+    assert row.endswith(f"{sleeper.pid}  good (pinned)")
+    assert run_json("list")[0]["tags"] == {"good": True}
+
+
+@pytest.mark.parametrize("size", ["-1", "-1K", "1.2.3", "nan", "inf", ""])
+def test_what_is_no_size_changes_nothing(store: Store, size: str) -> None:
+    assert "is no size" in run("settings", "--hot-bytes", size, check=2).stderr
+    assert "hot_bytes    no limit" in run("settings").stdout
+
+
+def test_how_long_to_wait_is_a_number_from_0(store: Store) -> None:
+    for nonsense in ("-1", "nan", "soon"):
+        assert "--deadline" in run("checkpoint", "1", "--deadline", nonsense, check=2).stderr
+
+
+def test_closed_streams_and_a_deleted_folder(store: Store, tmp_path: Path) -> None:
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        done = subprocess.run(["sh", "-c", f'"$@" list {closed}', "sh", *CLI], capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'cd {gone} && rmdir {gone} && "$@" list --store here'
+    done = subprocess.run(["sh", "-c", script, "sh", *CLI], capture_output=True, check=False)
+    assert done.returncode == 22
+    assert b"is below a folder that was deleted" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -316,3 +317,41 @@ def test_sizes(size: int, text: str) -> None:
 @pytest.mark.parametrize(("ms", "text"), [(0.25, "0.2 ms"), (38.26, "38.3 ms"), (712, "712 ms"), (12_345, "12.3 s")])
 def test_times(ms: float, text: str) -> None:
     assert rendering.time_text(ms) == text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("off --each-cell", "--each-cell --no-each-cell", "--always", "--before-restart --no-before-restart"),
+        *("--every 10m --no-each-cell --always", "off --every 1m"),
+    ],
+)
+def test_flags_that_contradict_each_other_switch_nothing(
+    ip: Any, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(ip, "%nbcr auto")
+    before = capsys.readouterr().out
+    assert not ip.run_cell(f"%nbcr auto {line}").success
+    assert capsys.readouterr().err.startswith("UsageError: ")
+    run(ip, "%nbcr auto")
+    assert capsys.readouterr().out == before
+
+
+@pytest.mark.parametrize("name", ["KILL", "STOP", "SEGV", "BUS", "FPE", "ILL", "ABRT"])
+def test_a_signal_that_cannot_ask_for_checkpoints_is_refused_by_name(ip: Any, name: str) -> None:
+    handler = signal.getsignal(signal.Signals[f"SIG{name}"])
+    error = run(ip, f"%nbcr auto --on-signal {name}")
+    assert isinstance(error, nbcr.NbcrError)
+    assert f"SIG{name} cannot ask for checkpoints" in str(error)
+    assert signal.getsignal(signal.Signals[f"SIG{name}"]) is handler
+
+
+@pytest.mark.parametrize("nonsense", ["-1", "nan", "soon"])
+def test_how_long_to_wait_is_a_number_from_0(ip: Any, nonsense: str) -> None:
+    assert not ip.run_cell(f"%checkpoint one --deadline {nonsense}").success
+
+
+def test_a_name_is_a_string(ip: Any, store: Store) -> None:
+    with pytest.raises(nbcr.NbcrError, match="a string, not 3"):
+        nbcr.checkpoint(3)  # type: ignore[arg-type]
+    assert store.entries() == []

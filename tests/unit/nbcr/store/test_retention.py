@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from nbcr.errors import UsageProblem
 from nbcr.jupyter.keeping import NbcrKeep
 from nbcr.session import upkeep
-from nbcr.store import Store, collecting, files, housekeeping, opening, retention, settings, tags
+from nbcr.store import Store, collecting, files, housekeeping, opening, retention, settings, tags, waiting
+from nbcr.store.entry import MANIFEST, Entry
 from nbcr.store.retention import Policy
 from nbcr.store.settings import Settings
 from tests.unit.nbcr.store.making import put
@@ -161,3 +163,32 @@ def test_what_was_pruned_is_given_back_and_the_rest_is_whole(store: Store, rng: 
     assert collected.kept_bytes < before - 350_000
     assert upkeep.verify(store=store).whole
     assert tags.read(store.find("e3").path) == {}
+
+
+def kept_by_a_server(store: Store, kernel: str, when: datetime, notebook: str = "/fit.ipynb") -> Entry:
+    entry = put(store, f"at-stop {kernel}", now=when, notebook=notebook)
+    document = json.loads((entry.path / MANIFEST).read_text())
+    (entry.path / MANIFEST).write_text(json.dumps({**document, "note": waiting.NOTES[waiting.AT_STOP]}))
+    return entry
+
+
+def test_a_session_that_waits_for_its_notebook_stays_until_it_is_brought_back(store: Store) -> None:
+    now = datetime.now(UTC)
+    kept_by_a_server(store, "older", now - timedelta(days=3))
+    entry = kept_by_a_server(store, "a", now - timedelta(days=2))
+    for hour in range(4):
+        put(store, f"h{hour}", now=now + timedelta(hours=hour - 10), notebook="/fit.ipynb")
+    done = retention.prune(store, Policy(last=1))
+    assert [(kept.name, why) for kept, why in done.kept] == [("at-stop a", "waits for its notebook"), ("h3", "last")]
+    retention.prune(store, Policy(max_bytes=1))
+    assert names(store) == ["at-stop a", "h3"]
+    tags.change(entry, {waiting.BACK: False})
+    retention.prune(store, Policy(last=1))
+    assert names(store) == ["h3"]
+
+
+def test_a_session_that_waited_for_a_month_waits_no_longer(store: Store) -> None:
+    kept_by_a_server(store, "a", datetime.now(UTC) - waiting.LONGEST - timedelta(days=1))
+    series(store, 24 * 400)
+    retention.prune(store, Policy(last=1))
+    assert names(store) == ["h9600"]
