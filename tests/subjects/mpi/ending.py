@@ -12,7 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 HOW = sys.argv[1]
-STEPS = 150
+STEPS = 250
 
 comm = MPI.COMM_WORLD
 rank = comm.rank
