@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass
 
 from kernel_backend.host import proc
-from kernel_backend.resources import settings, sharing, timeouts, unsaved
+from kernel_backend.resources import pages, settings, sharing, timeouts, unsaved
 from kernel_backend.tracee.process import look_for_gadgets
 
 
@@ -64,6 +65,7 @@ class Ahead:
     unlike: dict[int, int]  # threads with rights of their own: tid → pid
     keyrings: bool  # whether anybody has one of its own
     speculating: set[int]  # threads that speculate otherwise than their process does
+    guarded: set[int]  # processes with guard regions: a fork loses those in memory of files
 
 
 def look_ahead(pids: list[int]) -> Ahead:
@@ -71,7 +73,15 @@ def look_ahead(pids: list[int]) -> Ahead:
     for pid in pids:
         look_for_gadgets(pid)
     unlike, speculating = sharing.unlike_threads(pids), settings.speculate_otherwise(pids)
-    return Ahead(VmaFlags(pids), timeouts.look(pids), unlike, unsaved.keyrings_about(), speculating)
+    return Ahead(VmaFlags(pids), timeouts.look(pids), unlike, unsaved.keyrings_about(), speculating, _guarded(pids))
+
+
+def _guarded(pids: list[int]) -> set[int]:
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # the freeze will say so
+            found |= {pid} if pages.guards(proc.view(pid)) else set()
+    return found
 
 
 def tree_pids(pid: int, *, descend: bool) -> list[int]:

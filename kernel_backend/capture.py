@@ -15,6 +15,7 @@ from blake3 import blake3
 from kernel_backend.ahead import Ahead
 from kernel_backend.errors import ResourceUnsupported, TargetUnsupported
 from kernel_backend.host import proc
+from kernel_backend.image import spans
 from kernel_backend.image.entries import (
     FORMAT_VERSION,
     CredentialsEntry,
@@ -36,6 +37,7 @@ from kernel_backend.image.writer import ImageWriter, resize
 from kernel_backend.renumber import inner_numbers, renumber
 from kernel_backend.resources import (
     descriptors,
+    forked_pages,
     inherited,
     jobs,
     mapped_files,
@@ -85,6 +87,8 @@ class Capture:
     objects: set[str] = field(default_factory=set)  # their keys
     message_queues: list[SysvQueueEntry] = field(default_factory=list)
     semaphore_sets: list[SysvSetEntry] = field(default_factory=list)
+    guards: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # those that a twin may have lost, by pid
+    scans: dict[int, pages.Scan] = field(default_factory=dict)  # which pages there are, by pid
     held: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # pid → pages read in the pause
     digests: dict[str, str] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)  # see renumber.py
@@ -272,6 +276,8 @@ def _in_memory(mapping: proc.Mapping) -> bool:
 def capture_not_forked(capture: Capture) -> None:
     """Memory that the twins will not have: read while everything is stopped."""
     for pid, process in capture.tree.processes.items():
+        if pid in capture.ahead.guarded:
+            capture.guards[pid] = pages.guards(process.view)
         if capture.ahead.vma_flags.forks_otherwise(pid):
             found = layout(capture, pid)
             capture.held[pid] = pages.read_not_forked(process.view, found)
@@ -281,16 +287,40 @@ def capture_not_forked(capture: Capture) -> None:
 
 def plan_pages(capture: Capture, pid: int, source: int, *, forked: bool) -> tuple[list[PageRun], list[PageRun]]:
     """Which pages of `pid` to save: scanned in `source` (itself or its twin), and those held since the pause."""
-    found = layout(capture, pid)
-    held = capture.held.get(pid, []) if forked else []
-    only = set(range(len(found.vmas))) - pages.not_forked(found) if held else None
-    scanned = pages.scan(source, found, only)
-    runs = pages.place(scanned.runs)
-    behind = pages.place([(at, at + len(content)) for at, content in held], pages.total_bytes(runs))
     entry = capture.processes[pid]
+    held = capture.held.get(pid, []) if forked else []
+    scanned = _scan(capture, pid, source, forked=forked)
+    as_parent = [(span.address, span.address + span.length) for span in entry.as_parent]
+    runs = pages.place(spans.without(scanned.runs, as_parent))
+    behind = pages.place([(at, at + len(content)) for at, content in held], pages.total_bytes(runs))
     entry.pagemap = runs + behind
-    entry.guards = [Span(start, end - start) for start, end in scanned.guards]
+    entry.guards = [Span(start, end - start) for start, end in capture.guards.get(pid, scanned.guards)]
     return runs, behind
+
+
+def _scan(capture: Capture, pid: int, source: int, *, forked: bool) -> pages.Scan:
+    """The pages of a process, in `source`, once; without those that only the original could show."""
+    if pid not in capture.scans:
+        found = layout(capture, pid)
+        held = forked and pid in capture.held
+        only = set(range(len(found.vmas))) - pages.not_forked(found) if held else None
+        capture.scans[pid] = pages.scan(source, found, only)
+    return capture.scans[pid]
+
+
+def find_common_pages(capture: Capture, twins: dict[int, Twin]) -> None:
+    """What children have in common with their parents, found before the first twin ends."""
+
+    def look(pid: int) -> forked_pages.Pages:
+        source = twins[pid].pid if twins else capture.tree.processes[pid].view
+        scanned = _scan(capture, pid, source, forked=bool(twins))
+        return forked_pages.Pages(source, layout(capture, pid), scanned.runs)
+
+    for pid, entry in capture.processes.items():
+        above = entry.ppid
+        if above in capture.processes and capture.programs[above] == capture.programs[pid]:
+            found = forked_pages.common(look(above), look(pid))
+            entry.as_parent = [Span(low, high - low) for low, high in found]
 
 
 def begin_digests(capture: Capture) -> None:
@@ -311,6 +341,8 @@ def capture_inherited(capture: Capture, twins: dict[int, Twin]) -> None:
             chorus.run({member: inherited.ask(capture.processes[pid], member) for pid, member in members.items()})
             for pid, member in members.items():
                 numa.read_in_place(layout(capture, pid).vmas, member)
+    for entry in capture.processes.values():
+        processes.check_proc_folder(entry, capture.processes.keys() | capture.tree.zombies.keys())
 
 
 def write_pages(capture: Capture, pid: int, twin: Twin | None) -> int:

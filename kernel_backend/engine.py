@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel_backend import ahead, checks, failures, family, fates, launch, old_pids, originals, present
+from kernel_backend import ahead, checks, failures, fates, launch, old_pids, originals, present
 from kernel_backend import capture as cap
 from kernel_backend import rebuild as reb
 from kernel_backend.host import limits, proc
@@ -180,6 +180,7 @@ def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
     for work in capture.tables.later:
         work()
     cap.capture_inherited(capture, twins)
+    cap.find_common_pages(capture, twins)
     size = 0
     for pid in capture.processes:
         reach(Stage.DUMP_PAGES, pid)
@@ -357,12 +358,10 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     """The common course: a tree of stubs becomes the image's tree and runs."""
     reach(Stage.RESTORE_TREE, leader.tgid)
     limits.lift(leader.tgid)
-    family.grow_tree(rebuild, leader)
+    reb.grow_tree(rebuild, leader)
     for building in rebuild.built.values():
-        reach(Stage.RESTORE_BECOME, building.pid)
-        reb.become(rebuild, building)
-        reach(Stage.RESTORE_FILL, building.pid)
-        reb.fill(rebuild, building)
+        reb.furnish(rebuild, building)
+        reb.close_memory(rebuild, building)
         reach(Stage.RESTORE_PLACE, building.pid)
         reb.place_descriptors(rebuild, building)
         reach(Stage.RESTORE_SETTLE, building.pid)

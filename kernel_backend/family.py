@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kernel_backend import kinship
@@ -18,17 +19,20 @@ from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.thread import Thread
 
 if TYPE_CHECKING:
-    from kernel_backend.rebuild import Rebuild
+    from kernel_backend.rebuild import Building, Rebuild
 
 WORKSHOP_BYTES = 1 << 20
 
 
-def grow_tree(rebuild: Rebuild, root: Thread) -> None:
-    """Fork the stubs of all descendants, each from its parent, in the sessions and groups they were in."""
+def grow_tree(rebuild: Rebuild, root: Thread, furnish: Callable[[Building], None]) -> None:
+    """Fork the stubs of all descendants, each from its parent, in the sessions and groups they were in.
+
+    Who shares memory with a child is given it by `furnish` before that is forked.
+    """
     shop = stub.open_workshop(root, 0, WORKSHOP_BYTES, fixed=False)
-    strangers = _grow(rebuild, rebuild.root, shop, born_in=kinship.OUTSIDE)
+    strangers = _grow(rebuild, rebuild.root, shop, kinship.OUTSIDE, furnish)
     while strangers:
-        strangers = _place_strangers(rebuild, strangers)
+        strangers = _place_strangers(rebuild, strangers, furnish)
     _join_groups(rebuild)
     _end_leaders(rebuild)
 
@@ -47,13 +51,19 @@ def fork_orphan(rebuild: Rebuild) -> Thread:
             stub.end_child(middle.tgid)
 
 
-def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop, born_in: int) -> list[Member]:
+def _grow(
+    rebuild: Rebuild, entry: ProcessEntry, shop: Workshop, born_in: int, furnish: Callable[[Building], None]
+) -> list[Member]:
     """A process and those below it; `born_in` is the session that it was forked in.
 
     Returns its strangers: children that are in neither its session nor their own. They have been adopted: their parents
     have ended, and they still are in the session that those were in.
     """
-    rebuild.adopt(entry, shop)
+    if entry.pid not in rebuild.built:
+        rebuild.adopt(entry, shop)
+    if rebuild.bequeaths(entry):
+        furnish(rebuild.built[entry.pid])
+        shop = rebuild.built[entry.pid].shop
     own = session_of(rebuild.inventory, entry)
     strangers: list[Member] = []
     early: list[Member] = []  # born before it led a session of its own
@@ -68,13 +78,18 @@ def _grow(rebuild: Rebuild, entry: ProcessEntry, shop: Workshop, born_in: int) -
         terminal_sessions.take_early(entry.pid, rebuild.tables, shop)
     born += [(child, fork(rebuild, shop, child.pid, child.exit_signal), own) for child in late]
     for child, child_shop, session in born:
-        strangers += _settle_in(rebuild, child, child_shop, session)
+        if isinstance(child, ProcessEntry):
+            rebuild.adopt(child, child_shop)
+            rebuild.built[child.pid].heritage = rebuild.heirs.get(child.pid)
+        strangers += _settle_in(rebuild, child, child_shop, session, furnish)
     return strangers
 
 
-def _settle_in(rebuild: Rebuild, entry: Member, shop: Workshop, born_in: int) -> list[Member]:
+def _settle_in(
+    rebuild: Rebuild, entry: Member, shop: Workshop, born_in: int, furnish: Callable[[Building], None]
+) -> list[Member]:
     if isinstance(entry, ProcessEntry):
-        return _grow(rebuild, entry, shop, born_in)
+        return _grow(rebuild, entry, shop, born_in, furnish)
     _lead(shop, entry)
     rebuild.zombies[entry.pid] = shop
     return []
@@ -83,7 +98,7 @@ def _settle_in(rebuild: Rebuild, entry: Member, shop: Workshop, born_in: int) ->
 # --- strangers: history repeated --------------------------------------------------------------------------------------
 
 
-def _place_strangers(rebuild: Rebuild, strangers: list[Member]) -> list[Member]:
+def _place_strangers(rebuild: Rebuild, strangers: list[Member], furnish: Callable[[Building], None]) -> list[Member]:
     """Make those whose sessions are there, and what is below them; the strangers that are left, or found with them."""
     left: list[Member] = []
     for entry in strangers:
@@ -93,7 +108,7 @@ def _place_strangers(rebuild: Rebuild, strangers: list[Member]) -> list[Member]:
             left.append(entry)  # its session's leader is yet to come
         else:
             shop = _adopt(rebuild, entry, via or _lead_for_now(rebuild, entry, session))
-            left += _settle_in(rebuild, entry, shop, session)
+            left += _settle_in(rebuild, entry, shop, session, furnish)
     if left == strangers:
         raise ImageCorrupt(f"the sessions of processes {', '.join(str(e.pid) for e in left)} wait for each other")
     return left

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel_backend import family, remains
+from kernel_backend.abi import linux
 from kernel_backend.host import proc
 from kernel_backend.host.identity import Identity, acting_as, as_ourselves
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
@@ -19,6 +20,7 @@ from kernel_backend.resources import (
     descriptors,
     epoll_told,
     file_policy,
+    forked_pages,
     lazy_pages,
     locks,
     mapped_files,
@@ -52,6 +54,8 @@ class Building:
     shop: Workshop
     threads: dict[int, Thread] = field(default_factory=dict)  # by image tid
     named: bool = False  # it says which program it is, instead of having run it
+    heritage: forked_pages.Heritage | None = None  # what it has of the memory of the parent that forked it
+    furnished: bool = False  # it has its memory
 
     @property
     def pid(self) -> int:
@@ -82,10 +86,16 @@ class Rebuild:
     stale: list[SharedMemoryEntry] = field(default_factory=list)  # objects that were there, with other contents
     sysv: sysv.Segments = field(init=False)
     ipc: sysv_ipc.Objects = field(init=False)
+    heirs: dict[int, forked_pages.Heritage] = field(init=False)  # by image pid, who may be forked with memory
+    mothers: set[int] = field(init=False)  # their parents
+    by_pid: dict[int, ProcessEntry] = field(init=False)
     zombies: dict[int, Workshop] = field(default_factory=dict)
     leaders: dict[int, Workshop] = field(default_factory=dict)  # of sessions whose own leaders are gone
 
     def __post_init__(self) -> None:
+        self.heirs = forked_pages.heirs(self.inventory)
+        self.by_pid = {entry.pid: entry for entry in self.inventory.processes}
+        self.mothers = {self.by_pid[pid].ppid for pid in self.heirs}
         self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)
         self.ipc = sysv_ipc.Objects(self.tables.warnings, self.tables.guardian, self.may_give_to)
 
@@ -112,6 +122,10 @@ class Rebuild:
         """Image pid → what we, outside, call that process now."""
         found = {pid: building.pid for pid, building in self.built.items()}
         return found | {pid: shop.thread.tgid for pid, shop in self.zombies.items()}
+
+    def bequeaths(self, entry: ProcessEntry) -> bool:
+        """Whether a process has its memory before its children are forked, since some of them share it."""
+        return entry.pid in self.mothers
 
     @property
     def root_pid(self) -> int:
@@ -217,6 +231,11 @@ def discard(rebuild: Rebuild) -> None:
 # --- the tree of stubs ------------------------------------------------------------------------------------------------
 
 
+def grow_tree(rebuild: Rebuild, leader: Thread) -> None:
+    """The stubs of all processes; those who share memory with their children have it from then on."""
+    family.grow_tree(rebuild, leader, lambda building: furnish(rebuild, building))
+
+
 def spawn_root(rebuild: Rebuild) -> Thread:
     """A fresh stub for the root process."""
     if rebuild.own_namespace:
@@ -243,14 +262,41 @@ def _open_namespace(rebuild: Rebuild) -> Workshop:
 # --- one process ------------------------------------------------------------------------------------------------------
 
 
+def furnish(rebuild: Rebuild, building: Building) -> None:
+    """Program and memory, unless it has them since its children had to be forked with them."""
+    if building.furnished:
+        return
+    reach(Stage.RESTORE_BECOME, building.pid)
+    become(rebuild, building)
+    reach(Stage.RESTORE_FILL, building.pid)
+    fill(rebuild, building)
+    building.furnished = True
+
+
 def become(rebuild: Rebuild, building: Building) -> None:
-    """Run the image's program, then empty the address space down to our workshop.
+    """Run the image's program, then empty the address space down to our workshop and what was inherited.
 
     A child may tell its parent of its end by another signal than SIGCHLD, or by none (clone(2)). When either of the two
     runs a program, it becomes an ordinary child. Where we may say in another way which program it is, we do so.
     """
     entry, leader = building.entry, building.leader
-    odd = [p.pid for p in rebuild.inventory.processes if _is_odd_child(rebuild, p) and entry.pid in (p.pid, p.ppid)]
+    if building.heritage is not None:
+        kept = [(vma.start, vma.end) for vma in building.heritage.kept]
+    else:
+        kept = []
+        _run_program(rebuild, building)
+    occupied = [(vma.start, vma.end) for vma in entry.vmas] + [(m.start, m.end) for m in proc.maps(building.pid)]
+    address = memory.find_hole(family.WORKSHOP_BYTES, occupied)
+    building.shop = stub.open_workshop(leader, address, family.WORKSHOP_BYTES, fixed=True)
+    building.shop.run([Call("close_range", 0, 0xFFFFFFFF, 0), *memory.clear_calls(building.shop, kept)])
+    building.shop.run(memory.map_vdso_calls(entry))
+
+
+def _run_program(rebuild: Rebuild, building: Building) -> None:
+    entry, leader = building.entry, building.leader
+    children = [] if rebuild.bequeaths(entry) else rebuild.inventory.processes  # else they are yet to be born
+    odd = [p.pid for p in children if _is_odd_child(rebuild, p) and p.ppid == entry.pid]
+    odd += [entry.pid] if _is_odd_child(rebuild, entry) else []
     building.named = bool(odd) and processes.may_name_program(leader.tgid)
     if building.named:
         stub.unregister_rseq(building.shop)
@@ -260,11 +306,6 @@ def become(rebuild: Rebuild, building: Building) -> None:
             stub.execute(building.shop, entry.exe.path)
         for pid in odd:
             rebuild.tables.warn(f"process {pid} tells of its end by SIGCHLD now; another signal, or none, takes root")
-    occupied = [(vma.start, vma.end) for vma in entry.vmas] + [(m.start, m.end) for m in proc.maps(building.pid)]
-    address = memory.find_hole(family.WORKSHOP_BYTES, occupied)
-    building.shop = stub.open_workshop(leader, address, family.WORKSHOP_BYTES, fixed=True)
-    building.shop.run([Call("close_range", 0, 0xFFFFFFFF, 0), *memory.clear_calls(building.shop)])
-    building.shop.run(memory.map_vdso_calls(entry))
 
 
 def _is_odd_child(rebuild: Rebuild, entry: ProcessEntry) -> bool:
@@ -280,20 +321,31 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     source = rebuild.pages[entry.pid]
     with _opened_shared(rebuild, shared) as objects:
         moved = placing_fds.lend(shop, [*mapped, *objects, source])
-    lazily, at_once = lazy_pages.split(entry, source) if rebuild.lazy else ([], entry.pagemap)
+    alone = not entry.as_parent and not rebuild.bequeaths(entry)
+    lazily, at_once = lazy_pages.split(entry, source) if rebuild.lazy and alone else ([], entry.pagemap)
+    heritage = building.heritage or forked_pages.Heritage([], [])
     views = memory.Sources(
         dict(zip(files, moved[: len(files)], strict=True)), dict(zip(shared, moved[len(files) : -1], strict=True))
     )
     shop.run(sysv.attach_calls(entry, rebuild.sysv))
-    shop.run(memory.map_calls(entry, views))
+    shop.run(memory.map_calls(entry, views, heritage.kept))
     rebuild.warnings.extend(numa.bind(shop, entry))
     shop.run(memory.advise_calls(entry))
     shop.run(lazy_pages.map_calls(lazily, moved[-1]))
     shop.run(lazy_pages.advise_calls(entry, lazily))
+    shop.run(Call("madvise", low, high - low, linux.MADV_DONTNEED) for low, high in heritage.dropped)
     pages.fill(shop, at_once, moved[-1])
-    _close_memory(rebuild, building)
     shop.run([Call("close_range", 0, 0xFFFFFFFF, 0)])  # what only memory needed
-    processes.set_mm(shop, entry.mm, entry.exe.path if building.named else "")
+    for pid, runs in forked_pages.elsewhere(entry, rebuild.by_pid, building.heritage).items():
+        pages.fill(shop, runs, placing_fds.lend(shop, [rebuild.pages[pid]])[0])
+        shop.run([Call("close_range", 0, 0xFFFFFFFF, 0)])
+
+
+def close_memory(rebuild: Rebuild, building: Building) -> None:
+    """What stands in the way of further work on memory, when all who inherit of it have been forked."""
+    _close_mappings(rebuild, building)
+    entry = building.entry
+    processes.set_mm(building.shop, entry.mm, entry.exe.path if building.named else "")
 
 
 @contextmanager
@@ -310,7 +362,7 @@ def _opened_shared(rebuild: Rebuild, views: list[tuple[str, bool]]) -> Iterator[
         yield found
 
 
-def _close_memory(rebuild: Rebuild, building: Building) -> None:
+def _close_mappings(rebuild: Rebuild, building: Building) -> None:
     """What is done to mappings when their contents stand."""
     entry, shop = building.entry, building.shop
     shop.run(memory.protect_calls(entry))

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING
 from kernel_backend import family, kinship
 from kernel_backend.abi import linux
 from kernel_backend.host import proc, room
-from kernel_backend.resources import pages
+from kernel_backend.resources import memory, pages
 from kernel_backend.tracee import stub
-from kernel_backend.tracee.inject import Call, Workshop
+from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.thread import Thread
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ def _room_for_both(rebuild: Rebuild) -> bool:
 
 
 def _unmap_all_but(shop: Workshop, kept: list[proc.Mapping]) -> None:
-    spans = sorted([(m.start, m.end) for m in kept] + [(shop.address, shop.address + shop.size)])
-    ends, starts = [0, *(end for _, end in spans)], [*(start for start, _ in spans), linux.TASK_SIZE]
-    shop.run(Call("munmap", low, high - low) for low, high in zip(ends, starts, strict=True) if low < high)
+    shop.run(memory.clear_calls(shop, [(mapping.start, mapping.end) for mapping in kept]))
 
 
 def _share(shop: Workshop) -> Workshop:

@@ -256,9 +256,16 @@ class ProcessEntry(Entry):
     cwd_deleted: bool = False  # the folder had been removed; `cwd` is where it stood
     cwd_identity: tuple[Word, Word] = (0, 0)  # device and inode of one that had been removed
     pkeys: Annotated[list[Annotated[int, Meta(ge=1, le=15)]], FEW] = []  # protection keys that are allocated
+    as_parent: Annotated[list[Span], RUNS] = []  # pages with the contents of the parent's at the same address
     guards: Annotated[list[Span], RUNS] = []  # where touching is a fault (MADV_GUARD_INSTALL)
     lock_future: Natural = 0  # MCL_ flags in force for mappings to come
     futex_hash: Int = -1  # slots of its own table of futex waiters (PR_FUTEX_HASH); -1: not known
+
+
+def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:
+    """[start, end) of all private contents, by address."""
+    own = [(run.address, run.address + run.length) for run in entry.pagemap]
+    return sorted([*own, *((span.address, span.address + span.length) for span in entry.as_parent)])
 
 
 class ZombieEntry(Entry):

@@ -13,7 +13,7 @@ from itertools import pairwise
 from kernel_backend.abi import linux
 from kernel_backend.abi.x86_64 import USER_REGS_BYTES
 from kernel_backend.errors import ImageCorrupt
-from kernel_backend.image import limits
+from kernel_backend.image import limits, spans
 from kernel_backend.image.entries import (
     Inventory,
     MmEntry,
@@ -22,6 +22,7 @@ from kernel_backend.image.entries import (
     ThreadEntry,
     VmaEntry,
     ZombieEntry,
+    filled_ranges,
 )
 from kernel_backend.image.expecting import Unfit, check_path, check_runs, distinct, expect, is_page_size
 from kernel_backend.image.valid_descriptions import check_description
@@ -122,6 +123,7 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     _check_mappings(process, inventory)
     check_runs(process.pagemap, f"pages-{process.pid}.img", inventory, who)
     _check_pages_are_mapped(process)
+    _check_heritage(process, inventory)
     for span in process.guards:
         aligned = not (span.address | span.length) % _PAGE
         expect(aligned and span.address + span.length <= linux.TASK_SIZE, f"guard region of {who}")
@@ -180,19 +182,38 @@ _WITH_PAGES = ("anon", "file", "shared")
 
 def _check_pages_are_mapped(process: ProcessEntry) -> None:
     """Contents belong into private memory of the process, every byte of them."""
-    spans = _joined((vma.start, vma.end) for vma in process.vmas if vma.private and vma.kind in _WITH_PAGES)
-    at = next(spans, None)
-    for run in sorted(process.pagemap, key=lambda run: run.address):
-        while at is not None and at[1] <= run.address:
-            at = next(spans, None)
-        inside = at is not None and at[0] <= run.address and run.address + run.length <= at[1]
-        expect(inside, f"page run at {run.address:#x} of process {process.pid} is not mapped")
+    private = _joined((vma.start, vma.end) for vma in process.vmas if vma.private and vma.kind in _WITH_PAGES)
+    at = next(private, None)
+    for address, end in filled_ranges(process):
+        while at is not None and at[1] <= address:
+            at = next(private, None)
+        inside = at is not None and at[0] <= address and end <= at[1]
+        expect(inside, f"page run at {address:#x} of process {process.pid} is not mapped")
 
 
-def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _check_heritage(process: ProcessEntry, inventory: Inventory) -> None:
+    """Pages that are the parent's have to be there, and may not be the process's own as well."""
+    if not process.as_parent:
+        return
+    parent = next((other for other in inventory.processes if other.pid == process.ppid), None)
+    expect(parent is not None and process.pid != inventory.root_pid, f"process {process.pid} has pages of nobody")
+    assert parent is not None
+    end = 0
+    for span in process.as_parent:
+        aligned = not (span.address | span.length) % _PAGE and span.length > 0
+        expect(aligned and span.address >= end, f"pages of the parent of process {process.pid} at {span.address:#x}")
+        end = span.address + span.length
+    needed = spans.joined((span.address, span.address + span.length) for span in process.as_parent)
+    own = spans.joined((run.address, run.address + run.length) for run in process.pagemap)
+    theirs = spans.joined(filled_ranges(parent))
+    expect(not spans.overlap(needed, own), f"pages of process {process.pid} are its own and its parent's")
+    expect(not spans.without(needed, theirs), f"pages that process {process.pid} has of its parent are missing")
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Adjacent spans as one."""
     start = end = -1
-    for low, high in spans:
+    for low, high in ranges:
         if low != end:
             if end > start:
                 yield start, end
@@ -224,8 +245,8 @@ def _check_thread(thread: ThreadEntry, process: ProcessEntry, xstate_bytes: int)
     expect(thread.robust_length in (0, 24), f"robust list of {who}")
     if thread.rseq is not None:
         low, high = thread.rseq.address, thread.rseq.address + thread.rseq.size
-        spans = _joined((vma.start, vma.end) for vma in process.vmas if vma.prot & linux.PROT_WRITE)
-        expect(any(start <= low < high <= end for start, end in spans), f"restartable sequences of {who}")
+        writable = _joined((vma.start, vma.end) for vma in process.vmas if vma.prot & linux.PROT_WRITE)
+        expect(any(start <= low < high <= end for start, end in writable), f"restartable sequences of {who}")
     expect("\0" not in thread.name, f"name of {who}")
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from kernel_backend.abi import arch, linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import proc
-from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry
+from kernel_backend.image import spans
+from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry, filled_ranges
 from kernel_backend.resources.mapped_files import file_view, identify
 from kernel_backend.tracee.inject import Call, Workshop
 
@@ -190,10 +191,10 @@ def find_hole(size: int, occupied: Iterable[tuple[int, int]], floor: int = 0x100
     return (at + linux.PAGE_SIZE - 1) & ~(linux.PAGE_SIZE - 1)
 
 
-def clear_calls(workshop: Workshop) -> list[Call]:
-    """Unmap everything but the workshop."""
-    low, high = workshop.address, workshop.address + workshop.size
-    return [Call("munmap", 0, low), Call("munmap", high, linux.TASK_SIZE - high)]
+def clear_calls(workshop: Workshop, kept: Iterable[tuple[int, int]] = ()) -> list[Call]:
+    """Unmap everything but the workshop, and what is [start, end) `kept`."""
+    left = spans.joined([*kept, (workshop.address, workshop.address + workshop.size)])
+    return [Call("munmap", low, high - low) for low, high in spans.without([(0, linux.TASK_SIZE)], left)]
 
 
 def map_vdso_calls(entry: ProcessEntry) -> list[Call]:
@@ -212,17 +213,19 @@ class Sources:
     shared: dict[tuple[str, bool], int]  # by shared_views
 
 
-def map_calls(entry: ProcessEntry, sources: Sources) -> list[Call]:
+def map_calls(entry: ProcessEntry, sources: Sources, kept: Iterable[VmaEntry] = ()) -> list[Call]:
     """One mmap per mapping (System V ones are attached, see sysv.py), writable where contents will be filled in.
 
-    Others must not be: a terabyte that nobody may write to costs nothing, one that is writable is not granted.
+    Others must not be: a terabyte that nobody may write to costs nothing, one that is writable is not granted. What is
+    `kept` is there already.
     """
-    runs = sorted((run.address, run.address + run.length) for run in entry.pagemap)
-    vmas = [vma for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv")]
-    return [_map_call(vma, sources, filled=_is_filled(vma, runs)) for vma in vmas]
+    runs = filled_ranges(entry)
+    there = {vma.start for vma in kept}
+    vmas = [vma for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv") and vma.start not in there]
+    return [_map_call(vma, sources, filled=is_filled(vma, runs)) for vma in vmas]
 
 
-def _is_filled(vma: VmaEntry, runs: list[tuple[int, int]]) -> bool:
+def is_filled(vma: VmaEntry, runs: list[tuple[int, int]]) -> bool:
     """Whether a private mapping has contents of its own; `runs` are [start, end) of contents, by address."""
     before = bisect.bisect_left(runs, (vma.end, 0)) - 1
     return vma.private and before >= 0 and runs[before][1] > vma.start

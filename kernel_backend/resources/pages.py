@@ -77,6 +77,18 @@ def scan(pid: int, layout: Layout, only: set[int] | None = None) -> Scan:
     return Scan(runs, guards)
 
 
+def guards(pid: int) -> list[tuple[int, int]]:
+    """Where touching is a fault (MADV_GUARD_INSTALL), in all memory of a process; [start, end) by address."""
+    with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as file:
+        try:
+            found = libc.pagemap_scan(file.fileno(), 0, linux.TASK_SIZE, mask=linux.PAGE_IS_GUARD)
+        except OSError as error:
+            if error.errno not in (errno.ENOTTY, errno.EINVAL):
+                raise
+            return []  # before OS kernel 6.15 nobody can see them
+    return [(low, high) for low, high, _ in found]
+
+
 def _populated(fd: int, layout: Layout) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Runs of pages that are the process's own (in memory or swapped, not the zero page, not the file's); guards."""
     unwanted = linux.PAGE_IS_PFNZERO | linux.PAGE_IS_FILE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -156,6 +157,21 @@ def set_mm(workshop: Workshop, entry: MmEntry, program: str = "") -> None:
 def is_own_proc_folder(entry: ProcessEntry) -> bool:
     """Whether its working folder is what /proc shows of itself, which is there as soon as it is."""
     return f"{entry.cwd}/".startswith(f"/proc/{entry.pid}/")
+
+
+_PROC_FOLDER = re.compile(r"/proc/(\d+)(?:/.*?)?( \(deleted\))?", re.DOTALL)
+
+
+def check_proc_folder(entry: ProcessEntry, tree: Collection[int]) -> None:
+    """No working folder is one below /proc that is not there before all processes are. Raises ResourceUnsupported."""
+    found = _PROC_FOLDER.fullmatch(entry.cwd)
+    if found is None or is_own_proc_folder(entry):
+        return
+    if found[2] or int(found[1]) in tree:
+        raise ResourceUnsupported(
+            f"the working folder of process {entry.pid} is what /proc shows of another process: {entry.cwd}",
+            hint="let it go elsewhere (chdir) and checkpoint again", pid=entry.pid, path=entry.cwd,
+        )  # fmt: skip
 
 
 def folder_calls(entry: ProcessEntry, path: str, data: int) -> tuple[list[Call], bytes]:

@@ -232,11 +232,4 @@ def exit_alone(thread: Thread, syscall_address: int) -> None:
     thread.set_regs(regs)
 
 
-def inside_rseq_section(process: Process, entry: ThreadEntry) -> bool:
-    """Whether the thread stopped inside a restartable sequence (its rseq_cs pointer is set)."""
-    if entry.rseq is None:
-        return False
-    return any(process.read(entry.rseq.address + 8, 8))
-
-
 assert arch.TABLE_ROW.size == 64

@@ -29,6 +29,7 @@ from types import TracebackType
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc
+from kernel_backend.tracee import restartable
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 
 WORD = 0xFFFFFFFFFFFFFFFF
@@ -169,6 +170,7 @@ class Borrowed:
     def __enter__(self) -> Borrowed:
         thread = self.thread
         thread.get_regs(self.regs)
+        aborted = restartable.abort_section(thread, self.regs)
         self.sigmask = thread.get_sigmask()
         self.xstate = thread.get_xstate()
         self._lay_frame()
@@ -178,6 +180,8 @@ class Borrowed:
         if self.gadgets.sigreturn:
             self._work.rip = self.gadgets.syscall + len(arch.SYSCALL_INSTRUCTION)
             thread.set_regs(self._work)
+        if aborted:
+            restartable.clear(thread, aborted)
         try:
             thread.set_sigmask(ALL_BUT_SIGTRAP)
         except BaseException:

@@ -32,7 +32,6 @@ class Gated(Comm):
     _begun = 0  # collectives
     _rank: int = MPI.UNDEFINED
     _size = 0
-    _looking = False  # a thread waits in Recv
     _queue: Queue
     _attributes: Attributes
     _context: list[Any] | None = None  # see `intercomms.context`
@@ -300,6 +299,13 @@ class GatedIntracomm(Gated, Intracomm):
         key = f"{self._key}:{tag}:{','.join(map(str, members))}"
         begun = collectives.begin_keyed(key, members)
         return adopt(Intracomm.Create_group(self, group, tag), f"{key}.{begun}")
+
+    @classmethod
+    def Create_from_group(cls, group: Any, *args: Any, **named: Any) -> Any:
+        """Of the program's own session: noted, as no checkpoint brings that back. Ours, as mpi4py's pickled collectives
+        are not possible under sessions."""
+        made = noted_call("Intracomm.Create_from_group", Intracomm.Create_from_group, group, *args, **named)
+        return guarded_call(adopt, made, "g.0")
 
     def Create_cart(self, dims: Any, periods: Any = None, reorder: bool = False) -> Any:
         dims = [dims] if isinstance(dims, int) else list(dims)

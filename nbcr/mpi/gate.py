@@ -81,25 +81,25 @@ class Gate:
 
     # In threads of the program
 
-    def stay_out(self, beyond: int = 0) -> None:
-        """For a call that found the gate closed: wait until it is open. `beyond`: functions between it and us."""
-        while self.closed and not self._is_inside(beyond):
+    def stay_out(self) -> None:
+        """For a call that found the gate closed: wait until it is open."""
+        while self.closed and not self._is_inside():
             self._sleep()
+
+    def keeps_out(self) -> bool:
+        """Whether a call that found the gate closed has to leave what it is at, and to `stay_out`."""
+        return self.closed and not self._is_inside()
 
     def _sleep(self) -> None:
         self.opened.wait()
 
-    def _is_inside(self, beyond: int) -> bool:
+    def _is_inside(self) -> bool:
         """Whether the calling thread is who closed the gate, or in another call already: mpi4py's methods call each
         other."""
         if threading.get_ident() == self.keeper:
             return True
-        frame: FrameType | None = sys._getframe(2 + beyond).f_back
-        while frame is not None:
-            if frame.f_code in self._matching or frame.f_code in self._passing:
-                return True
-            frame = frame.f_back
-        return False
+        caller = sys._getframe(2).f_back
+        return _is_in(caller, self._matching) or _is_in(caller, self._passing)
 
     def await_turn(self, comm: Any) -> None:
         """For a collective of `comm` that has counted itself as begun and found the gate on alert."""
@@ -201,14 +201,13 @@ _OUT = frozenset(
 
 
 def _is_in(frame: FrameType | None, calls: Collection[CodeType]) -> bool:
-    """Whether a stack is in one of these calls, and not waiting at the gate."""
-    found = False
-    while frame is not None:
-        if frame.f_code in _OUT:
-            return False
-        found = found or frame.f_code in calls
+    """Whether a stack is in one of these calls, and that not waiting at the gate: a signal's handler may have begun
+    another one above that."""
+    while frame is not None and frame.f_code not in _OUT:
+        if frame.f_code in calls:
+            return True
         frame = frame.f_back
-    return found
+    return False
 
 
 gate = Gate()

@@ -29,6 +29,11 @@ class Queue(list[Drained]):
         with self._lock:
             self.append(message)
 
+    def put_back(self, message: Drained) -> None:
+        """One that has been taken and was not wanted: it is before all that have come after it."""
+        with self._lock:
+            self.insert(0, message)
+
     def look(self, source: int, tag: int) -> Drained | None:
         """The first that matches, which stays."""
         with self._lock:

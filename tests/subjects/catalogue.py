@@ -59,7 +59,7 @@ def _rows(kind: str, names: str, **what: object) -> list[Subject]:
 
 
 CATALOGUE: list[Subject] = [
-    *_rows("general registers, segment bases", "cpu/registers cpu/gs_base cpu/rseq"),
+    *_rows("general registers, segment bases", "cpu/registers cpu/gs_base cpu/rseq cpu/rseq_section"),
     *_rows("FPU, SSE, AVX, AVX-512", "cpu/x87 cpu/mxcsr"),
     Subject("cpu/vectors", "FPU, SSE, AVX, AVX-512", representative=True),
     *_rows("tile registers (AMX)", "cpu/tiles", issue=4),
@@ -269,6 +269,12 @@ CATALOGUE: list[Subject] = [
     Subject("refused/deleted_program", "removed programs", issue=4, refused=("program file",)),
     Subject("refused/own_tables", "threads with tables of their own", issue=4, refused=("descriptor table",)),
     Subject("refused/own_tables:folder", "threads with tables of their own", issue=4, refused=("working folder",)),
+    *_rows(
+        "working folder in another's /proc",
+        "refused/proc_folder refused/proc_folder:dead",
+        issue=4,
+        refused=("working folder",),
+    ),
     Subject("refused/own_user", "threads with a user of their own", issue=4, refused=("user",), privilege="CAP_SETUID"),
     Subject("refused/shared_with_child", "processes that share tables", issue=4, refused=("memory",)),
     Subject("refused/shared_with_child:descriptors", "processes that share tables", issue=4, refused=("descriptor",)),

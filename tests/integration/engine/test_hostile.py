@@ -151,6 +151,7 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "a file by its absolute name": (lambda d: unwritten(d, "/etc/shadow"), CORRUPT),
     "content elsewhere": (lambda d: opened(d, kind="file", path="/x", deleted=True, content="../x-1.img"), CORRUPT),
     "overlapping runs": (lambda d: root(d)["pagemap"].append(list(root(d)["pagemap"][0])), CORRUPT),
+    "pages of nobody": (lambda d: root(d).setdefault("as_parent", []).append(root(d)["pagemap"].pop()[:2]), CORRUPT),
     "a run outside": (lambda d: root(d)["pagemap"][0].__setitem__(0, 1 << 46), CORRUPT),
     "a run in the OS kernel": (lambda d: root(d)["pagemap"][0].__setitem__(0, 1 << 55), CORRUPT),
     "a huge descriptor number": (lambda d: root(d)["descriptors"][0].__setitem__(0, 2**30 - 1), CORRUPT),

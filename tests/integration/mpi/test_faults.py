@@ -26,9 +26,10 @@ def _argv(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
-def test_what_no_image_can_hold_is_refused_by_name(stage: Stage) -> None:
-    launcher = stage.run("job", program("waiting", 2, "window", 2))
-    with pytest.raises(NotPossible, match="RMA windows"):
+@pytest.mark.parametrize(("how", "named"), [("window", "RMA windows"), ("session", "Intracomm.Create_from_group")])
+def test_what_no_image_can_hold_is_refused_by_name(stage: Stage, how: str, named: str) -> None:
+    launcher = stage.run("job", program("waiting", 2, how, 4))
+    with pytest.raises(NotPossible, match=named):
         stage.checkpoint("job", "never")
     assert launcher.communicate(timeout=END_S)[0] == "done 1\n"
     assert not stage.store.entries()

@@ -95,3 +95,13 @@ def test_a_restored_job_is_checkpointed_again(stage: Stage, rng: random.Random) 
     third = stage.nbcr("restart", "two")
     out, err = third.communicate(timeout=END_S)
     assert (third.returncode, out) == (0, expected), err
+
+
+def test_a_message_whose_receive_was_interrupted_is_received_again(stage: Stage, rng: random.Random) -> None:
+    launcher = stage.run("cut", program("interrupted", 2, 60, 0.04))
+    time.sleep(rng.random() / 2)
+    stage.checkpoint("cut", "saved")
+    out, err = launcher.communicate(timeout=END_S)
+    assert (launcher.returncode, out) == (0, "done 60\n"), err
+    out, err = stage.nbcr("restart", "saved").communicate(timeout=END_S)
+    assert out == "done 60\n", err

@@ -1,6 +1,6 @@
 """Ranks that wait for each other as argv[1] says, for so many seconds; for tests of what goes wrong.
 
-python waiting.py computing|blocked|window|unequal|signal|threads|meeting SECONDS
+python waiting.py computing|blocked|window|session|unequal|signal|threads|meeting SECONDS
 """
 
 import sys
@@ -14,6 +14,9 @@ how, seconds = sys.argv[1], float(sys.argv[2])
 comm = MPI.COMM_WORLD
 if how == "window":
     window = MPI.Win.Create(np.zeros(8), comm=comm)
+if how == "session":
+    session = MPI.Session.Init()
+    comm = MPI.Intracomm.Create_from_group(session.Create_group("mpi://WORLD"))
 comm.Barrier()
 if comm.rank == 0:
     print("ready", flush=True)

@@ -1,5 +1,6 @@
-/* Guard regions (MADV_GUARD_INSTALL): touching one is a fault, its neighbours keep their content. */
+/* Guard regions (MADV_GUARD_INSTALL): touching one is a fault, its neighbours keep their content; in a file, too. */
 #include "../subject.h"
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -11,7 +12,7 @@
 #define PAGE 4096
 
 static sigjmp_buf back;
-static char *area;
+static char *area, *program;
 
 static void fault(int number)
 {
@@ -39,10 +40,14 @@ int main(int argc, char **argv)
     if (madvise(area + 2 * PAGE, 3 * PAGE, MADV_GUARD_INSTALL))
         subject_skip("MADV_GUARD_INSTALL (OS kernel 6.13)");
     EXPECT(faults(area + 2 * PAGE), "setting up");
+    int file = MUST(open(argv[0], O_RDONLY)); /* a fork does not copy the page tables of such a mapping */
+    program = MUST_MAP(mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, file, 0));
+    MUST(madvise(program + PAGE, PAGE, MADV_GUARD_INSTALL));
     subject_wait(spoil);
     EXPECT_FILLED(area, 2 * PAGE, 1, "before the guard");
     EXPECT_FILLED(area + 5 * PAGE, 3 * PAGE, 1 + 5 * PAGE / 8, "behind the guard");
     for (int i = 2; i < 5; i++)
         EXPECT(faults(area + i * PAGE), "guard page %d can be touched", i);
+    EXPECT(!faults(program) && faults(program + PAGE), "the guard in a file");
     subject_pass();
 }

@@ -1,15 +1,33 @@
-/* Private memory from before the fork: the same content, unshared writes. */
+/* Private memory from before the fork: the same content, unshared writes, and in memory once while nobody writes. */
 #include "tree.h"
 #include <sys/mman.h>
 
 #define SIZE (8u << 20)
 static char *area;
 
+/* What of the area more than one process has, in bytes. */
+static unsigned long in_common(void)
+{
+    unsigned long start, end, kib, total = 0;
+    bool inside = false;
+    char line[512];
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+            inside = start < (unsigned long)area + SIZE && end > (unsigned long)area;
+        else if (inside && (sscanf(line, "Shared_Clean: %lu", &kib) == 1 || sscanf(line, "Shared_Dirty: %lu", &kib) == 1))
+            total += kib << 10;
+    }
+    fclose(file);
+    return total;
+}
+
 static int work(int told, void *argument)
 {
     (void)argument;
     subject_fill(area + 4096, 4096, 2);
     child_wait(told);
+    EXPECT(in_common() >= SIZE - 8 * 4096, "only %lu bytes of %u are shared with the parent", in_common(), SIZE);
     EXPECT_FILLED(area, 4096, 1, "the child's first page");
     EXPECT_FILLED(area + 4096, 4096, 2, "the child's own page");
     EXPECT(subject_differs(area + 8192, SIZE - 8192, 1 + 8192 / 8) < 0, "the child's rest");
