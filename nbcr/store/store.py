@@ -6,6 +6,7 @@ In a user's Jupyter kernel this is used for listing and for names only; entries 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -294,7 +295,12 @@ class Store:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the store's lock; held for moments only, so waiting without a bound is right."""
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise _unusable(self.root, error) from error
+            raise
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pytest
@@ -378,3 +379,19 @@ def test_owner_is_this_process(store: Store) -> None:
     assert owner["pid"] == os.getpid()
     assert owner["start_ticks"] == runtime.start_ticks(os.getpid())
     assert owner["name"] == "a"
+
+
+def test_a_store_that_cannot_be_written_to_is_refused_by_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = put(store, "one")
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *more: Any, **named: Any) -> int:  # mounting one takes privileges
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(StoreRefused, match="Read-only"):
+        store.remove(entry)
+    monkeypatch.undo()
+    assert [each.name for each in store.entries()] == ["one"]

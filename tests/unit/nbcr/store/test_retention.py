@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcr.errors import UsageProblem
+from nbcr.jupyter import kept
 from nbcr.jupyter.keeping import NbcrKeep
 from nbcr.session import upkeep
 from nbcr.store import Store, collecting, files, housekeeping, opening, retention, settings, tags, waiting
@@ -192,3 +193,20 @@ def test_a_session_that_waited_for_a_month_waits_no_longer(store: Store) -> None
     series(store, 24 * 400)
     retention.prune(store, Policy(last=1))
     assert names(store) == ["h9600"]
+
+
+def test_what_could_not_be_brought_back_waits_as_before(store: Store) -> None:
+    kept_by_a_server(store, "a", datetime.now(UTC))
+    (entry,) = store.entries()
+
+    def fail() -> None:
+        with kept.coming_back(entry):
+            assert waiting.waiting(store.entries()) == []
+            raise UsageProblem("it failed")
+
+    with pytest.raises(UsageProblem):
+        fail()
+    assert [each.id for each in waiting.waiting(store.entries())] == [entry.id]
+    with kept.coming_back(entry):
+        pass
+    assert waiting.waiting(store.entries()) == []
