@@ -249,7 +249,7 @@ def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, dura
         id=draft.id,
         name=draft.name,
         created=draft.created,
-        parent=order.parent,
+        parent=_parent(store, order),
         kinds=contents.kinds,
         size_bytes=store.size_bytes(draft),
         notebook=_text_or_none(facts.get("notebook")),
@@ -267,6 +267,16 @@ def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, dura
         objects=contents.objects,
     )
     return store.publish(draft, manifest, {**contents.digests, **_digests_of_objects(draft)}, durable=durable)
+
+
+def _parent(store: Store, order: Order) -> str | None:
+    """The entry that this one comes after; where that is the one that it replaces, what that came after."""
+    parent = order.parent
+    if order.replace and parent is not None:
+        replaced = {entry.id: entry.parent for entry in store.entries() if entry.name == order.name}
+        while parent in replaced:
+            parent = replaced.pop(parent)
+    return parent
 
 
 def _digests_of_objects(draft: Draft) -> dict[str, str]:

@@ -73,7 +73,8 @@ def test_a_taken_name_needs_force(any_stage: Stage) -> None:
     client.run("%restart a", 60)
     assert client.value("x") == 2
     nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "a", "--force")
-    assert names(any_stage) == ["a"]
+    (entry,) = nbcr(any_stage, "list")
+    assert (entry["name"], entry["parent"]) == ("a", None)  # not the one that was replaced, which nobody finds any more
     assert_nothing_left(client, any_stage.folder / "store")
 
 

@@ -76,7 +76,7 @@ class Server:
 
 
 def test_kept_and_offered(tmp_path: Path, processes: ProcessTracker) -> None:
-    server = Server(tmp_path, processes, "--NbcrServer.stop_timeout_s=8", "--NbcrServer.keep=1")
+    server = Server(tmp_path, processes, "--NbcrServer.stop_timeout_s=20", "--NbcrServer.keep=1")
     fit, held = server.session("fit.ipynb"), server.session("held.ipynb")
     fit.run("x = 41; generator = iter(range(10)); next(generator)")
     held.run("%load_ext nbcr")
@@ -85,7 +85,7 @@ def test_kept_and_offered(tmp_path: Path, processes: ProcessTracker) -> None:
     for client in (fit, held):
         client.close()
     told = server.log.read_text()
-    assert "2 living kernels are kept, for at most 8 s" in told
+    assert "2 living kernels are kept, for at most 20 s" in told
     assert re.search(r"is not kept: nbcr: no checkpoint can be taken|1 kernels were not kept within", told), told
     (entry,) = Store(tmp_path / "nbcr_store").entries()
     assert entry.notebook == str(tmp_path / "work" / "fit.ipynb")
