@@ -27,8 +27,8 @@ def take(index: int, entry: PtyMaster, tables: RebuildTables) -> bool:
     """Let the controlling side be the present's, if it has the very same terminal."""
     if entry.hung_up or entry.locked or not tables.boot_id_same or not _fits_image(entry, tables):
         return False
-    device = os.makedev(_FIRST_SLAVE_MAJOR + entry.index // 256, entry.index % 256)
-    if not any(_device(fd) == device and not tty_queues.is_hung_up(fd) for fd in tables.live.values()):
+    slave = present_slave(entry, tables)
+    if slave < 0 or tty_queues.is_hung_up(slave):
         return False
     for fd in tables.live.values():
         if _device(fd) == _PTMX and _number(fd) == entry.index and _may_stay(fd, tables):
@@ -36,6 +36,13 @@ def take(index: int, entry: PtyMaster, tables: RebuildTables) -> bool:
             tables.cache.setdefault(_TAKEN, {})[entry.index] = index
             return True
     return False
+
+
+def present_slave(entry: PtyMaster | Terminal, tables: RebuildTables) -> int:
+    """A descriptor of ours of the program's side, where the present has that; else -1."""
+    device = os.makedev(_FIRST_SLAVE_MAJOR + entry.index // 256, entry.index % 256)
+    slaves = [fd for fd in tables.live.values() if _device(fd) == device]
+    return next((fd for fd in slaves if not tty_queues.is_hung_up(fd)), slaves[0] if slaves else -1)
 
 
 def was_taken(entry: PtyMaster | Terminal, tables: RebuildTables) -> bool:

@@ -264,7 +264,9 @@ def _inside(index: int, entry: Terminal, tables: RebuildTables) -> None:
         every = enumerate(tables.descriptions)
         at, master = next((i, m) for i, m in every if isinstance(m, PtyMaster) and m.index == entry.index)
         PtyMasterKind().rebuild(at, master, tables)
-    fd = tables.own[index] = tty_queues.open_slave(masters[entry.index], open_flags(entry.flags))
+    taken = live_terminals.was_taken(entry, tables)
+    with tty_queues.not_exclusive(live_terminals.present_slave(entry, tables) if taken else -1):
+        fd = tables.own[index] = tty_queues.open_slave(masters[entry.index], open_flags(entry.flags))
     set_status_flags(fd, entry.flags)
 
 

@@ -150,17 +150,23 @@ def stop_flow(master: int, slave: int, flow: int) -> None:
 
 
 @contextmanager
-def _slave(look: Look, entry: PtyMaster, tables: CaptureTables) -> Iterator[int]:
-    """The program's side, opened by us; one that is exclusive (TIOCEXCL) is not, for this moment."""
-    inside = _inside(entry, tables)
-    exclusive = inside >= 0 and word(inside, TIOCGEXCL)
+def not_exclusive(slave: int) -> Iterator[None]:
+    """A terminal that is exclusive (TIOCEXCL) can be opened in the block. `slave`: its program's side; -1: none."""
+    exclusive = slave >= 0 and word(slave, TIOCGEXCL)
     if exclusive:
-        fcntl.ioctl(inside, TIOCNXCL)
+        fcntl.ioctl(slave, TIOCNXCL)
     try:
-        slave = open_slave(look.own, os.O_RDWR | os.O_NONBLOCK)
+        yield
     finally:
         if exclusive:
-            fcntl.ioctl(inside, TIOCEXCL)
+            fcntl.ioctl(slave, TIOCEXCL)
+
+
+@contextmanager
+def _slave(look: Look, entry: PtyMaster, tables: CaptureTables) -> Iterator[int]:
+    """The program's side, opened by us."""
+    with not_exclusive(_inside(entry, tables)):
+        slave = open_slave(look.own, os.O_RDWR | os.O_NONBLOCK)
     try:
         yield slave
     finally:
