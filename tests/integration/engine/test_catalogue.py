@@ -36,8 +36,7 @@ def options(subject: Subject) -> list[str]:
 
 
 ROOTS_CHOICE = frozenset(
-    "threads/robust threads/scheduling identity/priority sockets/peers sockets/accepted sockets/kept_below"
-    " restarts/signal_waits trees/own_settings".split()
+    "threads/robust restarts/signal_waits sockets/peers sockets/accepted sockets/kept_below identity/priority".split()
 )
 """What only root can have back in place: the ids of threads and children, a priority that was lowered since."""
 
