@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import stat
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,13 @@ class Wire:
         except OSError:
             return False
 
+    @property
+    def has_peer(self) -> bool:
+        """Whether the other end is there still: that of a connection which an image has brought along is not."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLRDHUP)
+        return self.is_open and not poll.poll(0)
+
     def finish_sending(self) -> None:
         """The other end reads an end of file, and may go on sending."""
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fd)) as end:
@@ -49,12 +57,12 @@ def of_clients(app: Any, channel: str) -> Iterator[Wire]:
 
 def counts(app: Any) -> dict[str, int]:
     """How many connections of clients there are to each of CHANNELS."""
-    return {channel: sum(1 for _ in of_clients(app, channel)) for channel in CHANNELS}
+    return {channel: sum(wire.has_peer for wire in of_clients(app, channel)) for channel in CHANNELS}
 
 
 def is_one_back(app: Any) -> bool:
     """Whether anybody listens."""
-    return any(True for _ in of_clients(app, "iopub"))
+    return counts(app)["iopub"] > 0
 
 
 def are_back(app: Any, before: Mapping[str, int]) -> bool:

@@ -15,6 +15,8 @@ SETTLE_S = 1.0
 """How long to wait for the others when one is back: libzmq tries again after 0.1 to 0.2 s, on a busy host later."""
 GREETING_S = 0.02
 """What two ends that are connected need to greet each other (ZMTP), and half as much again."""
+UNHEARD_S = 0.5
+"""The same where we do not know whether a subscription was heard before we listened: only connections are seen."""
 NOBODY_S = 1.5
 """How long to wait where perhaps no client is left to come back."""
 REQUESTER_S = 10.0
@@ -52,25 +54,22 @@ class Return:
             stream.on_recv(self._heard)
         loop.call_later(self._cap_s, self._finish)
         if self._is_one_back():
-            self._settle()
+            self._look(UNHEARD_S)
 
     def _heard(self, frames: list[bytes]) -> None:
         self._iopub._handle_subscription(frames)
         if not self._settling and any(frame[:1] == b"\x01" for frame in frames):
-            self._settle()
+            self._settling = True
+            self._iopub.io_loop.call_later(SETTLE_S, self._finish)
+            self._look(GREETING_S)
 
-    def _settle(self) -> None:
-        self._settling = True
-        self._iopub.io_loop.call_later(SETTLE_S, self._finish)
-        self._look()
-
-    def _look(self) -> None:
+    def _look(self, greeting_s: float) -> None:
         if self._done:
             return
         if self._are_back():
-            self._iopub.io_loop.call_later(GREETING_S, self._finish)
+            self._iopub.io_loop.call_later(greeting_s, self._finish)
         else:
-            self._iopub.io_loop.call_later(_LOOK_S, self._look)
+            self._iopub.io_loop.call_later(_LOOK_S, self._look, greeting_s)
 
     def _finish(self) -> None:
         if self._done:
