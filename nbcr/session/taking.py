@@ -149,7 +149,7 @@ def _take(
 def _may_settle_later(store: Store, order: Order) -> bool:
     """Whether the entry may be on its way to the disk still when it is published.
 
-    So may the present that a restart is about to replace: its user waits, for two seconds a GiB, and a power cut in
+    So may the present that a restart is about to replace: its user waits, a second a GiB and more, and a power cut in
     these moments would have taken the session itself as well. What is written to a network file system may be refused
     only when it is synced, too late for a present that is replaced already.
     """
