@@ -43,14 +43,19 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def fsync_tree(root: Path) -> None:
-    """Force every regular file and folder under `root` to the disk, folders after what they hold."""
+def fsync_tree(root: Path, *, in_use: bool = False) -> None:
+    """Force every regular file and folder under `root` to the disk, folders after what they hold.
+
+    `in_use`: others may be removing some of them; what is gone needs no disk.
+    """
+    gone = (FileNotFoundError,) if in_use else ()
     for folder, _, names in os.walk(root, topdown=False):
-        for name in names:
-            path = Path(folder, name)
-            if path.is_file() and not path.is_symlink():
-                fsync_path(path)
-        fsync_path(Path(folder))
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(*gone):
+                if path.is_file() and not path.is_symlink():
+                    fsync_path(path)
+        with contextlib.suppress(*gone):
+            fsync_path(Path(folder))
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:

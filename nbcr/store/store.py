@@ -198,9 +198,8 @@ class Store:
 
     def settle(self, entry: Entry) -> None:
         """Force an entry that was published without to the disk; one that is gone already needs it no more."""
-        with contextlib.suppress(FileNotFoundError):
-            files.fsync_tree(self._entries / entry.id)
-            files.fsync_path(self._entries)
+        files.fsync_tree(self._entries / entry.id, in_use=True)
+        files.fsync_path(self._entries)
 
     def put_in_place(self, draft: Draft, *, durable: bool = True) -> Path:
         """Make a draft that is complete (and on the disk, if `durable`) an entry, then remove what it replaces; its

@@ -65,17 +65,21 @@ def test_nothing_is_synced_before_an_entry_that_settles_later(store: Store, monk
     def counted(fd: int) -> None:
         synced.append(os.readlink(f"/proc/self/fd/{fd}"))
         real(fd)
+        in_use.unlink(missing_ok=True)  # a reader's mark, which may go at any moment
 
     put(store, "first")  # makes the store, and our key
     draft = store.draft("present")
     (draft.path / "image").mkdir()
     (draft.path / "image" / "pages").write_bytes(b"p" * 10_000)
+    in_use = store.root / "entries" / draft.id / ".use-one"
     monkeypatch.setattr(os, "fsync", counted)
     entry = store.publish(draft, manifest_for(draft), durable=False)
     assert synced == []
     assert store.find("present") == entry
+    in_use.touch()
     store.settle(entry)
     held = [entry.path, *entry.path.rglob("*"), entry.path.parent]
+    assert not in_use.exists()
     assert {str(path) for path in held} <= set(synced)
     store.remove(entry)
     store.settle(entry)  # gone meanwhile: nothing to do, and no error
