@@ -411,7 +411,7 @@ DATA: Final = (
             "ty is type(None)",
             "boolk == {1: 't', 2: 'two'}",
         ),
-        lost={"deep": "deep[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0]"},
+        lost={"deep": "deep: it is nested too deeply"},
         outcome="restored; what is nested too deeply lost, by name",
     ),
     case(
