@@ -155,6 +155,35 @@ def set_torch_settings(torch: Any, wanted: dict[str, Any]) -> None:
             setters[name](value)
 
 
+def inline_figures(backend: Any) -> list[str] | None:
+    """The formats in which figures are shown below a cell; None where they are not."""
+    from matplotlib_inline.config import InlineBackend
+
+    return sorted(InlineBackend.instance().figure_formats) if _shows_figures() else None
+
+
+def _shows_figures() -> bool:
+    """Whether the notebook knows how to show a figure: only since a first one was made, or `%matplotlib inline`."""
+    figure = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None or figure is None:
+        return False
+    return any(figure in formatter.type_printers for formatter in shell.display_formatter.formatters.values())
+
+
+def set_inline_figures(backend: Any, formats: list[str] | None) -> None:
+    """As `%matplotlib inline` does."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if formats is None or shell is None:
+        return
+    if not _shows_figures():
+        shell.enable_matplotlib("inline")
+    if inline_figures(backend) != formats:
+        from matplotlib_inline.config import InlineBackend
+
+        InlineBackend.instance().figure_formats = set(formats)
+
+
 _SHOWN = {"precision": "float_precision", "pprint": "pprint"}
 
 

@@ -104,6 +104,7 @@ STATES = (
     State("scikit-learn settings", "sklearn", lambda m: m.get_config(), lambda m, state: m.set_config(**state)),
     State("torch settings", "torch", settings.torch_settings, settings.set_torch_settings),
     State("settings of the notebook", "IPython", settings.shell_settings, settings.set_shell_settings),
+    State("figures", "matplotlib_inline.backend_inline", settings.inline_figures, settings.set_inline_figures),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
 )  # fmt: skip
 

@@ -475,7 +475,9 @@ DATA: Final = (
     case(
         "settings that decide how later cells print",
         """
-        import warnings, os, locale, pandas as pd
+        import warnings, os, locale, pandas as pd, matplotlib.pyplot as plt
+        fig, ax = plt.subplots()
+        plt.close(fig)
         pd.set_option('display.precision', 3, 'display.max_rows', 7)
         warnings.filterwarnings('ignore', message='of the case')
         os.environ['NBCRCASE'] = 'set'
@@ -492,6 +494,7 @@ DATA: Final = (
         get_ipython().ast_node_interactivity = 'last_expr'
         """,
         check=all_of(
+            "'image/png' in get_ipython().display_formatter.format(fig)[0]",
             "pd.get_option('display.precision') == 3 and pd.get_option('display.max_rows') == 7",
             "any(getattr(f[1], 'pattern', f[1]) == 'of the case' for f in warnings.filters)",
             "os.environ['NBCRCASE'] == 'set'",
