@@ -320,14 +320,12 @@ def restart(
     with errors():
         from nbcr import session
         from nbcr.errors import UsageProblem
-        from nbcr.jupyter import kept
         from nbcr.launcher import returning
         from nbcr.store import Store
 
         entry = Store(store).find(name)
         if objects:
             told = _roll_back(entry, into, store, deadline)
-            kept.brought_back(entry)
             print_json(told["report"]) if as_json else typer.echo(told["text"])
             return
         if returning.is_job(entry) and into is None:
@@ -345,7 +343,6 @@ def restart(
             # A detached process that held our streams would keep whoever reads them waiting.
             stdio = (-1, -1, -1) if detach else (0, 2, 2) if as_json else (0, 1, 2)
             result = session.restart_fresh(name, store=store, stdio=stdio, parting=detach, files=files)
-        kept.brought_back(entry)
         for warning in result.warnings:
             warn(warning)
         if as_json:
