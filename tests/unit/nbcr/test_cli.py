@@ -319,6 +319,13 @@ def test_how_long_to_wait_is_a_number_from_0(store: Store) -> None:
         assert "--deadline" in run("checkpoint", "1", "--deadline", nonsense, check=2).stderr
 
 
+@pytest.mark.parametrize("words", [("list",), ("list", "--json"), ("--version",), ("show", "-h")])
+def test_output_that_cannot_be_written(store: Store, words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*CLI, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "nbcr: the output could not be written: No space left on device\n")
+
+
 def test_closed_streams_and_a_deleted_folder(store: Store, tmp_path: Path) -> None:
     for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
         done = subprocess.run(["sh", "-c", f'"$@" list {closed}', "sh", *CLI], capture_output=True, check=False)

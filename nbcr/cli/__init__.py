@@ -1,0 +1,14 @@
+"""The headless face: ``nbcr``. Parses, calls the session layer, prints. Exit status: see `nbcr.cli.app.EXIT_CODES`.
+
+app          the app, common options, errors as one line and an exit status
+processes    checkpoint, restart              entries   list, show, get, diff, remove
+programs     run, execute, kernelspec         live      top, logs, doctor
+store        pack, gc, prune, verify, tag …   remote    push, pull, export, import     keys   encrypt, unlock, lock
+completing   what a shell offers behind Tab
+"""
+
+from __future__ import annotations
+
+from nbcr.cli.app import main
+
+__all__ = ["main"]
