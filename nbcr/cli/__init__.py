@@ -9,6 +9,15 @@ completing   what a shell offers behind Tab
 
 from __future__ import annotations
 
-from nbcr.cli.app import main
+import sys
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Entry point of the command ``nbcr``. What it needs is imported here, where an interrupt can be told, too."""
+    try:
+        from nbcr.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("nbcr: interrupted", file=sys.stderr)
+        sys.exit(130)

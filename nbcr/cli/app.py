@@ -48,7 +48,7 @@ _umask = 0o022  # that we were started with
 
 
 def main() -> None:
-    """Entry point of the command ``nbcr``."""
+    """Run the command that we were started with, and end with its exit status."""
     global _umask
     _umask = os.umask(0o077)  # what we write is the user's alone; what we start or restore has its own
     _open_streams()
