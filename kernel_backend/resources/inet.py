@@ -69,6 +69,11 @@ def remote(entry: TcpSocket | UdpSocket) -> Address:
     return plain(entry.peer_host), entry.peer_port
 
 
+def is_bound(entry: TcpSocket | UdpSocket) -> bool:
+    """Whether bind(2) was called: an address may have got no port yet (IP_BIND_ADDRESS_NO_PORT)."""
+    return bool(entry.port) or plain(entry.host) not in ("", "0.0.0.0", "::")
+
+
 def bind(s: socket.socket, entry: TcpSocket | UdpSocket) -> None:
     """Bind to the image's address, also when connections which are over still keep it."""
     free = s.getsockopt(socket.IPPROTO_IP, _IP_FREEBIND)

@@ -305,7 +305,7 @@ def _unconnected(index: int, entry: TcpSocket, tables: RebuildTables) -> int:
         return _taken(index, live, tables)
     with socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s:
         socket_options.set_before_binding(s, entry.options)
-        if entry.port:
+        if inet.is_bound(entry):
             try:
                 inet.bind(s, entry)
             except OSError as error:

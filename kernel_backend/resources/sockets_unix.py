@@ -377,7 +377,7 @@ def _finish_one(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     fd = tables.own[index]
     with socket_options.borrowed(fd, _UNIX, entry.type) as s:
         socket_options.restore(s, _UNIX, entry.type, entry.options, tables, tables.who(index))
-        if entry.shutdown:
+        if entry.shutdown and (entry.lost or not _waits(index, tables)):  # the others have yet to send
             s.shutdown(_SHUT[entry.shutdown])
     set_status_flags(fd, entry.flags)
 

@@ -44,7 +44,8 @@ def _take_unix(door: Look, clients: dict[int, UnixSocket], tables: CaptureTables
     for turn, server in enumerate(_accept_all(door, socket.AF_UNIX, kind)):
         with server:
             if turn in clients:
-                clients[turn].early = unix_queues.peek(server, tables, door.holder, ended=False)
+                ended = live_sockets.has_ended(server)
+                clients[turn].early = unix_queues.peek(server, tables, door.holder, ended=ended)
 
 
 def take_tcp(door: Look, tables: CaptureTables) -> None:
