@@ -434,6 +434,9 @@ class Terminal(_Base, tag="terminal"):
     hung_up: bool = False  # the controlling side was closed
     stopped: bool = False  # its output was suspended (tcflow(3))
     stopped_by_key: bool = False  # … by a control-S
+    uid: OptionalId = -1  # of its file, and the next two; -1: not known
+    gid: OptionalId = -1
+    mode: Bits = 0
 
 
 class ControllingTerminal(_Base, tag="tty"):

@@ -19,7 +19,7 @@ import struct
 from typing import NamedTuple
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import HostUnsupported
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.image.descriptions import OTHER_CLOSED, OTHER_INSIDE, OTHER_OUTSIDE, Description, TcpSocket
 from kernel_backend.resources import inet, live_sockets, socket_options, waiting
 from kernel_backend.resources.descriptors import (
@@ -75,8 +75,14 @@ class TcpKind(Kind):
         socket_options.check_filter(look)
         entry = TcpSocket(family=live_sockets.family_of(look.own))
         with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
+            _refuse_repaired(s, look)
             info = _Info.of(s)
             entry.state = info.state
+            if info.state in _OPEN and inet.has_failed(s):
+                tables.warnings.append(
+                    f"the error queue of {look.holder} (MSG_ERRQUEUE: timestamps, zero-copy completions) is not in the "
+                    "image"
+                )
             inet.note_addresses(s, entry)
             entry.options = socket_options.capture(s, entry.family, _STREAM)
             if info.state == LISTEN:
@@ -141,6 +147,15 @@ class TcpKind(Kind):
 
 
 # --- capture ----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_repaired(s: socket.socket, look: Look) -> None:
+    """The program itself looks behind the protocol, as checkpointers do."""
+    if s.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
+        raise ResourceUnsupported(
+            f"{look.holder} is a TCP socket that is being repaired (TCP_REPAIR), which cannot be captured",
+            hint="let the program end that, and try again", pid=look.process.pid, fd=look.fd,
+        )  # fmt: skip
 
 
 def _by_address(tables: CaptureTables) -> dict[tuple[inet.Address, inet.Address], int]:
