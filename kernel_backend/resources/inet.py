@@ -24,6 +24,7 @@ _STREAM = socket.SOCK_STREAM
 _SO_OOBINLINE, _SIOCATMARK = 10, 0x8905
 _PEEK_BYTES = 1 << 20
 _IP_FREEBIND = 15
+_SHARING = (socket_options.SO_REUSEADDR, socket_options.SO_REUSEPORT)
 _OWN = ("127.0.0.1", "0.0.0.0", "::1", "::")  # addresses that every host has
 
 
@@ -241,6 +242,19 @@ def _send(s: socket.socket, data: bytes) -> None:
 
 
 # --- ports in use -----------------------------------------------------------------------------------------------------
+
+
+def share_port(s: socket.socket, entry: TcpSocket | UdpSocket, tables: RebuildTables) -> None:
+    """Let a socket be bound beside others of the image with its port, as it once was: options may be off by now.
+
+    `socket_options.restore` switches them off again.
+    """
+    for other in tables.descriptions:
+        if other is entry or type(other) is not type(entry) or not entry.port or other.port != entry.port:
+            continue
+        for option in other.options:
+            if option.level == socket.SOL_SOCKET and option.name in _SHARING and any(option.value):
+                s.setsockopt(option.level, option.name, 1)
 
 
 def _may_move(tables: RebuildTables) -> bool:

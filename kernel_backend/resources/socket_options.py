@@ -204,7 +204,7 @@ def _wanted(family: int, kind: int, options: Sequence[SocketOption], protocol: i
     """What must be so, whatever building the socket has made of it."""
     wanted = {(option.level, option.name): option.value for option in options}
     usual = defaults(family, kind, protocol)
-    for name in (SO_REUSEADDR, SO_SNDBUF, SO_PASSCRED, SO_BUF_LOCK):
+    for name in (SO_REUSEADDR, SO_REUSEPORT, SO_SNDBUF, SO_PASSCRED, SO_BUF_LOCK):
         key = (socket.SOL_SOCKET, name)
         if key not in wanted and key in usual and (name != SO_SNDBUF or family == socket.AF_UNIX):
             wanted[key] = usual[key]
