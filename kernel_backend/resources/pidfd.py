@@ -83,11 +83,7 @@ def _ended_inside(fd: int, entry: PidFd, tables: RebuildTables, workshop: Worksh
 
 def _from_another(holder: int, fd: int, workshop: Workshop) -> int:
     """A duplicate of what another process of the tree has."""
-    handle = os.pidfd_open(holder)
-    try:
-        ours = libc.pidfd_getfd(handle, fd)
-    finally:
-        os.close(handle)
+    ours = _duplicate(holder, fd)
     try:
         with courier(workshop) as line:
             return line.send([ours])[0]
@@ -143,6 +139,23 @@ def replace_everywhere(index: int, made: int, tables: RebuildTables, workshop: W
     cloexec = {fd: workshop.call("fcntl", fd, 1) & 1 for fd in numbers}  # F_GETFD: as the table was laid out
     calls = [Call("dup3", made, fd, os.O_CLOEXEC if cloexec[fd] else 0) for fd in numbers]
     workshop.run([*calls, Call("close", made)])
+    if numbers and next(iter(tables.holders[index]))[0] == pid:
+        _take_over(tables.own[index], workshop.thread.tgid, numbers[0])
+
+
+def _duplicate(pid: int, fd: int) -> int:
+    handle = os.pidfd_open(pid)
+    try:
+        return libc.pidfd_getfd(handle, fd)
+    finally:
+        os.close(handle)
+
+
+def _take_over(ours: int, pid: int, fd: int) -> None:
+    """Let our descriptor be the new description too: an epoll may be about to watch it."""
+    found = _duplicate(pid, fd)
+    os.dup2(found, ours, inheritable=False)
+    os.close(found)
 
 
 KINDS: list[Kind] = [PidFdKind()]
