@@ -328,7 +328,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
         placing_fds.check(rebuild.inventory, placing_fds.limit_of(target))
         signals.check(rebuild.inventory, limits.hard(target, limits.SIGPENDING))
-        present.check_taking_over(rebuild.inventory, process)
+        present.check_taking_over(rebuild.inventory, frozen, process)
         old_pids.choose(rebuild, policy, frozen.tids, process)
         rebuild.tables.present_pid = target
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}

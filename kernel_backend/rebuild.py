@@ -14,6 +14,7 @@ from kernel_backend import family, remains
 from kernel_backend.abi import linux
 from kernel_backend.host import proc
 from kernel_backend.host.identity import Identity, acting_as, as_ourselves
+from kernel_backend.image.descriptions import Epoll
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
 from kernel_backend.kinship import root
 from kernel_backend.resources import (
@@ -431,7 +432,8 @@ def finish_descriptors(rebuild: Rebuild) -> None:
     """What is keyed by a process's own numbers: from inside the first process that holds each description."""
     by_entry = {kind.entry: kind for kind in rebuild.kinds}
     tables = rebuild.tables
-    for index, entry in enumerate(rebuild.inventory.descriptions):
+    every = list(enumerate(rebuild.inventory.descriptions))
+    for index, entry in sorted(every, key=lambda one: isinstance(one[1], Epoll)):  # which watch what the others make
         kind = by_entry[type(entry)]
         holders: dict[int, int] = {}
         for pid, fd in tables.holders.get(index, []):

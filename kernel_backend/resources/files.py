@@ -22,7 +22,7 @@ from kernel_backend.errors import FileChanged, ResourceUnsupported
 from kernel_backend.host import fds, proc
 from kernel_backend.host.identity import as_ourselves, without_capabilities
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
-from kernel_backend.resources import contents, file_policy, removed_folders, unsaved
+from kernel_backend.resources import contents, file_policy, removed_folders, terminals, unsaved
 from kernel_backend.resources.descriptors import (
     O_ASYNC,
     CaptureTables,
@@ -76,6 +76,8 @@ class FileKind(Kind):
     def validate(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
         if entry.deleted or entry.shared:
             return
+        if terminals.leads_inside(entry, tables):
+            return
         path = unpack_path(entry.path)
         try:
             found = os.lstat(path)
@@ -96,6 +98,8 @@ class FileKind(Kind):
             fd = _open_nameless(entry, tables)
         elif entry.deleted:
             fd = _nameless_folder(entry, tables)
+        elif terminals.leads_inside(entry, tables):
+            fd = terminals.open_by_path(entry, tables)
         else:
             file_policy.make_missing(entry, tables)
             fd = _open_again(index, entry, tables)
