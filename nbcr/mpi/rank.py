@@ -31,18 +31,16 @@ from nbcr.errors import NbcrError, NotPossible, to_wire
 from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, pid_alias, registry
 from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
 from nbcr.handlers.sections import all_left
-from nbcr.mpi import agents, buffered, dialling, draining, support
+from nbcr.mpi import agents, buffered, dialling, draining, leaving, support
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate
-from nbcr.mpi.handles import guarded_call
-from nbcr.mpi.world import MPI, Comm, world
+from nbcr.mpi.world import MPI, world
 
 THREAD_NAME = "nbcr-mpi"
 _OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_", "SLURM_")
 SHARING = ("MPIR_CVAR_NOLOCAL", "UCX_TLS")  # who may share memory; read at each initialisation
 _LAUNCHER_LOST = 70
 _SETTLE_TIMEOUT_S = 20.0
-_LEAVE_TIMEOUT_S = 5.0
 
 
 class _Aborted(NbcrError):
@@ -124,7 +122,7 @@ class Rank(Handler):
         if self.ended or os.getpid() != runtime.own_pid():
             return
         if self._abort_status:
-            guarded_call(Comm.Abort, world.comm, self._abort_status)
+            leaving.abort(world.comm, self._abort_status)
         buffered.flush_all()
         self._await_all()
         self._come_to_end()
@@ -230,7 +228,7 @@ class Rank(Handler):
                 raise
             state = answer.get("op")
             if state == "END":
-                _leave_mpiexec()
+                leaving.in_order()
                 os._exit(0)
             if state == "RESTART":
                 self._take_over(channel, answer)
@@ -398,14 +396,6 @@ class Rank(Handler):
             self._drain = None
         gate.counts.clear()
         gate.open()
-
-
-def _leave_mpiexec() -> None:
-    """Say that this rank ends in order (PMI-1), as MPICH does when it ends; else mpiexec would kill the others."""
-    with contextlib.suppress(OSError, KeyError, ValueError), socket.socket(fileno=int(os.environ["PMI_FD"])) as pmi:
-        pmi.settimeout(_LEAVE_TIMEOUT_S)
-        pmi.sendall(b"cmd=finalize\n")
-        pmi.recv(100)  # the acknowledgement
 
 
 rank = Rank()
