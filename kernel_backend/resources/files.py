@@ -82,7 +82,7 @@ class FileKind(Kind):
         try:
             found = os.lstat(path)
         except OSError as error:
-            made = isinstance(error, FileNotFoundError) and file_policy.will_be_put_back(entry, tables)
+            made = isinstance(error, FileNotFoundError) and entry.saved
             if made or live_files.same_file(entry, tables) >= 0:
                 return
             raise FileChanged(
