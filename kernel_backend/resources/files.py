@@ -22,7 +22,7 @@ from kernel_backend.errors import FileChanged, ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.host.identity import as_ourselves, without_capabilities
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
-from kernel_backend.resources import contents, file_policy, live_files, removed_folders, unsaved
+from kernel_backend.resources import contents, file_policy, live_files, removed_folders, terminals, unsaved
 from kernel_backend.resources.descriptors import (
     O_ASYNC,
     CaptureTables,
@@ -76,11 +76,13 @@ class FileKind(Kind):
     def validate(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
         if entry.deleted or entry.shared:
             return
+        if terminals.leads_inside(entry, tables):
+            return
         path = unpack_path(entry.path)
         try:
             found = os.lstat(path)
         except OSError as error:
-            made = isinstance(error, FileNotFoundError) and file_policy.will_be_put_back(entry, tables)
+            made = isinstance(error, FileNotFoundError) and entry.saved
             if made or live_files.same_file(entry, tables) >= 0:
                 return
             raise FileChanged(
@@ -101,6 +103,8 @@ class FileKind(Kind):
             fd = _open_nameless(entry, tables)
         elif entry.deleted:
             fd = _nameless_folder(entry, tables)
+        elif terminals.leads_inside(entry, tables):
+            fd = terminals.open_by_path(entry, tables)
         else:
             file_policy.make_missing(entry, tables)
             fd = _open_again(index, entry, tables)
