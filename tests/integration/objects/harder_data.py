@@ -475,7 +475,8 @@ DATA: Final = (
     case(
         "settings that decide how later cells print",
         """
-        import warnings, os, locale, pandas as pd, matplotlib.pyplot as plt
+        import warnings, os, logging, sys, pandas as pd, matplotlib.pyplot as plt
+        logging.basicConfig(stream=sys.stdout, format='case %(message)s', force=True)
         fig, ax = plt.subplots()
         plt.close(fig)
         pd.set_option('display.precision', 3, 'display.max_rows', 7)
@@ -494,6 +495,7 @@ DATA: Final = (
         get_ipython().ast_node_interactivity = 'last_expr'
         """,
         check=all_of(
+            "(True, 'case %(message)s') in [(h.stream is sys.stdout, h.formatter._fmt) for h in logging.root.handlers]",
             "'image/png' in get_ipython().display_formatter.format(fig)[0]",
             "pd.get_option('display.precision') == 3 and pd.get_option('display.max_rows') == 7",
             "any(getattr(f[1], 'pattern', f[1]) == 'of the case' for f in warnings.filters)",
