@@ -473,6 +473,27 @@ DATA: Final = (
         outcome="restored; what shares memory with other processes is told",
     ),
     case(
+        "images that Pillow has opened",
+        """
+        from PIL import Image
+        import os
+        path = os.environ['NBCR_TEST_FOLDER'] + '/frames'
+        frames = [Image.new('RGB', (20, 20), color) for color in ('red', 'blue', 'green')]
+        frames[0].save(path + '.gif', save_all=True, append_images=frames[1:])
+        frames[1].save(path + '.png')
+        moving = Image.open(path + '.gif')
+        moving.seek(1)
+        still = Image.open(path + '.png')
+        """,
+        check=all_of(
+            "moving.convert('RGB').getpixel((3, 3)) == (0, 0, 255)",
+            "still.getpixel((3, 3)) == (0, 0, 255)",
+            "frames[2].getpixel((3, 3)) == (0, 128, 0)",
+        ),
+        remark={"moving": "of its frames only the one it showed"},
+        outcome="restored; that other frames are gone is told",
+    ),
+    case(
         "settings that decide how later cells print",
         """
         import warnings, os, logging, sys, pandas as pd, matplotlib.pyplot as plt
