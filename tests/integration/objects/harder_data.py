@@ -498,6 +498,7 @@ DATA: Final = (
         """
         import warnings, os, logging, sys, pandas as pd, matplotlib.pyplot as plt
         logging.basicConfig(stream=sys.stdout, format='case %(message)s', force=True)
+        get_ipython().run_line_magic('matplotlib', 'inline')
         fig, ax = plt.subplots()
         plt.close(fig)
         pd.set_option('display.precision', 3, 'display.max_rows', 7)
