@@ -197,7 +197,7 @@ class Gated(Comm):
             each.Free()
         collectives.begin(self)
         Comm.Free(self)
-        gate.counts[self._key] = Count(self._key, self._members, self._begun)
+        gate.counts[self._key] = Count(self._key, self._members, self._begun, is_over=True)
         live.pop(self._key, None)
         become_null(self)
 

@@ -391,10 +391,10 @@ class Rank(Handler):
         if self._is_down and torn is not None:
             torn.up()
             self._is_down = False
+            gate.forget_what_is_over()
         if self._drain is not None:
             draining.post_again()
             self._drain = None
-        gate.counts.clear()
         gate.open()
 
 

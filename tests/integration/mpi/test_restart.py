@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 
 import pytest
 
-from nbcr.errors import Busy
+from nbcr.errors import Busy, NbcrError
 from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed
 
 # Steps, and how long each rests at the least: all run for two seconds or more.
@@ -75,6 +76,22 @@ def test_one_launcher_takes_several_checkpoints(stage: Stage) -> None:
         stage.checkpoint("often", name)
     out, err = launcher.communicate(timeout=END_S)
     assert (launcher.returncode, out) == (0, undisturbed("looping", 2, 100).removeprefix("ready\n")), err
+
+
+def test_communicators_of_groups_are_counted_on_after_each_checkpoint(stage: Stage, rng: random.Random) -> None:
+    """Also after one that fails in the middle: ranks that have made one more than others go on from there."""
+    launcher = stage.run("often", program("groups", 4, 120, 0.01))
+    for turn in range(3):
+        time.sleep(rng.random() / 10)
+        with contextlib.suppress(NbcrError):
+            stage.checkpoint("often", f"hasty-{turn}", deadline_s=rng.random() / 20)
+        time.sleep(rng.random() / 10)
+        stage.checkpoint("often", f"saved-{turn}")
+    expected = undisturbed("groups", 4, 120).removeprefix("ready\n")
+    out, err = launcher.communicate(timeout=END_S)
+    assert (launcher.returncode, out) == (0, expected), err
+    out, err = stage.nbcr("restart", "saved-2").communicate(timeout=END_S)
+    assert out == expected, err
 
 
 def test_a_restored_job_is_checkpointed_again(stage: Stage, rng: random.Random) -> None:
