@@ -65,7 +65,7 @@ class Gated(Comm):
     Irecv, irecv = point_to_point.posting_receive(Comm.Irecv), point_to_point.posting_receive(Comm.irecv)
 
     def Abort(self, errorcode: int = 0) -> None:
-        if self._key == "w":
+        if self._is_given and self._size == world.size:
             leaving.abort(self, errorcode)
         else:
             guarded_call(Comm.Abort, self, errorcode)

@@ -9,8 +9,8 @@ import pytest
 from tests.integration.mpi.conftest import END_S, MPIEXEC, SUBJECTS, Stage, program, undisturbed
 
 
-def check(stage: Stage, how: str, status: int, said: str, *options: str) -> None:
-    words = [str(MPIEXEC), "-n", "2", sys.executable, *options, str(SUBJECTS / "ending.py"), how]
+def check(stage: Stage, how: str, status: int, said: str, *options: str, ranks: int = 2) -> None:
+    words = [str(MPIEXEC), "-n", str(ranks), sys.executable, *options, str(SUBJECTS / "ending.py"), how]
     launcher = stage.run(how, words)
     stage.checkpoint(how, "saved", leave="killed")
     launcher.communicate(timeout=END_S)
@@ -29,7 +29,7 @@ def test_a_rank_that_raises_ends_the_others(stage: Stage) -> None:
 
 
 def test_a_rank_that_aborts_ends_the_job_with_its_status(stage: Stage) -> None:
-    check(stage, "aborts", 7, "")
+    check(stage, "aborts", 7, "", ranks=4)
 
 
 @pytest.mark.long
