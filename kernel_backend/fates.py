@@ -12,14 +12,16 @@ import resource
 import signal
 
 from kernel_backend.abi import linux
+from kernel_backend.furnishing import reset_signals
 from kernel_backend.host import proc
 from kernel_backend.image.entries import ZombieEntry
-from kernel_backend.rebuild import Building, Rebuild, reset_signals
+from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import jobs
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.thread import ThreadGone
 
+_CORE_DUMPED = 0x80  # of what wait(2) tells
 _NO_CORE = 1  # bytes; also where the OS kernel hands cores to a program, which 0 would not prevent (core(5))
 
 
@@ -55,6 +57,8 @@ def _end(rebuild: Rebuild, entry: ZombieEntry) -> None:
         with contextlib.suppress(OSError):  # ours may be the only user that there is
             shop.call("setresuid", entry.uid, entry.uid, entry.uid)
     shop.call("prctl", linux.PR_SET_NAME, shop.put(entry.name.encode(errors="surrogateescape")[:15] + b"\0"))
+    if entry.exit_code & _CORE_DUMPED:
+        rebuild.tables.warn(f"of process {entry.pid}, which has ended, its parent is told that it left no core")
     with contextlib.suppress(ThreadGone):
         if number := entry.exit_code & 0x7F:
             _end_by_signal(shop, number)
@@ -64,7 +68,7 @@ def _end(rebuild: Rebuild, entry: ZombieEntry) -> None:
 
 
 def _end_by_signal(shop: Workshop, number: int) -> None:
-    """By its default action, whatever the stub inherited; and without a core."""
+    """By its default action, whatever the stub inherited; and without a core, which its parent is told."""
     thread = shop.thread
     if number != signal.SIGKILL:
         _defaults(shop, number)
@@ -95,8 +99,12 @@ def _stop(rebuild: Rebuild, building: Building) -> None:
 
 def _heeds_terminals(rebuild: Rebuild, building: Building) -> bool:
     """Whether its group is surely not orphaned: in one that is, only SIGSTOP stops anybody (setpgid(2))."""
-    parent = rebuild.built.get(building.entry.ppid)
-    if parent is None:
-        return False
-    own, above = proc.stat(building.pid), proc.stat(parent.pid)
-    return own.sid == above.sid and own.pgid != above.pgid
+    own = proc.stat(building.pid)
+    for member in rebuild.built.values():
+        parent = rebuild.built.get(member.entry.ppid)
+        if parent is None or proc.stat(member.pid).pgid != own.pgid:
+            continue
+        above = proc.stat(parent.pid)
+        if own.sid == above.sid and own.pgid != above.pgid:
+            return True
+    return False

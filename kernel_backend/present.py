@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
+import socket
+import struct
 
 from kernel_backend import family
+from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError, HostUnsupported, TargetDenied, TargetUnsupported
-from kernel_backend.host import limits, proc
+from kernel_backend.host import features, limits, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
 from kernel_backend.resources import processes, settings, timers
@@ -20,7 +24,7 @@ from kernel_backend.tracee.tree import FrozenTree
 from kernel_backend.tracee.twin import reap_all
 
 
-def check_taking_over(inventory: Inventory, process: Process) -> None:
+def check_taking_over(inventory: Inventory, frozen: FrozenTree, process: Process) -> None:
     """What a process that is taken over could not become: refused while it is still unharmed."""
     if process.view != process.pid:
         raise TargetUnsupported(
@@ -33,6 +37,8 @@ def check_taking_over(inventory: Inventory, process: Process) -> None:
             hint="restore the image as a fresh process", pid=process.pid,
         )  # fmt: skip
     _check_room(inventory, process)
+    _check_stack(process)
+    _check_number(inventory, frozen, process)
     for entry in inventory.processes:
         processes.check_identity(process, entry.credentials)
     if any(entry.timers for entry in inventory.processes) and not timers.ids_can_be_chosen():
@@ -42,6 +48,7 @@ def check_taking_over(inventory: Inventory, process: Process) -> None:
         )
 
 
+_LEAST_STACK_BYTES = 64 << 10
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -75,15 +82,50 @@ def _sockets(process: Process) -> dict[int, int]:
 
 def _check_room(inventory: Inventory, process: Process) -> None:
     """A limit of the present's address space that may not be lifted must leave room for the image, and for us."""
-    hard = limits.read(process.view)[resource.RLIMIT_AS][1]
-    if hard == limits.UNLIMITED or os.geteuid() == 0:
+    if "CAP_SYS_RESOURCE" in features.effective_capabilities():
         return
-    sizes = [sum(vma.end - vma.start for vma in entry.vmas) for entry in inventory.processes]
-    needed = max(sum(mapping.size for mapping in process.mappings), *sizes) + 2 * family.WORKSHOP_BYTES
-    if needed > hard:
+    own = limits.read(process.view)
+    everything = [sum(vma.end - vma.start for vma in entry.vmas) for entry in inventory.processes]
+    data = [
+        sum(vma.end - vma.start for vma in entry.vmas if vma.private and vma.prot & linux.PROT_WRITE)
+        for entry in inventory.processes
+    ]
+    present = sum(mapping.size for mapping in process.mappings)
+    for name, which, sizes in (
+        ("RLIMIT_AS", resource.RLIMIT_AS, [present, *everything]), ("RLIMIT_DATA", resource.RLIMIT_DATA, data),
+    ):  # fmt: skip
+        hard, needed = own[which][1], max(sizes) + 2 * family.WORKSHOP_BYTES
+        if needed > hard:
+            raise TargetDenied(
+                f"process {process.pid} may have {hard} bytes of memory at most ({name}), its restart needs {needed}",
+                hint="restore the image as a fresh process", pid=process.pid,
+            )  # fmt: skip
+
+
+def _check_stack(process: Process) -> None:
+    """execve(2) lays arguments and more on a new stack, and fails half-way where that may not grow."""
+    hard = limits.read(process.view)[resource.RLIMIT_STACK][1]
+    if hard < _LEAST_STACK_BYTES and "CAP_SYS_RESOURCE" not in features.effective_capabilities():
         raise TargetDenied(
-            f"process {process.pid} may have {hard} bytes of memory at most (RLIMIT_AS), its restart needs {needed}",
+            f"process {process.pid} may have a stack of {hard} bytes at most (RLIMIT_STACK), its restart needs "
+            f"{_LEAST_STACK_BYTES}",
             hint="restore the image as a fresh process", pid=process.pid,
+        )  # fmt: skip
+
+
+def _check_number(inventory: Inventory, frozen: FrozenTree, process: Process) -> None:
+    """A limit to how many threads its user may have must leave room for those of the image, and for one of ours."""
+    hard = limits.read(process.view)[resource.RLIMIT_NPROC][1]
+    may_exceed = {"CAP_SYS_RESOURCE", "CAP_SYS_ADMIN"} & features.effective_capabilities()
+    needed = sum(len(entry.threads) for entry in inventory.processes) + len(inventory.zombies)
+    if hard == limits.UNLIMITED or needed <= 1 or may_exceed or os.geteuid() == 0:
+        return
+    others = proc.tasks_of_user(os.getuid()) - sum(len(member.threads) for member in frozen.processes.values())
+    if others + needed + 1 > hard:
+        raise TargetDenied(
+            f"process {process.pid} may have a part in {hard} threads of its user at most (RLIMIT_NPROC): there are "
+            f"{others} others, and the image has {needed}",
+            hint="restore the image as a fresh process, or end other processes of this user", pid=process.pid,
         )  # fmt: skip
 
 
@@ -107,8 +149,18 @@ def empty(frozen: FrozenTree, process: Process) -> None:
     stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
     leader.set_sigmask(ALL_BUT_SIGTRAP)
     reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
+    _stop_lingering(process)
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
     reach(Stage.RESTORE_EMPTIED, process.pid)
+
+
+def _stop_lingering(process: Process) -> None:
+    """Let no socket wait, in close(2), for what nobody will read any more (SO_LINGER)."""
+    for number in _sockets(process).values():
+        with contextlib.suppress(OSError), socket.socket(fileno=process.take_fd(number)) as s:
+            lingers, seconds = struct.unpack("<ii", s.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+            if lingers and seconds:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 0, 0))
 
 
 def end(frozen: FrozenTree) -> None:

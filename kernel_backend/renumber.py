@@ -94,7 +94,7 @@ def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
     elif isinstance(entry, MessageQueue) and entry.notification:
         entry.notification.pid = numbers.get(entry.notification.pid, 0)
     elif isinstance(entry, UnixSocket):
-        for message in [*entry.queue, *entry.early]:
+        for message in entry.messages():
             message.pid = numbers.get(message.pid, 0)
     elif isinstance(entry, Terminal | PtyMaster):
         entry.session, entry.foreground = numbers.get(entry.session, 0), numbers.get(entry.foreground, 0)

@@ -359,3 +359,18 @@ def posix_timers(pid: int) -> list[PosixTimer]:
             PosixTimer(int(fields["ID"]), int(signo), int(value, 16), notify, int(tid), int(fields["ClockID"]))
         )
     return timers
+
+
+def tasks_of_user(uid: int) -> int:
+    """How many threads of this (real) user the host has, as far as they show."""
+    found = 0
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            fields = status(int(folder.name))
+        except OSError:
+            continue  # it ended
+        if fields.get("Uid", "").split()[:1] == [str(uid)]:
+            found += int(fields.get("Threads", "1"))
+    return found

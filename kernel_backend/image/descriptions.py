@@ -295,6 +295,13 @@ class Message(_Item):
     gid: OptionalId = -1
 
 
+class Departed(_Item):
+    """A connection to a listener whose other end was closed before it was accepted."""
+
+    before: Natural = 0  # how many that were not closed came before it
+    early: Annotated[list[Message], MANY] = []  # what it had sent
+
+
 class UnixSocket(_Base, tag="unix"):
     """AF_UNIX."""
 
@@ -315,6 +322,7 @@ class UnixSocket(_Base, tag="unix"):
     listening: bool = False
     backlog: Natural = 0
     pending: Annotated[list[Natural], MANY] = []  # descriptions which connected and were not accepted yet, in order
+    departed: Annotated[list[Departed], MANY] = []  # between those in `pending`
     connected: bool = False
     peer: Index = -1
     other: Other = OTHER_CLOSED
@@ -324,6 +332,10 @@ class UnixSocket(_Base, tag="unix"):
     unread: Size = 0  # of such a connection: what the OS kernel counts for it
     lost: bool = False  # and it could not be read
     options: Annotated[list[SocketOption], MANY] = []
+
+    def messages(self) -> list[Message]:
+        """All that waits in it."""
+        return [*self.queue, *self.early, *(message for client in self.departed for message in client.early)]
 
 
 class TcpSocket(_Base, tag="tcp"):
@@ -349,6 +361,8 @@ class TcpSocket(_Base, tag="tcp"):
     early: Content = b""  # sent on a connection that was not accepted yet
     sent: Size = 0  # on such a connection, bytes
     lost: bool = False  # and they could not be read
+    turn: Natural = 0  # its place among those that wait, where known
+    departed: Annotated[list[Departed], MANY] = []  # of a listener: between those clients
     options: Annotated[list[SocketOption], MANY] = []
 
 
@@ -434,6 +448,9 @@ class Terminal(_Base, tag="terminal"):
     hung_up: bool = False  # the controlling side was closed
     stopped: bool = False  # its output was suspended (tcflow(3))
     stopped_by_key: bool = False  # … by a control-S
+    uid: OptionalId = -1  # of its file, and the next two; -1: not known
+    gid: OptionalId = -1
+    mode: Bits = 0
 
 
 class ControllingTerminal(_Base, tag="tty"):

@@ -128,7 +128,7 @@ def _references(entry: Description) -> Iterator[int]:
         yield from (item.description for item in entry.items)
     elif isinstance(entry, UnixSocket):
         yield from (entry.peer, *entry.pending)
-        yield from _rights([*entry.queue, *entry.early])
+        yield from _rights(entry.messages())
     elif isinstance(entry, TcpSocket):
         yield from (entry.peer, entry.listener)
     elif isinstance(entry, UdpSocket):
@@ -176,7 +176,7 @@ def _check_unix(index: int, entry: UnixSocket, every: Sequence[Description], wha
     expect(min(entry.pending, default=0) >= 0, f"queue of {what}")
     clients = [every[other] for other in entry.pending]
     expect(all(isinstance(client, UnixSocket) and client.type == entry.type for client in clients), f"queue of {what}")
-    expect(entry.listening or not entry.pending, f"{what} does not listen")
+    expect(entry.listening or not (entry.pending or entry.departed), f"{what} does not listen")
     if entry.peer < 0:
         return
     expect(entry.peer != index or entry.type == _DATAGRAM, f"the other end of {what} is itself")

@@ -100,6 +100,7 @@ class CaptureTables:
     files: str = "keep"  # what becomes of files being written (file_policy.py)
     ending: bool = False  # the tree is killed when the image is written, without running again
     last: list[Callable[[], None]] = field(default_factory=list)  # when `ending`: reading that takes things away
+    linked: list[Callable[[], None]] = field(default_factory=list)  # when it is known of all who belongs to whom
     in_flight: list[tuple[Message, int, int]] = field(default_factory=list)  # message, position in its rights, our fd
     mapped_in_flight: dict[str, int] = field(
         default_factory=dict
@@ -342,6 +343,8 @@ def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
         by_entry = {kind.entry: kind for kind in kinds}
         for index, (look, entry) in enumerate(zip(tables.looks, tables.descriptions, strict=True)):
             by_entry[type(entry)].capture_links(index, look, entry, tables)
+        for work in tables.linked:
+            work()
     finally:
         tables.close()
 

@@ -24,6 +24,7 @@ _STREAM = socket.SOCK_STREAM
 _SO_OOBINLINE, _SIOCATMARK = 10, 0x8905
 _PEEK_BYTES = 1 << 20
 _IP_FREEBIND = 15
+_SHARING = (socket_options.SO_REUSEADDR, socket_options.SO_REUSEPORT)
 _OWN = ("127.0.0.1", "0.0.0.0", "::1", "::")  # addresses that every host has
 
 
@@ -67,6 +68,11 @@ def local(entry: TcpSocket | UdpSocket) -> Address:
 def remote(entry: TcpSocket | UdpSocket) -> Address:
     """The remote address, comparable."""
     return plain(entry.peer_host), entry.peer_port
+
+
+def is_bound(entry: TcpSocket | UdpSocket) -> bool:
+    """Whether bind(2) was called: an address may have got no port yet (IP_BIND_ADDRESS_NO_PORT)."""
+    return bool(entry.port) or plain(entry.host) not in ("", "0.0.0.0", "::")
 
 
 def bind(s: socket.socket, entry: TcpSocket | UdpSocket) -> None:
@@ -236,6 +242,19 @@ def _send(s: socket.socket, data: bytes) -> None:
 
 
 # --- ports in use -----------------------------------------------------------------------------------------------------
+
+
+def share_port(s: socket.socket, entry: TcpSocket | UdpSocket, tables: RebuildTables) -> None:
+    """Let a socket be bound beside others of the image with its port, as it once was: options may be off by now.
+
+    `socket_options.restore` switches them off again.
+    """
+    for other in tables.descriptions:
+        if other is entry or type(other) is not type(entry) or not entry.port or other.port != entry.port:
+            continue
+        for option in other.options:
+            if option.level == socket.SOL_SOCKET and option.name in _SHARING and any(option.value):
+                s.setsockopt(option.level, option.name, 1)
 
 
 def _may_move(tables: RebuildTables) -> bool:

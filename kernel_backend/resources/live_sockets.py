@@ -226,12 +226,12 @@ def drain(s: socket.socket) -> int:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 for fd in array.array("i", rights[: len(rights) & ~3]):
                     os.close(fd)
-        if not data and s.type != socket.SOCK_DGRAM and (s.type == socket.SOCK_STREAM or _has_ended(s)):
+        if not data and s.type != socket.SOCK_DGRAM and (s.type == socket.SOCK_STREAM or has_ended(s)):
             return pieces
         pieces += 1
 
 
-def _has_ended(s: socket.socket) -> bool:
+def has_ended(s: socket.socket) -> bool:
     """Whether nothing more will come: what is empty then is no message."""
     asked = select.poll()
     asked.register(s, select.POLLRDHUP)

@@ -7,10 +7,11 @@ import os
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
-from kernel_backend.host import proc
+from kernel_backend.host import libc, proc
 from kernel_backend.image.descriptions import Description, PidFd
 from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, restore_owner
 from kernel_backend.tracee import stub
+from kernel_backend.tracee.courier import courier
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.thread import Thread
 
@@ -67,13 +68,27 @@ def _open_inside(number: int, entry: PidFd, workshop: Workshop) -> int:
 def _ended_inside(fd: int, entry: PidFd, tables: RebuildTables, workshop: Workshop) -> int:
     """A pidfd, which will be `fd`, of a child of the process itself that has ended and is reaped.
 
-    One of a dead process of which it has a pidfd already is a duplicate of that: what else is there to a dead one.
+    One of a dead process of which somebody has a pidfd already is a duplicate of that: what else is there to a dead
+    one.
     """
-    known: dict[tuple[int, int], int] = tables.cache.setdefault("the dead inside", {})
-    other = known.setdefault((workshop.thread.tgid, entry.inode), fd)
-    if other == fd or not entry.inode:
+    known: dict[int, tuple[int, int]] = tables.cache.setdefault("the dead inside", {})
+    pid = workshop.thread.tgid
+    holder, other = known.setdefault(entry.inode, (pid, fd)) if entry.inode else (pid, fd)
+    if (holder, other) == (pid, fd):
         return _end_a_child(workshop)
-    return workshop.call("fcntl", other, fcntl.F_DUPFD, 0)
+    if holder == pid:
+        return workshop.call("fcntl", other, fcntl.F_DUPFD, 0)
+    return _from_another(holder, other, workshop)
+
+
+def _from_another(holder: int, fd: int, workshop: Workshop) -> int:
+    """A duplicate of what another process of the tree has."""
+    ours = _duplicate(holder, fd)
+    try:
+        with courier(workshop) as line:
+            return line.send([ours])[0]
+    finally:
+        os.close(ours)
 
 
 def _end_a_child(workshop: Workshop) -> int:
@@ -124,6 +139,23 @@ def replace_everywhere(index: int, made: int, tables: RebuildTables, workshop: W
     cloexec = {fd: workshop.call("fcntl", fd, 1) & 1 for fd in numbers}  # F_GETFD: as the table was laid out
     calls = [Call("dup3", made, fd, os.O_CLOEXEC if cloexec[fd] else 0) for fd in numbers]
     workshop.run([*calls, Call("close", made)])
+    if numbers and next(iter(tables.holders[index]))[0] == pid:
+        _take_over(tables.own[index], workshop.thread.tgid, numbers[0])
+
+
+def _duplicate(pid: int, fd: int) -> int:
+    handle = os.pidfd_open(pid)
+    try:
+        return libc.pidfd_getfd(handle, fd)
+    finally:
+        os.close(handle)
+
+
+def _take_over(ours: int, pid: int, fd: int) -> None:
+    """Let our descriptor be the new description too: an epoll may be about to watch it."""
+    found = _duplicate(pid, fd)
+    os.dup2(found, ours, inheritable=False)
+    os.close(found)
 
 
 KINDS: list[Kind] = [PidFdKind()]

@@ -3,7 +3,8 @@
 An epoll item is keyed by the description it watches and by the number the descriptor had when it was added; the
 number may be closed or reused since, and the item goes on. So the helper adds items from a descriptor table of its
 own, in which it can put any description at any number for the moment. Items that watch a signalfd are the exception:
-the OS kernel hooks those to the process that adds them, so they are added from inside.
+the OS kernel hooks those to the process that adds them, so they are added from inside; as are those that watch what is
+opened again inside (a pidfd).
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ import time
 
 from kernel_backend.abi import linux
 from kernel_backend.host import fds, libc, proc
-from kernel_backend.image.descriptions import Description, Epoll, EpollItem, EventFd, SignalFd, TimerFd
+from kernel_backend.image.descriptions import (
+    ControllingTerminal,
+    Description,
+    Epoll,
+    EpollItem,
+    EventFd,
+    PidFd,
+    ProcFile,
+    SignalFd,
+    TimerFd,
+)
 from kernel_backend.resources import epoll_told, inotify, pidfd
 from kernel_backend.resources.descriptors import (
     CaptureTables,
@@ -163,15 +174,20 @@ class EpollKind(Kind):
         set_status_flags(tables.own[index], entry.flags)
 
     def settle(self, index: int, entry: Epoll, tables: RebuildTables) -> None:
-        outside = [item for item in entry.items if not _needs_inside(item, tables)]
+        outside = [item for item in entry.items if not _comes_late(item, tables)]
         if outside:
             in_own_table(lambda: _add_items(tables, index, outside))
 
     def finish(self, index: int, entry: Epoll, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         restore_owner(entry, tables, workshop, fd)
         for item in entry.items:
-            if _needs_inside(item, tables):
+            if not _comes_late(item, tables):
+                continue
+            here = any(holder == pid for holder, _ in tables.holders.get(item.description, ()))
+            if here or _needs_inside(item, tables):
                 _add_inside(item, tables, workshop, pid, fd)
+            else:
+                in_own_table(lambda item=item: _add_items(tables, index, [item]))  # type: ignore[misc]
 
 
 def _busy_poll(fd: int) -> bytes:
@@ -218,6 +234,12 @@ def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
     ) == 0  # fmt: skip
 
 
+def _comes_late(item: EpollItem, tables: RebuildTables) -> bool:
+    """What is watched is opened again from inside (`finish`): before, it is another description."""
+    late = (SignalFd, PidFd, ControllingTerminal, ProcFile)
+    return isinstance(tables.descriptions[item.description], late)
+
+
 def _needs_inside(item: EpollItem, tables: RebuildTables) -> bool:
     return isinstance(tables.descriptions[item.description], SignalFd)
 
@@ -236,7 +258,7 @@ def _add_inside(item: EpollItem, tables: RebuildTables, workshop: Workshop, pid:
     here = [fd for holder, fd in tables.holders.get(item.description, ()) if holder == pid]
     taken = {fd for rows in tables.holders.values() for holder, fd in rows if holder == pid}
     if not here or (item.fd not in here and item.fd in taken):
-        tables.warn(f"the epoll at descriptor {epoll} of process {pid} lost its watch of a signalfd")
+        tables.warn(f"the epoll at descriptor {epoll} of process {pid} lost its watch of descriptor {item.fd}")
         return
     if item.fd not in here:
         workshop.call("dup2", here[0], item.fd)

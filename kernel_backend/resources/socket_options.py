@@ -56,6 +56,7 @@ _BEFORE_BINDING = {(1, SO_REUSEADDR), (1, SO_REUSEPORT), (1, 25), (0, 15), (0, 1
 # A stream can be asked for these, and may answer anything (an accepted socket does), but not told.
 _MULTICAST = {(0, 32), (0, 33), (0, 34), (0, 49), (41, 17), (41, 18), (41, 19), (41, 29)}
 
+_PRIORITY = (socket.SOL_SOCKET, socket.SO_PRIORITY)  # last: IP_TOS sets it
 _FILTER = (socket.SOL_SOCKET, fds.SO_GET_FILTER)
 
 _defaults: dict[tuple[int, int, int], dict[tuple[int, int], bytes]] = {}
@@ -204,7 +205,7 @@ def _wanted(family: int, kind: int, options: Sequence[SocketOption], protocol: i
     """What must be so, whatever building the socket has made of it."""
     wanted = {(option.level, option.name): option.value for option in options}
     usual = defaults(family, kind, protocol)
-    for name in (SO_REUSEADDR, SO_SNDBUF, SO_PASSCRED, SO_BUF_LOCK):
+    for name in (SO_REUSEADDR, SO_REUSEPORT, SO_SNDBUF, SO_PASSCRED, SO_BUF_LOCK):
         key = (socket.SOL_SOCKET, name)
         if key not in wanted and key in usual and (name != SO_SNDBUF or family == socket.AF_UNIX):
             wanted[key] = usual[key]
@@ -219,7 +220,7 @@ def _put(
     now = _read_all(s, family, kind)
     if _FILTER in now and _FILTER not in values:
         s.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
-    for (level, name), value in values.items():
+    for (level, name), value in sorted(values.items(), key=lambda one: one[0] == _PRIORITY):
         if now.get((level, name)) == value:
             continue
         try:

@@ -19,8 +19,15 @@ import struct
 from typing import NamedTuple
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import HostUnsupported
-from kernel_backend.image.descriptions import OTHER_CLOSED, OTHER_INSIDE, OTHER_OUTSIDE, Description, TcpSocket
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.image.descriptions import (
+    OTHER_CLOSED,
+    OTHER_INSIDE,
+    OTHER_OUTSIDE,
+    Departed,
+    Description,
+    TcpSocket,
+)
 from kernel_backend.resources import inet, live_sockets, socket_options, waiting
 from kernel_backend.resources.descriptors import (
     CaptureTables,
@@ -49,6 +56,7 @@ class _Info(NamedTuple):
     """What we use of struct tcp_info."""
 
     state: int
+    waits: int  # of a listener: connections that were not accepted yet
     backlog: int  # of a listener
     received: int  # bytes, with a FIN
     sent: int  # bytes of data
@@ -58,8 +66,8 @@ class _Info(NamedTuple):
     def of(cls, s: socket.socket) -> _Info:
         raw = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256).ljust(256, b"\0")
         sent, again = struct.unpack_from("<2Q", raw, 200)
-        backlog, round_trip_us = struct.unpack_from("<I", raw, 28)[0], struct.unpack_from("<I", raw, 68)[0]
-        return cls(raw[0], backlog, struct.unpack_from("<Q", raw, 128)[0], sent - again, round_trip_us)
+        (waits, backlog), round_trip_us = struct.unpack_from("<2I", raw, 24), struct.unpack_from("<I", raw, 68)[0]
+        return cls(raw[0], waits, backlog, struct.unpack_from("<Q", raw, 128)[0], sent - again, round_trip_us)
 
 
 class TcpKind(Kind):
@@ -75,8 +83,14 @@ class TcpKind(Kind):
         socket_options.check_filter(look)
         entry = TcpSocket(family=live_sockets.family_of(look.own))
         with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
+            _refuse_repaired(s, look)
             info = _Info.of(s)
             entry.state = info.state
+            if info.state in _OPEN and inet.has_failed(s):
+                tables.warnings.append(
+                    f"the error queue of {look.holder} (MSG_ERRQUEUE: timestamps, zero-copy completions) is not in the "
+                    "image"
+                )
             inet.note_addresses(s, entry)
             entry.options = socket_options.capture(s, entry.family, _STREAM)
             if info.state == LISTEN:
@@ -95,6 +109,8 @@ class TcpKind(Kind):
         return entry
 
     def capture_links(self, index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
+        if entry.state == LISTEN:
+            _note_clients(index, look, entry, tables)
         if entry.state in (LISTEN, CLOSE, SYN_SENT):
             return
         entry.peer = _by_address(tables).get((inet.remote(entry), inet.local(entry)), -1)
@@ -104,7 +120,7 @@ class TcpKind(Kind):
                 _add_unseen(index, look, entry, tables)
             return
         listener = _listener_for(entry, tables)
-        if listener >= 0 and entry.state == ESTABLISHED:
+        if listener >= 0 and entry.state in _OPEN:
             _note_waiting(listener, look, entry, tables)
 
     def validate(self, index: int, entry: TcpSocket, tables: RebuildTables) -> None:
@@ -143,6 +159,15 @@ class TcpKind(Kind):
 # --- capture ----------------------------------------------------------------------------------------------------------
 
 
+def _refuse_repaired(s: socket.socket, look: Look) -> None:
+    """The program itself looks behind the protocol, as checkpointers do."""
+    if s.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
+        raise ResourceUnsupported(
+            f"{look.holder} is a TCP socket that is being repaired (TCP_REPAIR), which cannot be captured",
+            hint="let the program end that, and try again", pid=look.process.pid, fd=look.fd,
+        )  # fmt: skip
+
+
 def _by_address(tables: CaptureTables) -> dict[tuple[inet.Address, inet.Address], int]:
     known: dict[tuple[inet.Address, inet.Address], int] | None = tables.cache.get("tcp by address")
     if known is None:
@@ -173,8 +198,13 @@ def _note_waiting(listener: int, look: Look, entry: TcpSocket, tables: CaptureTa
     if sent and not tables.ending:
         entry.lost = True
         tables.warnings.append(waiting.UNREADABLE.format(who=look.holder, what="reset"))
-    elif sent:
-        tables.last.append(lambda: waiting.take_tcp(tables.looks[listener], tables))
+
+
+def _note_clients(index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
+    with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
+        waits = _Info.of(s).waits
+    if waits:
+        tables.linked.append(lambda: waiting.note_tcp(index, look, entry, waits, tables))
 
 
 def _unseen_bytes(look: Look, entry: TcpSocket, peer: Look, peer_entry: TcpSocket) -> int:
@@ -305,7 +335,8 @@ def _unconnected(index: int, entry: TcpSocket, tables: RebuildTables) -> int:
         return _taken(index, live, tables)
     with socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s:
         socket_options.set_before_binding(s, entry.options)
-        if entry.port:
+        inet.share_port(s, entry, tables)
+        if inet.is_bound(entry):
             try:
                 inet.bind(s, entry)
             except OSError as error:
@@ -330,6 +361,7 @@ def _listening(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
         return
     with socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s:
         socket_options.set_before_binding(s, entry.options)
+        inet.share_port(s, entry, tables)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # our own rebuilt connections may have the port
         inet.bind_or_elsewhere(s, index, entry, tables)
         s.listen(entry.backlog)
@@ -342,14 +374,39 @@ def _settle_all(tables: RebuildTables) -> None:
     for index, entry in every:
         if live_sockets.was_taken(index, tables):
             continue
-        if entry.listener >= 0 and not entry.lost:
-            _connect_waiting(index, entry, tables)
-        elif entry.queue and entry.other == OTHER_INSIDE:
+        if entry.queue and entry.listener < 0 and entry.other == OTHER_INSIDE:
             with socket_options.borrowed(tables.own[entry.peer], entry.family, _STREAM) as sender:
                 inet.send_all(sender, entry.queue, entry.urgent)
     for index, entry in every:
+        if entry.state == LISTEN:
+            _connect_clients(index, entry, tables)
+    for index, entry in every:
         if not live_sockets.was_taken(index, tables):
             _finish_one(index, entry, tables)
+
+
+def _connect_clients(listener: int, entry: TcpSocket, tables: RebuildTables) -> None:
+    """Those who wait to be accepted, in their order, and between them those who had left already."""
+    every = [(i, e) for i, e in enumerate(tables.descriptions) if isinstance(e, TcpSocket) and e.listener == listener]
+    for turn, (index, client) in enumerate([*sorted(every, key=lambda one: one[1].turn), (-1, entry)]):
+        for departed in entry.departed:
+            if departed.before == turn and not live_sockets.was_taken(listener, tables):
+                _connect_departed(listener, entry, departed, tables)
+        if index >= 0 and not client.lost and not live_sockets.was_taken(index, tables):
+            _connect_waiting(index, client, tables)
+
+
+def _connect_departed(listener: int, entry: TcpSocket, client: Departed, tables: RebuildTables) -> None:
+    """A connection that is closed again at once."""
+    with (
+        socket_options.borrowed(tables.own[listener], entry.family, _STREAM) as door,
+        socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s,
+    ):
+        host, port = door.getsockname()[:2]
+        s.settimeout(inet.CONNECT_TIMEOUT_S)
+        s.connect((host, port))
+        for message in client.early:
+            inet.send_all(s, message.data)
 
 
 def _connect_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
@@ -386,7 +443,7 @@ def _shut_down(s: socket.socket, entry: TcpSocket) -> None:
 def _finish_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
     fd = tables.own[index]
     with socket_options.borrowed(fd, entry.family, _STREAM) as s:
-        if entry.other == OTHER_INSIDE:
+        if entry.other == OTHER_INSIDE and not entry.lost:
             _shut_down(s, entry)
         socket_options.restore(s, entry.family, _STREAM, entry.options, tables, tables.who(index))
     set_status_flags(fd, entry.flags)

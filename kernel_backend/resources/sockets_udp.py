@@ -69,6 +69,7 @@ class UdpKind(Kind):
             return
         with socket.socket(entry.family, _DGRAM | socket.SOCK_CLOEXEC) as s:
             socket_options.set_before_binding(s, entry.options)
+            inet.share_port(s, entry, tables)
             if entry.port:
                 inet.bind_or_elsewhere(s, index, entry, tables)
             tables.own[index] = s.detach()

@@ -21,6 +21,7 @@ from kernel_backend.image.descriptions import (
     OTHER_CLOSED,
     OTHER_INSIDE,
     OTHER_OUTSIDE,
+    Departed,
     Description,
     UnixSocket,
 )
@@ -71,6 +72,7 @@ class UnixSocketKind(Kind):
         if entry.listening:
             clients = [tables.with_inode(look.stat.st_dev, inode) for inode in facts.waiting]
             entry.pending = [found[0] for found in clients if found]
+            waiting.note_departed(look, entry, facts.waiting, tables)
         elif facts.peer:
             found = tables.with_inode(look.stat.st_dev, facts.peer)
             entry.peer = found[0] if found else -1
@@ -153,7 +155,7 @@ def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tabl
             tables.warnings.append(waiting.UNREADABLE.format(who=look.holder, what="closed"))
         elif found and facts.unread:
             door, turn = tables.looks[found[0]], listener.waiting.index(facts.inode)
-            waiting.note_unix(door, entry, turn, tables)
+            waiting.note_unix(door, entry.type, entry, turn, tables)
         return
 
 
@@ -377,14 +379,17 @@ def _finish_one(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     fd = tables.own[index]
     with socket_options.borrowed(fd, _UNIX, entry.type) as s:
         socket_options.restore(s, _UNIX, entry.type, entry.options, tables, tables.who(index))
-        if entry.shutdown:
+        if entry.shutdown and (entry.lost or not _waits(index, tables)):  # the others have yet to send
             s.shutdown(_SHUT[entry.shutdown])
     set_status_flags(fd, entry.flags)
 
 
 def _connect_waiting(listener: int, entry: UnixSocket, tables: RebuildTables) -> None:
     """Connections that wait to be accepted, in their order."""
-    for index in entry.pending:
+    for turn, index in enumerate([*entry.pending, -1]):
+        for departed in entry.departed:
+            if departed.before == turn and not live_sockets.was_taken(listener, tables):
+                _connect_departed(listener, entry, departed, tables)
         client = _unix(tables, index)
         if client is None or client.lost or live_sockets.was_taken(index, tables):
             continue
@@ -396,6 +401,13 @@ def _connect_waiting(listener: int, entry: UnixSocket, tables: RebuildTables) ->
             unix_queues.fill(s, client.early, tables, tables.who(index))
             if client.shutdown:
                 s.shutdown(_SHUT[client.shutdown])
+
+
+def _connect_departed(listener: int, entry: UnixSocket, client: Departed, tables: RebuildTables) -> None:
+    """A connection that is closed again at once."""
+    with socket.socket(_UNIX, entry.type | socket.SOCK_CLOEXEC) as s, unix_names.inside_folder(entry):
+        s.connect(unix_names.address_of(entry, tables))
+        unix_queues.fill(s, client.early, tables, tables.who(listener))
 
 
 def _refill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:

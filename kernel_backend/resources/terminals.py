@@ -22,6 +22,7 @@ from kernel_backend.image.descriptions import (
     ControllingTerminal,
     Description,
     PtyMaster,
+    RegularFile,
     Terminal,
     Termios,
     pack_path,
@@ -135,7 +136,8 @@ def _settle(index: int, entry: PtyMaster, tables: RebuildTables) -> None:
     if left := tty_queues.fill(master, entry):
         tables.warn(f"{left} bytes that waited in the terminal at {tables.who(index)} found no room and are lost")
     for at, other in enumerate(tables.descriptions):
-        if isinstance(other, Terminal) and other.index == entry.index and (other.stopped or other.stopped_by_key):
+        whole = isinstance(other, Terminal) and other.index == entry.index and not other.hung_up
+        if isinstance(other, Terminal) and whole and (other.stopped or other.stopped_by_key):
             how = tty_queues.STOPPED if other.stopped else tty_queues.STOPPED_BY_KEY
             tty_queues.stop_flow(master, tables.own[at], how)
             break
@@ -154,7 +156,8 @@ def _rewind(entry: PtyMaster | Terminal, tables: RebuildTables) -> None:
     master = tables.descriptions[index]
     assert isinstance(master, PtyMaster)
     every = enumerate(tables.descriptions)
-    slave = next(i for i, other in every if isinstance(other, Terminal) and other.index == master.index)
+    sides = [(i, other) for i, other in every if isinstance(other, Terminal) and other.index == master.index]
+    slave = next(i for i, other in sides if not other.hung_up)
     live_terminals.empty(tables.own[index], tables.own[slave])
     _write_termios(tables.own[index], master.termios)
     _settle(index, master, tables)
@@ -213,6 +216,9 @@ class TerminalKind(Kind):
             device=look.stat.st_rdev,
             index=(major - 136) * 256 + minor if major in _SLAVE_MAJORS else -1,
             ctime_ns=look.stat.st_ctime_ns,
+            uid=look.stat.st_uid,
+            gid=look.stat.st_gid,
+            mode=stat.S_IMODE(look.stat.st_mode),
             termios=_read_termios(look.own),
             exclusive=bool(tty_queues.word(look.own, tty_queues.TIOCGEXCL)),
             session=session,
@@ -268,6 +274,44 @@ def _inside(index: int, entry: Terminal, tables: RebuildTables) -> None:
     with tty_queues.not_exclusive(live_terminals.present_slave(entry, tables) if taken else -1):
         fd = tables.own[index] = tty_queues.open_slave(masters[entry.index], open_flags(entry.flags))
     set_status_flags(fd, entry.flags)
+    _dress(index, fd, entry, tables)
+
+
+def _dress(index: int, fd: int, entry: Terminal, tables: RebuildTables) -> None:
+    """Owner and mode, which grantpt(3) and login programs change."""
+    found = os.fstat(fd)
+    if entry.uid < 0 or (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (entry.uid, entry.gid, entry.mode):
+        return
+    try:
+        if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
+            os.fchown(fd, entry.uid, entry.gid)
+        os.fchmod(fd, entry.mode)
+    except OSError as error:
+        tables.warn(f"owner and mode of the terminal at {tables.who(index)} are not what they were: {error.strerror}")
+
+
+def leads_inside(entry: RegularFile, tables: RebuildTables) -> bool:
+    """Whether what is open with O_PATH is the file of a pseudo-terminal that will be rebuilt."""
+    return stat.S_ISCHR(entry.mode) and _master_of(entry, tables) is not None
+
+
+def _master_of(entry: RegularFile, tables: RebuildTables) -> tuple[int, PtyMaster] | None:
+    number = unpack_path(entry.path).removeprefix("/dev/pts/")
+    for index, other in enumerate(tables.descriptions):
+        if isinstance(other, PtyMaster) and str(other.index) == number:
+            return index, other
+    return None
+
+
+def open_by_path(entry: RegularFile, tables: RebuildTables) -> int:
+    """It, under the number that it has now."""
+    found = _master_of(entry, tables)
+    assert found is not None
+    index, master = found
+    if index not in tables.own:
+        PtyMasterKind().rebuild(index, master, tables)
+    number = tty_queues.word(tables.own[index], _TIOCGPTN)
+    return os.open(f"/dev/pts/{number}", open_flags(entry.flags) | os.O_CLOEXEC)
 
 
 def _outside(index: int, entry: Terminal, tables: RebuildTables) -> int:

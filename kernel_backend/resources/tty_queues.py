@@ -56,6 +56,11 @@ def open_slave(master: int, flags: int) -> int:
 
 def capture(look: Look, entry: PtyMaster, tables: CaptureTables) -> None:
     """Take the queues at the end, or take them and put them back, or say what is not captured."""
+    if entry.packet and _has_news(look.own):
+        tables.warnings.append(
+            f"what the terminal at {look.holder} has to tell of flushing or flow control (TIOCPKT) is lost: it was not "
+            "read in time"
+        )
     if tables.ending:
         tables.last.append(lambda: _take_printed(look, entry) if entry.hung_up else _take(look, entry, tables))
         return
@@ -98,6 +103,13 @@ def _take_back_from_none(look: Look, entry: PtyMaster) -> None:
     fcntl.fcntl(look.own, fcntl.F_SETFL, flags)
     if entry.packet:
         fcntl.ioctl(look.own, _TIOCPKT, struct.pack("<i", 1))
+
+
+def _has_news(master: int) -> bool:
+    """Whether a control byte of packet mode waits to be read."""
+    asked = select.poll()
+    asked.register(master, select.POLLPRI)
+    return any(events & select.POLLPRI for _, events in asked.poll(0))
 
 
 def is_hung_up(fd: int) -> bool:
@@ -176,7 +188,7 @@ def _slave(look: Look, entry: PtyMaster, tables: CaptureTables) -> Iterator[int]
 def _inside(entry: PtyMaster, tables: CaptureTables) -> int:
     """Our duplicate of a descriptor that the tree has of the program's side, -1: it has none."""
     for look, other in zip(tables.looks, tables.descriptions, strict=True):
-        if isinstance(other, Terminal) and other.index == entry.index and not look.in_flight:
+        if isinstance(other, Terminal) and other.index == entry.index and not (look.in_flight or other.hung_up):
             return look.own
     return -1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 import socket
 
-from kernel_backend.image.descriptions import TcpSocket, UnixSocket
+from kernel_backend.image.descriptions import Departed, Message, TcpSocket, UnixSocket
 from kernel_backend.resources import inet, live_sockets, socket_options, unix_queues
 from kernel_backend.resources.descriptors import CaptureTables, Look
 
@@ -30,33 +30,76 @@ def _accept_all(door: Look, family: int, kind: int = socket.SOCK_STREAM) -> list
     return found
 
 
-def note_unix(door: Look, client: UnixSocket, turn: int, tables: CaptureTables) -> None:
+def note_unix(door: Look, kind: int, client: UnixSocket | Departed, turn: int, tables: CaptureTables) -> None:
     """Let what the client in the `turn`-th place of a listener's queue has sent be read at the end."""
-    doors: dict[int, dict[int, UnixSocket]] = tables.cache.setdefault("unix clients by turn", {})
+    doors: dict[int, dict[int, UnixSocket | Departed]] = tables.cache.setdefault("unix clients by turn", {})
     if id(door) not in doors:
         doors[id(door)] = {}
-        tables.last.append(lambda: _take_unix(door, doors[id(door)], tables))
+        tables.last.append(lambda: _take_unix(door, kind, doors[id(door)], tables))
     doors[id(door)][turn] = client
 
 
-def _take_unix(door: Look, clients: dict[int, UnixSocket], tables: CaptureTables) -> None:
-    kind = next((client.type for client in clients.values()), socket.SOCK_STREAM)
+def note_departed(door: Look, entry: UnixSocket, turns: list[int], tables: CaptureTables) -> None:
+    """Connections to a listener which ended before they were accepted. `turns`: the inode of each that waits, or 0."""
+    known = 0
+    for turn, inode in enumerate(turns):
+        if inode:
+            known += tables.with_inode(door.stat.st_dev, inode) is not None
+            continue
+        client = Departed(before=known)
+        entry.departed.append(client)
+        if tables.ending:
+            note_unix(door, entry.type, client, turn, tables)
+    if entry.departed and not tables.ending:
+        tables.warnings.append(
+            f"{len(entry.departed)} connections to {door.holder} ended before they were accepted; what was sent on them"
+            " cannot be read while the process goes on, and is not in the image"
+        )
+
+
+def _take_unix(door: Look, kind: int, clients: dict[int, UnixSocket | Departed], tables: CaptureTables) -> None:
     for turn, server in enumerate(_accept_all(door, socket.AF_UNIX, kind)):
         with server:
             if turn in clients:
-                clients[turn].early = unix_queues.peek(server, tables, door.holder, ended=False)
+                ended = live_sockets.has_ended(server)
+                clients[turn].early = unix_queues.peek(server, tables, door.holder, ended=ended)
 
 
-def take_tcp(door: Look, tables: CaptureTables) -> None:
-    """Read what all clients of a listener have sent; who is who is told by their addresses."""
-    done: set[int] = tables.cache.setdefault("accepted tcp connections", set())
-    if id(door) in done:
+def note_tcp(index: int, door: Look, entry: TcpSocket, waits: int, tables: CaptureTables) -> None:
+    """Connections to a listener: read at the end, or told where that knows fewer of them than wait."""
+    if tables.ending:
+        tables.last.append(lambda: _take_tcp(index, door, entry, tables))
         return
-    done.add(id(door))
-    clients = {inet.local(entry): entry for entry in tables.descriptions if isinstance(entry, TcpSocket)}
+    others = waits - sum(isinstance(e, TcpSocket) and e.listener == index for e in tables.descriptions)
+    if others > 0:
+        tables.warnings.append(
+            f"{others} connections to {door.holder} that were not accepted yet came from outside or ended; a process "
+            "that is restored afresh does not find them"
+        )
+
+
+def _take_tcp(index: int, door: Look, entry: TcpSocket, tables: CaptureTables) -> None:
+    """In which order the clients of a listener wait and what they have sent; who is who is told by their addresses.
+
+    Of the others those stay that have ended: nobody else can speak for them.
+    """
+    clients = {inet.local(e): e for e in tables.descriptions if isinstance(e, TcpSocket) and e.listener == index}
+    turn = 0
     for server in _accept_all(door, live_sockets.family_of(door.own)):
         with server:
-            host, port = server.getpeername()[:2]
-            client = clients.get((inet.plain(host), port))
+            client = clients.get(_far_end(server))
             if client is not None:
-                client.early, _ = inet.peek_stream(server, door.holder)
+                client.turn, turn = turn, turn + 1
+                if client.sent:
+                    client.early, _ = inet.peek_stream(server, door.holder)
+            elif live_sockets.has_ended(server):
+                data, _ = inet.peek_stream(server, door.holder)
+                entry.departed.append(Departed(before=turn, early=[Message(data=data)] if data else []))
+
+
+def _far_end(server: socket.socket) -> inet.Address:
+    try:
+        host, port = server.getpeername()[:2]
+    except OSError:  # it was reset
+        return "", 0
+    return inet.plain(host), port

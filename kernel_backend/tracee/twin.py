@@ -47,7 +47,7 @@ class Twin:
         self.limits = limits.read(self.pid)
         limits.lift(self.pid)
         step_call(self.thread, self.gadgets.syscall, "close_range", 0, 0xFFFFFFFF, 0)
-        if self.limits[resource.RLIMIT_AS][1] != limits.UNLIMITED:
+        if any(self.limits[which][1] != limits.UNLIMITED for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)):
             _ = self.workshop  # there may be no room for it: known while there is another way
 
     @property
