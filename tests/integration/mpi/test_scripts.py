@@ -24,7 +24,7 @@ for line in second.stdout:
     print("second", line, end="", flush=True)
 """
 PROGRAMS = {
-    "script": ["sh", "script.sh"],
+    "shell": ["sh", "script.sh"],
     "make": ["make", "-f", "makefile"],
     "driver": [sys.executable, "driver.py"],
     "one line": ["sh", "-c", f"{_FIRST} && {_SECOND}"],
