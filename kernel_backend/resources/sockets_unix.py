@@ -397,7 +397,8 @@ def _connect_waiting(listener: int, entry: UnixSocket, tables: RebuildTables) ->
             if client.name:
                 unix_names.bind(s, client, tables)
             door = tables.own[listener], entry.backlog
-            unix_credentials.connect(s, client, None, door, unix_names.address_of(entry, tables), tables)
+            server = unix_credentials.server_of(index, client, tables)
+            unix_credentials.connect(s, client, server, door, unix_names.address_of(entry, tables), tables)
             unix_queues.fill(s, client.early, tables, tables.who(index))
             if client.shutdown:
                 s.shutdown(_SHUT[client.shutdown])

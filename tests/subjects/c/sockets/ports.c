@@ -61,6 +61,7 @@ int main(int argc, char **argv)
     int listening = listening_at(AF_INET, &where);
     lingering = connected_to(&where);
     int other = (int)MUST(accept(listening, NULL, NULL));
+    close(listening);
     struct linger linger = {1, 300};
     MUST(setsockopt(lingering, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
     int ports[4] = {port(shared[0]), port(twin[0]), port(shared[1]), port(twin[1])};
