@@ -10,7 +10,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel_backend import ahead, checks, failures, fates, launch, old_pids, originals, present
+from kernel_backend import (
+    ahead,
+    capture_memory,
+    checks,
+    failures,
+    fates,
+    furnishing,
+    launch,
+    old_pids,
+    originals,
+    present,
+)
 from kernel_backend import capture as cap
 from kernel_backend import rebuild as reb
 from kernel_backend.host import limits, proc
@@ -161,10 +172,10 @@ def _capture(
     cap.capture_descriptors(capture, kinds)
     cap.capture_sysv(capture)
     reach(Stage.DUMP_SHARED_MEMORY, frozen.root)
-    cap.capture_shared_memory(capture)
+    capture_memory.capture_shared_memory(capture)
     if course.leave == "running":
         reach(Stage.DUMP_NOT_FORKED, frozen.root)
-        cap.capture_not_forked(capture)
+        capture_memory.capture_not_forked(capture)
     return capture
 
 
@@ -176,16 +187,16 @@ def _tell(course: _Course, capture: cap.Capture) -> None:
 
 
 def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
-    cap.begin_digests(capture)
+    capture_memory.begin_digests(capture)
     for work in capture.tables.later:
         work()
-    cap.capture_inherited(capture, twins)
-    cap.find_common_pages(capture, twins)
+    capture_memory.capture_inherited(capture, twins)
+    capture_memory.find_common_pages(capture, twins)
     size = 0
     for pid in capture.processes:
         reach(Stage.DUMP_PAGES, pid)
         twin = twins.get(pid)
-        size += cap.write_pages(capture, pid, twin)
+        size += capture_memory.write_pages(capture, pid, twin)
         if twin:
             twin.end()
     return size
@@ -360,12 +371,12 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     limits.lift(leader.tgid)
     reb.grow_tree(rebuild, leader)
     for building in rebuild.built.values():
-        reb.furnish(rebuild, building)
-        reb.close_memory(rebuild, building)
+        furnishing.furnish(rebuild, building)
+        furnishing.close_memory(rebuild, building)
         reach(Stage.RESTORE_PLACE, building.pid)
-        reb.place_descriptors(rebuild, building)
+        furnishing.place_descriptors(rebuild, building)
         reach(Stage.RESTORE_SETTLE, building.pid)
-        reb.settle(rebuild, building)
+        furnishing.settle(rebuild, building)
         reach(Stage.RESTORE_THREADS, building.pid)
         launch.make_threads(rebuild, building)
     reb.remove_folders(rebuild)

@@ -12,9 +12,10 @@ import resource
 import signal
 
 from kernel_backend.abi import linux
+from kernel_backend.furnishing import reset_signals
 from kernel_backend.host import proc
 from kernel_backend.image.entries import ZombieEntry
-from kernel_backend.rebuild import Building, Rebuild, reset_signals
+from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import jobs
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Workshop

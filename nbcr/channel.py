@@ -96,6 +96,16 @@ class Channel:
         poller.register(self.sock, select.POLLIN)
         return bool(poller.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the other side has closed it, or it has broken, and nothing is left to be read."""
+        if self.fileno() < 0:
+            return True
+        try:
+            return self.readable() and not self.sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
     def receive(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Next message. Raises ChannelClosed, or TimeoutError after `timeout_s` seconds (None: never)."""
         if timeout_s is None:

@@ -21,9 +21,11 @@ COLUMNS = ("id", "name", "when", "parent", "kinds", "size", "notebook", "pid")
 VARIABLE_COLUMNS = ("name", "type", "shape", "size", "fate", "value")
 CHANGE_COLUMNS = ("change", "name", "before", "after")
 LIVING_COLUMNS = ("kind", "name", "pid", "memory", "nbcr", "last checkpoint", "notebook")
-_RIGHT = ("size", "memory", "pid", "before", "after")
+_RIGHT = ("size", "memory", "pid")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _LONGEST_VALUE = 60
+_LONGEST_SIDE = 32
+_WORTH_TELLING_BYTES = 1024
 
 
 def size_text(size_bytes: int) -> str:
@@ -169,9 +171,7 @@ def variable_rows(variables: Iterable[VariableInfo]) -> list[list[str]]:
     """One row of texts per variable, in the order of VARIABLE_COLUMNS: what it looked like, or why it is not there."""
     rows = []
     for found in variables:
-        value = " ".join((found.reason or found.repr).split())
-        if len(value) > _LONGEST_VALUE and not found.reason:
-            value = value[: _LONGEST_VALUE - 1] + "…"
+        value = " ".join(found.reason.split()) or _cut(found.repr, _LONGEST_VALUE)
         rows.append(
             [found.name, found.type, found.shape or "-", size_text(found.size_bytes), found.fate.value, value or "-"]
         )
@@ -192,11 +192,23 @@ def changes_bundle(changes: Sequence[Change]) -> dict[str, str]:
 
 def change_rows(changes: Iterable[Change]) -> list[list[str]]:
     """One row of texts per change, in the order of CHANGE_COLUMNS."""
+    return [
+        [change.kind, change.name, _side(change.before, change.before_bytes), _side(change.after, change.after_bytes)]
+        for change in changes
+    ]
 
-    def size(of: int | None) -> str:
-        return "-" if of is None else size_text(of)
 
-    return [[change.kind, change.name, size(change.before_bytes), size(change.after_bytes)] for change in changes]
+def _side(looks: str, size_bytes: int | None) -> str:
+    """What a name was on one side of a comparison: its value, and its size where that says more."""
+    if size_bytes is None:
+        return "-"
+    value = _cut(looks, _LONGEST_SIDE)
+    return f"{value}  {size_text(size_bytes)}" if size_bytes >= _WORTH_TELLING_BYTES else value
+
+
+def _cut(text: str, longest: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def entries_text(entries: Sequence[Entry], writing: Sequence[str] = ()) -> str:

@@ -114,6 +114,11 @@ class SealedChannel(Channel):
         self._start(key, "caller")
 
     @property
+    def is_far(self) -> bool:
+        """Whether it leads to another host, by what may break while both ends live."""
+        return self.key is not None and (self.fileno() < 0 or self._is_sealed)
+
+    @property
     def _is_sealed(self) -> bool:
         return self.key is not None and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) != socket.AF_UNIX
 

@@ -4,6 +4,9 @@ keep      they stay as they are, and offsets come back; what does not fit any mo
 rewind    one that has only grown since is cut back to the length it had
 save      their contents are in the image (those of up to SAVE_MOST_BYTES) and are put back
 
+Scratch files, directly in a folder for temporary files, are removed by their program when it ends: the contents of a
+small one are in the image under any policy, and it is made again should it be gone.
+
 Files are changed last, when the new processes stand and nothing can fail any more, and each change is told. One that
 somebody else has open for writing by then (a log that several share, the terminal's recording) is not only ours to
 change: it stays as it is, with a warning.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTab
 
 POLICIES = ("keep", "rewind", "save")
 SAVE_MOST_BYTES = 64 << 20  # it is copied while everything stands still
+_SCRATCH_MOST_BYTES = 1 << 20
 
 
 def is_written(entry: RegularFile) -> bool:
@@ -33,9 +38,16 @@ def is_written(entry: RegularFile) -> bool:
     return writes and stat.S_ISREG(entry.mode) and not entry.deleted and not entry.shared
 
 
+def is_scratch(entry: RegularFile) -> bool:
+    """Whether a description looks like one by mkstemp(3) of a small file."""
+    if not is_written(entry) or entry.flags & os.O_ACCMODE != os.O_RDWR or entry.size > _SCRATCH_MOST_BYTES:
+        return False
+    return str(Path(unpack_path(entry.path)).parent) in ("/tmp", "/var/tmp", tempfile.gettempdir())
+
+
 def save(look: Look, entry: RegularFile, tables: CaptureTables) -> None:
-    """Under `save`: take the contents into the image."""
-    if tables.files != "save" or not is_written(entry):
+    """Under `save`, and for scratch files: take the contents into the image."""
+    if not is_scratch(entry) and (tables.files != "save" or not is_written(entry)):
         return
     if entry.size > SAVE_MOST_BYTES:
         tables.warnings.append(
@@ -49,8 +61,7 @@ def save(look: Look, entry: RegularFile, tables: CaptureTables) -> None:
 
 def check(tables: RebuildTables) -> None:
     """Raise HostUnsupported when contents are asked for that the image has not."""
-    every = [entry for entry in tables.descriptions if isinstance(entry, RegularFile)]
-    if tables.files == "save" and tables.files != tables.files_then and not any(entry.saved for entry in every):
+    if tables.files == "save" != tables.files_then:
         raise HostUnsupported(
             "the image holds no contents of files that were being written",
             hint="take the checkpoint with --files save, or restart with --files keep or rewind",
@@ -84,12 +95,16 @@ def will_be_put_back(entry: RegularFile, tables: RebuildTables) -> bool:
 
 
 def make_missing(entry: RegularFile, tables: RebuildTables) -> None:
-    """A file that is gone and whose contents are in the image: an empty one in its place."""
+    """A file that is gone and whose contents are in the image, in its place; empty when they are put back later."""
     path = Path(unpack_path(entry.path))
-    if not will_be_put_back(entry, tables) or os.path.lexists(path):
+    if not entry.saved or os.path.lexists(path):
         return
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, stat.S_IMODE(entry.mode))
-    os.close(fd)
+    try:
+        if not will_be_put_back(entry, tables):
+            contents.refill(fd, entry, tables.folder)
+    finally:
+        os.close(fd)
     tables.guardian.file(path)
 
 

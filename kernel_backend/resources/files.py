@@ -19,10 +19,10 @@ from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, ResourceUnsupported
-from kernel_backend.host import fds, proc
+from kernel_backend.host import proc
 from kernel_backend.host.identity import as_ourselves, without_capabilities
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
-from kernel_backend.resources import contents, file_policy, removed_folders, terminals, unsaved
+from kernel_backend.resources import contents, file_policy, live_files, removed_folders, terminals, unsaved
 from kernel_backend.resources.descriptors import (
     O_ASYNC,
     CaptureTables,
@@ -82,18 +82,23 @@ class FileKind(Kind):
         try:
             found = os.lstat(path)
         except OSError as error:
-            made = isinstance(error, FileNotFoundError) and file_policy.will_be_put_back(entry, tables)
-            if made or _live_one(entry, tables) >= 0:
+            made = isinstance(error, FileNotFoundError) and entry.saved
+            if made or live_files.same_file(entry, tables) >= 0:
                 return
             raise FileChanged(
                 f"{path}, which {tables.who(index)} had open, cannot be opened: {error.strerror}", path=path
             ) from error
         if stat.S_IFMT(found.st_mode) == stat.S_IFMT(entry.mode):
-            file_policy.judge(index, entry, found, tables)
-        elif _live_one(entry, tables) < 0:
+            if live_files.common(entry, tables) < 0:
+                file_policy.judge(index, entry, found, tables)
+        elif live_files.same_file(entry, tables) < 0:
             raise FileChanged(f"{path}, which {tables.who(index)} had open, is a thing of another kind now", path=path)
 
     def rebuild(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
+        common = -1 if entry.deleted or entry.shared else live_files.common(entry, tables)
+        if common >= 0:
+            tables.own[index] = live_files.take(index, common, tables, rewind=False)
+            return
         if entry.deleted and not stat.S_ISDIR(entry.mode):
             fd = _open_nameless(entry, tables)
         elif entry.deleted:
@@ -104,7 +109,7 @@ class FileKind(Kind):
             file_policy.make_missing(entry, tables)
             fd = _open_again(index, entry, tables)
         tables.own[index] = fd
-        if entry.pos and index not in tables.cache.get("taken files", ()):
+        if entry.pos and not live_files.to_rewind(index, tables):
             os.lseek(fd, entry.pos, os.SEEK_SET)
 
     def settle(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
@@ -114,7 +119,7 @@ class FileKind(Kind):
     def finish(
         self, index: int, entry: RegularFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
     ) -> None:
-        if index in tables.cache.get("taken files", ()):  # shared with the present until now
+        if live_files.to_rewind(index, tables):  # shared with the present until now
             workshop.call("lseek", fd, entry.pos, os.SEEK_SET)
             workshop.call("fcntl", fd, 4, entry.flags & ~os.O_ACCMODE)  # F_SETFL
         restore_owner(entry, tables, workshop, fd)
@@ -196,11 +201,10 @@ def _open_again(index: int, entry: RegularFile, tables: RebuildTables) -> int:
             opening = partial(open_path, present, entry.flags & ~unfit, is_file_or_folder, keep=O_ASYNC)
             fd = opened_as_it_was(opening, (entry.device, entry.inode))
     except OSError as error:
-        live = _live_one(entry, tables)
+        live = live_files.same_file(entry, tables)
         if live < 0:
             raise _not_opened(path, index, tables, error) from error
-        tables.cache.setdefault("taken files", set()).add(index)
-        return os.dup(live)
+        return live_files.take(index, live, tables, rewind=True)
     found = os.fstat(fd)
     if stat.S_IFMT(found.st_mode) != stat.S_IFMT(entry.mode):
         os.close(fd)
@@ -245,16 +249,6 @@ def _not_opened(path: str, index: int, tables: RebuildTables, error: OSError) ->
     return FileChanged(
         f"{path}, which {tables.who(index)} had open, cannot be opened: {error.strerror}", hint=hint, path=path
     )
-
-
-def _live_one(entry: RegularFile, tables: RebuildTables) -> int:
-    """In place: the present's descriptor of the same file in the same mode, or -1."""
-    for fd in tables.live.values():
-        found = os.fstat(fd)
-        same = (found.st_dev, found.st_ino) == (entry.device, entry.inode)
-        if same and fds.status_flags(fd) & os.O_ACCMODE == entry.flags & os.O_ACCMODE:
-            return fd
-    return -1
 
 
 def _open_nameless(entry: RegularFile, tables: RebuildTables) -> int:

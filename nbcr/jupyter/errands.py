@@ -110,9 +110,7 @@ def resume(order: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": "nothing that waits for this notebook has a process image"}
     what = f"as it was at {when_text(entry.created)}, {entry.note}"
     news = f"this session goes on {what}; Kernel → Restart begins a new one"
-    answer = _bring(entry, order, what, news)
-    kept.brought_back(entry)
-    return answer
+    return _bring(entry, order, what, news)
 
 
 def _bring(entry: Entry, order: Mapping[str, Any], what: str, news: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
 from nbcr.jupyter.rekey import Connection, put_right, rekey
 from nbcr.jupyter.requests import Drained, Inbox, decode, encode
 from nbcr.jupyter.running import Running, running_in, running_in_main, take_over
-from nbcr.jupyter.subscribers import NOBODY_S, REQUESTER_S, Return
+from nbcr.jupyter.subscribers import NOBODY_S, REQUESTER_S, Return, Subscriptions
 from nbcr.jupyter.ticking import Clock
 from nbcr.states import Layer
 
@@ -49,6 +49,7 @@ class JupyterHandler(Handler):
         self._outgoing = Outgoing(here)
         self._inbox = Inbox(here)
         self._clock = Clock(here.iopub)
+        self._subscriptions = Subscriptions(here.iopub)
         self._history = History(here.kernel.shell)
         self._parent = identity.Parent(here.app)
         self._image_pid = os.getpid()
@@ -74,6 +75,7 @@ class JupyterHandler(Handler):
             self._parent.disarm()
             self._inbox.park()
             self._outgoing.close()
+            self._here.on_iopub(self._subscriptions.listen)
             self._ends = request.leave == "killed"
             self._clock.start()
         except BaseException:
@@ -93,6 +95,7 @@ class JupyterHandler(Handler):
         self._history.release()
 
     def _open(self) -> None:
+        self._here.on_iopub(self._subscriptions.stop)
         if self._ends:
             self._outgoing.open_after_parting()
         else:
@@ -165,7 +168,7 @@ class JupyterHandler(Handler):
         steps.do(widgets.send_states)
         steps.do(lambda: _revive_panels(event))
         steps.do(self._tell_state)
-        steps.do(lambda: self._await_clients(event))
+        steps.do(lambda: self._await_clients(event, image_ends))
         steps.finish()
 
     def _renew_requests(self, event: RestartEvent, image_ends: float, between: float) -> None:
@@ -183,7 +186,7 @@ class JupyterHandler(Handler):
         if self._running() is None:
             self._here.kernel._publish_status("idle", "shell", parent={})
 
-    def _await_clients(self, event: RestartEvent) -> None:
+    def _await_clients(self, event: RestartEvent, image_ends: float) -> None:
         cap_s = REQUESTER_S if event.cell is not None else NOBODY_S
         before = event.present.get("clients") or {}
 
@@ -195,7 +198,13 @@ class JupyterHandler(Handler):
 
         here = self._here
         clients = Return(
-            here.iopub, lambda: links.is_one_back(here.app), lambda: links.are_back(here.app, before), back, cap_s
+            here.iopub,
+            self._subscriptions,
+            image_ends,
+            lambda: links.is_one_back(here.app),
+            lambda: links.are_back(here.app, before),
+            back,
+            cap_s,
         )
         here.on_iopub(clients.watch)
 

@@ -7,18 +7,17 @@ notebook waits until it is brought back, which a tag tells, or until something n
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nbcr import session
 from nbcr.errors import NbcrError
-from nbcr.session import Entry, upkeep
+from nbcr.session import Entry
 from nbcr.session.usecases import StoreLike
 from nbcr.store.waiting import AT_STOP, BACK, CULLED, NOTES, is_kept
 from nbcr.store.waiting import waiting as waiting_of
 
-__all__ = ["AT_STOP", "CULLED", "NOTES", "brought_back", "coming_back", "documents", "entries", "retire", "waiting"]
+__all__ = ["AT_STOP", "CULLED", "NOTES", "documents", "entries", "retire", "waiting"]
 
 
 def name_of(reason: str, kernel_id: str) -> str:
@@ -38,30 +37,6 @@ def waiting(notebook: str, store: StoreLike = None) -> Entry | None:
     """What was kept last of `notebook`, unless it was brought back since."""
     mine = [entry for entry in entries(store) if entry.notebook == notebook]
     return next(iter(waiting_of(mine)), None)
-
-
-def brought_back(entry: Entry) -> None:
-    """It waits no longer, if a server had kept it."""
-    _tag(entry, [BACK])
-
-
-@contextlib.contextmanager
-def coming_back(entry: Entry) -> Iterator[None]:
-    """While the block brings `entry` back, and may not return. If it raises, the entry waits as before."""
-    again = BACK in entry.tags
-    brought_back(entry)
-    try:
-        yield
-    except BaseException:
-        if not again:
-            _tag(entry, remove=[BACK])
-        raise
-
-
-def _tag(entry: Entry, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
-    if is_kept(entry):
-        with contextlib.suppress(NbcrError, OSError):
-            upkeep.tag(entry.id, add, remove=remove, store=entry.store_root)
 
 
 def retire(keep: int, store: StoreLike = None) -> None:

@@ -19,7 +19,7 @@ from traitlets import Float, Unicode
 
 from nbcr import session
 from nbcr.errors import HandlersFailed, NbcrError
-from nbcr.jupyter import kept, magics_auto
+from nbcr.jupyter import magics_auto
 from nbcr.jupyter.parsing import parsed, seconds
 from nbcr.rendering import size_from
 from nbcr.session import CheckpointResult, EntryList, LoadResult
@@ -107,17 +107,14 @@ class NbcrMagics(Magics):
         args = parsed(self.restart, line)
         if args is None:
             return None
-        entry = session.find(args.name, store=self.store or None)  # if there is none, say so before anything is kept
+        session.find(args.name, store=self.store or None)  # if there is none, say so before anything is kept
         again = f"%restart {_quoted(args.name)}{' --objects' * args.objects} --discard"
         back = self.auto.keep(f"%restart {args.name}", again, discard=args.discard)
         if back is not None:
             return back
         if args.objects and self.auto.kept:
             print(f"the present is kept: `%restart {self.auto.kept}` goes forward again", flush=True)
-        with kept.coming_back(entry):
-            return session.restart(
-                args.name, store=self.store or None, objects=args.objects, deadline_s=self.deadline_s
-            )
+        return session.restart(args.name, store=self.store or None, objects=args.objects, deadline_s=self.deadline_s)
 
     @magic_arguments()
     @line_magic

@@ -76,7 +76,7 @@ class NbcrAuto(Magics):
     # Magics
 
     @magic_arguments()
-    @argument("what", choices=["auto"], help="auto: checkpoints that nobody asks for one by one.")
+    @argument("what", nargs="?", choices=["auto"], default="auto", help="auto: checkpoints that nobody asks for.")
     @argument("off", nargs="?", choices=["off"], default=None, help="Switch all of them off.")
     @argument("--each-cell", action="store_true", help="Keep a point after each cell, to which %%undo goes back.")
     @argument("--always", action="store_true", help="With --each-cell: at its very end, whatever it costs.")
@@ -90,7 +90,7 @@ class NbcrAuto(Magics):
     @argument("--no-before-restart", action="store_true", help="Do not.")
     @line_magic
     def nbcr(self, line: str) -> None:
-        """`%nbcr auto` with flags switches automatic checkpoints on and off, and shows what is on."""
+        """`%nbcr auto` with flags switches automatic checkpoints on and off; it shows what is on, without flags too."""
         args = parsed(self.nbcr, line)
         if args is None:
             return

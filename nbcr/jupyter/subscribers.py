@@ -1,13 +1,15 @@
 """Notice when clients have come back to a restored Jupyter kernel.
 
-The XPUB socket hears every new subscription, so the first one after the restore is the event to wait for; on a busy
-host it may have been heard before anybody waits for it. Each channel of each client connects again by itself, within
-some tenths of a second: what was held leaves when all are there that were there before, and have had time to say who
-they are. One that does not come back is not waited for long.
+The XPUB socket hears every new subscription, so the first one after the restore is the event to wait for; that somebody
+is connected does not tell whether that is heard yet. `Subscriptions` listens from before the image on: on a busy host
+a subscription may come before anything of ours has run in the restored life. Each channel of each client connects again
+by itself, within some tenths of a second: what was held leaves when all are there that were there before, and have had
+time to say who they are. One that does not come back is not waited for long.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ SETTLE_S = 1.0
 GREETING_S = 0.02
 """What two ends that are connected need to greet each other (ZMTP), and half as much again."""
 UNHEARD_S = 0.5
-"""The same where we do not know whether a subscription was heard before we listened: only connections are seen."""
+"""The same where a plain PUB socket hears nothing, and only connections are seen."""
 NOBODY_S = 1.5
 """How long to wait where perhaps no client is left to come back."""
 REQUESTER_S = 10.0
@@ -24,21 +26,78 @@ REQUESTER_S = 10.0
 _LOOK_S = 0.005
 
 
+class Subscriptions:
+    """Hears each subscription while an image is taken, and after it. All of it on the IOPub thread."""
+
+    def __init__(self, iopub: Any) -> None:
+        self._iopub = iopub
+        self._last = 0.0
+        self._tell: Callable[[], None] | None = None
+
+    @property
+    def are_heard(self) -> bool:
+        """Whether this socket hears them at all."""
+        return self._stream is not None
+
+    @property
+    def _stream(self) -> Any:
+        return getattr(self._iopub, "_xpub_stream", None)
+
+    def listen(self) -> None:
+        """From now on. Also those to what another connection has subscribed, which may not be known to be gone yet."""
+        self._last = 0.0
+        if self.are_heard:
+            self._be_verbose(1)
+            self._stream.on_recv(self._heard)
+
+    def stop(self) -> None:
+        """Leave the socket as it was."""
+        self._tell = None
+        if self.are_heard:
+            self._be_verbose(0)
+            self._stream.on_recv(self._iopub._handle_subscription)
+
+    def since(self, moment: float) -> bool:
+        """Whether one was heard later than that."""
+        return self._last > moment
+
+    def on_next(self, tell: Callable[[], None]) -> None:
+        """Call this at each that comes."""
+        self._tell = tell
+
+    def _be_verbose(self, how: int) -> None:
+        import zmq
+
+        self._iopub.socket.setsockopt(zmq.XPUB_VERBOSE, how)
+
+    def _heard(self, frames: list[bytes]) -> None:
+        self._iopub._handle_subscription(frames)
+        if any(frame[:1] == b"\x01" for frame in frames):
+            self._last = time.time()
+            if self._tell is not None:
+                self._tell()
+
+
 class Return:
     """Calls `then` once, on the IOPub thread, when clients have come back or the cap has passed.
 
-    `is_one_back` tells whether anybody listens already, `are_back` whether as many are connected as are expected.
+    `is_one_back` tells whether anybody is connected, `are_back` whether as many are as are expected; `restored` is a
+    moment between the image and all that came after it.
     """
 
     def __init__(
         self,
         iopub: Any,
+        subscriptions: Subscriptions,
+        restored: float,
         is_one_back: Callable[[], bool],
         are_back: Callable[[], bool],
         then: Callable[[], None],
         cap_s: float,
     ) -> None:
         self._iopub = iopub
+        self._subscriptions = subscriptions
+        self._restored = restored
         self._is_one_back = is_one_back
         self._are_back = are_back
         self._then = then
@@ -47,18 +106,16 @@ class Return:
         self._done = False
 
     def watch(self) -> None:
-        """Start to listen. Call on the IOPub thread."""
-        loop = self._iopub.io_loop
-        stream = getattr(self._iopub, "_xpub_stream", None)
-        if stream is not None:
-            stream.on_recv(self._heard)
-        loop.call_later(self._cap_s, self._finish)
-        if self._is_one_back():
+        """Start to wait. Call on the IOPub thread."""
+        self._iopub.io_loop.call_later(self._cap_s, self._late)
+        self._subscriptions.on_next(self._heard)
+        if self._subscriptions.since(self._restored):
+            self._heard()
+        elif not self._subscriptions.are_heard and self._is_one_back():
             self._look(UNHEARD_S)
 
-    def _heard(self, frames: list[bytes]) -> None:
-        self._iopub._handle_subscription(frames)
-        if not self._settling and any(frame[:1] == b"\x01" for frame in frames):
+    def _heard(self) -> None:
+        if not self._settling:
             self._settling = True
             self._iopub.io_loop.call_later(SETTLE_S, self._finish)
             self._look(GREETING_S)
@@ -71,11 +128,17 @@ class Return:
         else:
             self._iopub.io_loop.call_later(_LOOK_S, self._look, greeting_s)
 
+    def _late(self) -> None:
+        """The cap has passed. One that is connected will be heard, however busy the host is."""
+        more_s = REQUESTER_S - self._cap_s
+        if more_s > 0 and self._subscriptions.are_heard and self._is_one_back():
+            self._iopub.io_loop.call_later(more_s, self._finish)
+        else:
+            self._finish()
+
     def _finish(self) -> None:
         if self._done:
             return
         self._done = True
-        stream = getattr(self._iopub, "_xpub_stream", None)
-        if stream is not None:
-            stream.on_recv(self._iopub._handle_subscription)
+        self._subscriptions.stop()
         self._then()

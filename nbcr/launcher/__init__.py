@@ -5,5 +5,6 @@ launcher     the process: starts, listens, ends as the job      members    the r
 coordinating one checkpoint of all ranks                        imaging    their images, in parallel
 returning    a checkpoint under a new mpiexec                    cooperating  … of ranks that save their own state
 doors        the Unix socket, and TCP for other hosts            hosts, agent  who takes and restores images there
+scripts      programs that start an mpiexec themselves
 placing      where ranks go, and what they must know of it       leftovers    shared memory that killed ranks leave
 """

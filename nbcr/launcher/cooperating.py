@@ -21,7 +21,12 @@ MARK = ComponentMark("cooperative", "1")
 
 
 def checkpoint(
-    members: Sequence[Member], schema: Schema, wish: Wish, pid: int, on_begin: Callable[[], None] = lambda: None
+    members: Sequence[Member],
+    schema: Schema,
+    wish: Wish,
+    pid: int,
+    on_begin: Callable[[], None] = lambda: None,
+    rejoin: Callable[[], None] = lambda: None,
 ) -> Entry:
     """Take it, at the next safe point. Raises NbcrError; then the job goes on."""
     course, number = Course(), time.monotonic_ns()

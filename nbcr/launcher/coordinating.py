@@ -74,9 +74,17 @@ class Lost(NbcrError):
 
 
 def checkpoint(
-    members: Sequence[Member], schema: Schema, wish: Wish, pid: int, on_begin: Callable[[], None] = lambda: None
+    members: Sequence[Member],
+    schema: Schema,
+    wish: Wish,
+    pid: int,
+    on_begin: Callable[[], None] = lambda: None,
+    rejoin: Callable[[], None] = lambda: None,
 ) -> Entry:
-    """Take it. Raises NbcrError; then the job goes on. With ``leave`` "killed" all ranks have ended when it returns."""
+    """Take it. Raises NbcrError; then the job goes on. With ``leave`` "killed" all ranks have ended when it returns.
+
+    `rejoin` waits for ranks whose connections have broken.
+    """
     component = crs.select()
     course = Course()
     draft = wish.store.draft(wish.name, replace=wish.replace)
@@ -86,7 +94,7 @@ def checkpoint(
         schema.write(draft.path / FOLDER)
         agents = (member.agent for member in members if member.agent is not None)
         check_shared(agents, draft.path / FOLDER / FILE, wish.deadline_s)
-        with _quiet(members, wish, course) as ready, imaging.Workers() as workers:
+        with _quiet(members, wish, course, rejoin) as ready, imaging.Workers() as workers:
             for member in members:
                 image, channel_fd = image_of(draft.path / FOLDER, member.rank), int(ready[member.rank]["channel_fd"])
                 if member.agent is not None:
@@ -100,6 +108,9 @@ def checkpoint(
             if wish.leave == "running":
                 _let_go(members, "CONTINUE", course)
             written = workers.hear("WRITTEN", None)
+            if wish.leave != "running":  # a rank whose connection has broken was not in its read any more
+                tell(members, {"op": "PING"})
+                hear(members, "PONG", _ANSWER_TIMEOUT_S)
             course.pause_ms = max(float(answer["pause_ms"]) for answer in written.values())
             course.warnings += [
                 f"rank {rank}: {warning}" for rank, answer in sorted(written.items()) for warning in answer["warnings"]
@@ -119,8 +130,10 @@ def checkpoint(
 class _quiet:  # noqa: N801
     """The ranks are quiet in the block: MPI is torn down, each is in a read. On an error they are told ABORT."""
 
-    def __init__(self, members: Sequence[Member], wish: Wish, course: Course) -> None:
-        self._members, self._wish, self._course = members, wish, course
+    def __init__(
+        self, members: Sequence[Member], wish: Wish, course: Course, rejoin: Callable[[], None] = lambda: None
+    ) -> None:
+        self._members, self._wish, self._course, self._rejoin = members, wish, course, rejoin
         self._is_down = False
 
     def __enter__(self) -> dict[int, dict[str, Any]]:
@@ -173,10 +186,13 @@ class _quiet:  # noqa: N801
             for member in concerned:
                 with contextlib.suppress(ChannelClosed):
                     member.channel.send(message)
+            if self._is_down and operation == "ABORT":
+                self._rejoin()
             _listen_to_the_living(concerned, take, _ABORT_TIMEOUT_S)
         if not self._is_down:
             return
-        late = {each.agent for each in self._members if each.rank not in opened and each.agent is not None}
+        back = {each.rank for each in self._members if each.channel.fileno() < 0}  # by another connection
+        late = {each.agent for each in self._members if each.rank not in opened | back and each.agent is not None}
         for agent in late:
             if not agent.answers(_ANSWER_TIMEOUT_S):
                 raise Lost(

@@ -8,6 +8,7 @@ launcher be killed, the job runs on and can no longer be checkpointed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -22,10 +23,10 @@ from typing import Any
 from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, NbcrError, NotPossible, UsageProblem, to_wire
-from nbcr.launcher import cooperating, coordinating, imaging, jobs, leftovers, placing
+from nbcr.launcher import cooperating, coordinating, imaging, jobs, leftovers, placing, scripts
 from nbcr.launcher.doors import Doors, wait_for
 from nbcr.launcher.hosts import Hosts
-from nbcr.launcher.members import Member
+from nbcr.launcher.members import Gone, Member
 from nbcr.launcher.schema import Schema
 from nbcr.mpi import cooperative, entering, modes
 from nbcr.store import journal
@@ -33,6 +34,7 @@ from nbcr.store import journal
 _HELLO_TIMEOUT_S = 5.0
 _END_TIMEOUT_S = 10.0
 _AGENT_TIMEOUT_S = 20.0
+_AGAIN_TIMEOUT_S, _SLICE_S = 20.0, 1.0
 _ROOT = Path(__file__).resolve().parents[2]
 _SITE = _ROOT / "nbcr" / "mpi" / "site"
 
@@ -129,29 +131,40 @@ class Launcher:
 
     def _welcome(self, channel: Channel, hello: Mapping[str, Any]) -> None:
         rank = int(hello["rank"])
+        before = self.members.pop(rank, None)
+        if before is not None:
+            before.channel.close()
         self.members[rank] = Member(rank, int(hello["pid"]), channel, hello)
+        if self._stopped_as:  # it has not heard that the others have been told to end
+            self.end()
+            return
+        if hello.get("is_down"):  # the checkpoint that it was in has failed, or does in a moment
+            channel.send({"op": "ABORT"})
         if self.schema.mode == modes.IMAGES:
             self.hosts.has(channel, hello)
-        if len(self.members) == int(hello["size"]):
+        if not self.schema.ranks and len(self.members) == int(hello["size"]):
             facts = {str(number): dict(member.hello) for number, member in sorted(self.members.items())}
             self.schema = self.schema.with_ranks(len(self.members), str(hello["library"]), facts)
 
     def _answer(self, channel: Channel, message: Mapping[str, Any]) -> None:
         try:
             if not self.schema.mpiexec:
+                scripts.check(self.pid)
                 channel.send({"state": "PLAIN", "pid": self.pid})
                 return
             wish = coordinating.Wish.from_message(message)
             if wish.leave not in ("running", "killed"):
                 raise UsageProblem(f"--leave {wish.leave!r} is not known for jobs", hint="use running, or --stop")
             self._await_ranks(wish.deadline_s)
+            self._await_again(min(wish.deadline_s, _AGAIN_TIMEOUT_S))
             members = [self.members[rank] for rank in sorted(self.members)]
             if self.schema.mode == modes.IMAGES:
                 self._await_agents(members, wish.deadline_s)
                 members = [replace(member, agent=self.hosts.of(member.hello)) for member in members]
             how = cooperating if self.schema.mode == modes.COOPERATIVE else coordinating
             with journal.told(wish.store.root, "checkpoint", job=self.schema.name, name=wish.name) as told:
-                entry = how.checkpoint(members, self.schema, wish, self.pid, lambda: channel.send({"state": "BEGUN"}))
+                begun = functools.partial(channel.send, {"state": "BEGUN"})
+                entry = how.checkpoint(members, self.schema, wish, self.pid, begun, self._rejoin)
                 told.update(id=entry.id, name=entry.name, size_bytes=entry.size_bytes, pause_ms=entry.pause_ms)
             if wish.leave == "killed":
                 self._stopped_as = entry.name
@@ -181,6 +194,21 @@ class Launcher:
                     hint="only programs that use mpi4py can be checkpointed as MPI jobs",
                 )
             self._hear_of_ranks(channel)
+
+    def _await_again(self, timeout_s: float) -> None:
+        """Ranks whose connections have broken have made others. Raises Gone."""
+        end = time.monotonic() + timeout_s
+        while lost := [member for _, member in sorted(self.members.items()) if member.calls_again]:
+            if time.monotonic() > end or (self._command is not None and self._command.poll() is not None):
+                raise Gone(lost[0])
+            channel = wait_for(self.doors, min(end, time.monotonic() + _SLICE_S))
+            if channel is not None:
+                self._hear_of_ranks(channel)
+
+    def _rejoin(self) -> None:
+        """In a checkpoint that has failed: who lost us while MPI is down goes on with the others."""
+        with contextlib.suppress(Gone):
+            self._await_again(_AGAIN_TIMEOUT_S)
 
     def _await_agents(self, members: Sequence[Member], timeout_s: float) -> None:
         """An agent of ours lives on every other host. Raises NotPossible."""

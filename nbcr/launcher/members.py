@@ -11,6 +11,7 @@ from typing import Any
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import HandlerFailed, NbcrError, NotPossible, from_wire
 from nbcr.launcher.hosts import Agent
+from nbcr.sealed import SealedChannel
 
 
 @dataclass
@@ -23,6 +24,12 @@ class Member:
     hello: Mapping[str, Any]
     agent: Agent | None = None  # who acts for the launcher, where the rank is on another host
 
+    @property
+    def calls_again(self) -> bool:
+        """Whether its connection has broken, and it will make another (nbcr.mpi.dialling)."""
+        channel = self.channel
+        return isinstance(channel, SealedChannel) and channel.is_far and channel.has_ended
+
 
 class Gone(NotPossible):
     """A rank has ended, or its host is not there any more."""
@@ -31,8 +38,9 @@ class Gone(NotPossible):
 
     def __init__(self, member: Member) -> None:
         where = f" on {member.agent.host}" if member.agent is not None else ""
+        what = "has ended, or lost its connection" if member.calls_again else "has ended"
         super().__init__(
-            f"rank {member.rank} (process {member.pid}{where}) has ended",
+            f"rank {member.rank} (process {member.pid}{where}) {what}",
             hint="is its host still there?" if where else "is the job at its end?",
         )
         self.rank = member.rank
@@ -70,7 +78,11 @@ def hear(members: Iterable[Member], state: str, timeout_s: float) -> dict[int, d
 
 def listen(members: Iterable[Member], take: Callable[[Member, dict[str, Any]], bool], timeout_s: float) -> list[Member]:
     """Hand every message to `take` until it has said True of every member; those of whom it has not, in time."""
-    awaited = {member.channel.fileno(): member for member in members}
+    awaited = {}
+    for member in members:
+        if member.channel.fileno() < 0:
+            raise Gone(member)
+        awaited[member.channel.fileno()] = member
     end = time.monotonic() + timeout_s
     poller = select.poll()
     for number in awaited:

@@ -28,6 +28,7 @@ from nbcr.store import Entry, journal, opening, trust
 
 _ROOT = Path(__file__).resolve().parents[2]
 _STUBS_TIMEOUT_S = 60.0
+_HELLO_TIMEOUT_S = 5.0
 _BRING_TIMEOUT_S = 300.0
 _OPEN_TIMEOUT_S = 60.0
 _EXPECTED = ("was outside", "the process")  # said of what leads to the mpiexec of then, which is replaced
@@ -144,6 +145,15 @@ class Stub:
             os.close(self.leading)
 
 
+def _first_word(channel: Channel) -> dict[str, Any] | None:
+    """What somebody says who has come; None of one who only looked whether we are there (`jobs.running`)."""
+    try:
+        return channel.receive(_HELLO_TIMEOUT_S)
+    except (ChannelClosed, TimeoutError, ValueError):
+        channel.close()
+        return None
+
+
 def _stubs(launcher: Launcher) -> dict[int, Stub]:
     """All of them, and agents on the hosts of those that are not on this one."""
     stubs: dict[int, Stub] = {}
@@ -154,13 +164,15 @@ def _stubs(launcher: Launcher) -> dict[int, Stub]:
             channel = wait_for(launcher.doors, end)
             if channel is None:
                 raise TimeoutError
-            hello = channel.receive(_STUBS_TIMEOUT_S)
+            hello = _first_word(channel)
+            if hello is None:
+                continue
             if hello.get("op") == "stub":
                 stubs[int(hello["rank"])] = Stub(channel, hello, hosts)
             elif hello.get("op") == "agent":
                 hosts.welcome(channel, hello)
             else:
-                with channel:
+                with channel, contextlib.suppress(ChannelClosed):
                     channel.send({"state": "ERROR", **to_wire(Busy("the job is being brought back", hint="ask again"))})
     except (TimeoutError, ChannelClosed) as error:
         if len(stubs) == ranks:
@@ -224,7 +236,9 @@ def _members_elsewhere(launcher: Launcher, stubs: Mapping[int, Stub]) -> dict[in
         if channel is None:
             late = min(awaited.keys() - members.keys())
             raise RestartFailed(f"rank {late} did not come back within {_OPEN_TIMEOUT_S:g} s", hint="try again")
-        hello = channel.receive(_OPEN_TIMEOUT_S)
+        hello = _first_word(channel)
+        if hello is None:
+            continue
         rank = int(hello.get("rank", -1))
         if hello.get("op") == "member" and rank in awaited:
             members[rank] = Member(rank, awaited[rank].pid, channel, awaited[rank].hello)

@@ -18,7 +18,7 @@ from nbcr.mpi import modes
 FORMAT = 1
 FILE = "schema.json"
 FOLDER = "job"
-_MPIEXEC = ("mpiexec", "mpirun", "mpiexec.hydra")
+MPIEXECS = ("mpiexec", "mpirun", "mpiexec.hydra")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Schema:
         program = shutil.which(argv[0]) or shutil.which(argv[0], path=str(Path(sys.executable).parent))
         if program is None:
             raise NotPossible(f"there is no program {argv[0]!r}", hint="`nbcr run -- COMMAND ARGUMENTS…`")
-        mpiexec = os.path.abspath(program) if Path(program).name in _MPIEXEC else ""  # noqa: PTH100 (no links resolved)
+        mpiexec = os.path.abspath(program) if Path(program).name in MPIEXECS else ""  # noqa: PTH100 (no links resolved)
         return cls(name, (mpiexec or program, *argv[1:]), str(Path.cwd()), dict(os.environ), mpiexec)
 
     def with_ranks(self, ranks: int, library: str, facts: Mapping[str, Any]) -> Schema:

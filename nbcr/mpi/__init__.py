@@ -17,6 +17,9 @@ constants                      the module's own objects as ours, and their pickl
 support                        what no checkpoint can hold: noted, and refused by name
 queue, draining                messages that were taken out of MPI, and how
 rank                           the conversation with the launcher; the handler
+combining                      the order of pickled reductions
+leaving                        how a rank's end is said to its mpiexec
+dialling                       a connection with the launcher that broke, made again
 stub                           what a rank's image is restored over
 agents                         how the launcher's agent comes to another host
 modes                          images, or in cooperation with the program: what this host's MPI allows

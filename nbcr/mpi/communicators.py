@@ -10,7 +10,7 @@ import weakref
 from typing import Any
 
 from nbcr.errors import NotPossible
-from nbcr.mpi import buffered, collectives, persistent, pickled, point_to_point
+from nbcr.mpi import buffered, collectives, leaving, persistent, pickled, point_to_point
 from nbcr.mpi.attributes import PREDEFINED, Attributes, create_keyval, free_keyval
 from nbcr.mpi.gate import Count, gate
 from nbcr.mpi.handles import GuardedErrhandler, GuardedGroup, GuardedInfo, guarded, guarded_call
@@ -63,6 +63,13 @@ class Gated(Comm):
     Psend_init, Precv_init = persistent.partitioned_sending, persistent.partitioned_receiving
     Recv, recv = point_to_point.Recv, point_to_point.recv
     Irecv, irecv = point_to_point.posting_receive(Comm.Irecv), point_to_point.posting_receive(Comm.irecv)
+
+    def Abort(self, errorcode: int = 0) -> None:
+        if self._key == "w":
+            leaving.abort(self, errorcode)
+        else:
+            guarded_call(Comm.Abort, self, errorcode)
+
     Probe, Iprobe = point_to_point.probing(True), point_to_point.probing(False)
     probe, iprobe = Probe, Iprobe
     Mprobe, Improbe = point_to_point.matching(True, Comm.Improbe), point_to_point.matching(False, Comm.Improbe)
@@ -362,7 +369,7 @@ _MAKERS = (
 ).split()
 _LOCAL = (
     "Compare Is_inter Is_intra Get_topology Get_name Set_name Cart_map Graph_map Set_errhandler Call_errhandler "
-    "name topology is_inter is_intra is_topo Abort Get_remote_size remote_size Is_revoked "
+    "name topology is_inter is_intra is_topo Get_remote_size remote_size Is_revoked "
     "degrees indegree outdegree inoutedges inedges outedges Get_dim Get_topo Get_cart_rank Get_coords Shift dim "
     "ndim topo "
     "dims periods coords Get_dims Get_neighbors_count Get_neighbors nnodes nedges index edges nneighbors neighbors "

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from nbcr import __version__, runtime, sealed
-from nbcr.channel import Channel, ChannelClosed
+from nbcr.channel import ChannelClosed
 from nbcr.errors import NotPossible, RestartFailed, to_wire
+from nbcr.mpi import dialling
 
 RESUME_VARIABLE = "NBCR_JOB_RESUME"  # the folder of the states, in a restarted job
 _VERDICT_TIMEOUT_S = 600.0  # as long as the slowest rank may take to save
@@ -35,8 +36,9 @@ class Cooperation:
     def __init__(self) -> None:
         self._mpi: Any = None
         self._comm: Any = None  # a duplicate of COMM_WORLD: our Allreduce meets none of the program's
-        self._channel: Channel | None = None
+        self._channel: sealed.SealedChannel | None = None
         self._folder = ""
+        self._hello: dict[str, Any] = {}
         self._changed = threading.Condition()
         self._order: dict[str, Any] = {}  # the latest SAVE
         self._verdicts: dict[int, str] = {}  # by the order's number
@@ -51,28 +53,28 @@ class Cooperation:
 
     def _say_hello(self) -> None:
         world = self._mpi.COMM_WORLD
+        self._hello = {
+            "op": "hello",
+            "mode": "cooperative",
+            "rank": world.Get_rank(),
+            "size": world.Get_size(),
+            "pid": runtime.own_pid(),
+            "host": socket.gethostname(),
+            "library": self._mpi.Get_library_version().split("\n")[0].rstrip("\0"),
+            "python": sys.version.split()[0],
+            "version": __version__,
+        }
         try:
             self._channel = sealed.connect(self._path, self._network)
-            self._channel.send(
-                {
-                    "op": "hello",
-                    "mode": "cooperative",
-                    "rank": world.Get_rank(),
-                    "size": world.Get_size(),
-                    "pid": runtime.own_pid(),
-                    "host": socket.gethostname(),
-                    "library": self._mpi.Get_library_version().split("\n")[0].rstrip("\0"),
-                    "python": sys.version.split()[0],
-                    "version": __version__,
-                }
-            )
+            self._channel.send(self._hello)
         except OSError:  # the launcher is gone: the job can do without
             self._channel = None
             return
         threading.Thread(target=self._listen, args=(self._channel,), name="nbcr-mpi", daemon=True).start()
 
-    def _listen(self, channel: Channel) -> None:
-        while True:
+    def _listen(self, first: sealed.SealedChannel) -> None:
+        channel: sealed.SealedChannel | None = first
+        while channel is not None:
             try:
                 message = channel.receive()
             except (ChannelClosed, ValueError, OSError):
@@ -87,7 +89,7 @@ class Cooperation:
                     self._channel = None
                 self._changed.notify_all()
             if not message:
-                return
+                self._channel = channel = dialling.again(channel, self._network, self._hello)
 
     # In the program's thread
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Sequence
-from functools import reduce as fold
 from typing import Any
 
-from nbcr.mpi import collectives
+from nbcr.mpi import collectives, combining
 from nbcr.mpi.communicators import OURS, Gated, GatedIntracomm, adopt, fill
 from nbcr.mpi.gate import gate
 from nbcr.mpi.pickled import cut, dumps, gated_collective, joined, loads, places, zeros
@@ -103,7 +102,7 @@ def alltoall(self: Any, sendobj: Sequence[Any]) -> list[Any]:
 
 @gated_collective
 def allreduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
-    return fold(op, _others(self, [dumps(sendobj)] * len(self._peers)))
+    return combining.everything(op, _others(self, [dumps(sendobj)] * len(self._peers)))
 
 
 @gated_collective
@@ -111,7 +110,7 @@ def reduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM, roo
     if root not in (MPI.ROOT, MPI.PROC_NULL) and not 0 <= root < len(self._peers):
         raise MPI.Exception(MPI.ERR_ROOT)
     given = gather.__wrapped__(self, sendobj, root)
-    return fold(op, given) if given is not None else None
+    return combining.everything(op, given) if given is not None else None
 
 
 class GatedIntercomm(Gated, MPI.Intercomm):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from functools import reduce as fold
 from itertools import accumulate
 from typing import Any
 
-from nbcr.mpi import collectives
+from nbcr.mpi import collectives, combining
 from nbcr.mpi.gate import gate
 from nbcr.mpi.world import BYTE, MPI, Comm, Intracomm
 
@@ -132,23 +131,22 @@ def reduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM, roo
     if not 0 <= root < self._size:
         raise MPI.Exception(MPI.ERR_ROOT)
     every = _everybodys(self, sendobj)
-    return fold(op, every) if self._rank == root else None
+    return combining.everything(op, every) if self._rank == root else None
 
 
 @gated_collective
 def allreduce(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
-    return fold(op, _everybodys(self, sendobj))
+    return combining.everything(op, _everybodys(self, sendobj))
 
 
 @gated_collective
 def scan(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
-    return fold(op, _everybodys(self, sendobj)[: self._rank + 1])
+    return combining.up_to(op, _everybodys(self, sendobj), self._rank)
 
 
 @gated_collective
 def exscan(self: Any, sendobj: Any, op: Callable[[Any, Any], Any] = MPI.SUM) -> Any:
-    before = _everybodys(self, sendobj)[: self._rank]
-    return fold(op, before) if before else None
+    return combining.below(op, _everybodys(self, sendobj), self._rank)
 
 
 @gated_collective

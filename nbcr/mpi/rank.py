@@ -23,7 +23,7 @@ import os
 import socket
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 from nbcr import __version__, runtime, sealed
 from nbcr.channel import Channel, ChannelClosed
@@ -31,18 +31,16 @@ from nbcr.errors import NbcrError, NotPossible, to_wire
 from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, pid_alias, registry
 from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
 from nbcr.handlers.sections import all_left
-from nbcr.mpi import agents, buffered, draining, support
+from nbcr.mpi import agents, buffered, dialling, draining, leaving, support
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate
-from nbcr.mpi.handles import guarded_call
-from nbcr.mpi.world import MPI, Comm, world
+from nbcr.mpi.world import MPI, world
 
 THREAD_NAME = "nbcr-mpi"
 _OF_MPIEXEC = ("PMI_", "PMIX_", "MPI_", "HYDRA_", "HYDI_", "SLURM_")
 SHARING = ("MPIR_CVAR_NOLOCAL", "UCX_TLS")  # who may share memory; read at each initialisation
 _LAUNCHER_LOST = 70
 _SETTLE_TIMEOUT_S = 20.0
-_LEAVE_TIMEOUT_S = 5.0
 
 
 class _Aborted(NbcrError):
@@ -124,7 +122,7 @@ class Rank(Handler):
         if self.ended or os.getpid() != runtime.own_pid():
             return
         if self._abort_status:
-            guarded_call(Comm.Abort, world.comm, self._abort_status)
+            leaving.abort(world.comm, self._abort_status)
         buffered.flush_all()
         self._await_all()
         self._come_to_end()
@@ -152,31 +150,31 @@ class Rank(Handler):
     # The conversation
 
     def _listen(self) -> None:
-        assert self._channel is not None
-        channel = self._channel
-        while True:
+        while self._channel is not None:
             try:
-                order = channel.receive()
+                order = self._channel.receive()
             except (ChannelClosed, ValueError, OSError):
-                return
+                self._channel = dialling.again(self._channel, self._network, self._hello())
+                continue
             if order.get("op") == "HOLD":
-                self._serve(channel, order)
+                self._serve(order)
             elif order.get("op") == "AGENT":
                 agents.start(self._network)
 
-    def _serve(self, channel: sealed.SealedChannel, order: dict[str, Any]) -> None:
+    def _serve(self, order: dict[str, Any]) -> None:
         """One checkpoint, to its end in this life or in another."""
+        assert self._channel is not None
         self._answered.clear()
         self._has_failed = self._abort_heard = False
         problems: list[Any] = []
         try:
             try:
-                problems = self._course(channel, order)
+                problems = self._course(order)
             except _Aborted:
                 pass
             except NbcrError as error:
-                self._fail(channel, error)
-            channel.send({"state": "OPEN", "problems": [str(problem) for problem in problems]})
+                self._fail(self._channel, error)
+            self._channel.send({"state": "OPEN", "problems": [str(problem) for problem in problems]})
         except ChannelClosed:
             if self._is_down:
                 self._give_up()
@@ -193,12 +191,14 @@ class Rank(Handler):
             pass
         self._abort_heard = True
 
-    def _give_up(self) -> None:
+    def _give_up(self) -> NoReturn:
         """MPI is down, and nobody can say any more when all ranks may set it up again."""
-        os.write(2, f"nbcr: rank {world.rank} ends: the launcher ended in the middle of a checkpoint\n".encode())
+        os.write(2, f"nbcr: rank {world.rank} ends: the launcher is gone in the middle of a checkpoint\n".encode())
         os._exit(_LAUNCHER_LOST)
 
-    def _course(self, channel: sealed.SealedChannel, order: dict[str, Any]) -> list[Any]:
+    def _course(self, order: dict[str, Any]) -> list[Any]:
+        assert self._channel is not None
+        channel = self._channel
         self._refuse()
         # Every wait in our own handler ends before this does: it is not late, but says what is wrong.
         deadline = Deadline(4 * float(order["deadline_s"]) + _SETTLE_TIMEOUT_S)
@@ -216,6 +216,11 @@ class Rank(Handler):
                 channel.send({**message, "warnings": request.warnings})
                 # Two returns: the image is taken in this read, and each life reads its own answer.
                 answer = channel.receive()
+                if answer.get("op") == "PING":
+                    channel.send({"state": "PONG"})
+                    answer = channel.receive()
+            except ChannelClosed:
+                answer = self._ask_again()
             except BaseException:
                 if self._is_down:
                     self._give_up()
@@ -223,7 +228,7 @@ class Rank(Handler):
                 raise
             state = answer.get("op")
             if state == "END":
-                _leave_mpiexec()
+                leaving.in_order()
                 os._exit(0)
             if state == "RESTART":
                 self._take_over(channel, answer)
@@ -234,6 +239,18 @@ class Rank(Handler):
             self._abort_heard = True
             passage.aborted()
             return []
+
+    def _ask_again(self) -> dict[str, Any]:
+        """The connection broke while MPI is down: what to do, from a launcher that has noticed it too."""
+        assert self._channel is not None
+        hello = {**self._hello(), "is_down": True}
+        self._channel = dialling.again(self._channel, self._network, hello)
+        if self._channel is None:
+            self._give_up()
+        try:
+            return self._channel.receive(dialling.TIMEOUT_S)
+        except (ChannelClosed, TimeoutError, ValueError):
+            self._give_up()
 
     def _refuse(self) -> None:
         """What can be known to be in the way before anything is touched. Raises NotPossible."""
@@ -313,7 +330,8 @@ class Rank(Handler):
                 assert self._torn is not None
                 self._is_down = True
                 self._torn.down()
-                channel.send({"state": "DOWN"})
+                with contextlib.suppress(ChannelClosed):  # READY will show it, where there is a way on
+                    channel.send({"state": "DOWN"})
                 return
             else:
                 self._abort_heard = True
@@ -378,14 +396,6 @@ class Rank(Handler):
             self._drain = None
         gate.counts.clear()
         gate.open()
-
-
-def _leave_mpiexec() -> None:
-    """Say that this rank ends in order (PMI-1), as MPICH does when it ends; else mpiexec would kill the others."""
-    with contextlib.suppress(OSError, KeyError, ValueError), socket.socket(fileno=int(os.environ["PMI_FD"])) as pmi:
-        pmi.settimeout(_LEAVE_TIMEOUT_S)
-        pmi.sendall(b"cmd=finalize\n")
-        pmi.recv(100)  # the acknowledgement
 
 
 rank = Rank()

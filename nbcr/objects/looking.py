@@ -39,8 +39,14 @@ def diff(before: Path | str, after: Path | str) -> list[Change]:
     changes = []
     for name in (*old, *(name for name in new if name not in old)):
         was, became = old.get(name), new.get(name)
-        if was is None or became is None:
-            changes.append(Change(name, was.size if was else None, became.size if became else None))
-        elif (was.digest, was.imported) != (became.digest, became.imported):
-            changes.append(Change(name, was.size, became.size))
+        if was is None or became is None or (was.digest, was.imported) != (became.digest, became.imported):
+            (was_bytes, before), (new_bytes, after) = _side(was), _side(became)
+            changes.append(Change(name, was_bytes, new_bytes, before, after))
     return changes
+
+
+def _side(name: indexes.Name | None) -> tuple[int | None, str]:
+    """Size and looks of a name, which one of two snapshots may not have."""
+    if name is None:
+        return None, ""
+    return name.size, name.reason or name.repr or " ".join(filter(None, (name.type, name.shape)))

@@ -125,6 +125,8 @@ class Change:
     name: str
     before_bytes: int | None
     after_bytes: int | None
+    before: str = ""  # how it looked when it was saved, or why it was not saved
+    after: str = ""
 
     @property
     def kind(self) -> str:

@@ -18,7 +18,7 @@ from nbcr.crs import Brought, Component, RestartOptions, SnapshotReference
 from nbcr.errors import NotPossible, RestartFailed
 from nbcr.session import connections
 from nbcr.session.results import RestartResult
-from nbcr.store import Entry, journal, opening, trust
+from nbcr.store import Entry, journal, opening, trust, waiting
 
 ANSWER_TIMEOUT_S = 30.0
 _LIFTED = (
@@ -118,6 +118,7 @@ def _bring(
         )
         began = time.time()
         brought = component.restart(snapshot, options)
+        waiting.came_back(entry)  # before its program is told, which may look at once
         if theirs is not None:
             theirs.close()  # the restored process has its own: its end must be heard
         brought = replace(brought, warnings=(*said, *brought.warnings))

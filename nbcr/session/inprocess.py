@@ -30,6 +30,7 @@ from nbcr.session.results import CheckpointResult, LoadResult
 from nbcr.session.spawning import Helper, Interpreter
 from nbcr.session.standby import THREAD_NAME, Standby
 from nbcr.store import Entry, Store
+from nbcr.store import waiting as waiting_sessions
 
 _log = logging.getLogger("nbcr")
 
@@ -141,6 +142,7 @@ def roll_back(entry: Entry, *, deadline_s: float = DEFAULT_DEADLINE_S) -> LoadRe
             )
         report = namespaces.load(entry)
         _life.parent, _life.snapshot = entry.id, report.place
+    waiting_sessions.came_back(entry)
     return LoadResult(entry, report)
 
 

@@ -46,7 +46,8 @@ def check_name(name: str) -> None:
 def find(entries: Sequence[Entry], text: str) -> Entry:
     """The entry named `text`, else the one with that id or unique beginning of an id.
 
-    Raises UnknownName with near misses. Where a crash left two entries of one name, the newer one is meant.
+    Raises UnknownName with near misses, and without a hint when there is nothing. Where a crash left two entries
+    of one name, the newer one is meant.
     """
     named = [e for e in entries if e.name == text]
     if named:
@@ -62,7 +63,7 @@ def find(entries: Sequence[Entry], text: str) -> Entry:
     if near:
         hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
     else:
-        hint = "`nbcr list` or %checkpoints shows what there is" if entries else "the store is empty"
+        hint = "`nbcr list` or %checkpoints shows what there is" if entries else ""
     raise UnknownName(f"no checkpoint named {text!r}", hint=hint, near=near)
 
 

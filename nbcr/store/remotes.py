@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from nbcr.errors import RemoteFailed
+from nbcr.errors import RemoteFailed, UsageProblem
 from nbcr.store import files, names
 from nbcr.store.packs import BadPack, Row, decode_table, tail_bytes
 
@@ -28,12 +28,16 @@ class Remote:
         import fsspec
 
         self.url = url
+        if not url.strip():  # for fsspec that is the working directory
+            raise UsageProblem("the URL is empty", hint="name a folder, or a URL as s3://bucket/checkpoints")
         try:
             self._fs, root = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError) as error:
             raise RemoteFailed(
                 f"{url} cannot be used: {error}", hint="install what fsspec needs for it, as `pip install nbcr[s3]`"
             ) from error
+        except Exception as error:  # some connect at once, and every file system has errors of its own
+            raise RemoteFailed(f"{url} cannot be reached: {_words(error)}", hint="check the URL") from error
         self._root = root.rstrip("/")
         self._fs.use_listings_cache = False
         protocols = (self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol
@@ -102,9 +106,9 @@ class Remote:
                 return action()
             except Exception as error:  # every file system has errors of its own
                 if attempt + 1 == _ATTEMPTS or isinstance(error, (PermissionError, NotImplementedError)):
-                    words = " ".join(str(error).split()) or type(error).__name__
                     raise RemoteFailed(
-                        f"{self.url}: {what}: {words}", hint="try again: what has arrived is not sent twice"
+                        f"{self.url}: {what}: {_words(error)}",
+                        hint="check address and credentials, and try again: what has arrived is not sent twice",
                     ) from error
                 time.sleep(_PAUSE_S * 2**attempt)
         raise AssertionError
@@ -145,6 +149,10 @@ class Remote:
         for name, size in names_.items():
             for row in self.table(name, size):
                 yield name, row
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _is_pack(name: str) -> bool:

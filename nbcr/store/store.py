@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbcr import runtime
-from nbcr.errors import EntryDamaged, NameTaken, NoRoomInStore, StoreRefused
+from nbcr.errors import EntryDamaged, NameTaken, NoRoomInStore, StoreRefused, UnknownName
 from nbcr.store import files, journal, names, owners
 from nbcr.store.entry import GONE, IMAGE, MANIFEST, OBJECTS, Entry
 
@@ -87,7 +87,12 @@ class Store:
 
     def find(self, name: str) -> Entry:
         """The entry called `name` (or with that id, or unique beginning of an id). Raises UnknownName."""
-        return names.find(self.entries(), name)
+        try:
+            return names.find(self.entries(), name)
+        except UnknownName as error:
+            if not error.hint:  # most often the store of somebody else, or of another setting of NBCR_STORE
+                error.hint = f"the store {self.root} is empty"
+            raise
 
     def _survey(self) -> tuple[list[Entry], list[EntryDamaged]]:
         good: list[Entry] = []

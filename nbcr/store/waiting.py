@@ -7,9 +7,12 @@ its note, which is in the manifest: there is no moment at which it is there and 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+from nbcr.errors import NbcrError
+from nbcr.store import tags
 from nbcr.store.entry import Entry
 
 BACK = "back"  # the tag of what was brought back
@@ -30,6 +33,16 @@ def waiting(entries: Iterable[Entry]) -> list[Entry]:
     """Those of `entries`, the oldest first, that were kept last of their notebook, and not brought back since."""
     last = {entry.notebook or entry.name: entry for entry in entries if is_kept(entry)}
     return [entry for entry in last.values() if BACK not in entry.tags]
+
+
+def came_back(entry: Entry) -> None:
+    """Note that `entry` was brought back: it waits no longer, if a server had kept it.
+
+    A store that cannot be written is no reason to fail what has succeeded: then it is offered once more.
+    """
+    if is_kept(entry):
+        with contextlib.suppress(NbcrError, OSError):
+            tags.change(entry, {BACK: False})
 
 
 def must_stay(entries: Iterable[Entry]) -> set[str]:

@@ -126,8 +126,7 @@ def test_the_engine_knows_nothing_of(stranger: str) -> None:
 # --- nbcr: faces → session → {crs, handlers, store, objects}; crs → objects, kernel_backend ---------------
 
 FACES = (
-    "nbcr.cli", "nbcr.cli_keys", "nbcr.cli_live", "nbcr.cli_programs", "nbcr.cli_remote", "nbcr.cli_store",
-    "nbcr.completing",
+    "nbcr.cli",
     "nbcr.jupyter", "nbcr.panels",
 )  # fmt: skip
 

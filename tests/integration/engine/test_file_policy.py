@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from tests.integration.engine.harness import Engine, Life
 from tests.subjects.catalogue import BY_NAME, Subject
-from tests.support import User, wait_for_end
+from tests.support import ProcessTracker, User, wait_for_end
 
 Begin = Callable[[Subject, User], tuple[Engine, Life]]
 WRITTEN = BY_NAME["files/written"]
@@ -79,6 +81,40 @@ def test_a_file_that_others_write_to_stays_as_it_is(policy: str, begin: Begin, o
         assert life.path("log").read_bytes() == spoilt
     engine.must("restore", folder / "image", "--into", life.pid)  # and now nobody else does
     life.expect_pass()
+
+
+def test_a_log_that_is_shared_with_the_parent_stays_in_common(
+    begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    """A server's, say: its end is where the next line belongs, whoever writes that."""
+    engine = begin_with("keep", begin, ourselves)[0]
+    talker = "import sys\nfor line in sys.stdin: print('talker', line, end='', flush=True); sys.stderr.write('.\\n')"
+    with (folder / "log").open("wb", buffering=0) as log:
+        words = [sys.executable, "-c", talker]
+        process = processes.start(words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.PIPE)
+
+        def say(word: str) -> None:
+            assert process.stdin is not None
+            assert process.stderr is not None
+            process.stdin.write(word.encode() + b"\n")
+            process.stdin.flush()
+            assert process.stderr.readline() == b".\n"
+
+        say("one")
+        engine.dump(process.pid, folder / "image", leave="running")
+        say("two")
+        log.write(b"server\n")
+        done = engine.must("restore", folder / "image", "--into", process.pid, "--json")
+        assert "grown" not in done.err
+        say("three")
+        log.write(b"end\n")
+    assert (folder / "log").read_text().split("\n")[:-1] == [
+        "talker one",
+        "talker two",
+        "server",
+        "talker three",
+        "end",
+    ]
 
 
 @pytest.mark.parametrize("when", ["after the dump", "before it, with the socket"])

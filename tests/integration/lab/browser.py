@@ -130,7 +130,8 @@ class Notebook:
         """What the toolbar shows: no cell runs, none waits."""
         indicator = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
         self._page.wait_for_selector(indicator, state="attached", timeout=timeout_s * 1000)
-        self.wait_for(f"{_CELLS}.every(c => c.promptNode.textContent.trim() !== '[*]:')", timeout_s)
+        # a cell that is out of sight may have no prompt yet
+        self.wait_for(f"{_CELLS}.every(c => c.promptNode?.textContent?.trim() !== '[*]:')", timeout_s)
 
     def run(self, index: int) -> dict[str, Any]:
         """Run one cell and wait until it has ended; how it then looks."""

@@ -3,7 +3,11 @@ objects; the files are shared, as on a cluster. mpiexec's "ssh" is a script that
 
 from __future__ import annotations
 
+import ctypes
 import os
+import socket
+import stat
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -13,6 +17,7 @@ from tests.integration.mpi.conftest import MPIEXEC, NBCR, SUBJECTS, Stage
 from tests.support import CHECKOUT, ProcessTracker, children_of, needs
 
 NAMES = ("h0", "h1", "h2", "h3")  # h0 is the launcher's
+_PIDFD_GETFD = 438
 _OWN = ("--net", "--uts", "--mount")
 _OTHERS = ("--ipc", "--pid", "--mount-proc")
 _BEGIN = """set -e
@@ -88,6 +93,20 @@ class SpreadStage(Stage):
         """It is reached again."""
         self._ip("switch", "link", "set", f"to-{host}", "up")
 
+    def reset(self, launcher_pid: int) -> int:
+        """Break the launcher's connections with other hosts, as a network does that forgets them; how many."""
+        pidfd = os.pidfd_open(launcher_pid)
+        broken = 0
+        for number in [int(path.name) for path in Path(f"/proc/{launcher_pid}/fd").iterdir()]:
+            taken = int(ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, number, 0))
+            with socket.socket(fileno=taken) if _is_tcp(taken) else os.fdopen(taken, "rb", buffering=0) as held:
+                if isinstance(held, socket.socket) and not held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    unspecified = struct.pack("H14x", socket.AF_UNSPEC)
+                    ctypes.CDLL(None).connect(held.fileno(), unspecified, len(unspecified))  # sends RST
+                    broken += 1
+        os.close(pidfd)
+        return broken
+
     def on_h0(self, *words: str) -> list[str]:
         """A command line that runs on the launcher's host."""
         inside = ["sh", "-c", 'cd "$0" && exec "$@"', str(CHECKOUT)]
@@ -127,3 +146,10 @@ class SpreadStage(Stage):
         folder.mkdir(exist_ok=True, mode=0o700)
         enter = ["nsenter", "-t", str(self.inits[host]), "-m", "--"]
         subprocess.run([*enter, "mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True)
+
+
+def _is_tcp(number: int) -> bool:
+    if not stat.S_ISSOCK(os.fstat(number).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(number)) as sock:
+        return sock.family in (socket.AF_INET, socket.AF_INET6)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.integration.mpi.conftest import END_S, MPIEXEC, SUBJECTS, Stage
+from tests.integration.mpi.conftest import END_S, MPIEXEC, SUBJECTS, Stage, program, undisturbed
 
 
 def check(stage: Stage, how: str, status: int, said: str, *options: str) -> None:
@@ -28,6 +28,17 @@ def test_a_rank_that_raises_ends_the_others(stage: Stage) -> None:
     check(stage, "raises", 1, "", "-m", "mpi4py")
 
 
+def test_a_rank_that_aborts_ends_the_job_with_its_status(stage: Stage) -> None:
+    check(stage, "aborts", 7, "")
+
+
 @pytest.mark.long
 def test_windows_that_were_freed_are_not_in_the_way(stage: Stage) -> None:
     check(stage, "windows", 0, "done\n")
+
+
+@pytest.mark.either("ranks")
+@pytest.mark.parametrize("ranks", [4, 5, 7])
+def test_pickled_reductions_combine_in_the_order_of_mpi4py(stage: Stage, ranks: int) -> None:
+    launcher = stage.nbcr("run", "--name", "job", "--", *program("combining", ranks))
+    assert launcher.communicate(timeout=END_S)[0] == undisturbed("combining", ranks)

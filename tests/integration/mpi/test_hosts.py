@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nbcr.errors import NbcrError, NotPossible
+from nbcr.launcher import jobs
 from tests.integration.mpi.conftest import END_S, undisturbed, until
 from tests.integration.mpi.hosts import SpreadStage
 from tests.support import ProcessTracker
@@ -119,4 +120,54 @@ def test_a_store_that_another_host_does_not_see_is_refused(spread: SpreadStage) 
     with pytest.raises(NotPossible, match="is not the same folder on host h2"):
         spread.checkpoint("job", "never")
     assert launcher.communicate(timeout=END_S)[0].endswith("done\n")
+    assert not spread.store.entries()
+
+
+def test_a_script_whose_ranks_are_on_other_hosts_is_refused(spread: SpreadStage) -> None:
+    ring = shlex.join(spread.program("ring", 2, spread.placing("h1,h2", 1), 200, 0.01))
+    launcher = spread.run("job", ["sh", "-c", f"{ring}; true"])
+    taken = spread.nbcr("checkpoint", "job", "--name", "never")
+    assert "has ranks on other hosts" in taken.communicate(timeout=END_S)[1]
+    assert taken.returncode == NotPossible.exit_code
+    assert launcher.communicate(timeout=END_S)[0].endswith("done\n")
+    assert not spread.store.entries()
+
+
+def test_ranks_whose_connections_broke_call_again_in_each_life(spread: SpreadStage) -> None:
+    expected = undisturbed("ring", 2, 300).removeprefix("ready\n")
+    launcher = spread.run("job", spread.program("ring", 2, spread.placing("h1,h2", 1), 300, 0.02))
+    assert spread.reset(launcher.pid) >= 2  # agents may have come, too
+    spread.checkpoint("job", "one", leave="killed")
+    assert launcher.communicate(timeout=END_S)[0] == ""
+    returned = spread.nbcr("restart", "one", "--mpiexec", shlex.join(spread.placing("h2,h3", 1)))
+    until(lambda: "job" in dict(jobs.running()))  # who looks does not disturb it
+    assert again(spread, "job", "two", returned), returned.communicate(timeout=END_S)
+    spread.reset(returned.pid)
+    spread.checkpoint("job", "three")
+    out, err = returned.communicate(timeout=END_S)
+    assert (returned.returncode, out) == (0, expected), err
+
+
+@pytest.mark.long
+def test_connections_that_break_while_mpi_is_down_fail_the_checkpoint_alone(
+    spread: SpreadStage, tmp_path: Path
+) -> None:
+    down = tmp_path / "down"
+    launcher = spread.run("job", spread.program("slow_below", 2, spread.placing("h1,h2", 1), down, 300))
+    failures: list[NbcrError] = []
+
+    def ask() -> None:
+        try:
+            spread.checkpoint("job", "never")
+        except NbcrError as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(down.exists)
+    spread.reset(launcher.pid)
+    asking.join(END_S)
+    out, err = launcher.communicate(timeout=END_S)
+    assert (launcher.returncode, out) == (0, "done\n"), err
+    assert "lost its connection" in str(failures[0])
     assert not spread.store.entries()

@@ -2,6 +2,7 @@
 
 python ending.py early     rank 1 comes to its end at once, the others work on
 python ending.py raises    rank 1 raises in the middle, the others wait for it
+python ending.py aborts    rank 1 aborts the job, with 7
 python ending.py windows   all look into each other's memory before, and after
 """
 
@@ -39,7 +40,9 @@ for _ in range(STEPS):
     time.sleep(0.03)
 if HOW == "raises" and rank == 1:
     raise ValueError("rank 1 has had enough")
-if HOW == "raises":
+if HOW == "aborts" and rank == 1:
+    comm.Abort(7)
+if HOW in ("raises", "aborts"):
     comm.recv(source=1)
 if HOW == "windows":
     looked_into()

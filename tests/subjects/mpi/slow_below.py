@@ -1,6 +1,6 @@
 """Two ranks that exchange numbers, with a handler below MPI's: it says when MPI is down, and takes its time.
 
-python slow_below.py FILE
+python slow_below.py FILE [STEPS]
 """
 
 import sys
@@ -25,7 +25,7 @@ nbcr.registry.register(Slow())
 comm = MPI.COMM_WORLD
 if comm.rank == 0:
     print("ready", flush=True)
-for step in range(1500):
+for step in range(int(sys.argv[2]) if len(sys.argv) > 2 else 1500):
     assert comm.allreduce(step) == step * comm.size
     time.sleep(0.02)
 if comm.rank == 0:

@@ -291,7 +291,7 @@ def elapsed(function: Callable[[], object]) -> float:
 
 
 def test_help_is_quick_because_little_is_imported() -> None:
-    code = "import sys, nbcr.cli; print(*sorted(sys.modules))"
+    code = "import sys, nbcr.cli.app; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"rich", "msgspec", "IPython", "zmq", "psutil", "numpy", "kernel_backend", "asyncio"}
@@ -317,6 +317,29 @@ def test_what_is_no_size_changes_nothing(store: Store, size: str) -> None:
 def test_how_long_to_wait_is_a_number_from_0(store: Store) -> None:
     for nonsense in ("-1", "nan", "soon"):
         assert "--deadline" in run("checkpoint", "1", "--deadline", nonsense, check=2).stderr
+
+
+_INTERRUPTED = """
+import os, signal, sys
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "typer": os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Stop())
+from nbcr.cli import main
+main()
+"""
+
+
+def test_an_interrupt_while_it_imports_is_told_in_one_line() -> None:
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "nbcr: interrupted\n")
+
+
+@pytest.mark.parametrize("words", [("list",), ("list", "--json"), ("--version",), ("show", "-h")])
+def test_output_that_cannot_be_written(store: Store, words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*CLI, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "nbcr: the output could not be written: No space left on device\n")
 
 
 def test_closed_streams_and_a_deleted_folder(store: Store, tmp_path: Path) -> None:

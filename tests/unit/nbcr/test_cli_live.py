@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 import kernel_backend.errors
 import nbcr.errors
-from nbcr import cli, cli_live, cli_store  # noqa: F401  (their commands join)
-from nbcr.cli import EXIT_CODES
+from nbcr.cli.app import EXIT_CODES, whole
 from nbcr.store import Store, journal
 from tests.support import CHECKOUT
 from tests.unit.nbcr.store.making import put
@@ -43,7 +42,7 @@ def test_every_exit_status_is_in_the_table_and_nothing_else_is() -> None:
 
 def run(*words: str, status: int = 0) -> str:
     """A command, in this process: starting one costs more than what it does."""
-    done = CliRunner().invoke(cli.app, words)
+    done = CliRunner().invoke(whole(), words)
     assert done.exit_code == status, (done.output, done.exception)
     return done.output
 

@@ -21,7 +21,7 @@ from ipykernel.iostream import IOPubThread
 from jupyter_client.session import Session
 
 from nbcr.jupyter import links
-from nbcr.jupyter.subscribers import SETTLE_S, Return
+from nbcr.jupyter.subscribers import SETTLE_S, UNHEARD_S, Return, Subscriptions
 
 CAP_S = 60.0
 _CLIENT = """
@@ -32,17 +32,26 @@ socket.connect(sys.argv[1])
 signal.pause()
 """
 
+_SILENT = """
+import signal, socket, sys
+host, port = sys.argv[1].removeprefix("tcp://").split(":")
+connection = socket.create_connection((host, int(port)))
+signal.pause()
+"""
+
 
 class Channel:
     """The IOPub channel of a Jupyter kernel, and clients of it."""
 
     def __init__(self) -> None:
         self.context = zmq.Context()
-        socket = self.context.socket(zmq.XPUB)
-        self.port = socket.bind_to_random_port("tcp://127.0.0.1")
+        made = self.context.socket(zmq.XPUB)
+        self.port = made.bind_to_random_port("tcp://127.0.0.1")
         self.app = SimpleNamespace(ip="127.0.0.1", iopub_port=self.port, shell_port=-1)
-        self.thread = IOPubThread(socket, session=Session(key=b"secret"))
+        self.thread = IOPubThread(made, session=Session(key=b"secret"))
         self.thread.start()
+        self.subscriptions = Subscriptions(self.thread)
+        self.image_ends = 0.0
         self.clients: list[subprocess.Popen[bytes]] = []
 
     def close(self) -> None:
@@ -62,15 +71,22 @@ class Channel:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def add_client(self) -> None:
+    def add_client(self, program: str = _CLIENT) -> None:
         """In a process of its own: who connects to itself is no client."""
-        self.clients.append(subprocess.Popen([sys.executable, "-c", _CLIENT, f"tcp://127.0.0.1:{self.port}"]))
+        self.clients.append(subprocess.Popen([sys.executable, "-c", program, f"tcp://127.0.0.1:{self.port}"]))
+
+    def take_image(self) -> None:
+        """What a restored life believes to have been its last moment."""
+        self.thread.io_loop.add_callback(self.subscriptions.listen)
+        self.image_ends = time.time()
 
     def watch(self, count: int) -> threading.Event:
         """Wait as a restored life does for `count` listeners."""
         done = threading.Event()
         waits = Return(
             self.thread,
+            self.subscriptions,
+            self.image_ends,
             lambda: links.is_one_back(self.app),
             lambda: links.counts(self.app)["iopub"] >= count,
             done.set,
@@ -80,6 +96,12 @@ class Channel:
         return done
 
 
+def await_connection(channel: Channel) -> None:
+    deadline = time.monotonic() + CAP_S / 2
+    while not links.is_one_back(channel.app) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def channel() -> Iterator[Channel]:
     with contextlib.closing(Channel()) as made:
@@ -87,21 +109,43 @@ def channel() -> Iterator[Channel]:
 
 
 def test_one_that_comes_is_noticed(channel: Channel) -> None:
+    channel.take_image()
     done = channel.watch(1)
     channel.add_client()
     assert done.wait(CAP_S / 2)
 
 
 def test_one_that_was_back_before_anybody_waited(channel: Channel) -> None:
+    channel.take_image()
     channel.add_client()
-    deadline = time.monotonic() + CAP_S / 2
-    while not links.is_one_back(channel.app) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    await_connection(channel)
     time.sleep(0.2)  # its subscription is read by the thread, which tells nobody
     assert channel.watch(1).wait(CAP_S / 2)
 
 
 def test_one_that_stays_away_is_not_waited_for_long(channel: Channel) -> None:
+    channel.take_image()
     done = channel.watch(2)
     channel.add_client()
     assert done.wait(SETTLE_S + CAP_S / 2)
+
+
+def test_one_that_subscribes_to_what_another_has_subscribed(channel: Channel) -> None:
+    """As when the connection that an image has brought along is not known to be gone yet."""
+    channel.add_client()
+    await_connection(channel)
+    channel.take_image()
+    done = channel.watch(2)
+    channel.add_client()
+    assert done.wait(CAP_S / 2)
+
+
+def test_one_that_is_connected_and_has_not_subscribed_is_waited_for(channel: Channel) -> None:
+    """Its connection is seen; what was sent to it before its subscription is heard would be lost."""
+    channel.take_image()
+    channel.add_client(_SILENT)
+    await_connection(channel)
+    done = channel.watch(1)
+    assert not done.wait(2 * UNHEARD_S)
+    channel.add_client()
+    assert done.wait(CAP_S / 2)

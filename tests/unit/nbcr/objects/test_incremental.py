@@ -47,7 +47,7 @@ def test_one_int_that_changed_costs_next_to_nothing(saved: Saved, tmp_path: Path
     assert second.size_bytes >= first.size_bytes - 10
     assert second.added_bytes == 0
     assert disk_bytes(one, two) - disk_bytes(one) <= 64 << 10
-    assert diff(one, two) == [Change("count", 5, 5)]
+    assert diff(one, two) == [Change("count", 5, 5, "0", "1")]
     for path in one.iterdir():
         path.unlink()
     back: Namespace = {"__name__": "__main__"}

@@ -159,6 +159,9 @@ def test_a_name_left_out_is_the_id(store: Store) -> None:
 
 
 def test_near_misses_are_offered(store: Store) -> None:
+    with pytest.raises(UnknownName) as caught:
+        store.find("any")
+    assert caught.value.line() == f"no checkpoint named 'any': the store {store.root} is empty"
     put(store, "before-fit")
     with pytest.raises(UnknownName) as caught:
         store.find("Before-Fti")

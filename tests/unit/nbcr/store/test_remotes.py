@@ -168,6 +168,10 @@ def test_names_that_are_taken_and_strangers(
 def test_places_that_cannot_be_used(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remotes, "_PAUSE_S", 0.0)
     put(store, "one")
+    with pytest.raises(UsageProblem, match="the URL is empty"):
+        upkeep.pull(" ", store=store)
+    with pytest.raises(RemoteFailed, match=r"ftp://127\.0\.0\.1:9 cannot be reached: .*refused"):
+        upkeep.pull("ftp://127.0.0.1:9", store=store)
     with pytest.raises(RemoteFailed, match="gopher"):
         upkeep.push("gopher://x", store=store)
     (tmp_path / "file").write_text("")

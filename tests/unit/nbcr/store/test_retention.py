@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcr.errors import UsageProblem
-from nbcr.jupyter import kept
 from nbcr.jupyter.keeping import NbcrKeep
 from nbcr.session import upkeep
 from nbcr.store import Store, collecting, files, housekeeping, opening, retention, settings, tags, waiting
@@ -195,18 +195,12 @@ def test_a_session_that_waited_for_a_month_waits_no_longer(store: Store) -> None
     assert names(store) == ["h9600"]
 
 
-def test_what_could_not_be_brought_back_waits_as_before(store: Store) -> None:
+def test_what_came_back_waits_no_longer_and_only_what_a_server_kept_is_tagged(store: Store) -> None:
     kept_by_a_server(store, "a", datetime.now(UTC))
-    (entry,) = store.entries()
-
-    def fail() -> None:
-        with kept.coming_back(entry):
-            assert waiting.waiting(store.entries()) == []
-            raise UsageProblem("it failed")
-
-    with pytest.raises(UsageProblem):
-        fail()
-    assert [each.id for each in waiting.waiting(store.entries())] == [entry.id]
-    with kept.coming_back(entry):
-        pass
+    mine = put(store, "mine")
+    for entry in store.entries():
+        waiting.came_back(entry)
     assert waiting.waiting(store.entries()) == []
+    assert {entry.name: set(entry.tags) for entry in store.entries()} == {"at-stop a": {waiting.BACK}, "mine": set()}
+    shutil.rmtree(mine.path)
+    waiting.came_back(mine)  # fails nothing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbcr.cli import JsonOption, StoreOption, app, errors, print_json, warn
+from nbcr.cli.app import JsonOption, StoreOption, app, errors, print_json, warn
 
 if TYPE_CHECKING:
     from nbcr.store import Store

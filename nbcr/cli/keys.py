@@ -1,4 +1,4 @@
-"""The commands about an encrypted store's key: ``nbcr encrypt``, ``unlock``, ``lock``. Part of the face `nbcr.cli`."""
+"""The commands about an encrypted store's key: ``nbcr encrypt``, ``unlock``, ``lock``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nbcr.cli import JsonOption, StoreOption, app, errors, print_json
+from nbcr.cli.app import JsonOption, StoreOption, app, errors, print_json
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands that watch: ``nbcr top``, ``nbcr logs``. Part of the face `nbcr.cli`."""
+"""The commands that watch: ``nbcr top``, ``nbcr logs``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nbcr import completing
-from nbcr.cli import JsonOption, StoreOption, app, complain, errors, print_json
+from nbcr.cli import completing
+from nbcr.cli.app import JsonOption, StoreOption, app, complain, errors, print_json
 
 if TYPE_CHECKING:
     from nbcr.session.overview import Overview
@@ -97,3 +97,21 @@ def logs(
             typer.echo(line)
         for log in said:
             complain(f"{log['path']}: {log['text']}")
+
+
+@app.command()
+def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Say what this host allows, and what follows from it."""
+    with errors():
+        from nbcr.doctor import examine
+        from nbcr.store import Store
+
+        diagnosis = examine(Store(store))
+        if as_json:
+            print_json(diagnosis.document())
+        else:
+            for finding in diagnosis.findings:
+                typer.echo(f"{'yes' if finding.ok else 'NO ':3}  {finding.name}: {finding.detail}")
+            typer.echo("\nthis host can take and restart checkpoints" if diagnosis.ok else "\nnbcr cannot work here")
+    if not diagnosis.ok:
+        raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""The commands that keep a store: ``nbcr pack``, ``gc``, ``prune``, ``verify`` … Part of the face `nbcr.cli`."""
+"""The commands that keep a store: ``nbcr pack``, ``gc``, ``prune``, ``verify`` …"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nbcr.cli import JsonOption, NameArgument, StoreOption, app, complain, errors, print_json, warn
+from nbcr.cli.app import JsonOption, NameArgument, StoreOption, app, complain, errors, print_json, warn
 
 if TYPE_CHECKING:
     from nbcr.store.retention import Policy

@@ -1,4 +1,4 @@
-"""The commands that start something: ``nbcr run``, ``execute``, ``kernelspec``. Part of the face `nbcr.cli`."""
+"""The commands that start something: ``nbcr run``, ``execute``, ``kernelspec``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nbcr import cli
-from nbcr.cli import EXIT_CODES, StoreOption, app, errors
+from nbcr.cli.app import EXIT_CODES, StoreOption, app, complain, end_like, errors, started_umask
 
 
 @app.command(epilog=EXIT_CODES, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -22,7 +21,7 @@ def run(
     with errors():
         from nbcr.launcher import launcher
 
-        cli.end_like(launcher.run(command, name=name, umask=cli.started_umask))
+        end_like(launcher.run(command, name=name, umask=started_umask()))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -53,7 +52,7 @@ def execute(
             kernel_name=kernel,
             store=store,
             timeout_s=timeout,
-            say=cli.complain,
+            say=complain,
         )
         typer.echo(f"executed {many} cells into {output}")
 
