@@ -219,6 +219,7 @@ CATALOGUE: list[Subject] = [
     *_rows("no_new_privs, personality, oom_score_adj", "identity/personality identity/oom", issue=4),
     *_rows("further settings (prctl, core dump filter)", "identity/settings identity/session_nice", issue=4),
     Subject("identity/settings:mdwe", "further settings (prctl, core dump filter)", issue=4, into=False),
+    Subject("identity/confined:data", "resource limits", issue=4, into=False),  # test_errors.py runs the others
     Subject("identity/merging", "further settings (prctl, core dump filter)", issue=4, privilege="CAP_SYS_RESOURCE"),
     Subject(
         "identity/credentials", "credentials", issue=4, privilege="CAP_SETUID and CAP_SETGID", into=False, trust=True
