@@ -62,7 +62,7 @@ class NbcrServer(ExtensionApp):
         await asyncio.to_thread(kept.retire, self.keep)
         for each in (await asyncio.to_thread(kept.documents))[-_MOST_AT_START:]:
             if not each["back"]:
-                where = each["notebook"] or f"kernel {each['kernel_id']}"
+                where = each["notebook"] or f"Jupyter kernel {each['kernel_id']}"
                 self.log.info("nbcr: %s was kept at %s: %s", where, each["created"], each["command"])
 
     async def _kernel_event(self, logger: Any, schema_id: str, data: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def server_of(kernel_id: str, folders: Iterable[Path]) -> Server:
             why = f"the server {file.stem} answers {error.code} {error.reason}"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # it has ended
-    raise NotPossible(f"the Jupyter server of kernel {kernel_id} cannot be asked for another: {why}")
+    raise NotPossible(f"the Jupyter server of Jupyter kernel {kernel_id} cannot be asked for another: {why}")
 
 
 def notebooks_by_kernel(folders: Iterable[Path]) -> dict[str, str]:

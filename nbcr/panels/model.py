@@ -15,11 +15,13 @@ from nbcr.rendering import size_text, tags_text, time_text, when_text
 from nbcr.session import Entry, Store, upkeep
 
 if TYPE_CHECKING:
+    from nbcr.objects.results import Change
     from nbcr.store.retention import Policy
 
 MOST_NAMES = 12  # of each kind of change, before the rest is only counted
 MOST_LINES = 12  # of a cell
 MOST_REPR = 60  # characters of a variable's value
+_SHORT = 20  # characters, of both values of a change
 _BESIDE = "display: flex; flex-wrap: wrap; gap: 1em; align-items: flex-start"
 _INDENT = "\N{NO-BREAK SPACE}" * 3
 
@@ -86,7 +88,7 @@ def branched(notebook: str, kernel_id: str, page: Callable[[str], str], warnings
         for what, kind in ways
     )
     more = "".join(f"<br>{html.escape(warning)}" for warning in warnings)
-    where = f"{html.escape(notebook)} (kernel {html.escape(kernel_id)})"
+    where = f"{html.escape(notebook)} (Jupyter kernel {html.escape(kernel_id)})"
     return f'<div role="status">It runs in {where}: open it in {links}.{more}</div>'
 
 
@@ -211,6 +213,14 @@ def _variables(entry: Entry, store: Store) -> str:
     return "\n".join([*shown, *([f"and {len(found) - MOST_NAMES} more"] if len(found) > MOST_NAMES else [])])
 
 
+def _told(change: Change) -> str:
+    """A name that differs; with both values, where they are short."""
+    short = change.kind == "changed" and max(len(change.before), len(change.after)) <= _SHORT
+    if not short or change.before == change.after:
+        return change.name
+    return f"{change.name} ({change.before} → {change.after})"
+
+
 def _changes(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
     parent = next((other for other in entries if other.id == entry.parent), None)
     if parent is None:
@@ -223,7 +233,7 @@ def _changes(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         return f"unknown: {error.line()}"
     said = []
     for kind in ("added", "changed", "removed"):
-        names = [change.name for change in changes if change.kind == kind]
+        names = [_told(change) for change in changes if change.kind == kind]
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         if names:
             said.append(f"{kind}: {', '.join(names[:MOST_NAMES])}{more}")

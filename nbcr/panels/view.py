@@ -21,6 +21,7 @@ from nbcr.session import Entry, Store, upkeep
 
 THREAD_NAME = "nbcr-panel"
 LOOK_S = 0.7  # two panels on one store agree after at most twice as long
+_LEAST_ROWS, _MOST_ROWS = 4, 12
 _ALL = ""
 W = TypeVar("W", bound=w.Widget)
 
@@ -68,7 +69,12 @@ class Panel:
             "filter", w.Dropdown, options=[("all notebooks", _ALL)], description="Notebook", tooltip="Whose checkpoints"
         )
         self._tree = self._make(
-            "tree", w.Select, rows=9, description="Checkpoints", tooltip="▶ is where this session is", layout=wide
+            "tree",
+            w.Select,
+            description="Checkpoints",
+            tooltip="▶ is where this session is",
+            layout=wide,
+            rows=_LEAST_ROWS,
         )
         self._details = self._make("details", w.HTML)
         self._name = self._make(
@@ -185,6 +191,7 @@ class Panel:
             selected = position if moved or self._tree.value is None else self._tree.value
             ids = [line.entry_id for line in lines]
             selected = selected if selected in ids else (ids[-1] if ids else None)
+            self._tree.rows = max(_LEAST_ROWS, min(len(lines), _MOST_ROWS))
             self._offer(self._tree, [(line.text, line.entry_id) for line in lines], selected)
             self._head.value = model.head(entries, position)
             self._show_disk()

@@ -125,12 +125,13 @@ def test_checkpoint_and_go_back_by_buttons(lab: Server) -> None:
         panel.wait_for(lambda: panel.line_of("<script>window.harm=1</script>").startswith("▶"))
         assert notebook.run(4)["text"].strip() == "1"
         notebook.screenshot(ARTIFACTS / "panel-back.png")
-        # both live: one takes, the other sees it; deleting asks first
+        # both live: one takes, the other sees it, and what differs; deleting asks first
+        notebook.run(3)
         other.take("second")
         other.wait_for(lambda: bool(other.line_of("second")))
         panel.wait_for(lambda: bool(panel.line_of("second")))
         panel.select("second")
-        panel.wait_for(lambda: "second" in panel.root.inner_text())
+        panel.wait_for(lambda: "x (1 → 2)" in panel.root.get_by_label("The selected checkpoint").inner_text())
         panel.press("Delete…")
         panel.press("Keep it")
         assert panel.line_of("second")
