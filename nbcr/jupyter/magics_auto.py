@@ -218,7 +218,9 @@ class NbcrAuto(Magics):
     def ended(self, result: Any) -> None:
         """After each cell."""
         self._tell(self._untold)
-        self.points.ended(None if result is None else result.execution_count)
+        came_back = self.points.ended(None if result is None else result.execution_count)
+        if came_back and result is not None:  # what is answered now is the cell that went back; that one has not failed
+            result.error_before_exec = result.error_in_exec = None
 
     def _tell(self, untold: list[str]) -> None:
         texts = untold[:]

@@ -164,9 +164,16 @@ def _equal(value: Any, constant: Any) -> bool:
 
 
 def set_global(dotted: str, value: Any) -> None:
-    """Put a changed global back into its module."""
+    """Put a changed global back into its module, and wherever else the user's own modules have imported it."""
     owner, name = _owner_of(dotted)
+    old = vars(owner).get(name)
     setattr(owner, name, value)
+    if old is value or not is_a(old, dict, list, set, bytearray):
+        return
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and _path_of_own(module) is not None:
+            for alias in [alias for alias, held in vars(module).items() if held is old]:
+                setattr(module, alias, value)
 
 
 def _owner_of(dotted: str) -> tuple[Any, str]:

@@ -17,7 +17,7 @@ from nbcr.objects import forking, late, surroundings
 from nbcr.objects import index as indexes
 from nbcr.objects.board import Board, Late, Orphaned, State
 from nbcr.objects.kinds.classes import number_classes
-from nbcr.objects.kinds.files import offsets_of_open_files
+from nbcr.objects.kinds.files import detach_readers, offsets_of_open_files
 from nbcr.objects.kinds.table import is_leaf
 from nbcr.objects.names import hidden_names, user_names
 from nbcr.objects.results import Fate, Progress, Report, Verdict
@@ -273,6 +273,7 @@ def _work(order: Order, board: Board, requester: int) -> None:
     try:
         forking.isolate(order.deadline, keep=(requester,))
         guard = forking.Guard(board, order.deadline, requester)
+        detach_readers(order.offsets)
         Writer(order, board, guard).run()
         board.finish()
         guard.dismiss()

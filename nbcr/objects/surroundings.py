@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from nbcr.objects import settings
+
 
 @dataclass(frozen=True)
 class State:
@@ -88,9 +90,21 @@ STATES = (
     State("recursion limit", "sys", lambda m: m.getrecursionlimit(), lambda m, limit: m.setrecursionlimit(limit)),
     State("module search path", "sys", _user_path, _add_to_path, before_names=True),
     State("working folder", "os", lambda m: m.getcwd(), _set_folder, before_names=True),
+    State("environment variables", "os", settings.changed_environment, settings.set_environment, before_names=True),
+    State(
+        "warning filters", "warnings", settings.warning_filters, settings.set_warning_filters, before_fork=True
+    ),
+    State("locale", "locale", lambda m: m.setlocale(m.LC_ALL), lambda m, name: m.setlocale(m.LC_ALL, name)),
+    State("handlers of the root logger", "logging", settings.log_handlers, settings.set_log_handlers, before_fork=True),
     State("levels of loggers", "logging", _logger_levels, _set_logger_levels),
     State("numpy print options", "numpy", lambda m: m.get_printoptions(), _set_print_options),
     State("numpy error handling", "numpy", lambda m: m.geterr(), lambda m, how: m.seterr(**how)),
+    State("pandas options", "pandas", settings.pandas_options, settings.set_pandas_options),
+    State("polars settings", "polars", lambda m: m.Config.save(), lambda m, state: m.Config.load(state)),
+    State("scikit-learn settings", "sklearn", lambda m: m.get_config(), lambda m, state: m.set_config(**state)),
+    State("torch settings", "torch", settings.torch_settings, settings.set_torch_settings),
+    State("settings of the notebook", "IPython", settings.shell_settings, settings.set_shell_settings),
+    State("figures", "matplotlib_inline.backend_inline", settings.inline_figures, settings.set_inline_figures),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
 )  # fmt: skip
 
@@ -119,5 +133,11 @@ def apply(states: dict[str, Any], *, before_names: bool) -> list[str]:
             module = sys.modules.get(state.module) or __import__(state.module, fromlist=["*"])
             state.set(module, states[state.name])
         except Exception as error:
-            failed.append(f"{state.name} could not be set: {' '.join(str(error).split())}")
+            failed.append(
+                f"{state.name} could not{' all' * isinstance(error, settings.Incomplete)} be set: {_line(error)}"
+            )
     return failed
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

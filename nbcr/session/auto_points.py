@@ -103,10 +103,10 @@ class Points:
             self._began = time.monotonic()
             self._only_ours = only_ours(cell)
 
-    def ended(self, count: int | None) -> None:
-        """A cell has ended."""
+    def ended(self, count: int | None) -> bool:
+        """A cell has ended. Whether that was in another life, which has come back to its point."""
         if self._within:
-            return
+            return False
         self.running = False
         self._ended = time.monotonic()
         if not self._only_ours:
@@ -115,9 +115,9 @@ class Points:
             self._only_ours = True
         if self.on and not self._has_point():
             if self.always or self._may_be_taken_now():
-                self._take()
-            else:
-                self._later(IDLE_AFTER_S, self._take_late)
+                return self._take()
+            self._later(IDLE_AFTER_S, self._take_late)
+        return False
 
     def within(self) -> _Within:
         """A context in which cells run within a cell, as parts of it."""
@@ -166,24 +166,25 @@ class Points:
             self._tries = 0
             self._take(late=True)
 
-    def _take(self, *, late: bool = False) -> None:
+    def _take(self, *, late: bool = False) -> bool:
         begun = time.monotonic()
         point = Point(self.position, "", self._last_cell)
         try:
             result = auto.take("cell", point.where, self._settings(), spared=self.ids)
         except NbcrError as error:
             self._complain(f"no point to undo to was kept {point.where}: {error.line()}")
-            return
+            return False
         self.trail.append(replace(point, entry_id=result.id))
         del self.trail[:-LONGEST_TRAIL]
         self.noted(result)
         if result.outcome is Outcome.RESTART:
             self._restart_clock()
-            return
+            return True
         resumed = time.monotonic()
         self._cost_s, self._cost_bytes = resumed - begun, runtime.resident_bytes(os.getpid())
         self._spent_s += 0.0 if late else self._cost_s
         result.when_done(lambda written: self._count_writing(resumed, late=late))
+        return False
 
     def _count_writing(self, resumed: float, *, late: bool) -> None:
         """Writing takes from the user what it takes of the machine: of a late point's, while a cell runs beside it."""

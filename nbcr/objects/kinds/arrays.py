@@ -5,6 +5,7 @@ Views stay views of one memory, memory goes out of band; memory-mapped files; pa
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from nbcr.objects.sharing import Survey
 
 # What is saved with its memory, so that an array can look into it again.
+_NO_LONGER_SHARED = "its array no longer shares memory"
 _FOREIGN_OWNERS = {"builtins.bytearray", "array.array", "_ctypes._CData"}
 
 
@@ -33,14 +35,19 @@ def memory_owner(array: Any) -> Any:
     owner = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    foreign = owner.base
-    while isinstance(foreign, memoryview):
-        foreign = foreign.obj
+    foreign = _foreign_owner(owner)
     if type(foreign).__module__ == "mmap":  # as that of all arrays from one snapshot's file: nobody's in particular
         return owner
     if any(dotted_name(base) in _FOREIGN_OWNERS for base in type(foreign).__mro__):
         return foreign
     return owner
+
+
+def _foreign_owner(array: Any) -> Any:
+    foreign = array.base
+    while isinstance(foreign, memoryview):
+        foreign = foreign.obj
+    return foreign
 
 
 class Arrays(Kind):
@@ -60,9 +67,11 @@ class Arrays(Kind):
             view = None if pickles_itself else _view_of(obj, owner)
             if view is not None:
                 return view if exact else (make_subclass_view, (type(obj), *view, getattr(obj, "__dict__", {})))
-            pickler.remarks.add("its array no longer shares memory")
+            pickler.remarks.add(_NO_LONGER_SHARED)
         if not exact:
             return NotImplemented
+        if type(owner) is type(obj) and type(_foreign_owner(owner)) is mmap.mmap:  # others may have it: shared memory
+            pickler.remarks.add(_NO_LONGER_SHARED)
         if obj.flags.writeable:
             return self._own_memory(obj)
         return make_read_only, _without_reducing(self._own_memory(obj), obj)
@@ -166,8 +175,14 @@ class MappedArrays(Kind):
         import numpy as np
 
         path, mode = getattr(obj, "filename", None), getattr(obj, "mode", None)
-        begins = obj.base is not None and not isinstance(obj.base, np.memmap)
-        if path is None or mode not in ("r", "r+", "w+") or not begins:
+        owner = memory_owner(obj)
+        if path is None or mode not in ("r", "r+", "w+") or type(owner) is not type(obj):
+            return np.asarray(obj).copy().__reduce_ex__(5)
+        if owner is not obj:
+            view = _view_of(obj, owner)
+            if view is not None:
+                return make_mapped_view, (type(obj), *view)
+            pickler.remarks.add(_NO_LONGER_SHARED)
             return np.asarray(obj).copy().__reduce_ex__(5)
         state = os.stat(path)
         order = "C" if obj.flags.c_contiguous else "F"
@@ -189,6 +204,18 @@ def map_array(path: str, mode: str, offset: int, shape: tuple[int, ...], dtype: 
     if not Path(path).is_file() or Path(path).stat().st_size < size:
         return absent(f"the mapped file {path} is gone, or shorter than it was")
     return np.memmap(path, dtype, mode, offset, shape, order)  # type: ignore[call-overload]
+
+
+def make_mapped_view(cls: Any, maker: Any, arguments: tuple[Any, ...]) -> Any:
+    """A view of a mapped array, which knows its file as that does; of one that is gone, the same as of that."""
+    import numpy as np
+
+    owner = arguments[0]
+    if not isinstance(owner, np.ndarray):
+        return owner
+    made = maker(*arguments).view(cls)
+    vars(made).update(vars(owner))
+    return made
 
 
 class BlockManagers(Kind):

@@ -8,6 +8,7 @@ replaced by a scratch file which stands at the offset of the moment of the fork.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import stat
@@ -34,6 +35,24 @@ def offsets_of_open_files() -> dict[int, int]:
                 if stat.S_ISREG(os.fstat(int(word)).st_mode):
                     found[int(word)] = os.lseek(int(word), 0, os.SEEK_CUR)
     return found
+
+
+def detach_readers(offsets: dict[int, int]) -> None:
+    """In the forked child: descriptions of its own of the files that are only read.
+
+    An object may read its file when it is pickled, as images do that Pillow has opened and not loaded yet. The parent
+    shares the offset, and would go on reading at another place.
+    """
+    for descriptor, offset in offsets.items():
+        with contextlib.suppress(OSError):
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                _put_at(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC), offset, descriptor)
+
+
+def _put_at(own: int, offset: int, descriptor: int) -> None:
+    os.lseek(own, offset, os.SEEK_SET)
+    os.dup2(own, descriptor, inheritable=False)
+    os.close(own)
 
 
 class Files(Kind):
@@ -115,9 +134,7 @@ def _detach(raw: io.FileIO, offsets: dict[int, int]) -> None:
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
         if raw.writable():
             own = _copied(own)
-    os.lseek(own, offsets.get(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR)), os.SEEK_SET)
-    os.dup2(own, descriptor)
-    os.close(own)
+    _put_at(own, offsets.get(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR)), descriptor)
 
 
 def _copied(descriptor: int) -> int:

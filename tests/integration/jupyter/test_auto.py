@@ -142,3 +142,14 @@ def test_a_cell_with_a_checkpoint_after_it(stage: Stage) -> None:
     assert "no checkpoint was taken after it" in error_of(jupyter, "%%checkpoint failed\n1 / 0")
     assert [entry.name for entry in entries(stage)] == ["after"]
     kill(stage, jupyter)
+
+
+def test_a_cell_that_goes_back_to_the_end_of_a_failed_one_has_not_failed(stage: Stage) -> None:
+    jupyter = with_extension(stage)
+    client = jupyter.client
+    client.run("%nbcr auto --each-cell --always --no-before-restart")
+    (failed,) = client.wait(client.send("kept = 1; 1 / 0"), timeout_s=PATIENCE_S)
+    assert failed.status == "error"
+    client.run("kept = 2", PATIENCE_S)
+    assert "goes back to what it was after cell" in client.run("%undo", PATIENCE_S)
+    assert client.run("print(kept)") == "1\n"

@@ -358,7 +358,7 @@ DATA: Final = (
             "mr": "mr: a memory mapping belongs to its process",
             "rel": "rel: ValueError: operation forbidden on released memoryview object",
         },
-        remark={"mv2": "its memoryview no longer shares memory"},
+        remark={"mv2": "its memoryview no longer shares memory", "nm": "its array no longer shares memory"},
         outcome="restored; mappings and released views lost, by name",
     ),
     case(
@@ -411,7 +411,7 @@ DATA: Final = (
             "ty is type(None)",
             "boolk == {1: 't', 2: 'two'}",
         ),
-        lost={"deep": "deep[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0]"},
+        lost={"deep": "deep: it is nested too deeply"},
         outcome="restored; what is nested too deeply lost, by name",
     ),
     case(
@@ -451,5 +451,80 @@ DATA: Final = (
             "same is base",
         ),
         outcome="restored",
+    ),
+    case(
+        "views of a mapped file, and of shared memory",
+        """
+        import numpy as np, os, mmap
+        path = os.environ['NBCR_TEST_FOLDER'] + '/views.dat'
+        mapped = np.memmap(path, 'f4', 'w+', shape=(10, 4))
+        part = mapped[3:5]
+        mapped.flush()
+        anonymous = mmap.mmap(-1, 4096)
+        window = np.frombuffer(anonymous, 'u1')
+        """,
+        check=all_of(
+            "np.shares_memory(part, mapped) and part.filename == mapped.filename",
+            "(part.__setitem__(0, 7), part.flush(), float(np.fromfile(path, 'f4').sum()))[2] == 28",
+            "window.nbytes == 4096",
+        ),
+        lost={"anonymous": ""},
+        remark={"window": "no longer shares memory"},
+        outcome="restored; what shares memory with other processes is told",
+    ),
+    case(
+        "images that Pillow has opened",
+        """
+        from PIL import Image
+        import os
+        path = os.environ['NBCR_TEST_FOLDER'] + '/frames'
+        frames = [Image.new('RGB', (20, 20), color) for color in ('red', 'blue', 'green')]
+        frames[0].save(path + '.gif', save_all=True, append_images=frames[1:])
+        frames[1].save(path + '.png')
+        moving = Image.open(path + '.gif')
+        moving.seek(1)
+        still = Image.open(path + '.png')
+        """,
+        check=all_of(
+            "moving.convert('RGB').getpixel((3, 3)) == (0, 0, 255)",
+            "still.getpixel((3, 3)) == (0, 0, 255)",
+            "frames[2].getpixel((3, 3)) == (0, 128, 0)",
+        ),
+        remark={"moving": "of its frames only the one it showed"},
+        outcome="restored; that other frames are gone is told",
+    ),
+    case(
+        "settings that decide how later cells print",
+        """
+        import warnings, os, logging, sys, pandas as pd, matplotlib.pyplot as plt
+        logging.basicConfig(stream=sys.stdout, format='case %(message)s', force=True)
+        fig, ax = plt.subplots()
+        plt.close(fig)
+        pd.set_option('display.precision', 3, 'display.max_rows', 7)
+        warnings.filterwarnings('ignore', message='of the case')
+        os.environ['NBCRCASE'] = 'set'
+        get_ipython().run_line_magic('precision', '%.2e')
+        get_ipython().ast_node_interactivity = 'all'
+        get_ipython().run_line_magic('alias', 'casealias echo')
+        get_ipython().run_line_magic('load_ext', 'autoreload')
+        from IPython.core.magic import register_line_magic
+        @register_line_magic
+        def casemagic(line):
+            return line + '!'
+        """,
+        """
+        get_ipython().ast_node_interactivity = 'last_expr'
+        """,
+        check=all_of(
+            "(True, 'case %(message)s') in [(h.stream is sys.stdout, h.formatter._fmt) for h in logging.root.handlers]",
+            "'image/png' in get_ipython().display_formatter.format(fig)[0]",
+            "pd.get_option('display.precision') == 3 and pd.get_option('display.max_rows') == 7",
+            "any(getattr(f[1], 'pattern', f[1]) == 'of the case' for f in warnings.filters)",
+            "os.environ['NBCRCASE'] == 'set'",
+            "get_ipython().display_formatter.formatters['text/plain'].float_format == '%.2e'",
+            "get_ipython().run_line_magic('casemagic', 'a') == 'a!'",
+            "any(name == 'casealias' for name, _ in get_ipython().alias_manager.aliases)",
+            "any('autoreload' in name for name in get_ipython().extension_manager.loaded)",
+        ),
     ),
 )

@@ -445,3 +445,23 @@ def test_a_few_small_values_are_saved_at_once(saved: Saved, place: Path, monkeyp
 def test_larger_or_other_values_are_not_saved_at_once(what: str, saved: Saved) -> None:
     report = saved(session(f"import threading; data = {what}"))
     assert (report.how, report.lost) == ("forked", [])
+
+
+class Lazy:
+    """Reads its file when it is pickled, as an image that Pillow has opened and not loaded yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("rb", buffering=0)
+
+    def __reduce__(self) -> Any:
+        return bytes, (self.file.read(),)
+
+
+def test_what_reads_its_file_to_be_pickled_leaves_the_parents_offset(saved: Saved, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    lazy = Lazy(tmp_path / "file")
+    with lazy.file:
+        lazy.file.seek(4)
+        report = saved(session(lazy=lazy), at_once=False)
+        assert report.how == "forked"
+        assert lazy.file.read() == b"456789"

@@ -313,3 +313,24 @@ def test_what_is_loaded_keeps_no_file_open_and_is_saved_again_as_what_it_is(tmp_
     del back, again
     gc.collect()
     assert Path("/proc/self/maps").read_text().count(str(tmp_path)) < mapped
+
+
+def test_a_global_that_a_package_imports_from_its_module_stays_one(
+    saved: Saved, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "of_one_state"
+    package.mkdir()
+    (package / "core.py").write_text("STATE = {'runs': 0}\nclass Engine:\n    pass\n")
+    (package / "__init__.py").write_text("from .core import STATE, Engine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    values = session(
+        "import of_one_state, of_one_state.core; of_one_state.STATE['runs'] = 1; e = of_one_state.Engine()"
+    )
+    saved(values)
+    values["of_one_state"].STATE["runs"] = 2
+    load(place, values)
+    state = values["of_one_state"].core.STATE
+    assert state == {"runs": 1}
+    assert values["of_one_state"].STATE is state
+    for name in ("of_one_state", "of_one_state.core"):
+        sys.modules.pop(name)

@@ -61,7 +61,7 @@ def test_views_look_into_their_base(expression: str, either_way: ThereAndBack) -
 
 def test_views_of_memory_that_nobody_else_has_are_saved_alone(saved: Saved) -> None:
     report = saved(session("import numpy as np; few = np.zeros(10**6)[:3]"))
-    assert report.size_bytes < 10_000
+    assert report.size_bytes < 30_000  # and what belongs to no name
 
 
 def test_read_only_views_stay_so(there_and_back: ThereAndBack) -> None:

@@ -1,0 +1,239 @@
+"""Settings that change how later cells compute and print, and which nothing in the namespace holds.
+
+`surroundings` lists them. Whoever reads one gets plain values; whoever sets one changes only what differs, as some
+settings warn or cost when they are set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+_OWN_VARIABLES = re.compile(r"(JPY|JUPYTER|NBCR)_|(PATH|PWD|OLDPWD|SHLVL|COLUMNS|LINES|_)$")
+"""Environment variables that belong to the process, its server or its host."""
+
+
+class Incomplete(Exception):
+    """Some of a setting could not be set; says which."""
+
+
+# --- Python's own -------------------------------------------------------------------------------------------------
+
+
+def changed_environment(os_: Any) -> dict[str, str | None]:
+    """The variables that were set (or removed: None) since the process began."""
+    raw = Path("/proc/self/environ").read_bytes().split(b"\0")
+    began = dict(os.fsdecode(entry).split("=", 1) for entry in raw if b"=" in entry)
+    names = {*began, *os_.environ}
+    now = {name: os_.environ.get(name) for name in names if not _OWN_VARIABLES.match(name)}
+    return {name: value for name, value in now.items() if value != began.get(name)}
+
+
+def set_environment(os_: Any, changed: dict[str, str | None]) -> None:
+    """Set them; what the present has changed beside them stays."""
+    for name, value in changed.items():
+        if value is None:
+            os_.environ.pop(name, None)
+        else:
+            os_.environ[name] = value
+    if "TZ" in changed:
+        import time
+
+        time.tzset()
+
+
+def warning_filters(warnings: Any) -> list[tuple[Any, ...]]:
+    """All of them, with patterns as text."""
+    return [
+        (action, _text(message), category, _text(module), line)
+        for action, message, category, module, line in warnings.filters
+    ]
+
+
+def _text(pattern: Any) -> str:
+    return pattern if isinstance(pattern, str) else getattr(pattern, "pattern", "")
+
+
+def set_warning_filters(warnings: Any, filters: list[tuple[Any, ...]]) -> None:
+    """These and no others."""
+    if warning_filters(warnings) == filters:
+        return
+    warnings.resetwarnings()
+    for action, message, category, module, line in filters:
+        warnings.filterwarnings(action, message, category, module, line, append=True)
+
+
+def log_handlers(logging: Any) -> list[tuple[Any, ...]]:
+    """What the root logger writes to: streams and files in full, of others only the type."""
+    return [_described(logging, handler) for handler in logging.getLogger().handlers]
+
+
+def _described(logging: Any, handler: Any) -> tuple[Any, ...]:
+    target: tuple[Any, ...] = ()
+    if type(handler) is logging.FileHandler:
+        target = ("file", handler.baseFilename)
+    elif type(handler) is logging.StreamHandler and handler.stream in (sys.stdout, sys.stderr):
+        target = ("stream", "stdout" if handler.stream is sys.stdout else "stderr")
+    if not target or handler.filters or type(handler.formatter) not in (type(None), logging.Formatter):
+        return (type(handler).__name__,)
+    formatter = handler.formatter
+    how = (formatter._fmt, formatter.datefmt, type(formatter._style).__name__) if formatter else ()
+    return (*target, handler.level, how)
+
+
+def set_log_handlers(logging: Any, wanted: list[tuple[Any, ...]]) -> None:
+    """Add those that are missing; raises Incomplete for those that cannot be made."""
+    missing = [described for described in wanted if described not in log_handlers(logging)]
+    for described in missing:
+        if len(described) > 1:
+            logging.getLogger().addHandler(_made(logging, *described))
+    lost = [described[0] for described in missing if len(described) == 1]
+    if lost:
+        raise Incomplete(f"run the cell again that added {', '.join(lost)} to the root logger")
+
+
+def _made(logging: Any, kind: str, target: str, level: int, how: tuple[Any, ...]) -> Any:
+    is_file = kind == "file"  # which is appended to
+    handler = logging.FileHandler(target, delay=True) if is_file else logging.StreamHandler(getattr(sys, target))
+    handler.setLevel(level)
+    if how:
+        fmt, datefmt, style = how
+        style = {"StrFormatStyle": "{", "StringTemplateStyle": "$"}.get(style, "%")
+        handler.setFormatter(logging.Formatter(fmt, datefmt, style))
+    return handler
+
+
+# --- libraries ----------------------------------------------------------------------------------------------------
+
+
+def pandas_options(pandas: Any) -> dict[str, Any]:
+    """All options, by their full names."""
+    return dict(_flat("", pandas.options.d))
+
+
+def _flat(prefix: str, options: dict[str, Any]) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in options.items():
+        found += _flat(f"{prefix}{name}.", value) if isinstance(value, dict) else [(prefix + name, value)]
+    return found
+
+
+def set_pandas_options(pandas: Any, options: dict[str, Any]) -> None:
+    """Set those that differ and that this version knows."""
+    now = pandas_options(pandas)
+    for name, value in options.items():
+        if name in now and now[name] != value:
+            pandas.set_option(name, value)
+
+
+def torch_settings(torch: Any) -> dict[str, Any]:
+    """The default type, how it computes, how it prints."""
+    return {
+        "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+        "grad": torch.is_grad_enabled(),
+        "print": dict(vars(torch._tensor_str.PRINT_OPTS)),
+    }
+
+
+def set_torch_settings(torch: Any, wanted: dict[str, Any]) -> None:
+    """Set those that differ."""
+    now = torch_settings(torch)
+    setters = {
+        "dtype": lambda name: torch.set_default_dtype(getattr(torch, name)),
+        "deterministic": torch.use_deterministic_algorithms,
+        "threads": torch.set_num_threads,
+        "grad": torch.set_grad_enabled,
+        "print": lambda options: torch.set_printoptions(**options),
+    }
+    for name, value in wanted.items():
+        if name in setters and now[name] != value:
+            setters[name](value)
+
+
+def inline_figures(backend: Any) -> list[str] | None:
+    """The formats in which figures are shown below a cell; None where they are not."""
+    from matplotlib_inline.config import InlineBackend
+
+    return sorted(InlineBackend.instance().figure_formats) if _shows_figures() else None
+
+
+def _shows_figures() -> bool:
+    """Whether the notebook knows how to show a figure: only since a first one was made, or `%matplotlib inline`."""
+    figure = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None or figure is None:
+        return False
+    return any(figure in formatter.type_printers for formatter in shell.display_formatter.formatters.values())
+
+
+def set_inline_figures(backend: Any, formats: list[str] | None) -> None:
+    """As `%matplotlib inline` does."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if formats is None or shell is None:
+        return
+    if not _shows_figures():
+        shell.enable_matplotlib("inline")
+    if inline_figures(backend) != formats:
+        from matplotlib_inline.config import InlineBackend
+
+        InlineBackend.instance().figure_formats = set(formats)
+
+
+_SHOWN = {"precision": "float_precision", "pprint": "pprint"}
+
+
+def shell_settings(ipython: Any) -> dict[str, Any]:
+    """How the notebook shows values, and what the notebook has added to its commands."""
+    shell = ipython.get_ipython()
+    plain = shell.display_formatter.formatters["text/plain"]
+    magics = shell.magics_manager.magics
+    return {
+        **{name: getattr(plain, trait) for name, trait in _SHOWN.items()},
+        "interactivity": shell.ast_node_interactivity,
+        "xmode": shell.InteractiveTB.mode,
+        "magics": [
+            (kind, name, made) for kind, known in magics.items() for name, made in known.items() if _is_own(made)
+        ],
+        "aliases": shell.alias_manager.aliases,
+        "extensions": sorted(shell.extension_manager.loaded - {"nbcr"}),
+        "printers": sorted({_printer_of(made) for made in plain.type_printers.values()} - {""}),
+    }
+
+
+def _is_own(made: Any) -> bool:
+    return getattr(made, "__module__", "") == "__main__" and type(made).__name__ == "function"
+
+
+def _printer_of(made: Any) -> str:
+    module = getattr(made, "__module__", None) or ""
+    return {"__main__": "its own", "sympy.interactive.printing": "sympy's (init_printing)"}.get(module, "")
+
+
+def set_shell_settings(ipython: Any, wanted: dict[str, Any]) -> None:
+    """Set those that differ, where there is a shell; raises Incomplete for what the user has to do again."""
+    shell = ipython.get_ipython()
+    if shell is None:
+        return
+    now = shell_settings(ipython)
+    plain = shell.display_formatter.formatters["text/plain"]
+    for name, trait in _SHOWN.items():
+        setattr(plain, trait, wanted[name])
+    shell.ast_node_interactivity = wanted["interactivity"]
+    if now["xmode"] != wanted["xmode"]:
+        shell.InteractiveTB.set_mode(wanted["xmode"])
+    for kind, name, made in wanted["magics"]:
+        shell.register_magic_function(made, kind, name)
+    for name, command in wanted["aliases"]:
+        if (name, command) not in now["aliases"]:
+            shell.alias_manager.define_alias(name, command)
+    for name in wanted["extensions"]:
+        if name not in now["extensions"]:
+            shell.extension_manager.load_extension(name)
+    missing = [name for name in wanted["printers"] if name not in now["printers"]]
+    if missing:
+        raise Incomplete(f"run the cell again that chose how types are shown: {', '.join(missing)}")
