@@ -340,6 +340,8 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         placing_fds.check(rebuild.inventory, placing_fds.limit_of(target))
         signals.check(rebuild.inventory, limits.hard(target, limits.SIGPENDING))
         present.check_taking_over(rebuild.inventory, frozen, process)
+        if present.keeps_no_new_privs(rebuild.inventory, process):
+            rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
         old_pids.choose(rebuild, policy, frozen.tids, process)
         rebuild.tables.present_pid = target
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}

@@ -11,11 +11,11 @@ import struct
 
 from kernel_backend import family
 from kernel_backend.abi import linux
-from kernel_backend.errors import EngineError, HostUnsupported, TargetDenied, TargetUnsupported
+from kernel_backend.errors import EngineError, HostUnsupported, ResourceUnsupported, TargetDenied, TargetUnsupported
 from kernel_backend.host import features, limits, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
-from kernel_backend.resources import processes, settings, timers
+from kernel_backend.resources import processes, settings, sharing, timers
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
@@ -36,6 +36,7 @@ def check_taking_over(inventory: Inventory, frozen: FrozenTree, process: Process
             f"process {process.pid} may not make memory executable (PR_SET_MDWE), so no other can take its place",
             hint="restore the image as a fresh process", pid=process.pid,
         )  # fmt: skip
+    _check_confinement(process)
     _check_room(inventory, process)
     _check_stack(process)
     _check_number(inventory, frozen, process)
@@ -46,6 +47,23 @@ def check_taking_over(inventory: Inventory, frozen: FrozenTree, process: Process
             "POSIX timers cannot get their old numbers in a process that has had timers before",
             hint="restore the image as a fresh process, or use OS kernel 6.15 or later",
         )
+
+
+def _check_confinement(process: Process) -> None:
+    """What a process has locked itself into stays with it, whatever it becomes."""
+    try:
+        sharing.check_namespaces(process)
+        processes.check_seccomp(process.view, proc.status(process.view))
+    except ResourceUnsupported as error:
+        raise TargetUnsupported(
+            f"{error}, so no other can take its place", hint="restore the image as a fresh process", pid=process.pid
+        ) from error
+
+
+def keeps_no_new_privs(inventory: Inventory, process: Process) -> bool:
+    """Whether the present has given up privileges for ever (PR_SET_NO_NEW_PRIVS) that the image had not."""
+    given_up = proc.status(process.view).get("NoNewPrivs") == "1"
+    return given_up and not all(entry.credentials.no_new_privs for entry in inventory.processes)
 
 
 _LEAST_STACK_BYTES = 64 << 10

@@ -27,7 +27,10 @@ class DeviceKind(Kind):
         return stat.S_ISCHR(look.stat.st_mode) and number(look.stat) in _HARMLESS
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
-        path = look.link if look.link.startswith("/dev/") else f"/dev/{_HARMLESS[number(look.stat)]}"
+        path = look.link
+        if not _leads_to(path, look.stat):
+            path = f"/dev/{_HARMLESS[number(look.stat)]}"
+            tables.warnings.append(f"{look.holder}: {look.link} has no path any more; a restored process gets {path}")
         return DeviceFile(path=pack_path(path), pos=look.info.pos)
 
     def validate(self, index: int, entry: DeviceFile, tables: RebuildTables) -> None:
@@ -42,6 +45,14 @@ class DeviceKind(Kind):
         path = unpack_path(entry.path)
         fd = tables.own[index] = open_path(path, entry.flags, _is_harmless)
         set_status_flags(fd, entry.flags)
+
+
+def _leads_to(path: str, wanted: os.stat_result) -> bool:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
 def _is_harmless(found: os.stat_result) -> bool:

@@ -34,7 +34,7 @@ from kernel_backend.resources.descriptors import (
     open_path,
     restore_owner,
 )
-from kernel_backend.resources.pidfd import replace_everywhere
+from kernel_backend.resources.pidfd import passed_on, replace_everywhere
 from kernel_backend.tracee.inject import Workshop
 
 _DELETED = " (deleted)"
@@ -342,7 +342,7 @@ class ProcFileKind(Kind):
 
     def finish(self, index: int, entry: ProcFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         ours = -1 if entry.gone else self._pid(entry, tables)
-        if ours < 0:
+        if ours < 0 or passed_on(index, tables, workshop, pid):
             return
         new = "self" if ours == pid else str(tables.pids[ours])  # other numbers may be those of a pid namespace
         path = re.sub(r"^/proc/\d+", f"/proc/{new}", unpack_path(entry.path))

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.errors import EngineError
-from kernel_backend.host import fds, sockdiag
+from kernel_backend.host import fds, libc, sockdiag
 from kernel_backend.image.descriptions import TcpSocket, UdpSocket, UnixSocket
 from kernel_backend.resources import socket_options
 from kernel_backend.resources.descriptors import O_ASYNC, Look, RebuildTables
@@ -207,6 +207,16 @@ def no_way_back(index: int, tables: RebuildTables) -> Iterator[None]:
         yield
     except (OSError, EngineError) as error:
         tables.warn(f"the queue of the socket at {tables.who(index)} is not what it was: {error}")
+
+
+def disconnect(s: socket.socket) -> bool:
+    """Let a datagram socket be connected to nobody; whether it was."""
+    try:
+        s.getpeername()
+    except OSError:
+        return False
+    libc.syscall("connect", s.fileno(), struct.pack("<H14x", socket.AF_UNSPEC), 16)
+    return True
 
 
 def drain(s: socket.socket) -> int:

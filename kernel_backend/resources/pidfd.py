@@ -43,6 +43,8 @@ class PidFdKind(Kind):
         tables.own[index] = os.pidfd_open(entry.pid, _open_flags(entry)) if outside else _of_the_dead(entry, tables)
 
     def finish(self, index: int, entry: PidFd, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
+        if passed_on(index, tables, workshop, pid):
+            return
         made = -1
         if entry.pid in tables.pids:
             made = _open_inside(tables.pids[entry.pid], entry, workshop)
@@ -139,8 +141,20 @@ def replace_everywhere(index: int, made: int, tables: RebuildTables, workshop: W
     cloexec = {fd: workshop.call("fcntl", fd, 1) & 1 for fd in numbers}  # F_GETFD: as the table was laid out
     calls = [Call("dup3", made, fd, os.O_CLOEXEC if cloexec[fd] else 0) for fd in numbers]
     workshop.run([*calls, Call("close", made)])
-    if numbers and next(iter(tables.holders[index]))[0] == pid:
+    made_inside: set[int] = tables.cache.setdefault("made inside", set())
+    if numbers and index not in made_inside:
+        made_inside.add(index)
         _take_over(tables.own[index], workshop.thread.tgid, numbers[0])
+
+
+def passed_on(index: int, tables: RebuildTables, workshop: Workshop, pid: int) -> bool:
+    """Whether one process has opened it from inside already: then the others get that very description."""
+    if index not in tables.cache.get("made inside", ()):
+        return False
+    with courier(workshop) as line:
+        (made,) = line.send([tables.own[index]])
+    replace_everywhere(index, made, tables, workshop, pid)
+    return True
 
 
 def _duplicate(pid: int, fd: int) -> int:

@@ -28,13 +28,14 @@ _NAMES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user"}
 def check(tree: Mapping[int, Process]) -> None:
     """Refuse a frozen tree in which something is shared, or is not, that would come back otherwise."""
     for process in tree.values():
-        _check_namespaces(process)
+        check_namespaces(process)
         _check_threads(process)
     for kind, what in _SHARED.items():
         _check_apart([process.view for process in tree.values()], kind, what)
 
 
-def _check_namespaces(process: Process) -> None:
+def check_namespaces(process: Process) -> None:
+    """Refuse a process in a namespace that is neither ours nor of our making."""
     if is_of_ours(process.view):
         return
     for name in _NAMESPACES:

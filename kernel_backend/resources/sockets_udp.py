@@ -85,6 +85,7 @@ class UdpKind(Kind):
         if live_sockets.was_taken(index, tables):
             live_sockets.adopt(index, entry, _DGRAM, tables, workshop, fd)
             with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
+                _disconnect(s, entry)
                 live_sockets.drain(s)
                 multicast.restore(s, entry.memberships, tables, tables.who(index))
             _fill(index, entry, tables)
@@ -93,6 +94,15 @@ class UdpKind(Kind):
                 socket_options.rewind(s, entry.family, _DGRAM, entry.options, tables, tables.who(index))
                 _shut_down(s, entry)
         restore_owner(entry, tables, workshop, fd)
+
+
+def _disconnect(s: socket.socket, entry: UdpSocket) -> None:
+    """The present's: connected, it would take nothing of what others had sent in the image.
+
+    A port that nobody had asked for by its number is given back by that, and bound again.
+    """
+    if live_sockets.disconnect(s) and s.getsockname()[1] != entry.port:
+        inet.bind(s, entry)
 
 
 def _refuse_held_back(s: socket.socket, look: Look) -> None:

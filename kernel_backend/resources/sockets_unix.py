@@ -397,7 +397,8 @@ def _connect_waiting(listener: int, entry: UnixSocket, tables: RebuildTables) ->
             if client.name:
                 unix_names.bind(s, client, tables)
             door = tables.own[listener], entry.backlog
-            unix_credentials.connect(s, client, None, door, unix_names.address_of(entry, tables), tables)
+            server = unix_credentials.server_of(index, client, tables)
+            unix_credentials.connect(s, client, server, door, unix_names.address_of(entry, tables), tables)
             unix_queues.fill(s, client.early, tables, tables.who(index))
             if client.shutdown:
                 s.shutdown(_SHUT[client.shutdown])
@@ -413,6 +414,8 @@ def _connect_departed(listener: int, entry: UnixSocket, client: Departed, tables
 def _refill(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     """A datagram socket taken from the present, which is gone now: its queue becomes the image's."""
     with socket_options.borrowed(tables.own[index], _UNIX, entry.type) as s:
+        if not entry.connected:
+            live_sockets.disconnect(s)  # connected, it would take nothing of what others had sent
         live_sockets.drain(s)
     if entry.queue:
         _fill_by_name(index, entry, tables)

@@ -40,7 +40,7 @@ from kernel_backend.resources.descriptors import (
     restore_owner,
     set_status_flags,
 )
-from kernel_backend.resources.pidfd import replace_everywhere
+from kernel_backend.resources.pidfd import passed_on, replace_everywhere
 from kernel_backend.tracee.inject import Workshop
 
 # asm-generic/ioctls.h
@@ -374,6 +374,8 @@ class ControllingTerminalKind(Kind):
     def finish(
         self, index: int, entry: ControllingTerminal, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
     ) -> None:
+        if passed_on(index, tables, workshop, pid):
+            return
         try:
             made = workshop.call("open", workshop.put(b"/dev/tty\0"), open_flags(entry.flags))
         except OSError:

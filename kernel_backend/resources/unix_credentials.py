@@ -90,6 +90,20 @@ def connect(
         s.connect(address)
 
 
+def server_of(index: int, client: UnixSocket, tables: RebuildTables) -> UnixSocket | None:
+    """What the listener's end of a connection that waits will tell: who has the client is taken for who connected it.
+
+    Nobody can be asked before it is accepted; one user has both ends, as nearly always.
+    """
+    pid = next((pid for pid, _ in tables.holders.get(index, ())), 0)
+    if not pid or not client.peer_pid:
+        return None
+    return UnixSocket(
+        type=client.type, inode=0, peer_pid=pid, peer_uid=client.peer_uid, peer_gid=client.peer_gid,
+        peer_groups=client.peer_groups,
+    )  # fmt: skip
+
+
 def of_sender(message: Message, tables: RebuildTables) -> list[tuple[int, int, bytes]]:
     """The control message that names who had sent it: root may name anybody who is there."""
     if not message.pid:

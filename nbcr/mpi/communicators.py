@@ -65,7 +65,7 @@ class Gated(Comm):
     Irecv, irecv = point_to_point.posting_receive(Comm.Irecv), point_to_point.posting_receive(Comm.irecv)
 
     def Abort(self, errorcode: int = 0) -> None:
-        if self._key == "w":
+        if self._is_given and self._size == world.size:
             leaving.abort(self, errorcode)
         else:
             guarded_call(Comm.Abort, self, errorcode)
@@ -197,7 +197,7 @@ class Gated(Comm):
             each.Free()
         collectives.begin(self)
         Comm.Free(self)
-        gate.counts[self._key] = Count(self._key, self._members, self._begun)
+        gate.counts[self._key] = Count(self._key, self._members, self._begun, is_over=True)
         live.pop(self._key, None)
         become_null(self)
 

@@ -110,6 +110,8 @@ def enter(module: Any) -> None:
     own = communicators.adopt(Intracomm.Dup(world.own), "s")
     intercomms.begin(communicators.adopt(Intracomm.Dup(world.comm), "c"))
     last = communicators.adopt(Intracomm.Dup(world.comm), "e")
+    every.Set_name("MPI_COMM_WORLD")
+    own.Set_name("MPI_COMM_SELF")
     _forbid(module)
     _put_classes(module)
     communicators.become_null(module.COMM_NULL)

@@ -43,6 +43,7 @@ class Count:
     _key: str
     _members: tuple[int, ...]  # world ranks of all who take part
     _begun: int = 0
+    is_over: bool = False  # no more of them will come: the communicator has been freed
 
 
 class Gate:
@@ -183,6 +184,10 @@ class Gate:
         ours = threading.get_ident()
         frames = sys._current_frames()
         return sum(_is_in(frame, calls) for thread, frame in frames.items() if thread != ours)
+
+    def forget_what_is_over(self) -> None:
+        """Of communicators that all members have freed. Other counts stay: who waits at the gate goes on by his."""
+        self.counts = {key: count for key, count in self.counts.items() if not count.is_over}
 
     def open(self) -> None:
         """Everybody goes on."""

@@ -213,7 +213,8 @@ class Rank(Handler):
                 self._order = None
             try:
                 message = {"state": "READY", "pid": runtime.own_pid(), "channel_fd": channel.fileno()}
-                channel.send({**message, "warnings": request.warnings})
+                warnings = [*request.warnings, *filter(None, (support.wrapper(),))]
+                channel.send({**message, "warnings": warnings})
                 # Two returns: the image is taken in this read, and each life reads its own answer.
                 answer = channel.receive()
                 if answer.get("op") == "PING":
@@ -391,10 +392,10 @@ class Rank(Handler):
         if self._is_down and torn is not None:
             torn.up()
             self._is_down = False
+            gate.forget_what_is_over()
         if self._drain is not None:
             draining.post_again()
             self._drain = None
-        gate.counts.clear()
         gate.open()
 
 

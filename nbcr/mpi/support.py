@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+from pathlib import Path
 from typing import Any
 
 from nbcr.errors import NotPossible
@@ -74,3 +76,19 @@ def refused(what: str, base: Any) -> Any:
         )
 
     return classmethod(lambda cls, *args, **named: call(*args, **named)) if isinstance(base, classmethod) else call
+
+
+def wrapper() -> str:
+    """A warning of what this rank was started by, should that be a rank's process itself and no mpiexec: a script or a
+    shell, which is in no image."""
+    parent = Path(f"/proc/{os.getppid()}")
+    try:
+        if not any(line.startswith(b"PMI_RANK=") for line in (parent / "environ").read_bytes().split(b"\0")):
+            return ""
+        words = (parent / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # another user's, or it has ended
+        return ""
+    return (
+        f"its parent ({' '.join(words[:2]).strip()}) is not in the image: a restart does not do what it does after the "
+        "rank, begin it by `exec`"
+    )

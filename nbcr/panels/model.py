@@ -15,7 +15,6 @@ from nbcr.rendering import size_text, tags_text, time_text, when_text
 from nbcr.session import Entry, Store, upkeep
 
 if TYPE_CHECKING:
-    from nbcr.objects.results import Change
     from nbcr.store.retention import Policy
 
 MOST_NAMES = 12  # of each kind of change, before the rest is only counted
@@ -213,12 +212,10 @@ def _variables(entry: Entry, store: Store) -> str:
     return "\n".join([*shown, *([f"and {len(found) - MOST_NAMES} more"] if len(found) > MOST_NAMES else [])])
 
 
-def _told(change: Change) -> str:
-    """A name that differs; with both values, where they are short."""
-    short = change.kind == "changed" and max(len(change.before), len(change.after)) <= _SHORT
-    if not short or change.before == change.after:
-        return change.name
-    return f"{change.name} ({change.before} → {change.after})"
+def _told(name: str, before: str, after: str) -> str:
+    """A name that differs; with both values, where there are two and they are short."""
+    both = before and after and before != after and max(len(before), len(after)) <= _SHORT
+    return f"{name} ({before} → {after})" if both else name
 
 
 def _changes(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
@@ -233,7 +230,7 @@ def _changes(entry: Entry, entries: Sequence[Entry], store: Store) -> str:
         return f"unknown: {error.line()}"
     said = []
     for kind in ("added", "changed", "removed"):
-        names = [_told(change) for change in changes if change.kind == kind]
+        names = [_told(change.name, change.before, change.after) for change in changes if change.kind == kind]
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         if names:
             said.append(f"{kind}: {', '.join(names[:MOST_NAMES])}{more}")

@@ -19,6 +19,7 @@ GONE = ".gone-"  # before an id: being removed
 RECIPE = ".recipe"
 IMAGE = "image"
 OBJECTS = "objects"
+PARTS = (IMAGE, OBJECTS, "job")  # what an entry may be made of
 MOST_THUMBNAIL_BYTES = 20 << 10
 _UNTOLD = ("key", "curve_secretkey", "thumbnail")
 _PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]*={0,2}")  # as base64

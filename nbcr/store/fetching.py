@@ -9,7 +9,7 @@ from pathlib import Path
 from nbcr.errors import EntryDamaged, RemoteFailed
 from nbcr.store import files, names, recipe, writers
 from nbcr.store.chunks import BadChunk, Codec
-from nbcr.store.entry import MANIFEST, SIGNATURE, Entry, recipe_of
+from nbcr.store.entry import MANIFEST, PARTS, SIGNATURE, Entry, recipe_of
 from nbcr.store.packs import Index, Packs, PackWriter, Row
 from nbcr.store.remotes import ENCRYPTION, pack_path
 from nbcr.store.sending import Target
@@ -136,7 +136,7 @@ def _write_entry(source: Target, offer: Offered, folder: Path) -> list[bytes]:
     remote = f"entries/{offer.entry.id}"
     needed: dict[bytes, None] = {}
     for part in offer.entry.kinds:
-        if part not in ("image", "objects"):
+        if part not in PARTS:
             raise EntryDamaged(f"{remote} has a part {part!r} that this nbcr does not know", hint="update nbcr")
         path = recipe_of(folder, part)
         data = source.read(f"{remote}/{path.name}")

@@ -33,6 +33,9 @@ NOTES: dict[str, Note] = {
     "deleted files": Note(
         "", "what was written to one that this user may not read; in a fresh tree one cannot be given a name (linkat)"
     ),
+    "zombies, stopped and adopted children": Note(
+        "of one that left a core its parent is told that it did not, with a warning"
+    ),
     "signals between processes": Note("", "in place, a child's end is told by SIGCHLD"),
     "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
     "socketpairs": Note(
@@ -48,11 +51,13 @@ NOTES: dict[str, Note] = {
         "in place, new connections in place of those that the present has no more name who restored them (SO_PEERCRED)"
     ),
     "pseudo-terminals": Note(
-        "what waits in one whose program's side is open outside only is left out where it runs on, with a warning"
+        "what waits in one whose program's side is open outside only is left out where it runs on, with a warning; "
+        "so is what packet mode (TIOCPKT) had to tell"
     ),
     "controlling terminals": Note("one that no descriptor leads to any more is lost, with a warning"),
     "inotify": Note(
-        "watches whose path cannot be found and events that were not read are left out, with a warning",
+        "watches whose path cannot be found and events that were not read are left out, with a warning; a new watch "
+        "may get a number that one which is gone had",
         "paths are searched for where the program has files open (CAP_DAC_READ_SEARCH finds any)",
     ),
     "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
@@ -60,9 +65,15 @@ NOTES: dict[str, Note] = {
         "what nobody can read back is lost: SO_INQ, TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs",
         "buffers above rmem_max and wmem_max",
     ),
-    "TCP inside": Note("", "bytes that did not fit into the receiver's buffer: that connection is reset"),
+    "TCP inside": Note(
+        "error queues (MSG_ERRQUEUE) are left out, with a warning",
+        "bytes that did not fit into the receiver's buffer: that connection is reset",
+    ),
     "TCP to outside (reset)": Note("they find their connection reset"),
-    "UDP": Note("datagrams of senders that cannot be imitated are dropped, with a warning"),
+    "UDP": Note(
+        "datagrams of senders that cannot be imitated are dropped, with a warning; which of the host's addresses one "
+        "that waits was sent to (IP_PKTINFO) is forgotten"
+    ),
     "pidfd": Note("", _PIDS),
     "resource limits": Note("", "hard limits above those of the restoring process"),
     "nice and I/O priority": Note(

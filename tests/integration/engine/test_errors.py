@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -282,6 +283,19 @@ def test_replaced_executable(
     program.unlink()
     assert str(program) in engine.refuses("restore", folder / "image", "--detach")
     life.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [("data", "RLIMIT_DATA"), ("stack", "RLIMIT_STACK"), ("filter", "seccomp"), ("namespace", "UTS namespace")],
+)
+def test_a_present_that_has_confined_itself(how: str, told: str, begin: Begin, as_user: User, folder: Path) -> None:
+    """What it could not get out of would end it half-way, or stay with the restored life."""
+    engine, life = begin(replace(BY_NAME["identity/confined:data"], name=f"identity/confined:{how}"), as_user)
+    engine.must("dump", life.pid, folder / "image")
+    life.spoil()
+    assert told in engine.refuses("restore", folder / "image", "--into", life.pid)
+    life.expect_pass()
 
 
 def test_restore_into_nobody(engine: Engine, good_image: Path) -> None:

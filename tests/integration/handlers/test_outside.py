@@ -129,6 +129,26 @@ def test_handlers_that_fail_in_the_restored_life_are_told(stage: Stage) -> None:
     assert told(stage) == ["CHECKPOINT", "CONTINUE", "RESTART"]
 
 
+@pytest.mark.parametrize("way", ["fresh", "into"])
+def test_a_restart_says_what_becomes_of_files_that_are_written(stage: Stage, way: str) -> None:
+    program, pid = start(stage, "nothing")
+    ended(nbcr(stage, "checkpoint", pid, "--name", "a"))
+    assert told(stage) == ["CHECKPOINT", "CONTINUE"]
+    if way == "fresh":
+        os.kill(pid, signal.SIGKILL)
+        program.wait()
+    where = ("--detach",) if way == "fresh" else ("--into", pid)
+    ended(nbcr(stage, "restart", "a", *where, "--files", "all"), 2)
+    _, err = ended(nbcr(stage, "restart", "a", *where, "--files", "save"), 12)
+    assert "no contents" in err
+    assert "RESTART" not in told(stage)
+    found, err = ended(nbcr(stage, "restart", "a", *where, "--files", "rewind"))
+    stage.processes.adopt(found["pid"])
+    assert "was cut back from" in err
+    until(stage, "in_place", None if way == "fresh" else program)
+    assert told(stage) == ["CHECKPOINT", "RESTART"]  # what was written after the image is gone
+
+
 def test_a_forked_child_is_asked_itself(stage: Stage) -> None:
     _, pid = start(stage, "fork")
     child = until(stage, "child")["child"]

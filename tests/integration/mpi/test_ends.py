@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from tests.integration.mpi.conftest import END_S, MPIEXEC, SUBJECTS, Stage, program, undisturbed
 
 
-def check(stage: Stage, how: str, status: int, said: str, *options: str) -> None:
-    words = [str(MPIEXEC), "-n", "2", sys.executable, *options, str(SUBJECTS / "ending.py"), how]
+def check(stage: Stage, how: str, status: int, said: str, *options: str, ranks: int = 2) -> None:
+    words = [str(MPIEXEC), "-n", str(ranks), sys.executable, *options, str(SUBJECTS / "ending.py"), how]
     launcher = stage.run(how, words)
     stage.checkpoint(how, "saved", leave="killed")
     launcher.communicate(timeout=END_S)
@@ -29,7 +30,7 @@ def test_a_rank_that_raises_ends_the_others(stage: Stage) -> None:
 
 
 def test_a_rank_that_aborts_ends_the_job_with_its_status(stage: Stage) -> None:
-    check(stage, "aborts", 7, "")
+    check(stage, "aborts", 7, "", ranks=4)
 
 
 @pytest.mark.long
@@ -42,3 +43,11 @@ def test_windows_that_were_freed_are_not_in_the_way(stage: Stage) -> None:
 def test_pickled_reductions_combine_in_the_order_of_mpi4py(stage: Stage, ranks: int) -> None:
     launcher = stage.nbcr("run", "--name", "job", "--", *program("combining", ranks))
     assert launcher.communicate(timeout=END_S)[0] == undisturbed("combining", ranks)
+
+
+def test_what_a_rank_was_started_by_is_named_when_it_is_in_no_image(stage: Stage) -> None:
+    line = shlex.join([sys.executable, str(SUBJECTS / "looping.py"), "100", "0.03"])
+    launcher = stage.run("job", [str(MPIEXEC), "-n", "2", "sh", "-c", f"{line}; true"])
+    entry = stage.checkpoint("job", "saved", leave="killed")
+    launcher.communicate(timeout=END_S)
+    assert [warning for warning in entry.warnings if "its parent (sh -c) is not in the image" in warning]

@@ -72,7 +72,7 @@ def test_a_job_runs_on_without_its_launcher(stage: Stage) -> None:
 
 
 def test_a_name_that_is_taken_is_refused_before_anything_is_touched(stage: Stage) -> None:
-    launcher = stage.run("job", program("waiting", 2, "blocked", 3))
+    launcher = stage.run("job", program("waiting", 2, "blocked", 8))
     stage.checkpoint("job", "same")
     with pytest.raises(NbcrError, match="exists already"):
         stage.checkpoint("job", "same")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
+from pathlib import Path
 
 import pytest
 
-from nbcr.errors import Busy
+from nbcr.errors import Busy, NbcrError
 from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed
+from tests.integration.store.test_s3 import s3  # noqa: F401 (a fixture)
 
 # Steps, and how long each rests at the least: all run for two seconds or more.
 SUBJECTS = {
@@ -77,6 +80,22 @@ def test_one_launcher_takes_several_checkpoints(stage: Stage) -> None:
     assert (launcher.returncode, out) == (0, undisturbed("looping", 2, 100).removeprefix("ready\n")), err
 
 
+def test_communicators_of_groups_are_counted_on_after_each_checkpoint(stage: Stage, rng: random.Random) -> None:
+    """Also after one that fails in the middle: ranks that have made one more than others go on from there."""
+    launcher = stage.run("often", program("groups", 4, 120, 0.01))
+    for turn in range(3):
+        time.sleep(rng.random() / 10)
+        with contextlib.suppress(NbcrError):
+            stage.checkpoint("often", f"hasty-{turn}", deadline_s=rng.random() / 20)
+        time.sleep(rng.random() / 10)
+        stage.checkpoint("often", f"saved-{turn}")
+    expected = undisturbed("groups", 4, 120).removeprefix("ready\n")
+    out, err = launcher.communicate(timeout=END_S)
+    assert (launcher.returncode, out) == (0, expected), err
+    out, err = stage.nbcr("restart", "saved-2").communicate(timeout=END_S)
+    assert out == expected, err
+
+
 def test_a_restored_job_is_checkpointed_again(stage: Stage, rng: random.Random) -> None:
     expected = undisturbed("outstanding", 2, 150).removeprefix("ready\n")
     launcher = stage.run("first", program("outstanding", 2, 150, 0.03))
@@ -105,3 +124,19 @@ def test_a_message_whose_receive_was_interrupted_is_received_again(stage: Stage,
     assert (launcher.returncode, out) == (0, "done 60\n"), err
     out, err = stage.nbcr("restart", "saved").communicate(timeout=END_S)
     assert out == "done 60\n", err
+
+
+@pytest.mark.long
+def test_a_job_is_brought_back_from_a_bucket(stage: Stage, tmp_path: Path, s3: str) -> None:  # noqa: F811
+    expected = undisturbed("ring", 2, 150).removeprefix("ready\n")
+    launcher = stage.run("job", program("ring", 2, 150, 0.02))
+    stage.checkpoint("job", "one", leave="killed")
+    launcher.communicate(timeout=END_S)
+    pushed = stage.nbcr("push", s3, "one")
+    assert "sent     one" in pushed.communicate(timeout=END_S)[0]
+    stage.store.remove(stage.store.find("one"))
+    other = ["--store", str(tmp_path / "elsewhere")]
+    pulled = stage.nbcr("pull", s3, "one", *other)
+    assert "fetched  one" in pulled.communicate(timeout=END_S)[0]
+    out, err = stage.nbcr("restart", "one", *other).communicate(timeout=END_S)
+    assert out == expected, err

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.mpi.conftest import END_S, Stage, program
 
-_FIRST = shlex.join(program("ring", 2, 120, 0.02))
+_FIRST = shlex.join(program("ring", 2, 90, 0.02))
 _SECOND = shlex.join(program("ring", 2, 10))
 _DRIVER = f"""
 import subprocess
@@ -24,7 +24,7 @@ for line in second.stdout:
     print("second", line, end="", flush=True)
 """
 PROGRAMS = {
-    "script": ["sh", "script.sh"],
+    "shell": ["sh", "script.sh"],
     "make": ["make", "-f", "makefile"],
     "driver": [sys.executable, "driver.py"],
     "one line": ["sh", "-c", f"{_FIRST} && {_SECOND}"],
@@ -51,7 +51,7 @@ def test_a_program_that_calls_mpiexec_comes_back_in_the_middle(
     write_programs(tmp_path)
     expected = subprocess.run(PROGRAMS[how], capture_output=True, text=True, timeout=END_S, check=True).stdout
     launcher = stage.nbcr("run", "--name", "job", "--", *PROGRAMS[how])
-    time.sleep(1.5 + rng.random())
+    time.sleep(1 + rng.random())
     ends = rng.random() < 0.5
     taken = stage.nbcr("checkpoint", "job", "--name", "half", *(["--stop"] if ends else []))
     assert taken.communicate(timeout=END_S)[0].startswith("CONTINUE  half")
