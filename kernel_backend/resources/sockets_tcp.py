@@ -16,19 +16,17 @@ import select
 import socket
 import stat
 import struct
-from typing import NamedTuple
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.image.descriptions import (
     OTHER_CLOSED,
     OTHER_INSIDE,
     OTHER_OUTSIDE,
-    Departed,
     Description,
     TcpSocket,
 )
-from kernel_backend.resources import inet, live_sockets, socket_options, waiting
+from kernel_backend.resources import inet, live_sockets, socket_options, tcp_waiting
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -37,37 +35,29 @@ from kernel_backend.resources.descriptors import (
     restore_owner,
     set_status_flags,
 )
+from kernel_backend.resources.tcp_states import (
+    CLOSE,
+    CLOSE_WAIT,
+    CLOSING,
+    ESTABLISHED,
+    FIN_WAIT1,
+    FIN_WAIT2,
+    LAST_ACK,
+    LISTEN,
+    SYN_SENT,
+    TIME_WAIT,
+    Info,
+)
 from kernel_backend.tracee.inject import Workshop
 
 _STREAM = socket.SOCK_STREAM
 _SIOCOUTQNSD = 0x894B
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _SEND_QUEUE, _REPAIR_OFF = 19, 20, 2, -1
 
-# include/net/tcp_states.h
-ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT = 1, 2, 3, 4, 5, 6
-CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = 7, 8, 9, 10, 11
 _FIN_SENT = {FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING}
 _OPEN = {ESTABLISHED, FIN_WAIT1, FIN_WAIT2}  # the other end has not said that it sends no more
 _REFUSED_WITHIN_MS = 200
 _FIN_RECEIVED = {CLOSE_WAIT, LAST_ACK, CLOSING, TIME_WAIT}
-
-
-class _Info(NamedTuple):
-    """What we use of struct tcp_info."""
-
-    state: int
-    waits: int  # of a listener: connections that were not accepted yet
-    backlog: int  # of a listener
-    received: int  # bytes, with a FIN
-    sent: int  # bytes of data
-    round_trip_us: int  # 0: nothing was ever acknowledged
-
-    @classmethod
-    def of(cls, s: socket.socket) -> _Info:
-        raw = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256).ljust(256, b"\0")
-        sent, again = struct.unpack_from("<2Q", raw, 200)
-        (waits, backlog), round_trip_us = struct.unpack_from("<2I", raw, 24), struct.unpack_from("<I", raw, 68)[0]
-        return cls(raw[0], waits, backlog, struct.unpack_from("<Q", raw, 128)[0], sent - again, round_trip_us)
 
 
 class TcpKind(Kind):
@@ -84,7 +74,7 @@ class TcpKind(Kind):
         entry = TcpSocket(family=live_sockets.family_of(look.own))
         with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
             _refuse_repaired(s, look)
-            info = _Info.of(s)
+            info = Info.of(s)
             entry.state = info.state
             if info.state in _OPEN and inet.has_failed(s):
                 tables.warnings.append(
@@ -110,7 +100,7 @@ class TcpKind(Kind):
 
     def capture_links(self, index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
         if entry.state == LISTEN:
-            _note_clients(index, look, entry, tables)
+            tcp_waiting.note_clients(index, look, entry, tables)
         if entry.state in (LISTEN, CLOSE, SYN_SENT):
             return
         entry.peer = _by_address(tables).get((inet.remote(entry), inet.local(entry)), -1)
@@ -119,9 +109,9 @@ class TcpKind(Kind):
                 entry.other = OTHER_INSIDE
                 _add_unseen(index, look, entry, tables)
             return
-        listener = _listener_for(entry, tables)
+        listener = tcp_waiting.listener_for(entry, tables)
         if listener >= 0 and entry.state in _OPEN:
-            _note_waiting(listener, look, entry, tables)
+            tcp_waiting.note(listener, look, entry, tables)
 
     def validate(self, index: int, entry: TcpSocket, tables: RebuildTables) -> None:
         if entry.state == LISTEN and live_sockets.find_inet(entry, _STREAM, tables, listening=True) < 0:
@@ -179,41 +169,13 @@ def _by_address(tables: CaptureTables) -> dict[tuple[inet.Address, inet.Address]
     return known
 
 
-def _listener_for(entry: TcpSocket, tables: CaptureTables) -> int:
-    for index, other in enumerate(tables.descriptions):
-        if not isinstance(other, TcpSocket) or other.state != LISTEN or other.port != entry.peer_port:
-            continue
-        if inet.plain(other.host) in (inet.plain(entry.peer_host), "0.0.0.0", "::"):
-            return index
-    return -1
-
-
-def _note_waiting(listener: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
-    """Connected to a listener inside, not accepted yet. What was sent already cannot be read: then it is reset."""
-    if inet.is_foreign(entry.host):
-        return
-    with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
-        sent = _Info.of(s).sent
-    entry.listener, entry.other, entry.sent = listener, OTHER_INSIDE, sent
-    if sent and not tables.ending:
-        entry.lost = True
-        tables.warnings.append(waiting.UNREADABLE.format(who=look.holder, what="reset"))
-
-
-def _note_clients(index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
-    with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
-        waits = _Info.of(s).waits
-    if waits:
-        tables.linked.append(lambda: waiting.note_tcp(index, look, entry, waits, tables))
-
-
 def _unseen_bytes(look: Look, entry: TcpSocket, peer: Look, peer_entry: TcpSocket) -> int:
     """Bytes that the other end has sent and that have not arrived here, because our receive buffer is full."""
     unsent = int(struct.unpack("<i", fcntl.ioctl(peer.own, _SIOCOUTQNSD, bytes(4)))[0])
     with socket_options.borrowed(peer.own, peer_entry.family, _STREAM) as s:
-        sent = _Info.of(s).sent
+        sent = Info.of(s).sent
     with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
-        received = _Info.of(s).received
+        received = Info.of(s).received
     fin_here = entry.state in _FIN_RECEIVED
     if unsent and peer_entry.state in _FIN_SENT and not fin_here:
         unsent -= 1
@@ -298,7 +260,7 @@ def _take_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> bool:
 
 def _sent(fd: int, family: int) -> int:
     with socket_options.borrowed(fd, family, _STREAM) as s:
-        return _Info.of(s).sent
+        return Info.of(s).sent
 
 
 def _ended(entry: TcpSocket) -> int:
@@ -346,7 +308,7 @@ def _unconnected(index: int, entry: TcpSocket, tables: RebuildTables) -> int:
 
 def _state(fd: int, family: int) -> int:
     with socket_options.borrowed(fd, family, _STREAM) as s:
-        return _Info.of(s).state
+        return Info.of(s).state
 
 
 def _taken(index: int, fd: int, tables: RebuildTables) -> int:
@@ -379,52 +341,10 @@ def _settle_all(tables: RebuildTables) -> None:
                 inet.send_all(sender, entry.queue, entry.urgent)
     for index, entry in every:
         if entry.state == LISTEN:
-            _connect_clients(index, entry, tables)
+            tcp_waiting.connect(index, entry, tables)
     for index, entry in every:
         if not live_sockets.was_taken(index, tables):
             _finish_one(index, entry, tables)
-
-
-def _connect_clients(listener: int, entry: TcpSocket, tables: RebuildTables) -> None:
-    """Those who wait to be accepted, in their order, and between them those who had left already."""
-    every = [(i, e) for i, e in enumerate(tables.descriptions) if isinstance(e, TcpSocket) and e.listener == listener]
-    for turn, (index, client) in enumerate([*sorted(every, key=lambda one: one[1].turn), (-1, entry)]):
-        for departed in entry.departed:
-            if departed.before == turn and not live_sockets.was_taken(listener, tables):
-                _connect_departed(listener, entry, departed, tables)
-        if index >= 0 and not client.lost and not live_sockets.was_taken(index, tables):
-            _connect_waiting(index, client, tables)
-
-
-def _connect_departed(listener: int, entry: TcpSocket, client: Departed, tables: RebuildTables) -> None:
-    """A connection that is closed again at once."""
-    with (
-        socket_options.borrowed(tables.own[listener], entry.family, _STREAM) as door,
-        socket.socket(entry.family, _STREAM | socket.SOCK_CLOEXEC) as s,
-    ):
-        host, port = door.getsockname()[:2]
-        s.settimeout(inet.CONNECT_TIMEOUT_S)
-        s.connect((host, port))
-        for message in client.early:
-            inet.send_all(s, message.data)
-
-
-def _connect_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
-    """Connect to the rebuilt listener, wherever it is, and wait in its backlog."""
-    heard = tables.descriptions[entry.listener]
-    assert isinstance(heard, TcpSocket)
-    with socket_options.borrowed(tables.own[entry.listener], heard.family, _STREAM) as door:
-        port = door.getsockname()[1]
-    if inet.is_foreign(entry.peer_host):
-        raise HostUnsupported(
-            f"{tables.who(index)} was connected to {entry.peer_host}, which is no address of this host",
-            hint="restart it where the network has the same addresses",
-        )
-    with socket_options.borrowed(tables.own[index], entry.family, _STREAM) as s:
-        s.settimeout(inet.CONNECT_TIMEOUT_S)
-        s.connect((entry.peer_host, port))
-        s.setblocking(True)
-        inet.send_all(s, entry.early)
 
 
 def _has_ended(s: socket.socket) -> bool:
