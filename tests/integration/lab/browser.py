@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ TOKEN = "nbcr-test"
 START_S = 60.0
 STEP_S = 60.0
 KEY_MS = 2000  # until a key shows
+_LOOK_MS = 100
 
 
 def chromium() -> str | None:
@@ -203,15 +205,22 @@ class PlainNotebook:
 
     def run_all(self) -> list[str]:
         """By the menu, until every cell has a number; the texts below them."""
+        from playwright.sync_api import TimeoutError
+
         page, prompts = self._page, ".jp-Notebook .jp-CodeCell .jp-InputPrompt"
         every = f"[...document.querySelectorAll('{prompts}')].map(node => node.innerText)"
         deadline = time.monotonic() + STEP_S
-        while page.evaluate(f"{every}.every(text => text.trim() === '[ ]:')"):  # a page may overhear a click
+        # a page may overhear a click, and shows no prompts at first
+        while not page.evaluate(f"{every}.some(text => /\\[(\\d+|\\*)\\]/.test(text))"):
             assert time.monotonic() < deadline, "no cell runs"
-            page.get_by_role("menuitem", name="Run", exact=True).click()
-            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            page.keyboard.press("Escape")  # a menu that opened late would be in the way
+            with contextlib.suppress(TimeoutError):
+                page.get_by_role("menuitem", name="Run", exact=True).click(timeout=KEY_MS)
+                page.get_by_role("menuitem", name="Run All Cells", exact=True).click(timeout=KEY_MS)
             page.wait_for_timeout(KEY_MS)
-        page.wait_for_function(f"{every}.every(text => /\\[\\d+\\]/.test(text))")
+        while not page.evaluate(f"{every}.every(text => /\\[\\d+\\]/.test(text))"):
+            assert time.monotonic() < deadline, page.evaluate(every)  # which cells have not ended
+            page.wait_for_timeout(_LOOK_MS)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
         cells = page.locator(".jp-Notebook .jp-CodeCell")
         return [str(cells.nth(n).locator(".jp-OutputArea").inner_text()).strip() for n in range(cells.count())]
