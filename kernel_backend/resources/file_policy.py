@@ -61,7 +61,7 @@ def save(look: Look, entry: RegularFile, tables: CaptureTables) -> None:
 
 def check(tables: RebuildTables) -> None:
     """Raise HostUnsupported when contents are asked for that the image has not."""
-    if tables.files == "save" != tables.files_then:
+    if tables.files == "save" and tables.files_then != "save":
         raise HostUnsupported(
             "the image holds no contents of files that were being written",
             hint="take the checkpoint with --files save, or restart with --files keep or rewind",

@@ -242,10 +242,10 @@ def drain(s: socket.socket) -> int:
 
 
 def has_ended(s: socket.socket) -> bool:
-    """Whether nothing more will come: what is empty then is no message."""
+    """Whether nothing more will come: what is empty then is no message. An error that waits is no end."""
     asked = select.poll()
     asked.register(s, select.POLLRDHUP)
-    return bool(asked.poll(0))
+    return any(events & select.POLLRDHUP for _, events in asked.poll(0))
 
 
 def drain_tcp_pair(one: socket.socket, other: socket.socket) -> None:

@@ -12,7 +12,6 @@ reports an error, so that programs reconnect. One whose other end had finished s
 from __future__ import annotations
 
 import fcntl
-import select
 import socket
 import stat
 import struct
@@ -95,7 +94,7 @@ class TcpKind(Kind):
             else:
                 entry.queue, entry.urgent = inet.peek_stream(s, look.holder)
                 entry.other = OTHER_OUTSIDE
-                entry.deaf = info.state in _OPEN and _has_ended(s)
+                entry.deaf = info.state in _OPEN and live_sockets.has_ended(s)
         return entry
 
     def capture_links(self, index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
@@ -345,12 +344,6 @@ def _settle_all(tables: RebuildTables) -> None:
     for index, entry in every:
         if not live_sockets.was_taken(index, tables):
             _finish_one(index, entry, tables)
-
-
-def _has_ended(s: socket.socket) -> bool:
-    asked = select.poll()
-    asked.register(s, select.POLLRDHUP)
-    return any(events & select.POLLRDHUP for _, events in asked.poll(0))
 
 
 def _shut_down(s: socket.socket, entry: TcpSocket) -> None:

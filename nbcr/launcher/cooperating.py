@@ -28,7 +28,10 @@ def checkpoint(
     on_begin: Callable[[], None] = lambda: None,
     rejoin: Callable[[], None] = lambda: None,
 ) -> Entry:
-    """Take it, at the next safe point. Raises NbcrError; then the job goes on."""
+    """Take it, at the next safe point. Raises NbcrError; then the job goes on.
+
+    Called as `coordinating.checkpoint` is. Nobody's MPI is ever down here, so that `rejoin` has nothing to wait for.
+    """
     course, number = Course(), time.monotonic_ns()
     draft = wish.store.draft(wish.name, replace=wish.replace)
     verdict = "ABORT"

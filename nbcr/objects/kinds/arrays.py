@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
     from nbcr.objects.sharing import Survey
 
-# What is saved with its memory, so that an array can look into it again.
 _NO_LONGER_SHARED = "its array no longer shares memory"
+# What is saved with its memory, so that an array can look into it again.
 _FOREIGN_OWNERS = {"builtins.bytearray", "array.array", "_ctypes._CData"}
 
 
