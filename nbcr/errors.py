@@ -63,6 +63,9 @@ class NbcrError(Exception):
         return [f"{self.type_name}: {self.line()}"]
 
 
+DAMAGED = frozenset("EntryDamaged ImageMissing ImageCorrupt".split())  # types that say that an entry is not whole
+
+
 class UsageProblem(NbcrError):
     """The request itself makes no sense (an impossible name, flags that exclude each other)."""
 

@@ -15,10 +15,11 @@ from typing import Any
 from nbcr import crs, runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import Brought, Component, RestartOptions, SnapshotReference
-from nbcr.errors import NotPossible, RestartFailed
+from nbcr.errors import DAMAGED, NotPossible, RestartFailed
 from nbcr.session import connections
 from nbcr.session.results import RestartResult
 from nbcr.store import Entry, journal, opening, trust, waiting
+from nbcr.store.entry import packed_parts
 
 ANSWER_TIMEOUT_S = 30.0
 _LIFTED = (
@@ -54,9 +55,19 @@ def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> Restart
     """
     entry = order.entry
     with journal.told(entry.store_root, "restart", id=entry.id, name=entry.name, into=order.into) as told:
-        result = _brought(order, on_ready)
+        try:
+            result = _brought(order, on_ready)
+        except Exception as error:
+            _point_to_other_copy(error, entry)
+            raise
         told.update(pid=result.pid, warnings=list(result.warnings))
     return result
+
+
+def _point_to_other_copy(error: Any, entry: Entry) -> None:
+    """Files that are damaged are not all there is of an entry that is packed, too."""
+    if type(error).__name__ in DAMAGED and "image" in packed_parts(entry.path):
+        error.hint = f"it is packed, too: `nbcr verify {entry.name} --mend` drops the files where that copy is whole"
 
 
 def _brought(order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:

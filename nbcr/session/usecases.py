@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nbcr.errors import HandlersFailed, NbcrError, NotPossible
+from nbcr.errors import DAMAGED, HandlersFailed, NbcrError, NotPossible
 from nbcr.handlers import DEFAULT_DEADLINE_S
 from nbcr.session import inprocess, snapshots
 from nbcr.session.inprocess import Wish
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # Errors that say that this host cannot run an image, which may well be whole. The present was not touched.
 _NOT_HERE = frozenset("NotPossible HostUnsupported TargetDenied ImageVersion FileChanged".split())
-_DAMAGED = frozenset("EntryDamaged ImageMissing ImageCorrupt".split())
 StoreLike = Store | str | os.PathLike[str] | None
 
 
@@ -121,7 +120,7 @@ def restart(
         try:
             inprocess.replace_by(entry, place, deadline_s=deadline_s)
         except NbcrError as error:
-            if "objects" in entry.kinds and error.type_name in _DAMAGED:
+            if "objects" in entry.kinds and error.type_name in DAMAGED:
                 error.hint = f"{error.hint}; `%restart {entry.name} --objects` loads the variables".lstrip("; ")
             if "objects" not in entry.kinds or error.type_name not in _NOT_HERE:
                 raise

@@ -193,6 +193,19 @@ def test_a_damaged_image_is_found_before_anything_starts(store: Store, sleeper: 
     assert "facts.json: its contents have another digest" in fails(23, "restart", "x", "--detach")
 
 
+def test_a_damaged_one_that_is_packed_too_comes_back_once_it_is_mended(
+    store: Store, sleeper: subprocess.Popen[bytes]
+) -> None:
+    run("checkpoint", str(sleeper.pid), "--name", "x")
+    run("pack")
+    image = store.find("x").path / "image"
+    assert image.is_dir(), "what is packed stays as files, too, while there is room"
+    os.truncate(image / "facts.json", 1)
+    assert "`nbcr verify x --mend`" in fails(23, "restart", "x", "--detach")
+    run("verify", "x", "--mend", check=23)  # of what it has found
+    os.kill(run_json("restart", "x", "--detach")["pid"], signal.SIGKILL)
+
+
 def test_restart_detached_and_waiting(sleeper: subprocess.Popen[bytes]) -> None:
     run("checkpoint", str(sleeper.pid), "--name", "x")
     fresh = run_json("restart", "x", "--detach")
