@@ -191,8 +191,8 @@ class ChangeList(list["Change"]):
 
 @dataclass(frozen=True)
 class RestartResult:
-    """A process tree brought back from outside it. `wait` returns the root's exit status, where it is our
-    child."""
+    """A process tree brought back from outside it. `wait` returns the root's exit status, where it is our child:
+    -N if signal N ended it, and 128 + N from a pid namespace of its own, whose init tells it."""
 
     entry: Entry
     pid: int

@@ -16,7 +16,7 @@ import pytest
 
 from nbcr.crs import CheckpointOptions, Component, Progress, RestartOptions, SnapshotReference, State
 from tests.contract.conftest import LISTED, settle
-from tests.support import ProcessTracker, children_of
+from tests.support import ProcessTracker, children_of, kill_told_as
 
 TIMEOUT_S = 60.0
 # Says what it is told, and how often it was told something; over its channel, descriptor 5.
@@ -102,9 +102,9 @@ def end(component: Component, snapshot: SnapshotReference, processes: ProcessTra
     processes.adopt(brought.pid)
     settle(brought.pid)
     assert Path(f"/proc/{brought.pid}/cmdline").read_bytes() == b"sleep\x001000\x00"
-    os.kill(brought.pid, signal.SIGTERM)
     assert brought.wait is not None
-    assert brought.wait() == -signal.SIGTERM
+    told = kill_told_as(brought.pid, signal.SIGTERM)
+    assert brought.wait() == told
 
 
 def test_a_process_that_is_not_there_leaves_nothing(component: Component, snapshot: SnapshotReference) -> None:
@@ -213,8 +213,8 @@ def test_a_snapshot_comes_back_as_a_fresh_process(
     assert happened == ["ready", "commit"]
     assert brought.pids[subject] == brought.pid
     assert brought.wait is not None
-    os.kill(brought.pid, signal.SIGTERM)
-    assert brought.wait() == -signal.SIGTERM
+    told = kill_told_as(brought.pid, signal.SIGTERM)
+    assert brought.wait() == told
 
 
 def test_a_snapshot_comes_back_after_its_folder_moved(

@@ -18,7 +18,7 @@ from nbcr.session.bringing import Return, bring
 from nbcr.session.taking import Order, take
 from nbcr.store import Store
 from tests.contract.conftest import BUILT_IN, LISTED, SERVABLE, STATES, settle
-from tests.support import ProcessTracker
+from tests.support import ProcessTracker, kill_told_as
 
 
 @pytest.fixture
@@ -140,8 +140,8 @@ def test_the_session_layer_knows_the_interface_only(
     result = bring(Return(entry))
     processes.adopt(result.pid)
     assert result.wait is not None
-    os.kill(result.pid, signal.SIGKILL)
-    assert result.wait() == -signal.SIGKILL
+    told = kill_told_as(result.pid, signal.SIGKILL)
+    assert result.wait() == told
 
 
 @pytest.mark.keeps_memory
