@@ -212,8 +212,9 @@ class ProcessTracker:
         return popen
 
     def adopt(self, pid: int) -> None:
-        """Count a restored process among the test's own."""
+        """Count a restored process among the test's own, and so the init of its pid namespace, where it has one."""
         self.restored.add(pid)
+        self.restored.update(above for above in children_of(os.getpid()) if pid in children_of(above))
 
     def strays(self) -> list[int]:
         """Children that the test neither started nor adopted, zombies included."""
