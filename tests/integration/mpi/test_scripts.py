@@ -48,6 +48,8 @@ def test_a_program_that_calls_mpiexec_comes_back_in_the_middle(
     stage: Stage, rng: random.Random, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # a make inside `make test` would tell its folders, too
+        monkeypatch.delenv(name, raising=False)
     write_programs(tmp_path)
     expected = subprocess.run(PROGRAMS[how], capture_output=True, text=True, timeout=END_S, check=True).stdout
     launcher = stage.nbcr("run", "--name", "job", "--", *PROGRAMS[how])
