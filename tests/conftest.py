@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +171,11 @@ def processes() -> Iterator[ProcessTracker]:
 
 @pytest.fixture(scope="session")
 def ourselves() -> User:
-    """Whoever runs the tests."""
-    entry = pwd.getpwuid(os.geteuid())
-    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(os.environ.get("HOME", entry.pw_dir)))
+    """Whoever runs the tests, who need not have an account: in containers, users often have none."""
+    name = str(os.geteuid())
+    with suppress(KeyError):
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    return User(name, os.geteuid(), os.getegid(), Path.home())
 
 
 @pytest.fixture(scope="session")

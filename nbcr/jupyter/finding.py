@@ -87,7 +87,10 @@ def runtime_folders() -> list[Path]:
     """Where Jupyter puts connection files for this user."""
     from jupyter_core.paths import jupyter_runtime_dir
 
-    return [Path(jupyter_runtime_dir())]
+    try:
+        return [Path(jupyter_runtime_dir())]
+    except RuntimeError:  # there is no home folder, and so no Jupyter of this user's
+        return []
 
 
 def read_connection(file: Path) -> Connection:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from nbcr.errors import EntryDamaged, StoreRefused
 from nbcr.store import files
 from nbcr.store.entry import MANIFEST, SIGNATURE, Entry
-from nbcr.store.store import default_root
+from nbcr.store.store import default_root, home
 
 if TYPE_CHECKING:
     from nbcr.store.recipe import Recipe
@@ -41,7 +41,7 @@ def config_folder() -> Path:
     if chosen:
         return Path(chosen).expanduser().absolute()
     config = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(config) if config.strip() else Path.home() / ".config") / "nbcr"
+    return (Path(config) if config.strip() else home() / ".config") / "nbcr"
 
 
 def _places() -> list[Path]:

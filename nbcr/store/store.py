@@ -37,7 +37,18 @@ def default_root() -> Path:
     if chosen:
         return Path(chosen).expanduser().absolute()
     data = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(data) if data.strip() else Path.home() / ".local" / "share") / "nbcr"
+    return (Path(data) if data.strip() else home() / ".local" / "share") / "nbcr"
+
+
+def home() -> Path:
+    """Our home folder. Raises StoreRefused where there is none, as for a user of a container without an account."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise StoreRefused(
+            f"nobody knows a home folder of user {os.geteuid()}: HOME is not set, and there is no such account",
+            hint="set HOME, or NBCR_STORE and NBCR_CONFIG",
+        ) from None
 
 
 @dataclass

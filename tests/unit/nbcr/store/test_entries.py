@@ -45,6 +45,14 @@ def test_default_root_is_what_platformdirs_says(monkeypatch: pytest.MonkeyPatch,
     assert default_root() == Path.home() / "elsewhere"
 
 
+def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NBCR_STORE", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 3_999_999_999)  # who has no account
+    with pytest.raises(StoreRefused, match="home folder"):
+        default_root()
+
+
 def test_what_is_published_is_read_back_whole(store: Store) -> None:
     entry = put(store, "before-fit")
     (read,) = store.entries()
