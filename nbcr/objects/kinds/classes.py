@@ -133,4 +133,14 @@ def number_classes(namespace: Iterable[Any]) -> None:
             cloudpickle._get_or_create_tracker_id(value)
 
 
-KINDS: tuple[Kind, ...] = (Classes(),)
+class Supers(Kind):
+    """What super() returns. It would have whatever it stands before say how that is pickled, and come back as that."""
+
+    types = ("builtins.super",)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        cls, bound = (vars(super)[name].__get__(obj) for name in ("__thisclass__", "__self__"))
+        return super, (cls,) if bound is None else (cls, bound)
+
+
+KINDS: tuple[Kind, ...] = (Classes(), Supers())

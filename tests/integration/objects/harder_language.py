@@ -620,4 +620,29 @@ LANGUAGE: Final = (
         ),
         outcome="restored",
     ),
+    case(
+        "what super() returns, kept",
+        """
+        class Wrong(ValueError):
+            def __str__(self):
+                return 'wrong ' + super().__str__()
+        class Above:
+            def f(self):
+                return 'above'
+        class Below(Above):
+            def __init__(self):
+                self.up = super()
+            def f(self):
+                return 'below'
+        below, wrong = Below(), Wrong('x')
+        kept = super(Wrong, wrong)
+        unbound = super(Below)
+        """,
+        check=all_of(
+            "type(kept) is super and kept.__self__ is wrong and kept.__str__() == 'x'",
+            "type(below.up) is super and below.up.f() == 'above' and below.up.__self__ is below",
+            "unbound.__thisclass__ is Below and unbound.__self__ is None",
+        ),
+        outcome="restored",
+    ),
 )
