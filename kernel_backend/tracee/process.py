@@ -270,17 +270,25 @@ def check_target(pid: int) -> None:
     except PermissionError as error:
         raise _denied(pid) from error
     except FileNotFoundError as error:
-        if Path(f"/proc/{pid}").exists():
-            raise TargetUnsupported(
-                f"process {pid} has no program (an OS kernel thread, or it is ending)",
-                hint="choose an ordinary program", pid=pid,
-            ) from error  # fmt: skip
-        raise TargetNotFound(f"there is no process {pid}", pid=pid) from error
+        raise _without_program(pid) from error
     if head[:4] != b"\x7fELF" or head[4] != 2 or int.from_bytes(head[18:20], "little") != arch.ELF_MACHINE:
         raise TargetUnsupported(
             f"process {pid} is not a 64-bit {arch.MACHINE} program",
             hint=f"only 64-bit {arch.MACHINE} programs can be checkpointed", pid=pid,
         )  # fmt: skip
+
+
+def _without_program(pid: int) -> TargetNotFound | TargetUnsupported:
+    try:
+        state = proc.status(pid)["State"]
+    except OSError:
+        return TargetNotFound(f"there is no process {pid}", pid=pid)
+    if state[:1] in "ZX":
+        return TargetNotFound(f"process {pid} has ended: it is a zombie, which its parent has not waited for", pid=pid)
+    return TargetUnsupported(
+        f"process {pid} has no program (an OS kernel thread, or it is ending)",
+        hint="choose an ordinary program", pid=pid,
+    )  # fmt: skip
 
 
 def _denied(pid: int) -> TargetDenied:

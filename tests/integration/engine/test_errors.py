@@ -100,7 +100,7 @@ def test_a_32_bit_process(engine: Engine, folder: Path, processes: ProcessTracke
 def test_a_zombie(engine: Engine, folder: Path, processes: ProcessTracker) -> None:
     process = processes.start(["true"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert str(process.pid) in engine.refuses("dump", process.pid, folder / "image")
+    assert f"process {process.pid} has ended" in engine.refuses("dump", process.pid, folder / "image")
 
 
 def test_a_process_that_is_traced(begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker) -> None:
