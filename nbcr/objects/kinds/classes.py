@@ -7,13 +7,16 @@ although both use one class, unless the class itself holds something that can ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from types import CellType, FunctionType
+import contextlib
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from cloudpickle import cloudpickle
 
-from nbcr.objects.kinds.base import Kind, Reduction
+from nbcr.objects.kinds.base import CannotSave, Kind, Reduction
 from nbcr.objects.kinds.enums import make_enum, reduce_enum, set_member_state
 from nbcr.objects.kinds.functions import importable
 from nbcr.objects.kinds.generated import is_named_tuple, reduce_named_tuple, without_generated
@@ -27,8 +30,11 @@ if TYPE_CHECKING:
 
 _HARMLESS = (
     int, float, complex, bool, str, bytes, type(None), type, property, type(object.__init__), type(str.join),
-    type(type.__dict__["__dict__"]), type(FunctionType.__dict__["__closure__"]),
+    GetSetDescriptorType, MemberDescriptorType,
 )  # fmt: skip
+
+
+_HOOK = "__init_subclass__"
 
 
 class Classes(Kind):
@@ -57,7 +63,26 @@ class Classes(Kind):
         is_enum = maker is cloudpickle._make_skeleton_enum
         if is_enum:
             arguments, state = reduce_enum(obj, arguments, state)
+        elif "__slots__" in vars(obj):
+            arguments, state = _with_slots(obj, arguments, state)
         return make_class, (is_enum, *arguments), state, None, None, set_class_state
+
+
+def _with_slots(cls: type, arguments: Any, state: Any) -> tuple[Any, Any]:
+    """A reduction which makes the slots with the class: its instances have no place for anything else.
+
+    Of the class as it is, as ``__slots__`` itself may be an iterator, or have been changed since.
+    """
+    slots = [name for name, value in vars(cls).items() if _is_slot(value) and value.__objclass__ is cls]
+    slots += [name for name in ("__dict__", "__weakref__") if isinstance(vars(cls).get(name), GetSetDescriptorType)]
+    maker, name, bases, keywords, *more = arguments
+    members = {name: value for name, value in state[0].items() if name not in slots}
+    return (maker, name, bases, {**keywords, "__slots__": tuple(slots)}, *more), (members, *state[1:])
+
+
+def _is_slot(value: Any) -> bool:
+    """Whether an attribute of a class is a slot of its instances."""
+    return isinstance(value, MemberDescriptorType)
 
 
 def _is_imported(obj: type) -> bool:
@@ -101,8 +126,45 @@ def make_class(is_enum: bool, *arguments: Any) -> type:
     alive: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(number)
     if alive is not None:
         return alive
-    made: type = make_enum(*arguments) if is_enum else cloudpickle._make_skeleton_class(*arguments)
+    if is_enum:
+        enumeration: type = make_enum(*arguments)
+        return enumeration
+    metaclass, name, bases, contents, *_ = arguments
+    made: type = cloudpickle._lookup_class_or_track(number, _bare_class(metaclass, name, bases, contents))
     return made
+
+
+def _bare_class(metaclass: Any, name: str, bases: tuple[Any, ...], contents: Mapping[str, Any]) -> type:
+    """A class that is still to be filled, as types.new_class makes it, but for the notebook's own hooks.
+
+    What these did when the class was new is part of what is saved: a registry that they kept would know it twice. And
+    what they need may not be there yet.
+    """
+    inner = {sys.intern(key): value for key, value in contents.items()}
+    resolved = types.resolve_bases(bases)
+    with _unhooked(resolved):
+        if _is_imported(metaclass):
+            return types.new_class(name, bases, {"metaclass": metaclass}, lambda body: body.update(inner))
+        if resolved is not bases:
+            inner["__orig_bases__"] = bases
+        maker = next(base for base in metaclass.__mro__ if _is_imported(base))
+        made: type = maker.__new__(metaclass, name, resolved, inner)
+        maker.__init__(made, name, resolved, inner)
+        return made
+
+
+@contextlib.contextmanager
+def _unhooked(bases: Iterable[type]) -> Iterator[None]:
+    """In the block no class of the notebook hears of a new subclass."""
+    above = dict.fromkeys(cls for base in bases for cls in base.__mro__)
+    hooks = {cls: vars(cls)[_HOOK] for cls in above if _HOOK in vars(cls) and not _is_imported(cls)}
+    for cls in hooks:
+        type.__delattr__(cls, _HOOK)
+    try:
+        yield
+    finally:
+        for cls, hook in hooks.items():
+            type.__setattr__(cls, _HOOK, hook)
 
 
 def set_class_state(cls: type, state: Any) -> None:
@@ -119,8 +181,7 @@ def set_class_state(cls: type, state: Any) -> None:
 
 def _belongs_to_the_type(cls: type, name: str) -> bool:
     """Slots and members of enumerations are made with the class, not set afterwards."""
-    value = vars(cls)[name]
-    return name in getattr(cls, "__members__", ()) or type(value) is type(FunctionType.__dict__["__closure__"])
+    return name in getattr(cls, "__members__", ()) or _is_slot(vars(cls)[name])
 
 
 def number_classes(namespace: Iterable[Any]) -> None:
@@ -143,4 +204,21 @@ class Supers(Kind):
         return super, (cls,) if bound is None else (cls, bound)
 
 
-KINDS: tuple[Kind, ...] = (Classes(), Supers())
+class Descriptors(Kind):
+    """Attributes that C code gave a class, as the class has them. Asked for them, some classes give a value instead."""
+
+    types = ("builtins.getset_descriptor", "builtins.member_descriptor")
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        cls, name = obj.__objclass__, obj.__name__
+        if vars(cls).get(name) is not obj:
+            raise CannotSave(f"it is no attribute of {cls.__qualname__} any more")
+        return own_attribute, (cls, name)
+
+
+def own_attribute(cls: type, name: str) -> Any:
+    """What the class itself has under this name."""
+    return vars(cls)[name]
+
+
+KINDS: tuple[Kind, ...] = (Classes(), Supers(), Descriptors())

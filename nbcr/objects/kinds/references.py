@@ -53,7 +53,22 @@ class Proxies(Kind):
         return (_behind(obj),)
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
-        return weakref.proxy, (_behind(obj),)
+        target = _behind(obj)
+        if target is None:
+            return dead_proxy, (type(obj) is weakref.CallableProxyType,)
+        return weakref.proxy, (target,)
+
+
+class _MortalFunction(_Mortal):
+    """The same, to be called."""
+
+    def __call__(self) -> None:
+        """Nothing."""
+
+
+def dead_proxy(is_callable: bool) -> Any:
+    """A proxy of what is gone."""
+    return weakref.proxy(_MortalFunction() if is_callable else _Mortal())
 
 
 def _behind(proxy: Any) -> Any:

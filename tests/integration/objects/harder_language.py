@@ -645,4 +645,126 @@ LANGUAGE: Final = (
         ),
         outcome="restored",
     ),
+    case(
+        "attributes that C code gave a class, dead proxies",
+        """
+        import weakref
+        class Plain:
+            pass
+        class Slotted:
+            __slots__ = ('x',)
+        class Called:
+            def __call__(self):
+                return 1
+        name_of = type.__dict__['__name__']
+        abstract = type.__dict__['__abstractmethods__']
+        own_dict = Plain.__dict__['__dict__']
+        slot = Slotted.x
+        dead, dead_call = weakref.proxy(Plain()), weakref.proxy(Called())
+        """,
+        check=all_of(
+            "name_of is type.__dict__['__name__']",
+            "abstract is type.__dict__['__abstractmethods__']",
+            "own_dict is Plain.__dict__['__dict__']",
+            "slot is Slotted.x",
+            "type(dead) is weakref.ProxyType and type(dead_call) is weakref.CallableProxyType",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "slots, of all kinds, and nothing beside them",
+        """
+        import abc, dataclasses, typing, weakref
+        class A:
+            __slots__ = ('x', '__hidden')
+            def __init__(self):
+                self.x, self.__hidden = 1, 2
+        class B(A):
+            __slots__ = 'z'
+        class Open(A):
+            pass
+        class WithDict:
+            __slots__ = ('a', '__dict__')
+        class Documented:
+            __slots__ = {'a': 'what it is', '__weakref__': None}
+        class Above(abc.ABC):
+            __slots__ = ('g',)
+            @abc.abstractmethod
+            def m(self): ...
+        class Below(Above):
+            __slots__ = ()
+            def m(self):
+                return self.g
+        @dataclasses.dataclass(slots=True)
+        class Data:
+            u: int
+            v: list = dataclasses.field(default_factory=list)
+        class Tagged(list):
+            __slots__ = ('tag',)
+        class Generic(typing.Generic[typing.TypeVar('T')]):
+            __slots__ = ('it',)
+        def is_closed(o):
+            try:
+                o.nope = 1
+            except AttributeError:
+                return True
+            return False
+        a, b, w, d, o = A(), B(), WithDict(), Documented(), Open()
+        b.z = w.a = w.b = d.a = 5
+        below, data, tagged, generic = Below(), Data(1), Tagged([1]), Generic()
+        below.g, tagged.tag, generic.it = 4, 't', 1
+        ref = weakref.ref(d)
+        """,
+        check=all_of(
+            "(a.x, a._A__hidden, b.z, w.a, w.b, d.a, below.m(), tagged, tagged.tag) == (1, 2, 5, 5, 5, 5, 4, [1], 't')",
+            "all(map(is_closed, (a, b, A(), d, below, data, tagged, Data(2))))",
+            "not is_closed(WithDict()) and not is_closed(Open()) and generic.it == 1",
+            "Documented.__slots__['a'] == 'what it is' and ref() is d",
+            "data == Data(1, []) and not hasattr(data, '__dict__')",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "classes that keep a register of their subclasses",
+        """
+        class Plugin:
+            known = []
+            def __init_subclass__(cls, tag='none', **more):
+                super().__init_subclass__(**more)
+                cls.tag = tag
+                Plugin.known.append(cls.__name__)
+        class One(Plugin, tag='x'):
+            pass
+        class Two(One):
+            pass
+        class Needs:
+            def __init_subclass__(cls, need):
+                cls.need = need
+        class Has(Needs, need=5):
+            pass
+        class Meta(type):
+            made = []
+            def __new__(meta, name, bases, body, **more):
+                Meta.made.append(name)
+                cls = super().__new__(meta, name, bases, body)
+                cls.more = more
+                return cls
+            def __init__(cls, name, bases, body, **more):
+                super().__init__(name, bases, body)
+        class Made(metaclass=Meta, opt=3):
+            pass
+        class Named:
+            def __set_name__(self, owner, name):
+                self.names = [*getattr(self, 'names', ()), name]
+        class Owner:
+            field = Named()
+        """,
+        check=all_of(
+            "Plugin.known == ['One', 'Two'] and (One.tag, Two.tag) == ('x', 'none')",
+            "Has.need == 5 and Meta.made == ['Made'] and Made.more == {'opt': 3} and type(Made) is Meta",
+            "vars(Owner)['field'].names == ['field']",
+            "type('Three', (Plugin,), {}).tag == 'none' and Plugin.known.pop() == 'Three'",
+        ),
+        outcome="restored",
+    ),
 )

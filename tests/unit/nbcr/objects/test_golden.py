@@ -17,7 +17,7 @@ SNAPSHOTS = sorted(path for path in make.HERE.iterdir() if (path / "index").exis
 REFERRED = {
     "arrays": "make_array_view map_array",
     "buffers": "make_view",
-    "classes": "make_class set_class_state",
+    "classes": "make_class own_attribute set_class_state",
     "contexts": "make_variable set_variable",
     "databases": "connect_to_file connect_to_memory",
     "exceptions": "set_exception_state",
@@ -26,7 +26,7 @@ REFERRED = {
     "functions": "attribute fill_cell make_cache make_cell make_code make_function module_globals set_function_state",
     "logs": "find_logger",
     "modules": "fill_module",
-    "references": "dead_reference fill_weak_set",
+    "references": "dead_proxy dead_reference fill_weak_set",
     "tensors": "make_generator make_storage make_tensor make_variable set_tensor_state",
     "threads": "make_lock",
 }
