@@ -15,7 +15,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,11 +114,14 @@ def others_at_work() -> bool:
     here = (threading.main_thread(), threading.current_thread())
     if any(thread not in here and not _is_jupyters(thread) for thread in threading.enumerate()):
         return True
+    with inprocess.no_start():
+        return any(_lives(pid) for pid in _children())
+
+
+def _children() -> Iterator[str]:
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):
-            if any(_lives(pid) for pid in Path(f"/proc/self/task/{thread}/children").read_text().split()):
-                return True
-    return False
+            yield from Path(f"/proc/self/task/{thread}/children").read_text().split()
 
 
 def _has_widgets() -> bool:

@@ -33,6 +33,7 @@ from nbcr.store import Entry, Store
 from nbcr.store import waiting as waiting_sessions
 
 _log = logging.getLogger("nbcr")
+_NO_START_S = 5.0  # a start takes milliseconds, on a busy host longer
 
 
 class _Life:
@@ -197,6 +198,18 @@ def reports() -> list[CheckpointResult]:
     for result in untold:
         result.told = True
     return untold
+
+
+@contextlib.contextmanager
+def no_start() -> Iterator[None]:
+    """In the block we start no helper: that takes a child of ours, which is nobody's work, for some moments."""
+    life = _life
+    ours = _acquire(life.lock, _NO_START_S)
+    try:
+        yield
+    finally:
+        if ours:
+            life.lock.release()
 
 
 def position() -> str | None:
