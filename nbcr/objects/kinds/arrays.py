@@ -58,7 +58,8 @@ class Arrays(Kind):
     def parts(self, obj: Any, survey: Survey) -> Iterable[Any] | None:
         owner = memory_owner(obj)
         survey.note_memory(owner, obj)
-        return obj.ravel().tolist() if obj.dtype.hasobject else ()
+        inside = obj.ravel().tolist() if obj.dtype.hasobject else ()
+        return [*inside, *_attributes_of(obj).values()]
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
         owner = memory_owner(obj)
@@ -66,10 +67,10 @@ class Arrays(Kind):
         if owner is not obj and pickler.context.is_shared(owner):
             view = None if pickles_itself else _view_of(obj, owner)
             if view is not None:
-                return view if exact else (make_subclass_view, (type(obj), *view, getattr(obj, "__dict__", {})))
+                return view if exact else _of_subclass(obj, view)
             pickler.remarks.add(_NO_LONGER_SHARED)
         if not exact:
-            return NotImplemented
+            return NotImplemented if pickles_itself or not _attributes_of(obj) else _of_subclass(obj, _plain(obj))
         if type(owner) is type(obj) and type(_foreign_owner(owner)) is mmap.mmap:  # others may have it: shared memory
             pickler.remarks.add(_NO_LONGER_SHARED)
         if obj.flags.writeable:
@@ -91,6 +92,28 @@ class Arrays(Kind):
 
 def _is_exact(array: Any) -> bool:
     return dotted_name(type(array)) == "numpy.ndarray"
+
+
+def _attributes_of(array: Any) -> dict[str, Any]:
+    return getattr(array, "__dict__", {})
+
+
+def _of_subclass(array: Any, plain: tuple[Any, tuple[Any, ...]]) -> Reduction:
+    """One of a subclass. numpy itself would save what is in the array, and nothing that the subclass adds."""
+    maker, arguments = plain
+    made: Any = type(array), maker, arguments, {}
+    return make_subclass_view, made, _attributes_of(array) or None, None, None, set_array_attributes
+
+
+def _plain(array: Any) -> tuple[Any, tuple[Any, ...]]:
+    import numpy as np
+
+    return np.asarray, (np.asarray(array),)
+
+
+def set_array_attributes(array: Any, attributes: dict[str, Any]) -> None:
+    """Give one of a subclass what the subclass adds."""
+    vars(array).update(attributes)
 
 
 def _pickles_itself(cls: Any) -> bool:

@@ -31,6 +31,7 @@ from nbcr.objects.kinds import (
     singletons,
     tables,
     tensors,
+    texts,
     threads,
 )
 from nbcr.objects.kinds.base import Kind, Leaf, dotted_name, find_saver
@@ -56,6 +57,7 @@ _ROOMS = (
     singletons,
     tables,
     tensors,
+    texts,
     refused,
 )
 _HOMES: dict[str, Kind] = {name: kind for room in _ROOMS for kind in room.KINDS for name in kind.types}

@@ -528,4 +528,50 @@ DATA: Final = (
             "any('autoreload' in name for name in get_ipython().extension_manager.loaded)",
         ),
     ),
+    case(
+        "arrays of an own subclass, with attributes",
+        """
+        import numpy as np
+        class Tagged(np.ndarray):
+            def __new__(cls, values, tag=None):
+                made = np.asarray(values).view(cls)
+                made.tag = tag
+                return made
+            def __array_finalize__(self, other):
+                self.tag = getattr(other, 'tag', None)
+        tags = ['t']
+        small = Tagged([1, 2], tags)
+        large = Tagged(np.ones(300_000), tags)
+        large.me = large
+        part = large[1:]
+        """,
+        check=all_of(
+            "type(small) is Tagged and small.tolist() == [1, 2] and small.tag is tags",
+            "large.tag is tags and large.me is large and large.sum() == 300_000",
+            "part.tag is tags and np.shares_memory(part, large)",
+        ),
+        outcome="restored",
+    ),
+    case(
+        "matches of patterns, compiled formats",
+        """
+        import re, struct
+        first = re.match('a', 'abab')
+        named = re.search('(?P<k>b)', 'abab')
+        third = list(re.finditer('b', 'ababab'))[2]
+        whole = re.compile('a|ab').fullmatch('ab')
+        within = re.compile('b').search('abab', 2)
+        text = bytearray(b'abc')
+        moved = re.search(b'c', text)
+        text[:] = b'cab'
+        form = struct.Struct('<i')
+        """,
+        check=all_of(
+            "first.span() == (0, 1) and named.groupdict() == {'k': 'b'} and named.lastgroup == 'k'",
+            "third.span() == (5, 6) and whole.group() == 'ab' and (within.pos, within.start()) == (2, 3)",
+            "form.pack(1) == struct.pack('<i', 1)",
+        ),
+        lost={"moved": "moved: its text has changed since it was searched"},
+        outcome="restored; of a text that has changed since lost, by name",
+    ),
 )

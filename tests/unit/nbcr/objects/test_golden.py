@@ -15,7 +15,7 @@ SNAPSHOTS = sorted(path for path in make.HERE.iterdir() if (path / "index").exis
 
 # What streams refer to: FORMAT.md promises that these keep their names.
 REFERRED = {
-    "arrays": "make_array_view map_array",
+    "arrays": "make_array_view map_array set_array_attributes",
     "buffers": "make_view",
     "classes": "make_class own_attribute set_class_state",
     "contexts": "make_variable set_variable",
@@ -28,6 +28,7 @@ REFERRED = {
     "modules": "fill_module",
     "references": "dead_proxy dead_reference fill_weak_set",
     "tensors": "make_generator make_storage make_tensor make_variable set_tensor_state",
+    "texts": "find_match",
     "threads": "make_lock",
 }
 
