@@ -173,7 +173,7 @@ CATALOGUE: list[Subject] = [
     Subject("sockets/tcp_backlog", "TCP inside", issue=4, running_loses="not accepted yet"),
     Subject("sockets/left_early", "TCP inside", issue=4, running_loses="were not accepted yet"),
     *_rows("listening TCP", "sockets/tcp_listening"),
-    *_rows("listening TCP", "sockets/ports", issue=4),
+    *_rows("listening TCP", "sockets/ports sockets/still_listening", issue=4),
     *_rows("listening TCP", "sockets/kept_below", issue=4),
     Subject("sockets/tcp_outside", "TCP to outside (reset)", host="a listener", expects_restore=True),
     *_rows("UDP", "sockets/udp sockets/udp:6", issue=4),
