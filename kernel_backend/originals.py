@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kernel_backend import failures
+from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.capture import Capture
 from kernel_backend.errors import EngineError
 from kernel_backend.host import proc, room, sockdiag
@@ -21,7 +22,7 @@ from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.tree import FrozenTree
-from kernel_backend.tracee.twin import Twin, make_twins, reap_all
+from kernel_backend.tracee.twin import Twin, make_twins, reap_all, would_be_taken
 
 _TOLD_AT_ONCE = 1000
 
@@ -45,6 +46,13 @@ def give_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[i
     if room.available_bytes() < resident:
         capture.warnings.append("memory is scarce: the image was written while the session stood still")
         return {}
+    for pid, entry in capture.processes.items():
+        if any(would_be_taken(UserRegs.from_buffer_copy(thread.regs)) for thread in entry.threads if not thread.exited):
+            capture.warnings.append(
+                "the image was written while the session stood still: "
+                f"process {pid} waits for children of every sort (__WALL), and would take its copy for one"
+            )
+            return {}
     twins: dict[int, Twin] = {}
     try:
         made, refused = make_twins(frozen.processes.values())

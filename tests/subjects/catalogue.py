@@ -105,6 +105,7 @@ CATALOGUE: list[Subject] = [
     *_rows("shared memory", "memory/shared_anonymous memory/dev_zero"),
     *_rows("mapped files", "memory/file_private memory/file_shared"),
     *_rows("mapped files", "memory/made_writable", issue=4),
+    *_rows("mapped files", "memory/other_name", issue=4, steady=False),  # restored, /proc shows the present names
     *_rows("mapped files that were deleted", "memory/deleted_file", issue=4),
     *_rows("file mappings beyond the end", "memory/beyond_end", issue=4),
     *_rows("memfd", "memory/memfd"),
@@ -196,7 +197,7 @@ CATALOGUE: list[Subject] = [
     *_rows("interrupted system calls", "restarts/reads restarts/locks restarts/ipc", issue=4, outside=True),
     *_rows("interrupted system calls", "restarts/polling restarts/futexes restarts/moving", issue=4),
     *_rows("interrupted system calls", "restarts/signal_waits restarts/recvmmsg", issue=4),
-    *_rows("interrupted system calls", "restarts/children", issue=4, keeps_pids=True),
+    *_rows("interrupted system calls", "restarts/children restarts/any_child", issue=4, keeps_pids=True),
     *_rows("interrupted system calls", "restarts/sockets restarts/remaining", issue=4, steady=False),
     Subject("restarts/remaining:all", "interrupted system calls", issue=4, steady=False, once=True),
     *_rows("pseudo-terminals", "terminals/pty terminals/line"),
