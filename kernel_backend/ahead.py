@@ -63,7 +63,7 @@ class Ahead:
     vma_flags: VmaFlags
     asleep: dict[int, timeouts.Asleep]  # a freeze wakes every thread
     unlike: dict[int, int]  # threads with rights of their own: tid → pid
-    keyrings: bool  # whether anybody has one of its own
+    keyrings: unsaved.Keyrings
     speculating: set[int]  # threads that speculate otherwise than their process does
     guarded: set[int]  # processes with guard regions: a fork loses those in memory of files
 

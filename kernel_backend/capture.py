@@ -123,8 +123,7 @@ def capture_processes(capture: Capture) -> None:
         everybody = [member for members in borrowed.values() for member in members]
         by_thread = chorus.run({b: threads.ask(b, speculates_otherwise=b.thread.tid in otherwise) for b in everybody})
         mains = {pid: members[0] for pid, members in borrowed.items()}
-        if capture.ahead.keyrings:
-            chorus.run({main: unsaved.ask_keyrings(pid) for pid, main in mains.items()})
+        _ask_keyrings(capture, chorus, mains)
         by_process = chorus.run({main: _ask(main, pid, capture.tree.processes[pid]) for pid, main in mains.items()})
         untold = _untold(capture, chorus, mains, places)
         for pid, members in borrowed.items():
@@ -140,6 +139,17 @@ def capture_processes(capture: Capture) -> None:
     sessions = {e.sid for e in capture.processes.values()} | {e.sid for e in capture.tree.zombies.values()}
     strange = sessions - capture.processes.keys() - capture.tree.zombies.keys()
     capture.outside_sessions = sorted(sid for sid in strange if sid == 0 or Path(f"/proc/{sid}").exists())
+
+
+def _ask_keyrings(capture: Capture, chorus: Chorus, mains: dict[int, Borrowed]) -> None:
+    """Keys are in no image: refuse those of processes, tell of those of their sessions."""
+    about = capture.ahead.keyrings
+    if about.own:
+        chorus.run({main: unsaved.ask_keyrings(pid) for pid, main in mains.items()})
+    if about.session:
+        sessions = chorus.run({main: unsaved.ask_session_keyring() for main in mains.values()})
+        losing = [pid for pid, main in mains.items() if sessions[main] in about.session]
+        capture.warnings.extend(map(unsaved.session_keys_lost, losing[:1]))  # usually all are in the same session
 
 
 @dataclass

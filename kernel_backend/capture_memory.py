@@ -65,9 +65,9 @@ def capture_shared_memory(capture: Capture) -> None:
     keys = {key for found in layouts.values() for key in found.shared} | kept
     in_flight = capture.tables.mapped_in_flight
     fds = in_flight | {
-        shared_memory.key_of_stat(look.stat): look.own
+        mapped_files.key_of_stat(look.stat): look.own
         for look in capture.tables.looks
-        if stat.S_ISREG(look.stat.st_mode) and not look.in_flight and shared_memory.key_of_stat(look.stat) in keys
+        if stat.S_ISREG(look.stat.st_mode) and not look.in_flight and mapped_files.key_of_stat(look.stat) in keys
     }
     try:
         capture.shared = shared_memory.capture(layouts, capture.tree.processes, fds, capture.writer, capture.warnings)

@@ -6,21 +6,23 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kernel_backend import failures
+from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.capture import Capture
 from kernel_backend.errors import EngineError
-from kernel_backend.host import proc, room
+from kernel_backend.host import proc, room, sockdiag
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.tree import FrozenTree
-from kernel_backend.tracee.twin import Twin, make_twins, reap_all
+from kernel_backend.tracee.twin import Twin, make_twins, reap_all, would_be_taken
 
 _TOLD_AT_ONCE = 1000
 
@@ -44,6 +46,13 @@ def give_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[i
     if room.available_bytes() < resident:
         capture.warnings.append("memory is scarce: the image was written while the session stood still")
         return {}
+    for pid, entry in capture.processes.items():
+        if any(would_be_taken(UserRegs.from_buffer_copy(thread.regs)) for thread in entry.threads if not thread.exited):
+            capture.warnings.append(
+                "the image was written while the session stood still: "
+                f"process {pid} waits for children of every sort (__WALL), and would take its copy for one"
+            )
+            return {}
     twins: dict[int, Twin] = {}
     try:
         made, refused = make_twins(frozen.processes.values())
@@ -81,7 +90,9 @@ def leave_as(frozen: FrozenTree, how: str) -> None:
         with Guardian() as guardian:
             if len(frozen.processes) > 1:
                 guardian.processes([process.pidfd for process in frozen.processes.values()])
+            connections = {tcp.inode for tcp in sockdiag.tcp_entries() if tcp.remote[1]}
             for process in reversed(frozen.processes.values()):
+                _let_ports_be_bound(process, connections)
                 _end(process)
 
 
@@ -109,6 +120,20 @@ def _go_on(stopped: list[list[int]]) -> None:
         with contextlib.suppress(OSError):
             if _who(who[0]) == who:
                 os.kill(who[0], signal.SIGCONT)
+
+
+def _let_ports_be_bound(process: Process, connections: set[int]) -> None:
+    """Let what remains of its connections for a minute (TIME_WAIT) keep nobody from listening at their ports again.
+
+    A restore without privileges cannot end that, and the program may not have asked for SO_REUSEADDR.
+    """
+    if not connections:
+        return
+    with contextlib.suppress(OSError):
+        for inode, number in process.sockets().items():
+            if inode in connections:
+                with contextlib.suppress(OSError), socket.socket(fileno=process.take_fd(number)) as s:
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def _end(process: Process) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import resource
 import socket
 import struct
@@ -67,12 +66,11 @@ def keeps_no_new_privs(inventory: Inventory, process: Process) -> bool:
 
 
 _LEAST_STACK_BYTES = 64 << 10
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
 def sockets_of(frozen: FrozenTree) -> set[int]:
     """Inodes of the sockets that its processes have."""
-    return {inode for process in frozen.processes.values() for inode in _sockets(process)}
+    return {inode for process in frozen.processes.values() for inode in process.sockets()}
 
 
 def sockets_below(frozen: FrozenTree, root: Process) -> dict[int, int]:
@@ -80,22 +78,14 @@ def sockets_below(frozen: FrozenTree, root: Process) -> dict[int, int]:
 
     A forked child keeps listeners that its parent has closed; they are in the image, and nobody else has their ports.
     """
-    known = set(_sockets(root))
+    known = set(root.sockets())
     found: dict[int, int] = {}
     for process in frozen.processes.values():
-        for inode, fd in _sockets(process).items():
+        for inode, fd in process.sockets().items():
             if inode not in known:
                 known.add(inode)
                 found[inode] = process.take_fd(fd)
     return found
-
-
-def _sockets(process: Process) -> dict[int, int]:
-    """Inode → descriptor."""
-    links = (
-        (fd, _SOCKET.fullmatch(os.readlink(f"/proc/{process.view}/fd/{fd}"))) for fd in proc.fd_numbers(process.view)
-    )
-    return {int(found.group(1)): fd for fd, found in links if found}
 
 
 def _check_room(inventory: Inventory, process: Process) -> None:
@@ -174,7 +164,7 @@ def empty(frozen: FrozenTree, process: Process) -> None:
 
 def _stop_lingering(process: Process) -> None:
     """Let no socket wait, in close(2), for what nobody will read any more (SO_LINGER)."""
-    for number in _sockets(process).values():
+    for number in process.sockets().values():
         with contextlib.suppress(OSError), socket.socket(fileno=process.take_fd(number)) as s:
             lingers, seconds = struct.unpack("<ii", s.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
             if lingers and seconds:

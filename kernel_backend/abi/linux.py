@@ -43,6 +43,7 @@ NT_PRSTATUS = 1
 NT_X86_XSTATE = 0x202
 
 WALL = 0x40000000  # __WALL of waitpid(2): also children that are not announced by SIGCHLD
+WCLONE = 0x80000000  # __WCLONE: only those
 
 # --- clone(2), include/uapi/linux/sched.h -------------------------------------------------------------------------
 CLONE_VM = 0x100

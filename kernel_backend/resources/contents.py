@@ -20,7 +20,8 @@ from kernel_backend.errors import ImageCorrupt, NoRoom
 from kernel_backend.host import proc
 from kernel_backend.image.descriptions import MemoryFile, PageRun, RegularFile, unpack_path
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables, open_flags
-from kernel_backend.resources.shared_memory import copy_part, fill, key_of_stat, save_descriptor
+from kernel_backend.resources.mapped_files import key_of_stat
+from kernel_backend.resources.shared_memory import copy_part, fill, save_descriptor
 
 _NAME = re.compile(r"content-\d+\.img")
 

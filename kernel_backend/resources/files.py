@@ -304,12 +304,13 @@ class ProcFileKind(Kind):
         if namespace := _own_namespace(look):
             return ProcFile(path=namespace)
         path = look.link.removesuffix(_DELETED)
-        found = _PROC_PID.match(path)
+        found, here = _PROC_PID.match(path), ""
         if found and look.stat.st_dev != os.stat("/proc").st_dev:  # of a pid namespace, with its own numbers
             inside = {proc.inner_id(pid): pid for pid in tables.processes}
             number = int(found.group(1))
             path = f"/proc/{inside.get(number, number)}{found.group(2) or ''}"
-        gone = bool(found) and not _leads_to(look.link, look)
+            here = f"/proc/{look.process.view}/root"  # where its /proc is; ours shows others under these numbers
+        gone = bool(found) and not _leads_to(here + look.link, look)
         if found and not gone and look.in_flight and int(found.group(1)) in tables.processes:
             raise ResourceUnsupported(
                 f"{look.holder} is {path}, which can be opened again only when that process runs",

@@ -14,10 +14,12 @@ still be the one that was mapped, and "the same" is decided by what the OS kerne
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged
@@ -25,6 +27,7 @@ from kernel_backend.host import elf
 from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry
 from kernel_backend.resources.descriptors import open_path
 
+_DELETED = " (deleted)"
 _identities: dict[tuple[str, int, int, int, int, int], FileIdentity] = {}
 
 
@@ -39,6 +42,29 @@ def identify(path: str) -> FileIdentity:
             device=found.st_dev, inode=found.st_ino, build_id=build.build_id, segments=build.segments,
         )  # fmt: skip
     return _identities[key]
+
+
+def key_of_stat(found: os.stat_result) -> str:
+    """The key of an object from a descriptor's stat: as /proc/PID/maps shows device and inode."""
+    return f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+
+
+def present_path(path: str, key: str) -> str:
+    """Where the file of a mapping is, which /proc/PID/maps shows as deleted; empty where it has no name (any more).
+
+    Its name may end so by itself, and the file may have another name in its folder (link(2)).
+    """
+    if not path.endswith(_DELETED):
+        return path
+    with contextlib.suppress(OSError):
+        if key_of_stat(os.lstat(path)) == key:
+            return path
+    inode = int(key.rpartition(":")[2])
+    with contextlib.suppress(OSError), os.scandir(Path(path).parent) as found:
+        for other in found:
+            if other.inode() == inode and key_of_stat(other.stat(follow_symlinks=False)) == key:
+                return other.path
+    return ""
 
 
 def begin_contents(entries: list[ProcessEntry]) -> None:

@@ -18,7 +18,7 @@ from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image import spans
 from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry, filled_ranges
-from kernel_backend.resources.mapped_files import file_view, identify
+from kernel_backend.resources.mapped_files import file_view, identify, present_path
 from kernel_backend.tracee.inject import Call, Workshop
 
 # VmFlags of /proc/PID/smaps (fs/proc/task_mmu.c) → madvise values that bring them back
@@ -34,7 +34,6 @@ _SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")
 # Files of checkpoints, an image's (lazy restores map them) or a snapshot's: they go when the checkpoint is removed.
 PAGES_FILE = re.compile(r"/(pages-\d+\.img|[0-9a-f]{64}\.(blob|pack))( \(deleted\))?$")
 KERNEL_AREAS = ("[vvar]", "[vvar_vclock]", "[vdso]")
-_DELETED = " (deleted)"
 
 
 @dataclass
@@ -118,6 +117,8 @@ def _shared_entry(
     pid: int, vma: VmaEntry, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]
 ) -> None:
     path = mapping.path
+    in_memory = path.startswith(("/dev/zero", "/memfd:", "/dev/shm/"))
+    now = path if in_memory else present_path(path, shared_key(mapping))
     for name, (what, hint) in _REFUSED.items():
         if path.startswith(name):
             raise ResourceUnsupported(
@@ -126,7 +127,7 @@ def _shared_entry(
             )  # fmt: skip
     if _SYSV.match(path):
         vma.kind, vma.shared, vma.offset = "sysv", shared_key(mapping), mapping.offset
-    elif path.endswith(_DELETED) or path.startswith(("/dev/zero", "/memfd:", "/dev/shm/")):
+    elif in_memory or (path and not now):
         vma.kind, vma.shared, vma.offset = "shared", shared_key(mapping), mapping.offset
     elif path.startswith("/dev/") or not path.startswith("/"):
         raise ResourceUnsupported(
@@ -136,7 +137,7 @@ def _shared_entry(
         )  # fmt: skip
     else:
         vma.kind, vma.offset = "file", mapping.offset
-        vma.file = _file_index(mapping, layout, by_path)
+        vma.file = _file_index(now, mapping.inode, layout, by_path)
         return
     layout.shared.setdefault(vma.shared, mapping)
 
@@ -152,7 +153,7 @@ def _private_file_entry(
         usable = False
     if usable:
         vma.kind, vma.offset = "file", mapping.offset
-        vma.file = _file_index(mapping, layout, by_path)
+        vma.file = _file_index(mapping.path, mapping.inode, layout, by_path)
         return
     layout.whole.add(len(layout.vmas))
     if not PAGES_FILE.search(mapping.path):  # an image's own file, from a lazy restore, is there to its last page
@@ -161,11 +162,11 @@ def _private_file_entry(
             layout.views[len(layout.vmas)] = shared_key(mapping)
 
 
-def _file_index(mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]) -> int:
-    key = (mapping.path, mapping.inode)
+def _file_index(path: str, inode: int, layout: Layout, by_path: dict[tuple[str, int], int]) -> int:
+    key = (path, inode)
     if key not in by_path:
         by_path[key] = len(layout.files)
-        layout.files.append(identify(mapping.path))
+        layout.files.append(identify(path))
     return by_path[key]
 
 

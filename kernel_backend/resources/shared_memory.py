@@ -8,7 +8,6 @@ a program sees no difference but the name in /proc/PID/maps.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import mmap
@@ -26,7 +25,7 @@ from kernel_backend.host.guardian import Guardian
 from kernel_backend.host.identity import as_ourselves
 from kernel_backend.image.entries import PageRun, SharedMemoryEntry
 from kernel_backend.image.writer import ImageWriter, no_room
-from kernel_backend.resources import sysv, unshown
+from kernel_backend.resources import mapped_files, sysv, unshown
 from kernel_backend.resources.memory import Layout
 from kernel_backend.tracee.inject import SCRATCH_DATA_BYTES
 from kernel_backend.tracee.process import Process
@@ -61,7 +60,7 @@ def capture(
     for pid, layout in layouts.items():
         for vma, live in zip(layout.vmas, layout.live, strict=True):
             if vma.kind in ("shared", "sysv"):
-                found = objects.setdefault(vma.shared, _Object(vma.shared, _path_now(live.path, vma.shared), []))
+                found = objects.setdefault(vma.shared, _Object(vma.shared, _named(live.path, vma.shared), []))
                 found.huge_page_bytes = vma.huge_page_bytes
                 found.spans.append((vma.offset, vma.start, vma.end - vma.start, processes[pid]))
         for index, key in layout.views.items():
@@ -126,21 +125,14 @@ def _save(index: int, found: _Object, fd: int, writer: ImageWriter) -> SharedMem
     return entry
 
 
-def _path_now(path: str, key: str) -> str:
-    """The path of an object, which may have another name than the one that its mappings show.
+def _named(path: str, key: str) -> str:
+    """The path of an object in memory, which may have another name than the one that its mappings show.
 
     The C library makes a named semaphore under a name of its own, maps it, links it to the name that others know, and
     takes the first one away (sem_open in glibc). Were it taken for an object without a name, those who open it later
     would find another one than the restored processes have.
     """
-    if not (path.startswith(f"{_SHM}/") and path.endswith(_DELETED)):
-        return path
-    inode = int(key.rpartition(":")[2])
-    with contextlib.suppress(OSError), os.scandir(_SHM) as found:
-        for other in found:
-            if other.inode() == inode and key_of_stat(other.stat(follow_symlinks=False)) == key:
-                return other.path
-    return path
+    return (path.startswith(f"{_SHM}/") and mapped_files.present_path(path, key)) or path
 
 
 def _kind(path: str) -> str:
@@ -383,8 +375,3 @@ def add_seals(fd: int, entry: SharedMemoryEntry) -> None:
     """Seals last: they would forbid filling."""
     if entry.seals:
         fcntl.fcntl(fd, linux.F_ADD_SEALS, entry.seals)
-
-
-def key_of_stat(found: os.stat_result) -> str:
-    """The key of an object from a descriptor's stat: as /proc/PID/maps shows device and inode."""
-    return f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -15,6 +16,7 @@ from kernel_backend.host import libc, proc
 from kernel_backend.tracee.inject import Borrowed, Gadgets, as_interrupted
 from kernel_backend.tracee.thread import Stop, Thread, ThreadGone
 
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
 _APART_BYTES = 32 << 10  # more than the frame of the main thread takes, which may just have made its stack grow
 _gadget_cache: dict[tuple[int, int, str], tuple[int, int]] = {}
 
@@ -200,6 +202,13 @@ class Process:
     def take_fd(self, fd: int) -> int:
         """Our own duplicate of one of its descriptors (the caller closes it)."""
         return libc.pidfd_getfd(self.pidfd, fd)
+
+    def sockets(self) -> dict[int, int]:
+        """Inode → descriptor, of each socket that it has."""
+        links = (
+            (fd, _SOCKET.fullmatch(os.readlink(f"/proc/{self.view}/fd/{fd}"))) for fd in proc.fd_numbers(self.view)
+        )
+        return {int(found.group(1)): fd for fd, found in links if found}
 
     @property
     def pidfd(self) -> int:

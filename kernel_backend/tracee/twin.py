@@ -1,7 +1,8 @@
 """A frozen copy-on-write twin of a process: what is written to disk while the original runs on.
 
 The twin is made by an injected clone(2) in one stopped thread. It has exit signal 0: such a child is not announced by
-SIGCHLD and is invisible to wait(2) without __WALL, so the program never learns of it. It inherits every descriptor,
+SIGCHLD and is invisible to wait(2) without __WALL, so the program never learns of it (where a thread waits with __WALL,
+there must be no twin: `would_be_taken`). It inherits every descriptor,
 which would keep pipes and sockets open behind the program's back: closing them is the first thing it is made to do.
 It never runs a single instruction of the program: it dies with us (PTRACE_O_EXITKILL), and should we die before that is
 said, it returns into a frame that makes it exit. A dead twin is reaped by an injected wait4, a stop of one thread for
@@ -11,11 +12,13 @@ some 0.1 ms; one that a killed helper left is reaped by the next dump.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 from collections.abc import Callable, Iterable
 
-from kernel_backend.abi import linux
+from kernel_backend.abi import arch, linux
+from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.errors import EngineError
 from kernel_backend.host import limits, proc
 from kernel_backend.tracee.chorus import Asking, Chorus
@@ -25,6 +28,7 @@ from kernel_backend.tracee.stub import kill_and_collect, open_workshop, step_cal
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, GENTLE, Thread
 
 WORKSHOP_BYTES = 1 << 18
+_EVERY_SORT = linux.WALL | linux.WCLONE
 
 
 class Twin:
@@ -95,6 +99,16 @@ def make_twins(processes: Iterable[Process]) -> tuple[list[Twin], OSError | None
 
 def _fork(borrowed: Borrowed) -> Asking[int]:
     return (yield Call("clone", 0, borrowed.end_frame(), 0, 0, 0))
+
+
+def would_be_taken(regs: UserRegs) -> bool:
+    """Whether a thread waits for children of every sort, and would have the twin for one of the program's."""
+    ids = ctypes.c_int(regs.rdi).value
+    if regs.orig_rax == arch.SYS["wait4"]:
+        return ids <= 0 and bool(regs.rdx & _EVERY_SORT)
+    if regs.orig_rax == arch.SYS["waitid"]:
+        return ids in (os.P_ALL, os.P_PGID) and bool(regs.r10 & _EVERY_SORT)
+    return False
 
 
 def reap(pid: int, numbers: Iterable[int]) -> None:
