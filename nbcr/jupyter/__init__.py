@@ -11,6 +11,7 @@ Jupyter kernels.
     rekey          where it serves          identity     who it is
     ticking        when the image was taken links        its clients' connections
     history, widgets, thumbnails
+    questions      what it had asked        parting      nothing that is on its way is lost
     keeping      traits: which checkpoints stay
     subshells      those of the present
     finding      targets that a user names  wires, servers, listening  whom it asks

@@ -25,7 +25,7 @@ from typing import Any
 
 from nbcr.handlers import pid_alias
 from nbcr.handlers.base import Handler, Request, RestartEvent
-from nbcr.jupyter import identity, links, subshells, thumbnails, widgets
+from nbcr.jupyter import identity, links, questions, subshells, thumbnails, widgets
 from nbcr.jupyter.gates import Outgoing, ask_when_routable
 from nbcr.jupyter.history import History
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
@@ -169,6 +169,7 @@ class JupyterHandler(Handler):
         steps.do(lambda: _revive_panels(event))
         steps.do(self._tell_state)
         steps.do(lambda: self._await_clients(event, image_ends))
+        steps.do(lambda: questions.ask_again(here, at_once=event.cell is not None, may_ask=self._reached.is_set))
         steps.finish()
 
     def _renew_requests(self, event: RestartEvent, image_ends: float, between: float) -> None:
