@@ -61,11 +61,13 @@ def start_service() -> None:
     """Checkpoint thread and handler, without magics: what a request from outside needs. Safe to repeat."""
     from nbcr.handlers import registry
     from nbcr.jupyter.handler import current
+    from nbcr.session import namespaces
     from nbcr.session.service import start
 
     handler = current()
     if handler is not None:
         registry.register(handler)
+        namespaces.cells_run_in(handler.context_of_cells)
     start()
 
 

@@ -16,6 +16,7 @@ dropped, and clients are parted with before the image, so that what they send me
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import os
 import sys
@@ -234,6 +235,10 @@ class JupyterHandler(Handler):
             "cell": _prompt(here.kernel) if running is not None and running.executes else None,
             "executed": max(0, int(here.kernel.execution_count) - 1),
         }
+
+    def context_of_cells(self) -> contextvars.Context | None:
+        """See `namespaces.cells_run_in`."""
+        return self._here.main_context
 
     def _flush(self) -> None:
         """Everything printed so far leaves now, so that no other life prints it again."""
