@@ -11,6 +11,7 @@ Jupyter kernels.
     rekey          where it serves          identity     who it is
     ticking        when the image was taken links        its clients' connections
     history, widgets, thumbnails
+    questions      what it had asked        parting      nothing that is on its way is lost
     keeping      traits: which checkpoints stay
     subshells      those of the present
     finding      targets that a user names  wires, servers, listening  whom it asks
@@ -60,11 +61,13 @@ def start_service() -> None:
     """Checkpoint thread and handler, without magics: what a request from outside needs. Safe to repeat."""
     from nbcr.handlers import registry
     from nbcr.jupyter.handler import current
+    from nbcr.session import namespaces
     from nbcr.session.service import start
 
     handler = current()
     if handler is not None:
         registry.register(handler)
+        namespaces.cells_run_in(handler.context_of_cells)
     start()
 
 

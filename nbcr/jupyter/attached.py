@@ -57,7 +57,7 @@ def _give_back_parent(here: Living) -> None:
     ipykernel keeps that in the context in which the main thread handles its requests, and a copy beside it
     for threads which have no context: the copy is what our request has overwritten.
     """
-    main = _main_context(here)
+    main = here.main_context
     shell = here.kernel.shell
     if main is None:
         return
@@ -66,14 +66,6 @@ def _give_back_parent(here: Living) -> None:
         if isinstance(variable, contextvars.ContextVar) and variable in main:
             holder._parent_header_global = main[variable]  # type: ignore[union-attr]
     here.kernel._shell_context = main.copy()
-
-
-def _main_context(here: Living) -> contextvars.Context | None:
-    stream = here.manager._shell_channel_to_main.to_stream
-    for cell in getattr(stream._recv_callback, "__closure__", None) or ():
-        if isinstance(cell.cell_contents, contextvars.Context):
-            return cell.cell_contents
-    return None
 
 
 def _give_back_stdin(here: Living) -> None:

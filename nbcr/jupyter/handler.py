@@ -16,6 +16,7 @@ dropped, and clients are parted with before the image, so that what they send me
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import os
 import sys
@@ -25,7 +26,7 @@ from typing import Any
 
 from nbcr.handlers import pid_alias
 from nbcr.handlers.base import Handler, Request, RestartEvent
-from nbcr.jupyter import identity, links, subshells, thumbnails, widgets
+from nbcr.jupyter import identity, links, questions, subshells, thumbnails, widgets
 from nbcr.jupyter.gates import Outgoing, ask_when_routable
 from nbcr.jupyter.history import History
 from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
@@ -169,6 +170,7 @@ class JupyterHandler(Handler):
         steps.do(lambda: _revive_panels(event))
         steps.do(self._tell_state)
         steps.do(lambda: self._await_clients(event, image_ends))
+        steps.do(lambda: questions.ask_again(here, at_once=event.cell is not None, may_ask=self._reached.is_set))
         steps.finish()
 
     def _renew_requests(self, event: RestartEvent, image_ends: float, between: float) -> None:
@@ -233,6 +235,10 @@ class JupyterHandler(Handler):
             "cell": _prompt(here.kernel) if running is not None and running.executes else None,
             "executed": max(0, int(here.kernel.execution_count) - 1),
         }
+
+    def context_of_cells(self) -> contextvars.Context | None:
+        """See `namespaces.cells_run_in`."""
+        return self._here.main_context
 
     def _flush(self) -> None:
         """Everything printed so far leaves now, so that no other life prints it again."""

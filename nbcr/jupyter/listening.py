@@ -8,10 +8,11 @@ that it serves. The listening sockets do not lie.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from nbcr.jupyter.rekey import Connection
+from nbcr.runtime import start_ticks
 
 _LISTEN = "0A"
 
@@ -23,13 +24,28 @@ def process_serving(connection: Connection, likely: int | None = None) -> int | 
         return None
     if likely is not None and wanted & set(_sockets(likely)):
         return likely
-    pids = sorted((int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()), reverse=True)
-    return next((pid for pid in pids if wanted & set(_sockets(pid))), None)
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return _first_of([pid for pid in pids if wanted & set(_sockets(pid))])
+
+
+def _first_of(pids: Collection[int]) -> int | None:
+    """Whose sockets they are: forked children (`multiprocessing`'s workers, for example) hold them as well."""
+    own = [pid for pid in pids if _parent(pid) not in pids]
+    return min(own, key=lambda pid: (start_ticks(pid) or 0, pid), default=None)
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[1])
 
 
 def serves(pid: int, connection: Connection) -> bool:
-    """Whether process `pid` listens on the connection's control channel."""
-    return bool(_listeners(connection) & set(_sockets(pid)))
+    """Whether process `pid` listens on the connection's control channel, and not as somebody's forked child."""
+    wanted = _listeners(connection)
+    return bool(wanted & set(_sockets(pid))) and not wanted & set(_sockets(_parent(pid) or 0))
 
 
 def _listeners(connection: Connection) -> set[str]:

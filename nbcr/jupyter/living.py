@@ -8,6 +8,7 @@ may only be touched by its owner, so whatever nbcr does to one it does as a call
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 from collections.abc import Callable
@@ -79,6 +80,15 @@ class Living:
     def manager(self) -> Any:
         """ipykernel's SubshellManager."""
         return self.kernel.shell_channel_thread.manager
+
+    @property
+    def main_context(self) -> contextvars.Context | None:
+        """The context in which the main thread handles its requests, cells above all; alive, not a copy."""
+        stream = self.manager._shell_channel_to_main.to_stream
+        for cell in getattr(stream._recv_callback, "__closure__", None) or ():
+            if isinstance(cell.cell_contents, contextvars.Context):
+                return cell.cell_contents
+        return None
 
     def on_shell(self, call: Callable[[], T]) -> T:
         """Run `call` on the thread that owns the shell ROUTER."""

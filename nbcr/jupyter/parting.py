@@ -1,4 +1,4 @@
-"""Part from the shell channel's clients just before the present is replaced, so that nothing they send is lost.
+"""Part from clients just before the present is replaced, so that no request and no answer of theirs is lost.
 
 What a client has written to a connection is gone when the connection goes with its process. A client whose
 connection was ended in good order, however, keeps what it sends until it is connected again, a tenth of a second
@@ -19,8 +19,8 @@ _POLL_S = 0.001
 
 
 async def part(app: Any) -> None:
-    """End the connections of clients to the shell channel of `app`. What they had sent can be received after this."""
-    wires = list(of_clients(app, "shell"))
+    """End the connections by which clients ask and answer `app`. What they had sent can be received after this."""
+    wires = [*of_clients(app, "shell"), *of_clients(app, "stdin")]
     for wire in wires:
         wire.finish_sending()
     deadline = time.monotonic() + PARTING_S

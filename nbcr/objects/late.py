@@ -30,7 +30,6 @@ def add(place: Path, addition: Path, *, seconds: float) -> None:
         packages={**index.packages, **more.packages},
         size_bytes=index.size_bytes + more.size_bytes,
         added_bytes=index.added_bytes + more.added_bytes,
-        remarks=(*index.remarks, *([f"{', '.join(found)}: {remark}"] if found else [])),
     )
     indexes.publish(merged, place)
 

@@ -33,6 +33,8 @@ class Context:
     namespace: dict[str, Any]
     forked: bool = False  # what we do to objects, descriptors included, is seen by nobody else
     offsets: dict[int, int] = field(default_factory=dict)  # of open files, at the moment of the fork
+    locked: frozenset[int] = frozenset()  # descriptors of those that this process has locked
+    in_main: bool = True  # what is local to a thread is the session's
     files: dict[int, Any] = field(default_factory=dict)  # reductions of open files, by id
     kinds: KindTable = field(default_factory=KindTable)
     # Ids of what holds the memory of more than one array; None: nobody has looked yet.

@@ -17,7 +17,7 @@ from nbcr.objects import forking, late, surroundings
 from nbcr.objects import index as indexes
 from nbcr.objects.board import Board, Late, Orphaned, State
 from nbcr.objects.kinds.classes import number_classes
-from nbcr.objects.kinds.files import detach_readers, offsets_of_open_files
+from nbcr.objects.kinds.files import detach_readers, locked_files, offsets_of_open_files
 from nbcr.objects.kinds.table import is_leaf
 from nbcr.objects.names import hidden_names, user_names
 from nbcr.objects.results import Fate, Progress, Report, Verdict
@@ -68,6 +68,7 @@ def save(
     if place.exists() and any(place.iterdir()):
         raise UsageProblem(f"{place} is not empty: a snapshot needs a folder of its own")
     reason = forking.why_not() if fork else "it was asked for so"
+    in_main = threading.current_thread() is threading.main_thread()
     values = user_names(namespace, hidden_names(namespace) if hidden is None else hidden, history=history)
     number_classes(values.values())
     order = Order(
@@ -79,10 +80,12 @@ def save(
         previous=None if previous is None else Path(previous),
         max_size=max_size,
         max_total=max_total,
-        states=surroundings.read(before_fork=True),
+        states=surroundings.read(before_fork=True, in_main=in_main),
         offsets=offsets_of_open_files() if not reason else {},
+        locked=locked_files(),
         standing=standing(namespace),
-        remarks=(f"taken in-process: {reason}",) if reason else (),
+        in_main=in_main,
+        remarks=(*([f"taken in-process: {reason}"] if reason else []), *surroundings.unread(in_main=in_main)),
     )
     saving = Saving(place.absolute(), begun, namespace, on_progress)
     if reason:

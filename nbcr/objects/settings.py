@@ -6,6 +6,7 @@ settings warn or cost when they are set.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -25,11 +26,15 @@ class Incomplete(Exception):
 
 def changed_environment(os_: Any) -> dict[str, str | None]:
     """The variables that were set (or removed: None) since the process began."""
-    raw = Path("/proc/self/environ").read_bytes().split(b"\0")
-    began = dict(os.fsdecode(entry).split("=", 1) for entry in raw if b"=" in entry)
+    began = _began(os_)
     names = {*began, *os_.environ}
     now = {name: os_.environ.get(name) for name in names if not _OWN_VARIABLES.match(name)}
     return {name: value for name, value in now.items() if value != began.get(name)}
+
+
+def _began(os_: Any) -> dict[str, str]:
+    raw = Path("/proc/self/environ").read_bytes().split(b"\0")
+    return dict(os_.fsdecode(entry).split("=", 1) for entry in raw if b"=" in entry)
 
 
 def set_environment(os_: Any, changed: dict[str, str | None]) -> None:
@@ -43,6 +48,50 @@ def set_environment(os_: Any, changed: dict[str, str | None]) -> None:
         import time
 
         time.tzset()
+
+
+_LIFE = os.urandom(8)
+"""What this process has in its memory, and so do the lives that are restored from its images."""
+
+
+def environment_of_life(os_: Any) -> tuple[bytes, frozenset[str]]:
+    """Whose environment it is, and which variables are others than when the process began."""
+    return _LIFE, frozenset(changed_environment(os_))
+
+
+def undo_environment(os_: Any, of_life: tuple[bytes, frozenset[str]]) -> None:
+    """Variables that this session has changed since are what they were; those of another session are its own matter."""
+    life, changed = of_life
+    if life == _LIFE:
+        began = _began(os_)
+        since = changed_environment(os_).keys() - changed
+        set_environment(os_, {name: began.get(name) for name in since})
+
+
+def numba_random(helper: Any) -> tuple[str, bytes, bytes]:
+    """The states of numba's own generators, of this thread: those behind numpy's functions and behind `random`'s."""
+    numpys, pythons = helper.rnd_get_np_state_ptr(), helper.rnd_get_py_state_ptr()
+    return (
+        _numba_version(),
+        ctypes.string_at(numpys, _NUMBA_RANDOM_BYTES),
+        ctypes.string_at(pythons, _NUMBA_RANDOM_BYTES),
+    )
+
+
+_NUMBA_RANDOM_BYTES = 4 + 624 * 4 + 4 + 8  # rnd_state_t: index, words, has_gauss, gauss
+
+
+def _numba_version() -> str:
+    return str(sys.modules["numba"].__version__)
+
+
+def set_numba_random(helper: Any, states: tuple[str, bytes, bytes]) -> None:
+    """Raises Incomplete where another numba may keep them otherwise."""
+    version, *wanted = states
+    if version != _numba_version():
+        raise Incomplete(f"they are those of numba {version}")
+    for pointer, state in zip((helper.rnd_get_np_state_ptr(), helper.rnd_get_py_state_ptr()), wanted, strict=True):
+        ctypes.memmove(pointer, state, _NUMBA_RANDOM_BYTES)
 
 
 def warning_filters(warnings: Any) -> list[tuple[Any, ...]]:
@@ -135,7 +184,6 @@ def torch_settings(torch: Any) -> dict[str, Any]:
         "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
-        "grad": torch.is_grad_enabled(),
         "print": dict(vars(torch._tensor_str.PRINT_OPTS)),
     }
 
@@ -147,7 +195,6 @@ def set_torch_settings(torch: Any, wanted: dict[str, Any]) -> None:
         "dtype": lambda name: torch.set_default_dtype(getattr(torch, name)),
         "deterministic": torch.use_deterministic_algorithms,
         "threads": torch.set_num_threads,
-        "grad": torch.set_grad_enabled,
         "print": lambda options: torch.set_printoptions(**options),
     }
     for name, value in wanted.items():

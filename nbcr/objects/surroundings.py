@@ -24,6 +24,7 @@ class State:
     set: Callable[[Any, Any], None]
     before_fork: bool = False
     before_names: bool = False  # imports need it
+    of_thread: bool = False  # each thread has its own: only the main thread's is the session's
 
 
 def _set_print_options(numpy: Any, options: dict[str, Any]) -> None:
@@ -86,10 +87,14 @@ STATES = (
         "torch random", "torch", lambda m: m.get_rng_state().numpy(),
         lambda m, state: m.set_rng_state(m.from_numpy(state.copy())), before_fork=True,
     ),
+    State("numba random", "numba._helperlib", settings.numba_random, settings.set_numba_random, before_fork=True,
+          of_thread=True),
     _decimal,
     State("recursion limit", "sys", lambda m: m.getrecursionlimit(), lambda m, limit: m.setrecursionlimit(limit)),
     State("module search path", "sys", _user_path, _add_to_path, before_names=True),
     State("working folder", "os", lambda m: m.getcwd(), _set_folder, before_names=True),
+    State("environment variables set since", "os", settings.environment_of_life, settings.undo_environment,
+          before_names=True),
     State("environment variables", "os", settings.changed_environment, settings.set_environment, before_names=True),
     State(
         "warning filters", "warnings", settings.warning_filters, settings.set_warning_filters, before_fork=True
@@ -101,26 +106,35 @@ STATES = (
     State("numpy error handling", "numpy", lambda m: m.geterr(), lambda m, how: m.seterr(**how)),
     State("pandas options", "pandas", settings.pandas_options, settings.set_pandas_options),
     State("polars settings", "polars", lambda m: m.Config.save(), lambda m, state: m.Config.load(state)),
-    State("scikit-learn settings", "sklearn", lambda m: m.get_config(), lambda m, state: m.set_config(**state)),
+    State("scikit-learn settings", "sklearn", lambda m: m.get_config(), lambda m, state: m.set_config(**state),
+          before_fork=True, of_thread=True),
     State("torch settings", "torch", settings.torch_settings, settings.set_torch_settings),
+    State("torch gradients", "torch", lambda m: m.is_grad_enabled(), lambda m, on: m.set_grad_enabled(on),
+          before_fork=True, of_thread=True),
     State("settings of the notebook", "IPython", settings.shell_settings, settings.set_shell_settings),
     State("figures", "matplotlib_inline.backend_inline", settings.inline_figures, settings.set_inline_figures),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
 )  # fmt: skip
 
 
-def read(*, before_fork: bool) -> dict[str, Any]:
+def read(*, before_fork: bool, in_main: bool = True) -> dict[str, Any]:
     """The states of the libraries that are loaded, by name."""
     found = {}
     for state in STATES:
         module = sys.modules.get(state.module)
-        if module is None or state.before_fork is not before_fork:
+        if module is None or state.before_fork is not before_fork or (state.of_thread and not in_main):
             continue
         try:
             found[state.name] = state.read(module)
         except Exception:  # a library half loaded, or another version of it: it keeps what it has
             continue
     return found
+
+
+def unread(*, in_main: bool) -> list[str]:
+    """What another thread than the main one cannot read, in words."""
+    names = [] if in_main else [state.name for state in STATES if state.of_thread and state.module in sys.modules]
+    return [f"{', '.join(names)}: not among the objects, as only a cell can read them"] if names else []
 
 
 def apply(states: dict[str, Any], *, before_names: bool) -> list[str]:

@@ -53,7 +53,9 @@ class Order:
     max_total: int | None = None
     states: dict[str, Any] = field(default_factory=dict)
     offsets: dict[int, int] = field(default_factory=dict)
+    locked: frozenset[int] = frozenset()
     standing: list[Any] = field(default_factory=list)
+    in_main: bool = True  # whether the main thread asks for it, as cells do
     remarks: tuple[str, ...] = ()
 
 
@@ -71,7 +73,9 @@ class Writer:
         forget_answers()
         order.place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._blobs = BlobWriter(order.place, Previous.of(order.previous), self._pulse)
-        self._context = Context(order.namespace, guard is not None, order.offsets, standing=order.standing)
+        self._context = Context(
+            order.namespace, guard is not None, order.offsets, order.locked, order.in_main, standing=order.standing
+        )
         limits = Limits(_AT_ONCE_BYTES, _AT_ONCE_BYTES) if at_once else Limits(order.max_size, order.max_total)
         cells = Cells(order.namespace.get("In"))
         self._units = Units(self._context, self._blobs, board, guard, limits, cells)

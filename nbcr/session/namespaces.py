@@ -9,6 +9,8 @@ milliseconds between. `nbcr.objects` and what it needs are imported on first use
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +87,26 @@ class Part:
         return None if self.report is None else replace(self.report, place=place)
 
 
+_Ask = Callable[[], contextvars.Context | None]
+_context_of_cells: _Ask | None = None
+
+
+def cells_run_in(context: _Ask) -> None:
+    """Where the values of context variables are the session's: numpy's and decimal's settings are among them."""
+    global _context_of_cells
+    _context_of_cells = context
+
+
+def _context() -> contextvars.Context:
+    """A copy of what cells see, for a thread that saves in their stead; of what this one sees, where nobody knows."""
+    if _context_of_cells is not None and threading.current_thread() is not threading.main_thread():
+        with contextlib.suppress(Exception):  # parts of ipykernel, which another version may have otherwise
+            found = _context_of_cells()
+            if found is not None:
+                return found.copy()
+    return contextvars.copy_context()
+
+
 def begin(place: Path, limits: Limits, previous: Path | None, *, beside_image: bool) -> Part:
     """Start to save this session's names into the folder `place`; the caller is blocked for a fork, no longer.
 
@@ -95,9 +117,10 @@ def begin(place: Path, limits: Limits, previous: Path | None, *, beside_image: b
         from nbcr import objects
 
         objects.preload()  # to its end, should a thread of ours be at it: the child has no such thread
-        saving = objects.save(
-            here.namespace(), place, hidden=here.hidden(), history=limits.history, max_size=limits.max_size_bytes,
-            max_total=limits.max_total_bytes, previous=previous, at_once=not beside_image,
+        saving = _context().run(
+            objects.save, here.namespace(), place, hidden=here.hidden(), history=limits.history,
+            max_size=limits.max_size_bytes, max_total=limits.max_total_bytes, previous=previous,
+            at_once=not beside_image,
         )  # fmt: skip
     except NbcrError as error:
         return Part(None, error.line())

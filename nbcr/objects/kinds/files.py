@@ -37,6 +37,17 @@ def offsets_of_open_files() -> dict[int, int]:
     return found
 
 
+def locked_files() -> frozenset[int]:
+    """The descriptors whose files this process has locked, asked for before a fork: not all locks are a child's too."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for word in os.listdir("/proc/self/fdinfo"):
+            with contextlib.suppress(OSError):
+                if "\nlock:" in Path("/proc/self/fdinfo", word).read_text():
+                    found.add(int(word))
+    return frozenset(found)
+
+
 def detach_readers(offsets: dict[int, int]) -> None:
     """In the forked child: descriptions of its own of the files that are only read.
 
@@ -83,6 +94,8 @@ class Files(Kind):
             raise CannotSave("it is open, but not a regular file")
         if not _is_still(path, raw):
             raise CannotSave(f"the file it has open is no longer {path}")
+        if raw.fileno() in pickler.context.locked:
+            pickler.remarks.add("the lock on its file is not taken again")
         return open_file, (path, mode, text, len(layers), _position(layers, pickler))
 
 

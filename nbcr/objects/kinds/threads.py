@@ -63,11 +63,15 @@ class Queues(Kind):
 
 
 class Locals(Kind):
-    """threading.local: the values of the thread that saves."""
+    """threading.local: the values of the main thread, in which cells run, where that saves."""
 
     types = ("_thread._local",)
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        if not pickler.context.in_main:
+            raise CannotSave(
+                "its values are local to the main thread, and another one saves: use %checkpoint in a cell"
+            )
         return type(obj), (), dict(obj.__dict__)
 
 

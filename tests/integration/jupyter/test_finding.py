@@ -79,6 +79,19 @@ def test_a_jupyter_kernel_too_busy_to_answer_is_found_by_its_sockets(jupyter: Ju
         os.kill(jupyter.pid, signal.SIGCONT)
 
 
+def test_forked_children_that_hold_its_sockets_are_not_taken_for_it(jupyter: Jupyter) -> None:
+    jupyter.client.run("import multiprocessing; pool = multiprocessing.get_context('fork').Pool(2)")
+    os.kill(jupyter.pid, signal.SIGSTOP)
+    try:
+        assert [k.pid for k in finding.living_kernels(answer_s=0.2)] == [jupyter.pid]
+    finally:
+        os.kill(jupyter.pid, signal.SIGCONT)
+    child = jupyter.client.value("pool._pool[0].pid")
+    assert finding.find_target(str(jupyter.pid)).is_jupyter
+    assert not finding.find_target(str(child)).is_jupyter
+    jupyter.client.run("pool.terminate(); pool.join()")
+
+
 def test_any_other_process_is_found_by_its_pid(processes: ProcessTracker) -> None:
     process = processes.start([sys.executable, "-c", "import time; time.sleep(60)"])
     target = finding.find_target(str(process.pid))

@@ -312,6 +312,27 @@ def test_a_rewind_into_the_middle_of_a_cell_ends_the_cell_that_asked(any_stage: 
     assert (done.replies, done.idles, after.replies, after.idles) == (1, 1, 1, 1)
 
 
+@pytest.mark.either("any_stage")
+def test_a_question_is_asked_again_in_a_restored_life(any_stage: Stage) -> None:
+    """Of the user who waits for the cell now; and of one whose answer the life that ended has swallowed."""
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    cell = client.send("import getpass; print('hello', getpass.getpass('who? '))", allow_stdin=True)
+    assert client.listen(lambda: client.cells[cell].asked == ["who? "], 20)
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "asking")
+    client.client.input("first")
+    assert client.wait(cell)[0].text == "hello first\n"
+    asked = client.send("%restart asking", allow_stdin=True)
+    assert client.listen(lambda: client.cells[asked].asked == ["who? "], 60)
+    client.client.input("second")
+    assert client.wait(asked)[0].text == "hello second\n"
+    kill(any_stage, jupyter)
+    revive(any_stage, "asking")
+    assert client.listen(lambda: client.cells[cell].asked == ["who? "] * 2, 60)
+    client.client.input("third")
+    assert client.listen(lambda: client.cells[cell].text == "hello first\nhello third\n", 20)
+
+
 def test_a_rewind_to_an_idle_moment_ends_the_cell_that_asked(any_stage: Stage) -> None:
     client = with_extension(any_stage).client
     client.run("x = 1")

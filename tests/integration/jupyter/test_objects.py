@@ -208,20 +208,26 @@ def test_the_variables_of_another_jupyter_kernel_are_rolled_back_from_a_shell(us
     jupyter, other = user_stage.start(), user_stage.start()
     for each in (jupyter, other):
         each.client.run("a, gone = [1], 'there'; b = a; here = (i for i in ())")
+    jupyter.client.run("import contextvars, decimal; var = contextvars.ContextVar('var', default=0); var.set(1)")
+    jupyter.client.run("decimal.getcontext().prec = 7")
     nbcr(user_stage, "checkpoint", jupyter.pid, "--name", "then", "--objects")
-    jupyter.client.run("a, later = None, 5; del gone; import os; pid = os.getpid()")
+    jupyter.client.run(
+        "var.set(2); decimal.getcontext().prec = 9; a, later = None, 5; del gone; import os; pid = os.getpid()"
+    )
     request = jupyter.client.send("import time; time.sleep(1); a = 'by the cell that ran'")
     report = nbcr(user_stage, "restart", "then", "--into", jupyter.pid, "--objects")
     jupyter.client.wait(request)
     assert report["verdicts"]["a"]["fate"] == "restored"
     assert report["verdicts"]["here"]["fate"] in ("lost", "recomputable")
     assert jupyter.client.value("[a, a is b, gone, 'later' in globals()]") == [[1], True, "there", False]
+    assert jupyter.client.value("[var.get(), decimal.getcontext().prec]") == [1, 7], "what only cells see"
     nbcr(user_stage, "restart", "then", "--into", other.pid, "--objects")
     assert other.client.value("[a, a is b]") == [[1], True]
 
     other.client.run("a = 2")
-    request = other.client.send("import time; time.sleep(3)")
+    request = other.client.send("import os, time\nwhile not os.path.exists('over'): time.sleep(.02)")
     nbcr_fails(user_stage, 25, "restart", "then", "--into", other.pid, "--objects", "--deadline", "1")
+    (user_stage.folder / "work" / "over").touch()
     other.client.wait(request)
     assert other.client.value("a") == 2, "whoever asked has gone: it is not rolled back later"
     assert "add --into" in nbcr_fails(user_stage, 2, "restart", "then", "--objects")

@@ -264,8 +264,20 @@ SYSTEM: Final = (
         clo = sqlite3.connect(':memory:')
         clo.close()
         rw = m.execute('select x from t').fetchone()
+        opened = sqlite3.connect(':memory:', detect_types=sqlite3.PARSE_DECLTYPES, check_same_thread=False)
+        opened.execute('pragma foreign_keys = on')
+        opened.execute('create table z(v cpx)')
+        opened.execute("insert into z values('1+2j')")
+        opened.commit()
+        own = sqlite3.connect(':memory:')
+        own.execute('create temp table mine(x)')
         """,
         check=all_of(
+            "not sqlite3.register_converter('cpx', lambda b: complex(b.decode()))",
+            "opened.execute('select v from z').fetchone() == (1 + 2j,)",
+            "opened.execute('pragma foreign_keys').fetchone() == (1,)",
+            "not __import__('concurrent.futures').futures.ThreadPoolExecutor(1).submit(opened.commit).result()",
+            "own.execute('select 1').fetchone() == (1,)",
             "m.execute('select x from t').fetchone()['x'] == 1",
             "sh['db'] is m and sh['again'] is m",
         ),
@@ -277,6 +289,7 @@ SYSTEM: Final = (
         remark={
             "m": "functions that were given to its connection are not there: dbl",
             "sh": "functions that were given to its connection are not there: dbl",
+            "own": "temporary tables of its connection are not there",
         },
         outcome="restored; what SQL no longer knows is told",
     ),

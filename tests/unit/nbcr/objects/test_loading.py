@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from nbcr.errors import EntryDamaged, SnapshotFailed, StoreRefused, UnknownName, UsageProblem
-from nbcr.objects import Fate, Report, fingerprint, get, load, loading, look, save, verify
+from nbcr.objects import Fate, Report, fingerprint, get, load, loading, look, save, settings, verify
 from nbcr.objects import index as indexes
 from tests.unit.nbcr.objects.conftest import Namespace, session
 
@@ -53,6 +55,45 @@ def test_rolling_back_a_living_namespace(saved: Saved, place: Path) -> None:
     assert isinstance(living["c"], cls)
     assert report.removed == ("new",)
     assert living["json"].__name__ == "json", "modules do no harm and stay"
+
+
+def test_a_variable_of_the_environment_that_was_set_since_is_undone_in_the_same_session(
+    saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_BEFORE", "1")
+    saved(session())
+    monkeypatch.setenv("TEST_BEFORE", "2")
+    monkeypatch.setenv("TEST_SINCE", "1")
+    monkeypatch.setattr(settings, "_LIFE", b"another")
+    load(place, fresh())
+    assert (os.environ["TEST_BEFORE"], os.environ["TEST_SINCE"]) == ("1", "1"), "of another session it is no business"
+    monkeypatch.undo()
+    monkeypatch.setenv("TEST_SINCE", "1")
+    load(place, fresh())
+    assert "TEST_SINCE" not in os.environ
+    del os.environ["TEST_BEFORE"]
+
+
+@pytest.mark.parametrize("lock", ["flock", "lockf"])
+def test_a_lock_on_a_file_is_told(lock: str, saved: Saved, place: Path, tmp_path: Path) -> None:
+    namespace = session("import fcntl; f = open(path, 'w')", path=str(tmp_path / "locked"))
+    assert saved(namespace).verdicts["f"].remark == ""
+    getattr(fcntl, lock)(namespace["f"], fcntl.LOCK_EX)
+    assert saved(namespace, place.with_name("again")).verdicts["f"].remark == "the lock on its file is not taken again"
+    namespace["f"].close()
+
+
+def test_another_thread_does_not_pass_off_its_own_values_as_the_sessions(saved: Saved, place: Path) -> None:
+    namespace = session("import threading; local = threading.local(); local.x = 5; y = 1")
+    reports: list[Report] = []
+    thread = threading.Thread(target=lambda: reports.append(saved(namespace)))
+    thread.start()
+    thread.join()
+    (report,) = reports
+    assert report.verdicts["y"].fate is Fate.SAVED
+    assert "local to the main thread" in report.verdicts["local"].reason
+    load(place, namespace)
+    assert namespace["local"].x == 5
 
 
 def test_names_stay_unless_they_are_to_be_removed(saved: Saved, place: Path) -> None:
