@@ -26,6 +26,8 @@ def put(module: Any, classes: dict[Any, Any]) -> None:
             given(module, name, classes[type(made)].nobodys(made))
         elif type(made) in classes and name not in ("COMM_WORLD", "COMM_SELF"):
             given(module, name, classes[type(made)](made))
+        elif isinstance(made, dict):  # of datatypes by their codes: mpi4py looks into it too
+            made.update({code: classes[type(each)](each) for code, each in made.items() if type(each) in classes})
 
 
 def given(module: Any, name: str, made: Any) -> None:

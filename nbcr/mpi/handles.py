@@ -155,6 +155,30 @@ class GuardedDatatype(MPI.Datatype):
         self._attributes.clear(self)
         guarded_call(MPI.Datatype.Free, self)
 
+    # What a datatype is made of: mpi4py gives objects of its own class, whose types it frees with them
+
+    def decode(self) -> Any:
+        base, combiner, params = guarded_call(MPI.Datatype.decode, self)
+        if "datatypes" in params:
+            params = {**params, "datatypes": list(map(self._taken_over, params["datatypes"]))}
+        return self if base is self else self._taken_over(base), combiner, params
+
+    def Get_contents(self) -> Any:
+        *numbers, datatypes = guarded_call(MPI.Datatype.Get_contents, self)
+        return *numbers, list(map(self._taken_over, datatypes))
+
+    contents = property(Get_contents)
+
+    @classmethod
+    def _taken_over(cls, datatype: Any) -> GuardedDatatype:
+        """Rejected: leaving it to mpi4py, which would free in another life what stands there under the same number."""
+        if isinstance(datatype, GuardedDatatype) or _is_predefined(datatype):
+            return cls(datatype)
+        made = cls()
+        reseat(made, datatype, MPI.DATATYPE_NULL)
+        made._committed = True
+        return made
+
     def Get_attr(self, keyval: int) -> Any:
         return self._attributes.get(keyval)
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import mpi4py
 
+from nbcr.mpi.finalizers import finalizers
+
 mpi4py.rc.initialize = False
 mpi4py.rc.finalize = False
 
@@ -61,10 +63,14 @@ class World:
 
     def tear_down(self) -> None:
         """Finalise MPI, and close what it leaves open."""
+        finalize = _session_finalize()
+        if finalize is not None:
+            finalizers.ending(ctypes.cast(finalize, ctypes.c_void_p).value or 0)
         self.own.Free()
         self.comm.Free()
         self.group.Free()
         self.session.Finalize()
+        finalizers.ended()
         for name in set(os.listdir("/proc/self/fd")) - self._before:
             with contextlib.suppress(OSError):
                 if os.readlink(f"/proc/self/fd/{name}").startswith(_LEFT_OPEN):
@@ -76,12 +82,11 @@ class World:
         Other threads run meanwhile: mpi4py's own call keeps them from it, and a rank that waits here for one that a
         checkpoint holds would not hear the launcher.
         """
-        try:
-            finalize = ctypes.CDLL(_MODULE.__file__).MPI_Session_finalize
-        except (AttributeError, OSError):  # it is not found from there
+        finalize = _session_finalize()
+        if finalize is None:
             self.session.Finalize()
-            return
-        finalize(ctypes.c_void_p(MPI._addressof(self.session)))
+        else:
+            finalize(ctypes.c_void_p(MPI._addressof(self.session)))
 
     def next_tag(self) -> int:
         """A tag for one message to ourselves."""
@@ -89,6 +94,14 @@ class World:
 
 
 world = World()
+
+
+def _session_finalize() -> Any:
+    """MPI's own function; None when it is not found from mpi4py's module."""
+    try:
+        return ctypes.CDLL(_MODULE.__file__).MPI_Session_finalize
+    except (AttributeError, OSError):
+        return None
 
 
 def reseat(old: Any, new: Any, null: Any) -> None:

@@ -80,6 +80,11 @@ def test_one_launcher_takes_several_checkpoints(stage: Stage) -> None:
     assert (launcher.returncode, out) == (0, undisturbed("looping", 2, 100).removeprefix("ready\n")), err
 
 
+def test_mpi_is_set_up_as_often_as_one_likes() -> None:
+    """MPICH has 256 places for what its end calls, and fills some of them in each of its lives."""
+    assert undisturbed("lives", 1, 70) == "done 70\n"
+
+
 def test_communicators_of_groups_are_counted_on_after_each_checkpoint(stage: Stage, rng: random.Random) -> None:
     """Also after one that fails in the middle: ranks that have made one more than others go on from there."""
     launcher = stage.run("often", program("groups", 4, 120, 0.01))

@@ -31,6 +31,9 @@ minding.Set_errhandler(MPI.Comm.Create_errhandler(lambda comm, code: heard.appen
 hints = MPI.Info.Create({"alpha": "1"})
 column = MPI.DOUBLE.Create_vector(4, 1, 4).Commit()
 column.Set_name("column")
+by_code = MPI._typedict[np.dtype("d").char].Create_vector(3, 1, 5).Commit()
+by_letter = MPI.Datatype.fromcode("f").Create_vector(2, 1, 6).Commit()
+made_of = MPI.Datatype.Create_struct([1], [8], [MPI.SHORT.Create_vector(2, 1, 7)]).decode()[2]["datatypes"][0]
 large = pkl5.Intracomm(world)
 digest = hashlib.sha256()
 if rank == 0:
@@ -39,6 +42,7 @@ for step in range(STEPS):
     assert comm.Get_attr(key) == 100
     assert comm.name == "named"
     assert column.name == "column"
+    assert [each.extent for each in (column, by_code, by_letter, made_of)] == [104, 88, 28, 16]
     assert dict(hints) == {"alpha": "1"}
     minding.Call_errhandler(MPI.ERR_OTHER)
     assert len(heard) == step + 1

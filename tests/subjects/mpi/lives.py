@@ -1,0 +1,25 @@
+"""MPI set up and torn down in one process, as checkpoints do it, with types, operations and collectives in each life.
+
+python lives.py LIVES
+"""
+
+import sys
+
+import numpy as np
+
+from nbcr.mpi.world import MPI, world
+
+lives = int(sys.argv[1])
+for life in range(lives):
+    world.set_up()
+    pair = MPI.DOUBLE.Create_vector(2, 1, 3).Commit()
+    largest = MPI.Op.Create(lambda one, other, datatype: None)
+    comm = world.comm.Dup()
+    total = np.zeros(1)
+    comm.Allreduce(np.full(1, life + 0.5), total)
+    assert total[0] == life + 0.5
+    comm.Free()
+    largest.Free()
+    pair.Free()
+    world.tear_down()
+print("done", lives)
