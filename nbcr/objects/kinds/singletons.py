@@ -17,7 +17,7 @@ class Sentinels(Kind):
 
     types: tuple[str, ...] = (
         "dataclasses._MISSING_TYPE", "dataclasses._KW_ONLY_TYPE", "dataclasses._HAS_DEFAULT_FACTORY_CLASS",
-        "inspect._empty",
+        "inspect._empty", "scipy.special._multiufuncs.MultiUFunc",
     )  # fmt: skip
 
     def shares(self, obj: Any) -> bool:

@@ -23,6 +23,7 @@ from nbcr.objects.kinds import (
     functions,
     generated,
     images,
+    instances,
     logs,
     modules,
     named,
@@ -122,7 +123,7 @@ class KindTable:
         try:
             return self._reducers[type_]
         except KeyError:
-            kind = self._reducers[type_] = self.kind_of(type_) or (named.NAMED if _says_itself(type_) else None)
+            kind = self._reducers[type_] = self.kind_of(type_) or _watched(type_)
             return kind
 
     def rule_for(self, type_: type) -> Rule:
@@ -171,6 +172,13 @@ def _home_of(type_: type) -> Kind | None:
         if kind is not None:
             return kind
     return None
+
+
+def _watched(type_: type) -> Kind | None:
+    """Who looks at how pickle would save objects of a type that has no room."""
+    if _says_itself(type_):
+        return named.NAMED
+    return instances.AWKWARD if instances.is_awkward(type_) else None
 
 
 def _says_itself(type_: type) -> bool:

@@ -767,4 +767,54 @@ LANGUAGE: Final = (
         ),
         outcome="restored",
     ),
+    case(
+        "what pickle saves and cannot load: a __new__ with arguments, a __getattr__ for others",
+        """
+        class Metres(float):
+            def __new__(cls, value, unit):
+                made = super().__new__(cls, value)
+                made.unit = unit
+                return made
+        class Point(tuple):
+            def __new__(cls, x, y):
+                return super().__new__(cls, (x, y))
+        class Pair:
+            __slots__ = ('both',)
+            def __new__(cls, a, b):
+                made = object.__new__(cls)
+                made.both = a, b
+                return made
+        class Only:
+            one = None
+            def __new__(cls):
+                cls.one = cls.one or super().__new__(cls)
+                return cls.one
+        class Proxy:
+            def __init__(self, behind):
+                self._behind = behind
+            def __getattr__(self, name):
+                return getattr(self._behind, name)
+        class Slotted:
+            __slots__ = ('_behind',)
+            def __init__(self, behind):
+                object.__setattr__(self, '_behind', behind)
+            def __getattr__(self, name):
+                return getattr(self._behind, name)
+            def __setattr__(self, name, value):
+                setattr(self._behind, name, value)
+        class Record(dict):
+            def __getattr__(self, name):
+                return self[name]
+        m, point, pair, only = Metres(2.5, 'm'), Point(1, 2), Pair(1, 2), Only()
+        proxy, slotted, record, circle = Proxy([1, 2]), Slotted({1: 2}), Record(a=1), Proxy(None)
+        record.extra, circle._behind = 5, [circle]
+        """,
+        check=all_of(
+            "m + 1 == 3.5 and m.unit == 'm' and type(m) is Metres",
+            "point == (1, 2) and type(point) is Point and pair.both == (1, 2) and Only() is only",
+            "proxy.count(1) == 1 and list(slotted.keys()) == [1] and type(slotted) is Slotted",
+            "(record.a, vars(record)) == (1, {'extra': 5}) and circle._behind[0] is circle",
+        ),
+        outcome="restored",
+    ),
 )

@@ -24,6 +24,7 @@ REFERRED = {
     "files": "open_file make_closed_file",
     "foreign": "load_library make_array_type make_structure",
     "functions": "attribute fill_cell make_cache make_cell make_code make_function module_globals set_function_state",
+    "instances": "make_instance set_instance_state",
     "logs": "find_logger",
     "modules": "fill_module",
     "references": "dead_proxy dead_reference fill_weak_set",
