@@ -8,24 +8,30 @@ import pytest
 
 from tests.integration.jupyter.sessions import Cell, Client, Jupyter
 
-# No image is taken, and no connection breaks: of the clients that a restored life waits for, one comes back at once.
 ARRIVE = """
-import os, time, threading, zmq
-from ipykernel.kernelapp import IPKernelApp
+import os, time, threading
 from nbcr.handlers import Request, RestartEvent
 from nbcr.jupyter.handler import current
 handler = current()
-client = zmq.Context.instance().socket(zmq.SUB)
-client.subscribe(b"")
 def restored(**more):
-    client.connect(f"tcp://127.0.0.1:{IPKernelApp.instance().iopub_port}")
     here = dict(pid=os.getpid(), pids={}, ppid=os.getppid(), in_place=True)
     handler.restart(RestartEvent(**{**here, **more}))
+"""
+# No image is taken, and no connection breaks: of the clients that a restored life waits for, one comes back at once.
+COMES_BACK = """
+import zmq
+from ipykernel.kernelapp import IPKernelApp
+client = zmq.Context.instance().socket(zmq.SUB)
+client.subscribe(b"")
+alone = restored
+def restored(**more):
+    client.connect(f"tcp://127.0.0.1:{IPKernelApp.instance().iopub_port}")
+    alone(**more)
 """
 
 
 def arrive(jupyter: Jupyter) -> Client:
-    jupyter.client.run(ARRIVE)
+    jupyter.client.run(ARRIVE + COMES_BACK)
     return jupyter.client
 
 
