@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from kernel_backend import stages
-from kernel_backend.errors import DumpFailed, EngineError, NoRoom, RestoreFailed, TargetNotFound
+from kernel_backend.errors import DumpFailed, EngineError, NoRoom, ResourceUnsupported, RestoreFailed, TargetNotFound
 from kernel_backend.host import proc
 from kernel_backend.tracee.thread import ThreadGone
 
@@ -20,6 +20,12 @@ def of_dump(error: Exception, pid: int) -> EngineError:
         return TargetNotFound(f"process {pid} ended while it was dumped", pid=pid)
     if isinstance(error, EngineError):
         return error
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return ResourceUnsupported(
+            f"process {pid} or a child of it has a file or folder whose path is longer than the OS kernel tells"
+            + (f" ({error.filename})" if error.filename else ""),
+            hint="let the program leave it, or give its folders shorter names", pid=pid,
+        )  # fmt: skip
     return _no_room(error, f"the dump of process {pid} failed") or DumpFailed(
         f"the dump of process {pid} failed at {stages.latest()}: {reason(error)}", stage=str(stages.latest())
     )

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 
@@ -30,6 +31,17 @@ def _checked(result: int, what: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
+
+
+def is_ready(*fds: int, events: int = select.POLLIN, wait_ms: float | None = 0) -> bool:
+    """Whether there is anything to read (or what `events` say, or an end or error) at one of these.
+
+    select(2) cannot be asked: it knows no descriptors from 1024 on, and we may have one for each that a tree has.
+    """
+    asked = select.poll()
+    for fd in fds:
+        asked.register(fd, events)
+    return bool(asked.poll(wait_ms))
 
 
 def filesystem_magic(path: str | os.PathLike[str]) -> int:

@@ -257,6 +257,6 @@ def drain_tcp_pair(one: socket.socket, other: socket.socket) -> None:
         unsent = [struct.unpack("<i", fcntl.ioctl(s.fileno(), _SIOCOUTQNSD, bytes(4)))[0] for s in (one, other)]
         if not any(unsent):
             break
-        select.select([one, other], [], [], 0.01)
+        fds.is_ready(one.fileno(), other.fileno(), wait_ms=10)
     drain(one)
     drain(other)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import re
 import select
@@ -212,11 +213,14 @@ def _device(sdev: int) -> int:
 
 
 def _watched(look: Look, fd: int, nth: int, device: int, inode: int, tables: CaptureTables) -> int:
-    """The description behind an epoll item: kcmp compares it with each that has the same inode."""
-    candidates = tables.with_inode(device, inode)
-    same_number = [i for i in candidates if (look.process.pid, fd) in tables.holders.get(i, ())]
+    """The description behind an epoll item: kcmp compares it with each that has the same inode.
+
+    Of eventfds, which all share one, those are thousands. It is nearly always what has the number now.
+    """
     slot = struct.pack("<III", look.fd, fd, nth)  # struct kcmp_epoll_slot
-    for index in dict.fromkeys([*same_number, *candidates]):
+    same_number = _by_number(look.process.pid, tables).get(fd, -1)
+    first = [same_number] if same_number >= 0 and tables.looks[same_number].inode == (device, inode) else []
+    for index in itertools.chain(first, tables.with_inode(device, inode)):
         target = tables.looks[index]
         try:
             if _is_watched(target, look, slot):
@@ -226,6 +230,14 @@ def _watched(look: Look, fd: int, nth: int, device: int, inode: int, tables: Cap
                 break
             raise
     return -1
+
+
+def _by_number(pid: int, tables: CaptureTables) -> dict[int, int]:
+    """Descriptor → description, of one process."""
+    known: dict[int, dict[int, int]] = tables.cache.setdefault("descriptions by number", {})
+    if pid not in known:
+        known[pid] = {row.fd: row.description for row in tables.tables[pid]}
+    return known[pid]
 
 
 def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
@@ -256,8 +268,7 @@ def _add_items(tables: RebuildTables, index: int, items: list[EpollItem]) -> Non
 
 def _add_inside(item: EpollItem, tables: RebuildTables, workshop: Workshop, pid: int, epoll: int) -> None:
     here = [fd for holder, fd in tables.holders.get(item.description, ()) if holder == pid]
-    taken = {fd for rows in tables.holders.values() for holder, fd in rows if holder == pid}
-    if not here or (item.fd not in here and item.fd in taken):
+    if not here or (item.fd not in here and any((pid, item.fd) in rows for rows in tables.holders.values())):
         tables.warn(f"the epoll at descriptor {epoll} of process {pid} lost its watch of descriptor {item.fd}")
         return
     if item.fd not in here:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import ipaddress
-import select
 import socket
 import stat
 import struct
@@ -16,7 +15,7 @@ import time
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
-from kernel_backend.host import sockdiag
+from kernel_backend.host import fds, sockdiag
 from kernel_backend.image.descriptions import Description, Message, UdpSocket
 from kernel_backend.resources import inet, live_sockets, multicast, socket_options
 from kernel_backend.resources.descriptors import (
@@ -122,7 +121,7 @@ def _may_peek(s: socket.socket, look: Look, tables: CaptureTables) -> bool:
     if not inet.has_failed(s):
         return True
     tables.warnings.append(f"an error waits in the socket at {look.holder}, which a restored process is not told")
-    if not tables.ending and select.select([s], [], [], 0)[0]:
+    if not tables.ending and fds.is_ready(s.fileno()):
         tables.warnings.append(f"so what waits to be received at {look.holder} is not in the image")
     if tables.ending:
         s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

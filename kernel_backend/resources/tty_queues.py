@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from kernel_backend.host import fds
 from kernel_backend.image.descriptions import PtyMaster, Terminal
 from kernel_backend.resources.descriptors import CaptureTables, Look
 
@@ -319,7 +320,7 @@ def _write(fd: int, data: bytes) -> int:
         try:
             data = data[os.write(fd, data[:_PART_BYTES]) :]
         except BlockingIOError:
-            select.select([], [fd], [], 0.01)
+            fds.is_ready(fd, events=select.POLLOUT, wait_ms=10)
     fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     return len(data)
 
@@ -328,4 +329,4 @@ def _await(fd: int, size: int) -> None:
     """Wait until the OS kernel has moved `size` bytes to this side: it does so in the background."""
     deadline = time.monotonic() + _WAIT_S
     while word(fd, termios.FIONREAD) < min(size, _MUCH_BYTES) and time.monotonic() < deadline:
-        select.select([fd], [], [], 0.01)
+        fds.is_ready(fd, wait_ms=10)

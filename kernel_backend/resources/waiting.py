@@ -6,9 +6,9 @@ the last thing; when it goes on, such a connection comes back ended, and a warni
 
 from __future__ import annotations
 
-import select
 import socket
 
+from kernel_backend.host import fds
 from kernel_backend.image.descriptions import Departed, Message, TcpSocket, UnixSocket
 from kernel_backend.resources import inet, live_sockets, socket_options, unix_queues
 from kernel_backend.resources.descriptors import CaptureTables, Look
@@ -25,7 +25,7 @@ def _accept_all(door: Look, family: int, kind: int = socket.SOCK_STREAM) -> list
     if door.in_flight:
         return found
     with socket_options.borrowed(door.own, family, kind) as listener:
-        while select.select([listener], [], [], 0)[0]:
+        while fds.is_ready(listener.fileno()):
             found.append(listener.accept()[0])
     return found
 

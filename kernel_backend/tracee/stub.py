@@ -7,7 +7,6 @@ it dies with us (PTRACE_O_EXITKILL).
 from __future__ import annotations
 
 import os
-import select
 import signal
 import threading
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from typing import NoReturn
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.errors import EngineError, HostUnsupported
-from kernel_backend.host import libc, proc
+from kernel_backend.host import fds, libc, proc
 from kernel_backend.tracee.inject import WORD, Workshop, check
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, ThreadGone
 
@@ -69,7 +68,7 @@ def fork(flags: int, set_tid: Sequence[int] = ()) -> int:
 def _wait_for_ever(parent: int) -> NoReturn:
     try:
         libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        select.select([parent], [], [])  # it may have ended before it was said that we die with it
+        fds.is_ready(parent, wait_ms=None)  # it may have ended before it was said that we die with it
     finally:
         os._exit(1)
 

@@ -42,7 +42,7 @@ class Adopted:
 
     def poll(self) -> int | None:
         """None while it lives. Its exit status is its parent's to know."""
-        if self.returncode is None and select.select([self._pidfd], [], [], 0)[0]:
+        if self.returncode is None and self._has_ended(wait_ms=0):
             self.returncode = 1
             os.close(self._pidfd)
         return self.returncode
@@ -50,8 +50,14 @@ class Adopted:
     def wait(self) -> int:
         """Wait until it has ended."""
         if self.returncode is None:
-            select.select([self._pidfd], [], [])
+            self._has_ended(wait_ms=None)
         return self.poll() or 1
+
+    def _has_ended(self, wait_ms: int | None) -> bool:
+        """By poll(2): select(2) knows no descriptors from 1024 on, and a busy server has that many."""
+        asked = select.poll()
+        asked.register(self._pidfd, select.POLLIN)
+        return bool(asked.poll(wait_ms))
 
     def send_signal(self, number: int) -> None:
         """Send a signal to it, and to nobody who has its pid after it."""

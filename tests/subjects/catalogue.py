@@ -164,6 +164,7 @@ CATALOGUE: list[Subject] = [
     *_rows("named and abstract Unix sockets", "sockets/unix_more sockets/unix_itself sockets/accepted", issue=4),
     *_rows("named and abstract Unix sockets", "sockets/unix_odd", issue=4, outside=True),
     Subject("sockets/unix_named", "named and abstract Unix sockets", issue=4, running_loses="not accepted yet"),
+    Subject("sockets/high_numbers", "named and abstract Unix sockets", issue=4),
     Subject("sockets/in_a_folder", "named and abstract Unix sockets", issue=4, outside=True),
     Subject("sockets/name_of_another", "named and abstract Unix sockets", issue=4, outside=True),
     *_rows("TCP inside", "sockets/tcp_inside", representative=True),
