@@ -66,14 +66,18 @@ def noted_call(what: str, base: Any, *args: Any, **named: Any) -> Any:
     return base(*args, **named)
 
 
-def refused(what: str, base: Any) -> Any:
+_POOLS = "start all ranks by mpiexec (for pools: `python -m mpi4py.futures`), or the job without `nbcr run`"
+
+
+def refused(what: str, base: Any, hint: str = _POOLS) -> Any:
     """A call that MPICH crashes in where MPI can be set up again."""
 
     def call(*args: Any, **named: Any) -> Any:
-        raise NotPossible(
-            f"{what} is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again",
-            hint="start all ranks by mpiexec (for pools: `python -m mpi4py.futures`), or the job without `nbcr run`",
+        error = NotPossible(
+            f"{what} is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again", hint=hint
         )
+        error.add_note(hint)  # a traceback of a rank's is all that is seen of it
+        raise error
 
     return classmethod(lambda cls, *args, **named: call(*args, **named)) if isinstance(base, classmethod) else call
 
