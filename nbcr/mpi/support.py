@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,20 @@ def refused(what: str, base: Any, hint: str = _POOLS) -> Any:
             f"{what} is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again", hint=hint
         )
         error.add_note(hint)  # a traceback of a rank's is all that is seen of it
+        _break_pool(error)
         raise error
 
     return classmethod(lambda cls, *args, **named: call(*args, **named)) if isinstance(base, classmethod) else call
+
+
+def _break_pool(error: NotPossible) -> None:
+    """mpi4py.futures asks for workers in a thread of its own: who waits for what they give would wait for ever."""
+    frame = sys._getframe()
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        if frame.f_globals.get("__name__") == "mpi4py.futures._core" and "pool" in frame.f_locals:
+            frame.f_locals["pool"].broken(error.line())
+            return
 
 
 def wrapper() -> str:
