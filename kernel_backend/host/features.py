@@ -100,14 +100,17 @@ def _pagemap_scan() -> tuple[bool, str]:
 
 
 def _user_namespaces() -> tuple[bool, str]:
-    failed = _in_child(lambda: _unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWPID))
+    failed = _in_child(_own_namespaces)
     if failed:
         return False, f"user namespaces cannot be made here ({os.strerror(failed)})"
     return True, "pids can be kept inside a namespace of one's own without privileges"
 
 
-def _unshare(flags: int) -> None:
-    libc.syscall("unshare", flags)
+def _own_namespaces() -> None:
+    """… where we are who we are: root without capabilities may make them, but not be root in them."""
+    user = os.geteuid()
+    libc.syscall("unshare", linux.CLONE_NEWUSER | linux.CLONE_NEWPID)
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
 
 
 def _pidfd_getfd() -> tuple[bool, str]:

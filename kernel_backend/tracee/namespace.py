@@ -17,6 +17,7 @@ from pathlib import Path
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc, proc
+from kernel_backend.host.features import effective_capabilities
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.thread import Thread
@@ -28,7 +29,7 @@ _NAME = b"nbcr-init\0"
 def spawn_init() -> Thread:
     """The first process of a fresh pid namespace, stopped. Raises OSError where the OS kernel does not permit it."""
     flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS
-    if os.geteuid() != 0:
+    if "CAP_SYS_ADMIN" not in effective_capabilities():  # root may be without it
         flags |= linux.CLONE_NEWUSER
     pid = stub.fork(flags)
     try:

@@ -52,6 +52,7 @@ class Launcher:
         self._began_s = time.time()
         self._stopped_as = ""
         self._lost: coordinating.Lost | None = None
+        self._asked: list[tuple[Channel, Mapping[str, Any]]] = []
 
     # Starting
 
@@ -92,6 +93,7 @@ class Launcher:
         descriptor = os.pidfd_open(self._command.pid)
         try:
             with _signals_to(self._command):
+                self._answer_those_who_asked()
                 while not _readable(descriptor, 0):
                     self._once(descriptor)
         finally:
@@ -103,6 +105,16 @@ class Launcher:
             print(f"nbcr: job {self.schema.name} was stopped: `nbcr restart {self._stopped_as}`", file=sys.stderr)
             return 0
         return status
+
+    def answer_later(self, channel: Channel, message: Mapping[str, Any]) -> None:
+        """Somebody asks for a checkpoint of ranks that are not back yet: answered by `run`."""
+        self._asked.append((channel, message))
+
+    def _answer_those_who_asked(self) -> None:
+        while self._asked:
+            channel, message = self._asked.pop(0)
+            with channel:
+                self._answer(channel, message)
 
     def _once(self, descriptor: int) -> None:
         poller = select.poll()
@@ -191,7 +203,8 @@ class Launcher:
                 there = f"{len(self.members)} of its ranks" if self.members else "none of its ranks"
                 raise NotPossible(
                     f"{there} had come to `from mpi4py import MPI` within {timeout_s:g} s",
-                    hint="only programs that use mpi4py can be checkpointed as MPI jobs",
+                    hint="only programs that use mpi4py can be checkpointed as MPI jobs; any other where it stays on "
+                    "this host, with its mpiexec: nbcr run -- sh -c 'mpiexec …'",
                 )
             self._hear_of_ranks(channel)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import Component
-from nbcr.errors import Busy, EntryDamaged, NbcrError, NotPossible, RestartFailed, to_wire
+from nbcr.errors import EntryDamaged, NbcrError, NotPossible, RestartFailed
 from nbcr.launcher import cooperating, imaging, jobs, placing
 from nbcr.launcher.doors import Doors, wait_for
 from nbcr.launcher.hosts import Hosts
@@ -171,9 +171,10 @@ def _stubs(launcher: Launcher) -> dict[int, Stub]:
                 stubs[int(hello["rank"])] = Stub(channel, hello, hosts)
             elif hello.get("op") == "agent":
                 hosts.welcome(channel, hello)
+            elif hello.get("op") == "checkpoint":
+                launcher.answer_later(channel, hello)
             else:
-                with channel, contextlib.suppress(ChannelClosed):
-                    channel.send({"state": "ERROR", **to_wire(Busy("the job is being brought back", hint="ask again"))})
+                channel.close()
     except (TimeoutError, ChannelClosed) as error:
         if len(stubs) == ranks:
             raise RestartFailed(

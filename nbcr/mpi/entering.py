@@ -168,7 +168,6 @@ def _put_classes(module: Any) -> None:
 
 def _forbid(module: Any) -> None:
     """What no checkpoint can hold is noted when it is used."""
-    from nbcr.errors import NotPossible
     from nbcr.mpi.support import note, note_window, refused, unsupported
 
     for name in ("Add_error_class", "Add_error_code", "Add_error_string"):
@@ -180,12 +179,6 @@ def _forbid(module: Any) -> None:
     def new(cls: Any, *args: Any) -> Any:
         return note_window(theirs.__new__(cls, *args))
 
-    def refuse(cls: Any, *args: Any, **named: Any) -> Any:
-        raise NotPossible(
-            "MPI-IO (MPI.File) is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again",
-            hint="let each rank write a file of its own, or start the job without `nbcr run`",
-        )
-
     requests = module.Grequest
 
     def start(cls: Any, *args: Any, **named: Any) -> Any:
@@ -195,7 +188,9 @@ def _forbid(module: Any) -> None:
     module.Grequest = type("Grequest", (requests,), {"Start": classmethod(start), "__module__": _MODULE})
     makers = {name: _with_our_self(module, getattr(theirs, name)) for name in _MAKE_WINDOWS}
     module.Win = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE, **makers})
-    module.File = type("File", (files,), {"Open": classmethod(refuse), "__module__": _MODULE})
+    hint = "let each rank write a file of its own, or start the job without `nbcr run`"
+    without = {name: refused(f"MPI-IO (MPI.File.{name})", files.__dict__[name], hint) for name in ("Open", "Delete")}
+    module.File = type("File", (files,), {**without, "__module__": _MODULE})
 
 
 _MAKE_WINDOWS = ("Create", "Allocate", "Allocate_shared", "Create_dynamic")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,31 @@ def noted_call(what: str, base: Any, *args: Any, **named: Any) -> Any:
     return base(*args, **named)
 
 
-def refused(what: str, base: Any) -> Any:
+_POOLS = "start all ranks by mpiexec (for pools: `python -m mpi4py.futures`), or the job without `nbcr run`"
+
+
+def refused(what: str, base: Any, hint: str = _POOLS) -> Any:
     """A call that MPICH crashes in where MPI can be set up again."""
 
     def call(*args: Any, **named: Any) -> Any:
-        raise NotPossible(
-            f"{what} is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again",
-            hint="start all ranks by mpiexec (for pools: `python -m mpi4py.futures`), or the job without `nbcr run`",
+        error = NotPossible(
+            f"{what} is not possible in a job that nbcr runs: MPICH lacks it where MPI can be set up again", hint=hint
         )
+        error.add_note(hint)  # a traceback of a rank's is all that is seen of it
+        _break_pool(error)
+        raise error
 
     return classmethod(lambda cls, *args, **named: call(*args, **named)) if isinstance(base, classmethod) else call
+
+
+def _break_pool(error: NotPossible) -> None:
+    """mpi4py.futures asks for workers in a thread of its own: who waits for what they give would wait for ever."""
+    frame = sys._getframe()
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        if frame.f_globals.get("__name__") == "mpi4py.futures._core" and "pool" in frame.f_locals:
+            frame.f_locals["pool"].broken(error.line())
+            return
 
 
 def wrapper() -> str:

@@ -51,3 +51,11 @@ def test_what_a_rank_was_started_by_is_named_when_it_is_in_no_image(stage: Stage
     entry = stage.checkpoint("job", "saved", leave="killed")
     launcher.communicate(timeout=END_S)
     assert [warning for warning in entry.warnings if "its parent (sh -c) is not in the image" in warning]
+
+
+def test_a_pool_without_workers_says_so_to_who_waits_for_its_results(stage: Stage) -> None:
+    """In a program that is started without `-m mpi4py.futures`: mpi4py asks for them in a thread."""
+    launcher = stage.nbcr("run", "--name", "job", "--", *program("pool", 1))
+    _, err = launcher.communicate(timeout=END_S)
+    assert launcher.returncode == 1
+    assert "BrokenExecutor: Intracomm.Spawn is not possible" in err

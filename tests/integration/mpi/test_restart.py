@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nbcr.errors import Busy, NbcrError
-from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed
+from nbcr.errors import NbcrError
+from nbcr.launcher import jobs
+from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed, until
 from tests.integration.store.test_s3 import s3  # noqa: F401 (a fixture)
 
 # Steps, and how long each rests at the least: all run for two seconds or more.
@@ -107,14 +108,8 @@ def test_a_restored_job_is_checkpointed_again(stage: Stage, rng: random.Random) 
     stage.checkpoint("first", "one", leave="killed")
     launcher.communicate(timeout=END_S)
     second = stage.nbcr("restart", "one")
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            stage.checkpoint("first", "two", leave="killed")
-            break
-        except (AssertionError, Busy):  # it is not back yet
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    until(lambda: "first" in dict(jobs.running()))
+    stage.checkpoint("first", "two", leave="killed")  # its ranks need not be back yet
     second.communicate(timeout=END_S)
     third = stage.nbcr("restart", "two")
     out, err = third.communicate(timeout=END_S)
