@@ -56,13 +56,12 @@ async def ask(
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        child.terminate()
-        try:
+    """End it. Asyncio waits until nobody has its pipes any more, also who outlives it: not for ever."""
+    for stop in (child.terminate, child.kill):
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            stop()
             await asyncio.wait_for(child.wait(), _END_S)
-        except TimeoutError:
-            child.kill()
-            await child.wait()
+            return
 
 
 def do(order: Mapping[str, Any]) -> dict[str, Any]:
