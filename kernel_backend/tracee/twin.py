@@ -44,13 +44,17 @@ class Twin:
         self._ended = False
 
     def settle(self) -> None:
-        """Wait for its first stop, tie its life to ours, close its descriptors."""
+        """Wait for its first stop, tie its life to ours, close its descriptors.
+
+        It leaves the process group: whoever kills that, as Jupyter does where a kernel has crashed, means the original.
+        """
         self.thread.wait()
         self.thread.set_options(linux.PTRACE_O_EXITKILL)
         self.thread.set_sigmask(ALL_BUT_SIGTRAP)
         self.limits = limits.read(self.pid)
         limits.lift(self.pid)
         step_call(self.thread, self.gadgets.syscall, "close_range", 0, 0xFFFFFFFF, 0)
+        step_call(self.thread, self.gadgets.syscall, "setsid")
         if any(self.limits[which][1] != limits.UNLIMITED for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)):
             _ = self.workshop  # there may be no room for it: known while there is another way
 

@@ -27,9 +27,11 @@ from nbcr.jupyter.attach import ensure_loaded, tell
 from nbcr.jupyter.finding import Target, find_target
 from nbcr.rendering import when_text
 from nbcr.session import Entry
+from nbcr.session.overview import wait_for_writers
 
 _END_S = 2.0
 _LOOK_S = 0.2
+_WRITTEN_S = 30.0  # for which a checkpoint on its way to the disk is waited for
 
 
 async def ask(
@@ -54,13 +56,12 @@ async def ask(
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        child.terminate()
-        try:
+    """End it. Asyncio waits until nobody has its pipes any more, also who outlives it: not for ever."""
+    for stop in (child.terminate, child.kill):
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            stop()
             await asyncio.wait_for(child.wait(), _END_S)
-        except TimeoutError:
-            child.kill()
-            await child.wait()
+            return
 
 
 def do(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +95,8 @@ def keep(order: Mapping[str, Any]) -> dict[str, Any]:
 
 def revive(order: Mapping[str, Any]) -> dict[str, Any]:
     """Bring back the last checkpoint of a Jupyter kernel that crashed."""
+    # The last one may be on its way: its image was taken, and is written whatever became of the process.
+    wait_for_writers(_WRITTEN_S, store=order.get("store"))
     mine = [e for e in session.checkpoints(order.get("store")) if _is_of(e, order)]
     if not mine:
         return {"error": "it has no checkpoint with a process image"}

@@ -14,6 +14,8 @@ from nbcr.errors import UnknownName
 from nbcr.session.usecases import StoreLike, disk_use
 from nbcr.store import Entry, Store, journal
 
+_LOOK_S = 0.05
+
 
 @dataclass(frozen=True)
 class Living:
@@ -83,6 +85,14 @@ def writing(store: Store) -> list[Writing]:
         except OSError:
             continue  # published meanwhile
     return found
+
+
+def wait_for_writers(timeout_s: float, *, store: StoreLike = None) -> None:
+    """Until what is being written just now is there, or will never be: also the image of one that has died since."""
+    place = store if isinstance(store, Store) else Store(store)
+    deadline, begun = time.monotonic() + timeout_s, {each.id for each in writing(place)}
+    while begun & {each.id for each in writing(place)} and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
 
 
 def story(name: str | None, *, store: StoreLike = None) -> list[dict[str, Any]]:

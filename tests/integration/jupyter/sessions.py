@@ -55,7 +55,7 @@ class Client:
 
     def close(self) -> None:
         self.client.stop_channels()
-        self.client.context.term()
+        self.client.context.destroy(linger=0)  # `term` would wait for ever for a socket that was left open
 
     def send(self, code: str, *, stop_on_error: bool = True, allow_stdin: bool = False) -> str:
         msg_id = self.client.execute(code, stop_on_error=stop_on_error, allow_stdin=allow_stdin)

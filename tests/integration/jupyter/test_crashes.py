@@ -95,9 +95,10 @@ def test_it_comes_back_on_the_managers_ports(begin: Callable[..., Session]) -> N
     assert "every            1h" in session.run("%nbcr auto")
     session.run("import threading; x = [1]; thread = threading.Thread(target=threading.Event().wait, daemon=True)")
     session.run("thread.start()")
-    session.run("%checkpoint before --wait")
-    session.run("x.append(2)")
+    session.run("import os; ballast = os.urandom(1 << 28)")
     ports = json.loads(Path(session.manager.connection_file).read_text())
+    session.run("%checkpoint before")  # which is still being written when it crashes
+    session.run("x.append(2)")
     session.crash()
     said = session.run("print(x, thread.is_alive())")
     assert "[1] True" in said
