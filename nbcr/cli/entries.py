@@ -27,8 +27,10 @@ def list_(store: StoreOption = None, as_json: JsonOption = False) -> None:
             warn(problem.line())
         if as_json:
             print_json([e.listed() for e in entries])
-        else:
+        elif entries:
             _print_table(entries)
+        else:
+            typer.echo(f"no checkpoints in {place.root}")
 
 
 def _print_table(entries: list[Entry]) -> None:
@@ -47,7 +49,7 @@ def _print_table(entries: list[Entry]) -> None:
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column == "id")  # to be copied
     for row in table_rows(entries):
         table.add_row(*map(Text, row))
-    Console().print(table if entries else "no checkpoints")
+    Console().print(table)
 
 
 @app.command()

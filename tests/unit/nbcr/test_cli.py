@@ -103,7 +103,7 @@ def test_wrong_usage_is_status_2() -> None:
 
 def test_a_plain_process_is_checkpointed_listed_shown_removed(store: Store, sleeper: subprocess.Popen[bytes]) -> None:
     assert run_json("list") == []
-    assert run("list").stdout == "no checkpoints\n"
+    assert run("list").stdout == f"no checkpoints in {store.root}\n"
     entry = run_json("checkpoint", str(sleeper.pid), "--name", "one", "--note", "some words")
     assert set(entry) == {
         *("id", "name", "created", "parent", "kinds", "size_bytes", "notebook", "pid", "tags"),
