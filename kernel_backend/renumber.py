@@ -90,7 +90,9 @@ def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
         lock.pid = numbers[lock.pid]
     entry.flock_pid = numbers.get(entry.flock_pid, 0)
     if isinstance(entry, PidFd):
-        entry.pid = numbers.get(entry.pid, -1)
+        if entry.pid not in numbers and entry.start_ticks:
+            entry.outside = entry.pid
+        entry.pid = numbers.get(entry.pid, 0 if entry.outside >= 0 else -1)
     elif isinstance(entry, MessageQueue) and entry.notification:
         entry.notification.pid = numbers.get(entry.notification.pid, 0)
     elif isinstance(entry, UnixSocket):

@@ -231,9 +231,13 @@ class SignalFd(_Base, tag="signalfd"):
 
 
 class PidFd(_Base, tag="pidfd"):
-    """pidfd_open(2); `pid` (of a thread: its tid) -1 when it was gone."""
+    """pidfd_open(2); `pid` (of a thread: its tid) -1 when it was gone.
+
+    `outside`: its number where the dump was made, of one that the tree, in a pid namespace of its own, has none for.
+    """
 
     pid: Index
+    outside: Index = -1
     thread: bool = False  # of a single thread (PIDFD_THREAD)
     start_ticks: Size = 0
     inode: Word = 0  # two of one process show the same; 0: not noted

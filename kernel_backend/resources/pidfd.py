@@ -39,8 +39,9 @@ class PidFdKind(Kind):
         )
 
     def rebuild(self, index: int, entry: PidFd, tables: RebuildTables) -> None:
-        outside = tables.boot_id_same and entry.start_ticks and _start_ticks(entry.pid) == entry.start_ticks
-        tables.own[index] = os.pidfd_open(entry.pid, _open_flags(entry)) if outside else _of_the_dead(entry, tables)
+        pid = entry.pid if entry.outside < 0 else entry.outside
+        outside = tables.boot_id_same and entry.start_ticks and _start_ticks(pid) == entry.start_ticks
+        tables.own[index] = os.pidfd_open(pid, _open_flags(entry)) if outside else _of_the_dead(entry, tables)
 
     def finish(self, index: int, entry: PidFd, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         if passed_on(index, tables, workshop, pid):

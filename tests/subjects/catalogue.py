@@ -192,6 +192,7 @@ CATALOGUE: list[Subject] = [
     *_rows("pidfd", "events/pidfds_of_the_dead", issue=4),
     *_rows("pidfd", "events/pidfds", issue=4, keeps_pids=True),
     *_rows("pidfd", "events/pidfds_watched", issue=4),
+    *_rows("pidfd", "events/pidfd_outside", issue=4),
     Subject("events/io_uring", "io_uring", issue=4, refused=("io_uring",)),
     *_rows("interrupted system calls", "restarts/nanosleep restarts/poll restarts/epoll_eintr"),
     *_rows("interrupted system calls", "restarts/futex", steady=False),
