@@ -18,6 +18,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SKIP_PREFIX = "needs "
+PROCESSOR = "a processor with "  # how a capability begins that nobody can install
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 _libc = ctypes.CDLL(None, use_errno=True)
