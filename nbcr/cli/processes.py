@@ -27,6 +27,8 @@ from nbcr.cli.app import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nbcr.session import RestartResult
     from nbcr.store import Entry
 
@@ -58,6 +60,7 @@ def checkpoint(
     max_total: Annotated[
         str | None, typer.Option("--max-total", metavar="SIZE", help="Save no more than this of all, small ones first.")
     ] = None,
+    automatic: Annotated[str | None, typer.Option("--automatic", hidden=True)] = None,  # nbcr.launcher.keeping asks
     store: StoreOption = None,
     deadline: DeadlineOption = DEADLINE_S,
     as_json: JsonOption = False,
@@ -76,7 +79,7 @@ def checkpoint(
 
         leave = "killed" if stop else leave
 
-        def of_process(process: str) -> Entry:
+        def of_process(process: str, of_job: Mapping[str, Any] | None = None) -> Entry:
             return session.checkpoint_other(
                 find_target(process),
                 name,
@@ -85,6 +88,8 @@ def checkpoint(
                 leave=leave,
                 files=files,
                 note=note,
+                automatic=automatic,
+                job=of_job,
                 kinds=session.kinds_of(image=image, objects=objects),
                 limits=session.Limits(
                     history,
@@ -102,10 +107,10 @@ def checkpoint(
                 entry = of_process(target)
         else:
             wish = {"name": name, "replace": force, "note": note, "leave": leave, "files": files}
-            place = Store(store)
             entry = jobs.checkpoint(
-                target, job, store=place, deadline_s=deadline, on_plain=lambda pid: of_process(str(pid)), **wish
-            )
+                target, job, store=Store(store), deadline_s=deadline, automatic=automatic,
+                on_plain=lambda pid, of_job: of_process(str(pid), of_job), **wish,
+            )  # fmt: skip
         if as_json:
             print_json(entry.taken())
         else:

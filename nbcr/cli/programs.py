@@ -13,15 +13,33 @@ from nbcr.cli.app import EXIT_CODES, StoreOption, app, complain, end_like, error
 def run(
     command: Annotated[list[str], typer.Argument(help="The command and its arguments, behind `--`.")],
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the job; left out: job-PID.")] = None,
+    every: Annotated[str | None, typer.Option("--every", metavar="SPAN", help="Save it every 10m, 90s, 1h.")] = None,
+    on_memory: Annotated[
+        str | None, typer.Option("--on-memory", metavar="SHARE", help="Save it when 90% of the memory are in use.")
+    ] = None,
+    on_signal: Annotated[
+        list[str] | None,
+        typer.Option("--on-signal", metavar="NAME", help="Save and end it at this signal (TERM; none: no one)."),
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option("--keep", metavar="N", help="How many of these checkpoints stay; left out: 3 or 2.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of this job, where there is one.")
+    ] = False,
+    store: StoreOption = None,
 ) -> None:
     """Run a command as a job that `nbcr checkpoint JOB` can save: `nbcr run -- mpiexec -n 4 python sim.py`.
 
-    Ends as the command ends. All ranks of an MPI program that uses mpi4py are saved together.
+    Ends as the command ends. All ranks of an MPI program that uses mpi4py are saved together. A job that is ended by
+    SIGTERM, as schedulers do, is saved first: the same command with --resume goes on with it.
     """
     with errors():
         from nbcr.launcher import launcher
+        from nbcr.launcher.keeping import Wants
 
-        end_like(launcher.run(command, name=name, umask=started_umask()))
+        wants = Wants.of(every=every, on_memory=on_memory, on_signal=on_signal or (), keep=keep, resume=resume)
+        end_like(launcher.run(command, name=name, umask=started_umask(), wants=wants, store=store))
 
 
 @app.command(epilog=EXIT_CODES)

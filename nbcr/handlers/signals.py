@@ -26,6 +26,14 @@ _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 
 
+def check_asks(number: int) -> None:
+    """Raise NotPossible where a signal cannot ask for anything."""
+    if number in _UNCATCHABLE | _FAULTS:
+        why = "cannot be caught" if number in _UNCATCHABLE else "tells of a crash that must take its course"
+        name = signal.Signals(number).name
+        raise NotPossible(f"{name} cannot ask for checkpoints: it {why}", hint="choose another signal")
+
+
 class RequestSignal:
     """Calls `ask` in the checkpoint thread when signal `number` arrives; several at once may be one request."""
 
@@ -56,9 +64,7 @@ class RequestSignal:
     def _check(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise NotPossible(f"{self._name} can be taken for checkpoints in the main thread only")
-        if self.number in _UNCATCHABLE | _FAULTS:
-            why = "cannot be caught" if self.number in _UNCATCHABLE else "tells of a crash that must take its course"
-            raise NotPossible(f"{self._name} cannot ask for checkpoints: it {why}", hint="choose another signal")
+        check_asks(self.number)
         if signal.getsignal(self.number) is not signal.SIG_DFL:
             raise NotPossible(
                 f"{self._name} is in use by the program and cannot ask for checkpoints", hint="choose another signal"

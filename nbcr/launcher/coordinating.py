@@ -19,6 +19,7 @@ from nbcr.errors import NbcrError, NotPossible
 from nbcr.launcher import imaging
 from nbcr.launcher.hosts import check_shared
 from nbcr.launcher.jobs import KIND
+from nbcr.launcher.keeping import mark
 from nbcr.launcher.members import Gone, Member, hear, listen, tell
 from nbcr.launcher.schema import FILE, FOLDER, Schema, image_of
 from nbcr.store import Draft, Entry, Store
@@ -40,6 +41,7 @@ class Wish:
     name: str | None = None
     replace: bool = False
     note: str = ""
+    automatic: str | None = None
     leave: str = "running"
     files: str = "keep"
     deadline_s: float = 30.0
@@ -310,5 +312,7 @@ def publish(
         component=ComponentMark(component.name, component.version),
         warnings=list(dict.fromkeys(course.warnings)),
         note=wish.note,
+        automatic=wish.automatic,
+        job=dict(mark(schema.name, schema.argv)),
     )
     return wish.store.publish(draft, manifest)

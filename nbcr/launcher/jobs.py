@@ -15,7 +15,7 @@ from nbcr.errors import Busy, HelperLost, NameTaken, NotPossible, UsageProblem, 
 from nbcr.store import Entry, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 KIND = "job"  # of entries
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -94,10 +94,11 @@ def checkpoint(
     *,
     store: Store,
     deadline_s: float,
-    on_plain: Callable[[int], Entry],
+    on_plain: Callable[[int, Mapping[str, Any]], Entry],
     **wish: Any,
 ) -> Entry:
-    """Have `job` checkpointed, and wait for the entry. `on_plain` takes a program that has no ranks.
+    """Have `job` checkpointed, and wait for the entry. `on_plain` takes a program that has no ranks, of which
+    it is told the pid and what its manifest says of the job.
 
     Raises NbcrError; then there is no entry, and the job goes on.
     """
@@ -116,7 +117,7 @@ def checkpoint(
                 f"the launcher of job {job!r} ended without an answer", hint="is the job at its end?"
             ) from None
     if answer.get("state") == "PLAIN":
-        return on_plain(int(answer["pid"]))
+        return on_plain(int(answer["pid"]), dict(answer["job"]))
     if answer.get("state") == "ERROR":
         raise from_wire(answer)
     return Entry.from_document(answer["entry"], Path(answer["entry"]["path"]))

@@ -23,18 +23,21 @@ from typing import Any
 from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, NbcrError, NotPossible, UsageProblem, to_wire
-from nbcr.launcher import cooperating, coordinating, imaging, jobs, leftovers, placing, scripts
+from nbcr.launcher import cooperating, coordinating, imaging, jobs, keeping, leftovers, placing, scripts
+from nbcr.launcher.commands import Command, Restored, popen
 from nbcr.launcher.doors import Doors, wait_for
 from nbcr.launcher.hosts import Hosts
+from nbcr.launcher.keeping import Keeping, Wants
 from nbcr.launcher.members import Gone, Member
 from nbcr.launcher.schema import Schema
 from nbcr.mpi import cooperative, entering, modes
-from nbcr.store import journal
+from nbcr.store import Entry, Store, journal
 
 _HELLO_TIMEOUT_S = 5.0
 _END_TIMEOUT_S = 10.0
 _AGENT_TIMEOUT_S = 20.0
 _AGAIN_TIMEOUT_S, _SLICE_S = 20.0, 1.0
+_NOTHING_MORE = Wants()
 _ROOT = Path(__file__).resolve().parents[2]
 _SITE = _ROOT / "nbcr" / "mpi" / "site"
 
@@ -42,13 +45,14 @@ _SITE = _ROOT / "nbcr" / "mpi" / "site"
 class Launcher:
     """One job."""
 
-    def __init__(self, schema: Schema, doors: Doors, umask: int) -> None:
+    def __init__(self, schema: Schema, doors: Doors, umask: int, keeps: Keeping | None = None) -> None:
         self.schema = schema
+        self.keeps = keeps
         self.members: dict[int, Member] = {}
         self.doors = doors
         self.hosts = Hosts()
         self.umask = umask
-        self._command: subprocess.Popen[bytes] | None = None
+        self._command: Command | None = None
         self._began_s = time.time()
         self._stopped_as = ""
         self._lost: coordinating.Lost | None = None
@@ -75,7 +79,7 @@ class Launcher:
             environ = dict(self.schema.environ)
         self.adopt(popen(list(self.schema.argv), environ, self.umask, self.schema.cwd))
 
-    def adopt(self, command: subprocess.Popen[bytes]) -> None:
+    def adopt(self, command: Command) -> None:
         """The command, which runs."""
         self._command = command
 
@@ -92,18 +96,25 @@ class Launcher:
         assert self._command is not None
         descriptor = os.pidfd_open(self._command.pid)
         try:
-            with _signals_to(self._command):
+            with _signals_to(self._command, self.keeps):
                 self._answer_those_who_asked()
                 while not _readable(descriptor, 0):
                     self._once(descriptor)
+                if self.keeps is not None:
+                    self.keeps.settle()
         finally:
             os.close(descriptor)
         status = self._command.wait()
         if self._lost is not None:
             raise self._lost
+        if self.keeps is not None and self.keeps.ending is not None:
+            print(f"nbcr: job {self.schema.name} is kept; the same command with --resume goes on", file=sys.stderr)
+            return -self.keeps.ending
         if self._stopped_as:
             print(f"nbcr: job {self.schema.name} was stopped: `nbcr restart {self._stopped_as}`", file=sys.stderr)
             return 0
+        if self.keeps is not None and status == 0:
+            self.keeps.forget()
         return status
 
     def answer_later(self, channel: Channel, message: Mapping[str, Any]) -> None:
@@ -117,10 +128,15 @@ class Launcher:
                 self._answer(channel, message)
 
     def _once(self, descriptor: int) -> None:
+        keeps = self.keeps
         poller = select.poll()
-        for number in (descriptor, *self.doors.filenos):
+        for number in (descriptor, *self.doors.filenos, *(keeps.filenos if keeps is not None else ())):
             poller.register(number, select.POLLIN)
-        poller.poll()
+        timeout_s = None if keeps is None else keeps.timeout_s
+        poller.poll(None if timeout_s is None else timeout_s * 1000)
+        number = None if keeps is None else keeps.look()
+        if number is not None and self._command is not None:  # it could not be kept
+            self._command.send_signal(number)
         channel = self.doors.accept(0)
         if channel is not None:
             self._hear(channel)
@@ -162,7 +178,8 @@ class Launcher:
         try:
             if not self.schema.mpiexec:
                 scripts.check(self.pid)
-                channel.send({"state": "PLAIN", "pid": self.pid})
+                job = keeping.mark(self.schema.name, self.schema.argv)
+                channel.send({"state": "PLAIN", "pid": self.pid, "job": dict(job)})
                 return
             wish = coordinating.Wish.from_message(message)
             if wish.leave not in ("running", "killed"):
@@ -260,24 +277,19 @@ class Launcher:
             leftovers.remove(self._began_s)
 
 
-def popen(argv: list[str], environ: Mapping[str, str], umask: int, cwd: str | None = None) -> subprocess.Popen[bytes]:
-    """A command with our streams. Raises NotPossible."""
-    try:
-        return subprocess.Popen(argv, env=dict(environ), umask=umask, cwd=cwd)
-    except OSError as error:
-        raise NotPossible(f"{argv[0]} cannot be started: {error.strerror}") from error
-
-
 @contextlib.contextmanager
-def _signals_to(command: subprocess.Popen[bytes]) -> Iterator[None]:
-    """A terminal's Ctrl-C reaches the command itself; what is sent to us alone is passed on."""
+def _signals_to(command: Command, keeps: Keeping | None) -> Iterator[None]:
+    """A terminal's Ctrl-C reaches the command itself; what is sent to us alone is passed on, or has the job kept."""
 
     def pass_on(number: int, frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             command.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
+    handlers: dict[int, Any] = {signal.SIGTERM: pass_on, signal.SIGHUP: pass_on, signal.SIGINT: lambda *_: None}
+    if keeps is not None:
+        ring = keeps.ring
+        handlers |= {number: lambda number, frame: ring(number) for number in keeps.wants.signals}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
@@ -291,22 +303,62 @@ def _readable(descriptor: int, timeout_s: float) -> bool:
     return bool(poller.poll(timeout_s * 1000))
 
 
-def run(argv: list[str], *, name: str | None = None, umask: int = 0o022) -> int:
-    """Run a command as a job, to its end; its exit status, negative for a signal. Raises NbcrError."""
+def run(
+    argv: list[str],
+    *,
+    name: str | None = None,
+    umask: int = 0o022,
+    wants: Wants = _NOTHING_MORE,
+    store: str | os.PathLike[str] | None = None,
+) -> int:
+    """Run a command as a job, to its end; its exit status, negative for a signal. Raises NbcrError.
+
+    Where `wants` say so it goes on from its last checkpoint in `store`.
+    """
     imaging.keep_to_one_thread()
+    if wants.resume and name is None:
+        raise UsageProblem("--resume has to know which job goes on", hint="add --name JOB, as at the first run")
     called = name or f"job-{os.getpid()}"
     jobs.check_name(called)
     schema = Schema.of(called, argv)
+    with contextlib.closing(Keeping(called, Store(store), wants)) as keeps:
+        entry = keeps.last(schema.argv) if wants.resume else None
+        if entry is not None:
+            print(f"nbcr: job {called} goes on from {entry.name}, {entry.created}", file=sys.stderr)
+            return _go_on(entry, schema, keeps, umask)
+        return _begin(schema, keeps, umask, is_named=name is not None)
+
+
+def _go_on(entry: Entry, schema: Schema, keeps: Keeping, umask: int) -> int:
+    from nbcr.launcher import returning
+    from nbcr.session import restart_fresh
+
+    if returning.is_job(entry):
+        return returning.restart(entry, name=schema.name, umask=umask, keeps=keeps)
+    launcher = Launcher(schema, Doors(schema.name, is_spread=False), umask, keeps)
+    try:
+        result = restart_fresh(entry.id, store=entry.store_root, stdio=(0, 1, 2))
+        for warning in result.warnings:
+            print(f"nbcr: warning: {warning}", file=sys.stderr)
+        launcher.adopt(Restored(result))
+        return launcher.run()
+    finally:
+        launcher.end()
+        launcher.doors.close()
+
+
+def _begin(schema: Schema, keeps: Keeping, umask: int, *, is_named: bool) -> int:
+    argv, called = list(schema.argv), schema.name
     if schema.mpiexec:
         mode = modes.mode_of(
             schema.mpiexec, modes.python_of(argv, sys.executable), schema.environ, runtime.runtime_folder()
         )
         schema = replace(schema, mode=mode.name)
     doors = Doors(called, is_spread=bool(schema.mpiexec) and placing.is_spread(argv, schema.environ))
-    launcher = Launcher(schema, doors, umask)
+    launcher = Launcher(schema, doors, umask, keeps)
     try:
         launcher.start()
-        if name is None:
+        if not is_named:
             print(f"nbcr: job {called}", file=sys.stderr)
         return launcher.run()
     finally:

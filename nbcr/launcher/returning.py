@@ -18,9 +18,11 @@ from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import Component
 from nbcr.errors import EntryDamaged, NbcrError, NotPossible, RestartFailed
 from nbcr.launcher import cooperating, imaging, jobs, placing
+from nbcr.launcher.commands import popen
 from nbcr.launcher.doors import Doors, wait_for
 from nbcr.launcher.hosts import Hosts
-from nbcr.launcher.launcher import Launcher, popen
+from nbcr.launcher.keeping import Keeping
+from nbcr.launcher.launcher import Launcher
 from nbcr.launcher.members import Member, hear
 from nbcr.launcher.schema import FILE, FOLDER, Schema, image_of
 from nbcr.mpi import stub
@@ -39,10 +41,18 @@ def is_job(entry: Entry) -> bool:
     return jobs.KIND in entry.kinds
 
 
-def restart(entry: Entry, *, name: str | None = None, umask: int = 0o022, mpiexec: str | None = None) -> int:
+def restart(
+    entry: Entry,
+    *,
+    name: str | None = None,
+    umask: int = 0o022,
+    mpiexec: str | None = None,
+    keeps: Keeping | None = None,
+) -> int:
     """Bring a job back and run it to its end; its exit status, negative for a signal. Raises NbcrError.
 
-    `mpiexec`: options that say where its ranks go, in the place of those that it was started with.
+    `mpiexec`: options that say where its ranks go, in the place of those that it was started with. `keeps`: how it is
+    checkpointed by itself.
     """
     imaging.keep_to_one_thread()
     entry = trust.proved(entry)
@@ -52,11 +62,12 @@ def restart(entry: Entry, *, name: str | None = None, umask: int = 0o022, mpiexe
                 f"{entry.name!r} is of ranks that save their own state: it is started by the same command again",
                 hint="leave out --mpiexec",
             )
-        return _run_anew(entry, name, umask)
+        return _run_anew(entry, name, umask, keeps)
     component = imaging.maker(entry.name, entry.component.get("name"))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(opening.proved_files(entry, _roots(entry, component), FOLDER))
         launcher = _prepared(entry, folder, name, umask, None if mpiexec is None else shlex.split(mpiexec))
+        launcher.keeps = keeps
         stack.callback(launcher.doors.close)
         stack.callback(launcher.end)
         with journal.told(entry.store_root, "restart", id=entry.id, name=entry.name, job=launcher.schema.name):
@@ -64,10 +75,11 @@ def restart(entry: Entry, *, name: str | None = None, umask: int = 0o022, mpiexe
         return launcher.run()
 
 
-def _run_anew(entry: Entry, name: str | None, umask: int) -> int:
+def _run_anew(entry: Entry, name: str | None, umask: int, keeps: Keeping | None) -> int:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(opening.proved_files(entry, (), FOLDER))
         launcher = _prepared(entry, folder, name, umask, None)
+        launcher.keeps = keeps
         stack.callback(launcher.doors.close)
         stack.callback(launcher.end)
         launcher.schema = replace(launcher.schema, ranks=0)  # until they have said hello

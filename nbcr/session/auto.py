@@ -100,7 +100,9 @@ def retire(newest: Entry, keep: int, store: Store, spared: Collection[str] = ())
 
 
 def _place(entry: Entry) -> tuple[object, ...]:
-    """Whose entries are counted together: a notebook's, else a Jupyter kernel's, else a process's."""
+    """Whose entries are counted together: a job's, else a notebook's, else a Jupyter kernel's, else a process's."""
+    if entry.job:
+        return ("job", entry.job.get("name"))
     if entry.notebook:
         return ("notebook", entry.notebook)
     kernel = (entry.jupyter or {}).get("kernel_id")

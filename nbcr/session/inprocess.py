@@ -75,6 +75,7 @@ class Wish:
     files: str = "keep"
     origin: str = "api"
     automatic: str | None = None  # why it is taken without anybody asking for it; see nbcr.session.auto
+    job: Mapping[str, Any] | None = None  # of `nbcr run`, of which this process is the command
     deadline_s: float = DEFAULT_DEADLINE_S
     report: socket.socket | None = None  # connection of a requester outside; closed once the helper has it
     interpreter: Interpreter | None = None
@@ -337,6 +338,7 @@ def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
         "previous": None if _life.snapshot is None else str(_life.snapshot),
         "note": wish.note,
         "automatic": wish.automatic,
+        "job": wish.job,
         "deadline_s": wish.deadline_s,
         "facts": request.facts,
         "warnings": request.warnings,

@@ -211,6 +211,8 @@ def _do(channel: Channel, request: dict[str, Any]) -> None:
             store=store,
             replace=bool(request.get("replace")),
             note=str(request.get("note", "")),
+            automatic=request.get("automatic"),
+            job=request.get("job"),
             leave=str(request.get("leave", "running")),
             kinds=tuple(request.get("kinds") or ()),
             limits=Limits(bool(request.get("history")), request.get("max_size_bytes"), request.get("max_total_bytes")),

@@ -49,6 +49,7 @@ class Order:
     previous: str | None = None  # the snapshot of objects with which files are shared
     note: str = ""
     automatic: str | None = None
+    job: Mapping[str, Any] | None = None  # of `nbcr run`
     deadline_s: float = DEFAULT_DEADLINE_S
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -263,6 +264,7 @@ def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, dura
         warnings=list(dict.fromkeys([*order.warnings, *contents.warnings])),
         note=order.note,
         automatic=order.automatic,
+        job=None if order.job is None else dict(order.job),
         channel_fd=order.channel_fd if "image" in contents.kinds else None,
         objects=contents.objects,
     )

@@ -149,6 +149,8 @@ def checkpoint_other(
     leave: str = "running",
     files: str = "keep",
     note: str = "",
+    automatic: str | None = None,
+    job: Mapping[str, Any] | None = None,
     kinds: tuple[str, ...] = (),
     limits: Limits = NO_LIMITS,
     deadline_s: float = DEFAULT_DEADLINE_S,
@@ -157,13 +159,24 @@ def checkpoint_other(
 ) -> Entry:
     """Checkpoint another process and wait for the entry. `load` gives a Jupyter kernel a checkpoint thread.
 
+    `automatic`: why, where nobody asks for it; `job`: of which it is the command (nbcr.launcher).
     `kinds`, `limits`: as it would checkpoint itself. Objects can be had of a process with a checkpoint thread only.
     """
     from nbcr.session import outside
 
     errand = outside.Errand(_store(store), deadline_s, load, on_warning)
     return outside.checkpoint(
-        target, errand, name=name, replace=force, leave=leave, files=files, note=note, kinds=kinds, limits=limits
+        target,
+        errand,
+        name=name,
+        replace=force,
+        leave=leave,
+        files=files,
+        note=note,
+        automatic=automatic,
+        job=job,
+        kinds=kinds,
+        limits=limits,
     )
 
 

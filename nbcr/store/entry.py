@@ -59,6 +59,7 @@ class Entry:
     warnings: tuple[str, ...] = ()
     note: str = ""
     automatic: str | None = None  # why it was taken without anybody asking; None: somebody asked for it
+    job: Mapping[str, Any] | None = field(default=None, repr=False)  # of `nbcr run`: its name and command
     channel_fd: int | None = field(default=None, repr=False)
     objects: Mapping[str, Any] | None = field(default=None, repr=False)  # how its snapshot went, in numbers
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict, repr=False)  # of each part: size and digest
@@ -131,6 +132,7 @@ class Entry:
             "warnings": list(self.warnings),
             "note": self.note,
             "automatic": self.automatic,
+            "job": None if self.job is None else dict(self.job),
             "objects": None if self.objects is None else dict(self.objects),
             "path": str(self.path),
         }
@@ -176,6 +178,7 @@ class Entry:
                 warnings=tuple(document["warnings"]),
                 note=str(document.get("note", "")),
                 automatic=document.get("automatic"),
+                job=None if document.get("job") is None else dict(document["job"]),
                 channel_fd=document.get("channel_fd"),
                 objects=None if document.get("objects") is None else dict(document["objects"]),
                 files={str(k): (int(size), str(digest)) for k, (size, digest) in document.get("files", {}).items()},

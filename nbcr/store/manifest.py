@@ -46,6 +46,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     warnings: list[str]
     note: str = ""
     automatic: str | None = None
+    job: dict[str, Any] | None = None
     channel_fd: int | None = None
     objects: dict[str, Any] | None = None
     files: dict[str, tuple[int, str]] = {}

@@ -76,8 +76,8 @@ class Stage:
         sock = jobs.connect(job)
         assert sock is not None, f"there is no job {job}"
         return jobs.checkpoint(
-            job, sock, store=self.store, deadline_s=deadline_s, on_plain=lambda pid: pytest.fail("plain"), name=name,
-            leave=leave,
+            job, sock, store=self.store, deadline_s=deadline_s, name=name, leave=leave,
+            on_plain=lambda pid, job: pytest.fail("plain"),
         )  # fmt: skip
 
 
