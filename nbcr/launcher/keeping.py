@@ -116,6 +116,8 @@ class Keeping:
 
     def look(self) -> int | None:
         """Begin what is due, and take note of what has ended. A signal that the command is to get after all."""
+        from nbcr.session.auto_triggers import span_text
+
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.bell)
         if self._errand is not None:
@@ -125,7 +127,7 @@ class Keeping:
             self._begin("signal", f"{signal.Signals(number).name} came", stop=True)
         elif self.wants.every_s is not None and time.monotonic() >= self._since + self.wants.every_s:
             self._since = time.monotonic()
-            self._begin("timer", "while it ran")
+            self._begin("timer", f"every {span_text(self.wants.every_s)}")
         elif self.wants.memory_share is not None:
             self._look_at_memory(self.wants.memory_share)
         return None
@@ -150,7 +152,7 @@ class Keeping:
             self._begin("memory", f"{used:.0%} of the memory in use")
 
     def _begin(self, reason: str, note: str, *, stop: bool = False) -> None:
-        self._errand = _Errand(self.job, self.store, reason, note, stop=stop)
+        self._errand = _Errand(self.job, self.store, reason, f"job {self.job}, {note}", stop=stop)
 
     def _take_note(self, *, told: bool = True) -> int | None:
         assert self._errand is not None
@@ -163,7 +165,11 @@ class Keeping:
             return None
         if told:
             print(f"nbcr: no checkpoint of job {self.job} was taken: {why}", file=sys.stderr)
-        return self._asked.pop() if errand.stop else None
+        if not errand.stop:
+            return None
+        number = self._asked[-1]
+        self._asked.clear()
+        return number
 
     def _retire(self, entry_id: str, reason: str) -> None:
         from nbcr.session import auto
