@@ -236,7 +236,7 @@ def _by_number(pid: int, tables: CaptureTables) -> dict[int, int]:
     """Descriptor → description, of one process."""
     known: dict[int, dict[int, int]] = tables.cache.setdefault("descriptions by number", {})
     if pid not in known:
-        known[pid] = {row.fd: row.description for row in tables.tables[pid]}
+        known[pid] = {row.fd: row.description for row in tables.tables.get(pid, ())}
     return known[pid]
 
 
