@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -148,11 +148,10 @@ def open_view(needed: Sequence[Path]) -> Iterator[tuple[str, ...]]:
 def children_of(pid: int) -> set[int]:
     """The living and dead children of `pid`, whichever of its threads made them."""
     found: set[int] = set()
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found.update(int(word) for word in listing.read_text().split())
-        except OSError:
-            continue
+    with suppress(OSError):  # it has ended
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError):
+                found.update(int(word) for word in Path(f"/proc/{pid}/task/{tid}/children").read_text().split())
     return found
 
 
