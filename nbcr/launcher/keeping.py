@@ -9,6 +9,7 @@ checkpoints no more: automatic ones go, and a later run begins anew.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -185,7 +186,7 @@ class Keeping:
         if not mine:
             return None
         newest = max(mine, key=lambda entry: (entry.created, entry.id))
-        if list(command) != list((newest.job or {}).get("command", ())):
+        if mark(self.job, command) != newest.job:
             raise NotPossible(
                 f"checkpoint {newest.name} of job {self.job!r} is of another command",
                 hint=f"use another --name, or leave out --resume; `nbcr restart {newest.name}` brings that one back",
@@ -209,5 +210,6 @@ def _of_job(job: str, store: Store) -> Iterable[Entry]:
 
 
 def mark(job: str, command: Sequence[str]) -> Mapping[str, Any]:
-    """What a manifest says of the job that it is of."""
-    return {"name": job, "command": list(command)}
+    """What a manifest says of the job that it is of; not the command itself, in which there may be secrets."""
+    words = b"".join(os.fsencode(word) + b"\0" for word in command)
+    return {"name": job, "command": hashlib.sha256(words).hexdigest()}

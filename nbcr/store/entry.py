@@ -59,7 +59,7 @@ class Entry:
     warnings: tuple[str, ...] = ()
     note: str = ""
     automatic: str | None = None  # why it was taken without anybody asking; None: somebody asked for it
-    job: Mapping[str, Any] | None = field(default=None, repr=False)  # of `nbcr run`: its name and command
+    job: Mapping[str, Any] | None = field(default=None, repr=False)  # of `nbcr run`: its name and its command's digest
     channel_fd: int | None = field(default=None, repr=False)
     objects: Mapping[str, Any] | None = field(default=None, repr=False)  # how its snapshot went, in numbers
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict, repr=False)  # of each part: size and digest
