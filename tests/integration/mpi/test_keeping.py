@@ -67,10 +67,12 @@ def test_a_preempted_job_is_kept_and_the_same_command_goes_on(stage: Stage, rank
     undisturbed = subprocess.run(command, capture_output=True, text=True, timeout=END_S, check=True).stdout
     job = run(stage, "--resume", command=command)
     assert job.stdout is not None
+    assert job.stderr is not None
     before = job.stdout.readline()
     assert before == "ready\n"
     job.terminate()
-    rest, err = job.communicate(timeout=END_S)
+    rest, err = job.stdout.read(), job.stderr.read()  # `communicate` forgets what was read beyond the line
+    job.wait(END_S)
     assert (job.returncode, len(automatic(stage, "signal"))) == (128 + signal.SIGTERM, 1), err
     assert "the same command with --resume goes on" in err
     other = run(stage, "--resume", command=[*command, "another"])
