@@ -196,12 +196,22 @@ class PlainNotebook:
         deadline = time.monotonic() + STEP_S
         while prompt.inner_text() == before:  # a page that has only just been opened may overhear a key
             assert time.monotonic() < deadline, "no cell runs"
+            self._choose_kernel_if_asked()
             cell.locator(".cm-content").click()
             self._page.keyboard.press("Control+Enter")
             self._page.wait_for_timeout(KEY_MS)
         changed = "([node, was]) => /\\[\\d+\\]/.test(node.innerText) && node.innerText !== was"
         self._page.wait_for_function(changed, arg=[prompt.element_handle(), before])
         return str(cell.locator(".jp-OutputArea").inner_text())
+
+    def _choose_kernel_if_asked(self) -> None:
+        """On a busy host a page that is idle may have no Jupyter kernel yet, and ask for one at the first key."""
+        asked = self._page.locator(".jp-Dialog")
+        if asked.count():
+            said = asked.first.inner_text()
+            assert "Select Kernel" in said, said
+            asked.first.locator(".jp-mod-accept").click()
+            asked.first.wait_for(state="detached")
 
     def run_all(self) -> list[str]:
         """By the menu, until every cell has a number; the texts below them."""
