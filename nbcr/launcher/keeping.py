@@ -133,8 +133,13 @@ class Keeping:
             self._look_at_memory(self.wants.memory_share)
         return None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is under way."""
+        return self._errand is not None and self._errand.process.poll() is None
+
     def settle(self) -> None:
-        """The command has ended: so does what is under way."""
+        """The command has ended: take note of what was under way."""
         if self._errand is not None:
             self._take_note(told=self._errand.stop)
 

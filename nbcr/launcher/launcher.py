@@ -34,6 +34,7 @@ from nbcr.mpi import cooperative, entering, modes
 from nbcr.store import Entry, Store, journal
 
 _HELLO_TIMEOUT_S = 5.0
+_LOOK_S = 0.05
 _END_TIMEOUT_S = 10.0
 _AGENT_TIMEOUT_S = 20.0
 _AGAIN_TIMEOUT_S, _SLICE_S = 20.0, 1.0
@@ -100,8 +101,7 @@ class Launcher:
                 self._answer_those_who_asked()
                 while not _readable(descriptor, 0):
                     self._once(descriptor)
-                if self.keeps is not None:
-                    self.keeps.settle()
+                self._settle()
         finally:
             os.close(descriptor)
         status = self._command.wait()
@@ -116,6 +116,16 @@ class Launcher:
         if self.keeps is not None and status == 0:
             self.keeps.forget()
         return status
+
+    def _settle(self) -> None:
+        """The command has ended, and so does a checkpoint that is under way. Whoever asks for one is told."""
+        while self.keeps is not None and self.keeps.is_busy:
+            channel = self.doors.accept(_LOOK_S)
+            if channel is not None:
+                with channel, contextlib.suppress(ChannelClosed):
+                    channel.send({"state": "ERROR", **to_wire(NotPossible(f"job {self.schema.name} has ended"))})
+        if self.keeps is not None:
+            self.keeps.settle()
 
     def answer_later(self, channel: Channel, message: Mapping[str, Any]) -> None:
         """Somebody asks for a checkpoint of ranks that are not back yet: answered by `run`."""

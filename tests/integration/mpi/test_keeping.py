@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,14 @@ def test_what_was_saved_by_hand_stays_and_a_job_that_ended_begins_anew(stage: St
     assert (entry.name, dict(entry.job or {})["name"], list(entry.tags)) == ("half", "job", ["ended"])
     again = run(stage, "--resume", command=counting(20))
     assert again.communicate(timeout=END_S)[0] == expected(20)
+
+
+def test_a_job_may_end_while_a_checkpoint_of_it_begins(stage: Stage) -> None:
+    begun = time.monotonic()
+    job = run(stage, "--every", "1s", command=["sleep", "1.15"])  # asked for after 1 s, by a process that has to start
+    out, err = job.communicate(timeout=END_S)
+    assert (job.returncode, out, err) == (0, "", "")
+    assert time.monotonic() - begun < 15  # nobody waits for an answer that cannot come, which takes half a minute
 
 
 def test_a_job_that_cannot_be_kept_hears_the_signal(stage: Stage, tmp_path: Path) -> None:
