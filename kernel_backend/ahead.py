@@ -38,6 +38,11 @@ class VmaFlags:
         text = self._text(pid)
         return (b" dc " in text or b" wf " in text) and any(flags & {"dc", "wf"} for flags in self.of(pid).values())
 
+    def forget(self, pid: int) -> None:
+        """Read them anew: they have changed since."""
+        self._texts.pop(pid, None)
+        self._flags.pop(pid, None)
+
     def wait(self) -> None:
         """Until everything is read: while the page tables are walked, the process could not be forked."""
         self._thread.join()

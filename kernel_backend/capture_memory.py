@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
+from pathlib import Path
 
 from kernel_backend.capture import Capture
 from kernel_backend.errors import ResourceUnsupported
@@ -94,6 +96,18 @@ def capture_not_forked(capture: Capture) -> None:
             capture.held[pid] = pages.read_not_forked(process.view, found)
             with process.borrow() as borrowed:
                 numa.read_in_place(filter(numa.left_out, found.vmas), borrowed)
+
+
+def lacks_more_than_known(capture: Capture, pid: int, twin: int) -> bool:
+    """Whether a twin was made without memory of which nobody knew that a fork leaves it out: flags are read ahead."""
+    lacking = _size_pages(pid) - _size_pages(twin)
+    if lacking > 0 and capture.ahead.vma_flags.forks_otherwise(pid):
+        lacking -= sum(vma.end - vma.start for vma in layout(capture, pid).vmas if numa.left_out(vma)) // mmap.PAGESIZE
+    return lacking > 0
+
+
+def _size_pages(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0])
 
 
 def plan_pages(capture: Capture, pid: int, source: int, *, forked: bool) -> tuple[list[PageRun], list[PageRun]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from kernel_backend import failures
+from kernel_backend import capture_memory, failures
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.capture import Capture
 from kernel_backend.errors import EngineError
@@ -64,6 +65,10 @@ def give_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[i
             raise refused
         for twin in made:
             twin.settle()
+        for pid, twin in twins.items():
+            if capture_memory.lacks_more_than_known(capture, pid, twin.pid):
+                capture.ahead.vma_flags.forget(pid)
+                raise BlockingIOError(errno.EAGAIN, "memory was kept out of forks (MADV_DONTFORK) a moment ago")
     except (OSError, MemoryError) as error:
         why = failures.reason(error)
         capture.warnings.append(f"the image was written while the session stood still: fork failed ({why})")

@@ -96,6 +96,7 @@ CATALOGUE: list[Subject] = [
     *_rows("private memory", "memory/layout memory/protections memory/code"),
     *_rows("large blocks of malloc, heaps of threads", "memory/big_blocks memory/replaced"),
     *_rows("memory that forks do not copy", "memory/not_forked", representative=True),
+    *_rows("memory that forks do not copy", "memory/forked_or_not", steady=False),
     *_rows("mappings that were moved or sealed", "memory/moved memory/sealed_mappings memory/no_vdso", issue=4),
     *_rows("programs without a C library", "memory/no_libc", issue=4),
     *_rows("protection keys", "memory/pkeys", issue=4),

@@ -14,7 +14,10 @@ from tests.subjects.catalogue import BY_NAME, Subject
 from tests.support import User, wait_for_end
 
 Begin = Callable[[Subject, User], tuple[Engine, Life]]
-RUNNING = ["threads/compute", "threads/churn", "cpu/registers", "cpu/vectors", "timers/ticking", "trees/churn"]
+RUNNING = [
+    "threads/compute", "threads/churn", "cpu/registers", "cpu/vectors", "timers/ticking", "trees/churn",
+    "memory/forked_or_not",
+]  # fmt: skip
 
 
 def let_run(life: Life, rng: random.Random, at_most_s: float = 0.05) -> None:
