@@ -23,11 +23,12 @@ from typing import IO, Any
 
 from nbcr.errors import NbcrError, NotPossible, UsageProblem
 from nbcr.handlers.signals import check_asks, number_of
+from nbcr.session import auto
+from nbcr.session.auto_triggers import MemoryAlarm, share_from, span_from, span_text
 from nbcr.store import Entry, Store
 
 ENDED = "ended"  # tag of what a job that ended well has left
 _TICK_S = 1.0  # between two looks at the memory
-_CALM = 0.05  # how far memory in use must fall again before it may alarm once more
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ class Wants:
         cls, *, every: str | None, on_memory: str | None, on_signal: Sequence[str], keep: int | None, resume: bool
     ) -> Wants:
         """As a user says it. Raises UsageProblem, NotPossible."""
-        from nbcr.session.auto_triggers import share_from, span_from
-
         if keep is not None and keep < 1:
             raise UsageProblem(f"--keep {keep} would keep none", hint="use 1 or more")
         numbers = tuple(number_of(name) for name in on_signal if name.lower() != "none")
@@ -70,7 +69,7 @@ class _Errand:
         self._err: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         words = ["checkpoint", job, "--json", "--automatic", reason, "--note", note, "--store", str(store.root)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nbcr.cli", *words, *(["--stop"] if stop else [])],
+            [sys.executable, "-P", "-m", "nbcr.cli", *words, *(["--stop"] if stop else [])],
             stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, start_new_session=True,
         )  # fmt: skip
 
@@ -96,7 +95,7 @@ class Keeping:
         self._asked: list[int] = []
         self._errand: _Errand | None = None
         self._since = time.monotonic()
-        self._alarmed = False
+        self._alarm = None if wants.memory_share is None else MemoryAlarm(wants.memory_share)
 
     def ring(self, number: int) -> None:
         """A signal has come that asks for the job's end. In a signal's handler."""
@@ -111,14 +110,12 @@ class Keeping:
     @property
     def timeout_s(self) -> float | None:
         """After how long there is something to do; None: nothing is known of."""
-        if self._errand is not None or self.wants.memory_share is not None:
+        if self._errand is not None or self._alarm is not None:
             return _TICK_S
         return None if self.wants.every_s is None else max(0.0, self._since + self.wants.every_s - time.monotonic())
 
     def look(self) -> int | None:
         """Begin what is due, and take note of what has ended. A signal that the command is to get after all."""
-        from nbcr.session.auto_triggers import span_text
-
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.bell)
         if self._errand is not None:
@@ -129,8 +126,8 @@ class Keeping:
         elif self.wants.every_s is not None and time.monotonic() >= self._since + self.wants.every_s:
             self._since = time.monotonic()
             self._begin("timer", f"every {span_text(self.wants.every_s)}")
-        elif self.wants.memory_share is not None:
-            self._look_at_memory(self.wants.memory_share)
+        elif self._alarm is not None and (used := self._alarm.rings()):
+            self._begin("memory", f"{used:.0%} of the memory in use")
         return None
 
     @property
@@ -146,16 +143,6 @@ class Keeping:
     def close(self) -> None:
         """Nobody rings any more."""
         os.close(self.bell)
-
-    def _look_at_memory(self, share: float) -> None:
-        from nbcr.session.auto_triggers import memory_in_use
-
-        used = memory_in_use()
-        if used < share - _CALM:
-            self._alarmed = False
-        elif used >= share and not self._alarmed:
-            self._alarmed = True
-            self._begin("memory", f"{used:.0%} of the memory in use")
 
     def _begin(self, reason: str, note: str, *, stop: bool = False) -> None:
         self._errand = _Errand(self.job, self.store, reason, f"job {self.job}, {note}", stop=stop)
@@ -178,8 +165,6 @@ class Keeping:
         return number
 
     def _retire(self, entry_id: str, reason: str) -> None:
-        from nbcr.session import auto
-
         with contextlib.suppress(NbcrError, OSError):  # the next one tries again
             auto.retire(self.store.find(entry_id), self.wants.keep or auto.KEEP[reason], self.store)
 

@@ -31,17 +31,21 @@ class Ticker:
 
     def __init__(self, points: Points, settings: SettingsOf, fail: Callable[[str], None]) -> None:
         self.every_s: float | None = None
-        self.memory_share: float | None = None
+        self._alarm: MemoryAlarm | None = None
         self._points, self._settings, self._fail = points, settings, fail
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._waited_s = 0.0
-        self._alarmed = False
+
+    @property
+    def memory_share(self) -> float | None:
+        """How much of the memory in use asks for a checkpoint."""
+        return None if self._alarm is None else self._alarm.share
 
     def set(self, *, every_s: float | None, memory_share: float | None) -> None:
         """What to look for; None: not for this. Without either the thread ends."""
-        self.every_s, self.memory_share = every_s, memory_share
-        self._waited_s, self._alarmed = 0.0, False
+        self.every_s, self._waited_s = every_s, 0.0
+        self._alarm = None if memory_share is None else MemoryAlarm(memory_share)
         if every_s is None and memory_share is None:
             self._wake.set()
         elif self._thread is None or not self._thread.is_alive() or self._wake.is_set():
@@ -62,19 +66,32 @@ class Ticker:
                 self._fail(error.line() if isinstance(error, NbcrError) else f"{type(error).__name__}: {error}")
 
     def _look(self) -> None:
-        if self.memory_share is not None:
-            used = memory_in_use()
-            if used < self.memory_share - _CALM:
-                self._alarmed = False
-            elif used >= self.memory_share and not self._alarmed:
-                self._alarmed = True
-                auto.take("memory", f"{used:.0%} of the memory in use", self._settings(), spared=self._points.ids)
+        if self._alarm is not None and (used := self._alarm.rings()):
+            auto.take("memory", f"{used:.0%} of the memory in use", self._settings(), spared=self._points.ids)
         if self.every_s is not None and self._waited_s >= self.every_s:
             self._waited_s = 0.0
             if not inprocess.writing() and (self._points.running or self._points.unchanged_since() is None):
                 result = auto.take("timer", f"every {span_text(self.every_s)}", self._settings())
                 if not self._points.running:
                     self._points.noted(result)
+
+
+class MemoryAlarm:
+    """Rings once when so much of the memory is in use, and again only after it had fallen."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._rung = False
+
+    def rings(self) -> float:
+        """The share that is in use, when it rings; else 0."""
+        used = memory_in_use()
+        if used < self.share - _CALM:
+            self._rung = False
+        elif used >= self.share and not self._rung:
+            self._rung = True
+            return used
+        return 0.0
 
 
 class OnSignal:

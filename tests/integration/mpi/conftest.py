@@ -19,7 +19,7 @@ from tests.support import CHECKOUT, ProcessTracker, needs
 SUBJECTS = CHECKOUT / "tests" / "subjects" / "mpi"
 BIN = Path(sys.executable).parent
 MPIEXEC = BIN / "mpiexec"
-NBCR = (sys.executable, "-m", "nbcr.cli")
+NBCR = (sys.executable, "-P", "-m", "nbcr.cli")  # without the working folder, as the command `nbcr`
 END_S = 100.0
 
 
