@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import re
+import select
 import socket
 import stat
 import struct
@@ -27,6 +28,16 @@ _LOCK_POLL_S = 0.02
 _MARK = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 _FIRST_NAMESPACE = 0xEFFFFFFC  # who is in the host's own pid namespace sees every process
 _UNTOLD_AFTER_S = 3600.0
+
+
+def readable(descriptor: int, timeout_s: float | None = 0.0) -> bool:
+    """Whether there is something to read, or an end (a pidfd's is its process's), within the time (None: for ever).
+
+    By poll(2): select(2) knows no descriptors from 1024 on, and a busy server has that many.
+    """
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
 
 
 def candidate_folders() -> list[Path]:

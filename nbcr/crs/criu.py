@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import shutil
 import signal
 import socket
@@ -21,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from nbcr import __version__
+from nbcr import __version__, runtime
 from nbcr.crs.base import (
     Availability,
     Brought,
@@ -202,7 +201,7 @@ def _end(pids: Iterable[int]) -> None:
                 ending.append(pidfd)
         deadline = time.monotonic() + _ENDS_WITHIN_S
         for pidfd in ending:
-            select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))
+            runtime.readable(pidfd, deadline - time.monotonic())
 
 
 def _now() -> str:

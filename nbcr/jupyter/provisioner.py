@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
 import signal
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from traitlets import Bool, Enum, Float, Int
 
 from nbcr.jupyter import culling, errands, kept
 from nbcr.jupyter.rekey import CHANNELS
+from nbcr.runtime import readable
 
 
 class Adopted:
@@ -42,7 +42,7 @@ class Adopted:
 
     def poll(self) -> int | None:
         """None while it lives. Its exit status is its parent's to know."""
-        if self.returncode is None and self._has_ended(wait_ms=0):
+        if self.returncode is None and readable(self._pidfd):
             self.returncode = 1
             os.close(self._pidfd)
         return self.returncode
@@ -50,14 +50,8 @@ class Adopted:
     def wait(self) -> int:
         """Wait until it has ended."""
         if self.returncode is None:
-            self._has_ended(wait_ms=None)
+            readable(self._pidfd, None)
         return self.poll() or 1
-
-    def _has_ended(self, wait_ms: int | None) -> bool:
-        """By poll(2): select(2) knows no descriptors from 1024 on, and a busy server has that many."""
-        asked = select.poll()
-        asked.register(self._pidfd, select.POLLIN)
-        return bool(asked.poll(wait_ms))
 
     def send_signal(self, number: int) -> None:
         """Send a signal to it, and to nobody who has its pid after it."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from nbcr.errors import NotPossible
+from nbcr.runtime import readable
 from nbcr.session import RestartResult
 
 
@@ -46,14 +46,14 @@ class Restored:
 
     def poll(self) -> int | None:
         """Its exit status, negative for a signal; None while it lives."""
-        if self._status is None and self._has_ended(0.0):
+        if self._status is None and readable(self._pidfd):
             return self.wait()
         return self._status
 
     def wait(self, timeout: float | None = None) -> int:
         """The same, once it has ended. Raises subprocess.TimeoutExpired."""
         if self._status is None:
-            if not self._has_ended(timeout):
+            if not readable(self._pidfd, timeout):
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
             self._status = self._wait()
             os.close(self._pidfd)
@@ -72,8 +72,3 @@ class Restored:
     def kill(self) -> None:
         """SIGKILL."""
         self.send_signal(signal.SIGKILL)
-
-    def _has_ended(self, timeout_s: float | None) -> bool:
-        asked = select.poll()
-        asked.register(self._pidfd, select.POLLIN)
-        return bool(asked.poll(None if timeout_s is None else timeout_s * 1000))

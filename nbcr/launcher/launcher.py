@@ -99,7 +99,7 @@ class Launcher:
         try:
             with _signals_to(self._command, self.keeps):
                 self._answer_those_who_asked()
-                while not _readable(descriptor, 0):
+                while not runtime.readable(descriptor):
                     self._once(descriptor)
                 self._settle()
         finally:
@@ -305,12 +305,6 @@ def _signals_to(command: Command, keeps: Keeping | None) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _readable(descriptor: int, timeout_s: float) -> bool:
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(timeout_s * 1000))
 
 
 def run(
