@@ -106,6 +106,12 @@ def lacks_more_than_known(capture: Capture, pid: int, twin: int) -> bool:
     return lacking > 0
 
 
+def look_again(capture: Capture, pid: int) -> None:
+    """What was read ahead of its mappings is no longer so."""
+    capture.ahead.vma_flags.forget(pid)
+    capture.layouts.pop(pid, None)
+
+
 def _size_pages(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[0])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -45,15 +44,11 @@ def give_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[i
     reach(Stage.DUMP_TWINS, frozen.root)
     resident = sum(resident_bytes(pid) for pid in frozen.processes)
     if room.available_bytes() < resident:
-        capture.warnings.append("memory is scarce: the image was written while the session stood still")
-        return {}
+        return _without_twins({}, frozen, capture, "memory is scarce")
     for pid, entry in capture.processes.items():
         if any(would_be_taken(UserRegs.from_buffer_copy(thread.regs)) for thread in entry.threads if not thread.exited):
-            capture.warnings.append(
-                "the image was written while the session stood still: "
-                f"process {pid} waits for children of every sort (__WALL), and would take its copy for one"
-            )
-            return {}
+            why = f"process {pid} waits for children of every sort (__WALL), and would take its copy for one"
+            return _without_twins({}, frozen, capture, why)
     twins: dict[int, Twin] = {}
     try:
         made, refused = make_twins(frozen.processes.values())
@@ -65,17 +60,22 @@ def give_twins(frozen: FrozenTree, capture: Capture, stack: ExitStack) -> dict[i
             raise refused
         for twin in made:
             twin.settle()
-        for pid, twin in twins.items():
-            if capture_memory.lacks_more_than_known(capture, pid, twin.pid):
-                capture.ahead.vma_flags.forget(pid)
-                raise BlockingIOError(errno.EAGAIN, "memory was kept out of forks (MADV_DONTFORK) a moment ago")
+        short = [pid for pid, twin in twins.items() if capture_memory.lacks_more_than_known(capture, pid, twin.pid)]
     except (OSError, MemoryError) as error:
-        why = failures.reason(error)
-        capture.warnings.append(f"the image was written while the session stood still: fork failed ({why})")
-        for pid, twin in twins.items():
-            twin.end(frozen.processes[pid])
-        return {}
+        return _without_twins(twins, frozen, capture, f"fork failed ({failures.reason(error)})")
+    if short:
+        for pid in short:
+            capture_memory.look_again(capture, pid)
+        why = f"process {short[0]} had just kept memory out of forks (MADV_DONTFORK)"
+        return _without_twins(twins, frozen, capture, why)
     return twins
+
+
+def _without_twins(twins: dict[int, Twin], frozen: FrozenTree, capture: Capture, why: str) -> dict[int, Twin]:
+    capture.warnings.append(f"the image was written while the session stood still: {why}")
+    for pid, twin in twins.items():
+        twin.end(frozen.processes[pid])
+    return {}
 
 
 def resident_bytes(pid: int) -> int:
