@@ -14,13 +14,14 @@ import pytest
 
 from tests.integration.jupyter.sessions import Jupyter
 from tests.integration.objects.cases import CASES, Case
+from tests.integration.objects.harder_classes import CLASSES
 from tests.integration.objects.harder_data import DATA
 from tests.integration.objects.harder_language import LANGUAGE
 from tests.integration.objects.harder_system import SYSTEM
 from tests.integration.objects.hostile import HOSTILE
 from tests.support import CHECKOUT
 
-HARDER = (*LANGUAGE, *DATA, *SYSTEM, *HOSTILE)
+HARDER = (*LANGUAGE, *CLASSES, *DATA, *SYSTEM, *HOSTILE)
 # Of the hostile ones; the others are in the long sweep.
 _ALWAYS = ("exits", "interrupt", "prints", "segfaults", "iter infinite")
 
