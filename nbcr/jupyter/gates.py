@@ -7,9 +7,9 @@ So the gates are closed *in the image*: nothing of a restored life can slip out 
 and clients have subscribed again. In the life that goes on they open after some tens of milliseconds, and
 everything leaves in order.
 
-What was held when the image was taken has been sent by the life that went on: a restored life drops it
+What was built when the image was taken has been sent by the life that went on: a restored life drops it
 (clients refuse a message that they have seen). It knows the image's last moment by a clock that ticks while
-the gates are closed.
+the gates are closed, and when a message was built by its header: it may have been on its way to the gate.
 
 A gate replaces the one method through which its socket sends. It is closed, opened and passed on the thread
 that owns the socket, so it needs no lock.
@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 RETRY_S = 0.02
@@ -46,7 +47,7 @@ class Gate:
     def __init__(self, owner: Any, method: str) -> None:
         self._owner = owner
         self._method = method
-        self._held: list[tuple[float, tuple[Any, ...], dict[str, Any]]] = []
+        self._held: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.closed = False
 
     def close(self) -> None:
@@ -59,7 +60,7 @@ class Gate:
         if _in_child:  # forked while the gate was closed: nobody will ever open this copy of it
             getattr(type(self._owner), self._method)(self._owner, *args, **kwargs)
         else:
-            self._held.append((time.time(), args, kwargs))
+            self._held.append((args, kwargs))
 
     def open(self) -> None:
         """Send what was held, in order, and hold nothing any more."""
@@ -69,16 +70,16 @@ class Gate:
         delattr(self._owner, self._method)
         send = getattr(self._owner, self._method)
         held, self._held = self._held, []
-        for _, args, kwargs in held:
+        for args, kwargs in held:
             send(*args, **kwargs)
 
-    def drop(self, until: float) -> None:
-        """Forget what was held up to that moment."""
-        self._held = [held for held in self._held if held[0] > until]
+    def drop(self, session: Any, until: float) -> None:
+        """Forget what was built up to that moment."""
+        self._held = [held for held in self._held if _built(session, held[0][0]) > until]
 
     def resign(self, session: Any) -> None:
         """Sign the held messages anew: the key has changed since they were built."""
-        for _, args, _ in self._held:
+        for args, _ in self._held:
             _resign(session, args[0])
 
 
@@ -125,7 +126,7 @@ class RouterGate(Gate):
         if not self._retrying or socket is None:
             return
         while self._held:
-            _, (message, *_), _ = self._held[0]
+            (message, *_), _ = self._held[0]
             try:
                 socket.send_multipart(message)
             except zmq.ZMQError as error:
@@ -173,12 +174,26 @@ def _rearm(stream: Any) -> None:
         stream.on_recv(callback, copy=stream._recv_copy)
 
 
+def _built(session: Any, frames: list[Any]) -> float:
+    """When a message was built, as `time.time`; now where it does not say so."""
+    from jupyter_client.jsonutil import parse_date
+
+    _, signed = _signed(frames)
+    date = parse_date(session.unpack(signed[0]).get("date")) if signed else None
+    return date.timestamp() if isinstance(date, datetime) else time.time()
+
+
 def _resign(session: Any, frames: list[Any]) -> None:
+    at, signed = _signed(frames)
+    if signed:
+        frames[at - 1] = session.sign(signed)
+
+
+def _signed(frames: list[Any]) -> tuple[int, list[bytes]]:
+    """Where the header of a message is, and the four parts from there on; none where it is not one of Jupyter's."""
     raw = [bytes(memoryview(frame)) for frame in frames]
-    if DELIMITER not in raw:
-        return
-    at = raw.index(DELIMITER)
-    frames[at + 1] = session.sign(raw[at + 2 : at + 6])
+    at = raw.index(DELIMITER) + 2 if DELIMITER in raw else len(raw)
+    return at, raw[at : at + 4]
 
 
 class Outgoing:
@@ -216,9 +231,9 @@ class Outgoing:
         here.on_shell(lambda: self._shell.open_when_routable(RETURN_S))
 
     def drop(self, until: float) -> None:
-        """Forget what was held up to that moment."""
+        """Forget what was built up to that moment."""
         for run, gate in self._each():
-            run(lambda gate=gate: gate.drop(until))  # type: ignore[misc]
+            run(lambda gate=gate: gate.drop(self._living.session, until))  # type: ignore[misc]
 
     def resign(self) -> None:
         """Sign what is held with the session's new key."""

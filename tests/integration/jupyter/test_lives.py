@@ -292,6 +292,31 @@ def test_a_new_client_finds_the_restored_one_by_its_connection_file(any_stage: S
         other.close()
 
 
+TALK = """
+import threading, time
+kernel, quiet = get_ipython().kernel, threading.Event()
+def talk(quiet):
+    while not quiet.wait(.005):
+        kernel.session.send(kernel.iopub_socket, "clear_output", {"wait": True})
+def be_slow():
+    time.sleep(.03)
+    kernel.iopub_thread.io_loop.call_later(.001, be_slow)
+kernel.iopub_thread.schedule(be_slow)
+threading.Thread(target=talk, args=(quiet,)).start()
+"""
+
+
+def test_no_message_is_heard_of_two_lives(stage: Stage) -> None:
+    """Not even one that was on its way to the IOPub thread: a client of Python's raises at one that it has seen."""
+    client = with_extension(stage).client
+    client.run(TALK)
+    nbcr(stage, "checkpoint", stage.started[0].pid, "--name", "talking")
+    client.run("time.sleep(.2)")
+    client.wait(client.send("%restart talking"), timeout_s=60)
+    client.run("quiet.set()")
+    client.quiet()
+
+
 def test_a_rewind_into_the_middle_of_a_cell_ends_the_cell_that_asked(any_stage: Stage) -> None:
     """The image was taken from outside while a cell ran; its rest now runs as the %restart cell."""
     client = with_extension(any_stage).client

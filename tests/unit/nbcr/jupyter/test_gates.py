@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -47,6 +48,22 @@ def test_messages_held_over_a_change_of_key_are_signed_anew() -> None:
     gate.open()
     _, frames = new.feed_identities(speaker.said[0])
     assert new.deserialize(frames)["content"] == {"execution_state": "idle"}
+
+
+def test_dropped_is_what_was_built_before_however_late_it_came_to_the_gate() -> None:
+    from jupyter_client.session import Session
+
+    session, speaker = Session(key=b"key"), Speaker()
+    gate = Gate(speaker, "say")
+    gate.close()
+    before, after = (session.serialize(session.msg("status", {"life": life})) for life in (1, 2))
+    between = datetime.fromisoformat(session.unpack(before[2])["date"]).timestamp()
+    speaker.say(before)
+    speaker.say([b"not of Jupyter's"])
+    speaker.say(after)
+    gate.drop(session, between)
+    gate.open()
+    assert speaker.said == [[b"not of Jupyter's"], after]
 
 
 class Loop:
