@@ -66,6 +66,13 @@ class NbcrError(Exception):
 DAMAGED = frozenset("EntryDamaged ImageMissing ImageCorrupt".split())  # types that say that an entry is not whole
 
 
+def is_damage(error: BaseException | None) -> bool:
+    """Whether an entry that is not whole is why something failed."""
+    if error is None:
+        return False
+    return getattr(error, "type_name", type(error).__name__) in DAMAGED or is_damage(error.__cause__)
+
+
 class UsageProblem(NbcrError):
     """The request itself makes no sense (an impossible name, flags that exclude each other)."""
 

@@ -170,18 +170,16 @@ class Keeping:
 
     # The course of a job over several runs
 
-    def last(self, command: Sequence[str]) -> Entry | None:
-        """The checkpoint from which a run with this command goes on; None: it begins anew. Raises NotPossible."""
+    def lasts(self, command: Sequence[str]) -> list[Entry]:
+        """The checkpoints from which a run with this command can go on, newest first. Raises NotPossible."""
         mine = [entry for entry in _of_job(self.job, self.store) if ENDED not in entry.tags]
-        if not mine:
-            return None
-        newest = max(mine, key=lambda entry: (entry.created, entry.id))
-        if mark(self.job, command) != newest.job:
+        mine.sort(key=lambda entry: (entry.created, entry.id), reverse=True)
+        if mine and mark(self.job, command) != mine[0].job:
             raise NotPossible(
-                f"checkpoint {newest.name} of job {self.job!r} is of another command",
-                hint=f"use another --name, or leave out --resume; `nbcr restart {newest.name}` brings that one back",
+                f"checkpoint {mine[0].name} of job {self.job!r} is of another command",
+                hint=f"use another --name, or leave out --resume; `nbcr restart {mine[0].name}` brings that one back",
             )
-        return newest
+        return [entry for entry in mine if entry.job == mine[0].job]
 
     def forget(self) -> None:
         """The job has ended well: nothing goes on from what it has left."""

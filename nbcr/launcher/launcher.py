@@ -22,7 +22,7 @@ from typing import Any
 
 from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
-from nbcr.errors import Busy, NbcrError, NotPossible, UsageProblem, to_wire
+from nbcr.errors import Busy, NbcrError, NotPossible, UsageProblem, is_damage, to_wire
 from nbcr.launcher import cooperating, coordinating, imaging, jobs, keeping, leftovers, placing, scripts
 from nbcr.launcher.commands import Command, Restored, popen
 from nbcr.launcher.doors import Doors, wait_for
@@ -317,7 +317,8 @@ def run(
 ) -> int:
     """Run a command as a job, to its end; its exit status, negative for a signal. Raises NbcrError.
 
-    Where `wants` say so it goes on from its last checkpoint in `store`.
+    Where `wants` say so it goes on from its last checkpoint in `store`. Whoever has said what is to be saved hears
+    before anything starts that nothing can be.
     """
     imaging.keep_to_one_thread()
     if wants.resume and name is None:
@@ -326,17 +327,34 @@ def run(
     jobs.check_name(called)
     schema = Schema.of(called, argv)
     with contextlib.closing(Keeping(called, Store(store), wants)) as keeps:
-        entry = keeps.last(schema.argv) if wants.resume else None
-        if entry is not None:
-            print(f"nbcr: job {called} goes on from {entry.name}, {entry.created}", file=sys.stderr)
-            return _go_on(entry, schema, keeps, umask)
+        if wants != _NOTHING_MORE:
+            keeps.store.prepare()
+        entries = keeps.lasts(schema.argv) if wants.resume else []
+        if entries:
+            return _go_on_from_whole(entries, schema, keeps, umask)
         return _begin(schema, keeps, umask, is_named=name is not None)
+
+
+def _go_on_from_whole(entries: Sequence[Entry], schema: Schema, keeps: Keeping, umask: int) -> int:
+    """From the first of these that is whole: who has the job started again at night cannot be asked about damage."""
+    for problem in keeps.store.damaged():
+        print(f"nbcr: warning: {problem}", file=sys.stderr)
+    *newer, oldest = entries
+    for entry in newer:
+        try:
+            return _go_on(entry, schema, keeps, umask)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            print(f"nbcr: warning: {error}: the checkpoint before it is taken", file=sys.stderr)
+    return _go_on(oldest, schema, keeps, umask)
 
 
 def _go_on(entry: Entry, schema: Schema, keeps: Keeping, umask: int) -> int:
     from nbcr.launcher import returning
     from nbcr.session import restart_fresh
 
+    print(f"nbcr: job {schema.name} goes on from {entry.name}, {entry.created}", file=sys.stderr)
     if returning.is_job(entry):
         return returning.restart(entry, name=schema.name, umask=umask, keeps=keeps)
     launcher = Launcher(schema, Doors(schema.name, is_spread=False), umask, keeps)

@@ -15,7 +15,7 @@ from typing import Any
 from nbcr import crs, runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import Brought, Component, RestartOptions, SnapshotReference
-from nbcr.errors import DAMAGED, NotPossible, RestartFailed
+from nbcr.errors import NotPossible, RestartFailed, is_damage
 from nbcr.session import connections
 from nbcr.session.results import RestartResult
 from nbcr.store import Entry, journal, opening, trust, waiting
@@ -66,7 +66,7 @@ def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> Restart
 
 def _point_to_other_copy(error: Any, entry: Entry) -> None:
     """Files that are damaged are not all there is of an entry that is packed, too."""
-    if type(error).__name__ in DAMAGED and "image" in packed_parts(entry.path):
+    if is_damage(error) and (entry.path / "image").is_dir() and "image" in packed_parts(entry.path):
         error.hint = f"it is packed, too: `nbcr verify {entry.name} --mend` drops the files where that copy is whole"
 
 

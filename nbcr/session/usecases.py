@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nbcr.errors import DAMAGED, HandlersFailed, NbcrError, NotPossible
+from nbcr.errors import HandlersFailed, NbcrError, NotPossible, is_damage
 from nbcr.handlers import DEFAULT_DEADLINE_S
 from nbcr.session import inprocess, snapshots
 from nbcr.session.inprocess import Wish
@@ -120,7 +120,7 @@ def restart(
         try:
             inprocess.replace_by(entry, place, deadline_s=deadline_s)
         except NbcrError as error:
-            if "objects" in entry.kinds and error.type_name in DAMAGED:
+            if "objects" in entry.kinds and is_damage(error):
                 error.hint = f"{error.hint}; `%restart {entry.name} --objects` loads the variables".lstrip("; ")
             if "objects" not in entry.kinds or error.type_name not in _NOT_HERE:
                 raise

@@ -288,6 +288,13 @@ class Store:
         """Where a helper's stderr goes once it has an order; removed by it when it said nothing."""
         return self.root / "log" / f"helper-{pid}.log"
 
+    def prepare(self) -> None:
+        """Make it, where there is none yet. Raises StoreRefused, NoRoomInStore: nothing could be saved here."""
+        with self.writing():
+            self._create()
+            with self._locked():
+                pass
+
     def _create(self) -> None:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._check()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nbcr.errors import StoreRefused
 from tests.integration.mpi.conftest import END_S, Stage, program, until
 from tests.support import family_of
 
@@ -58,6 +59,26 @@ def test_a_job_whose_host_died_goes_on_from_its_last_checkpoint(stage: Stage) ->
     assert expected(150).endswith(after)
     assert len(before) + len(after) >= len(expected(150))
     assert stage.store.entries() == []  # it has ended well
+
+
+@pytest.mark.either("ranks")
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_taken(stage: Stage, ranks: int) -> None:
+    command = program("ring", ranks, 400, 0.02) if ranks else counting(400)
+    job = run(stage, "--every", "1s", command=command)
+    until(lambda: len(automatic(stage, "timer")) >= 2)
+    for pid in family_of(job.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    before, _ = job.communicate(timeout=END_S)
+    older, newest = stage.store.entries()[-2:]
+    for pages in newest.path.glob("*/**/pages-*"):
+        pages.write_bytes(bytes(pages.stat().st_size))
+    again = run(stage, "--resume", command=command)
+    after, err = again.communicate(timeout=END_S)
+    assert again.returncode == 0, err
+    assert f"goes on from {older.name}" in err[err.index("the checkpoint before it is taken") :]
+    assert (before[:6], after[-5:], "ready" in after) == ("ready\n", "done\n", False)
 
 
 @pytest.mark.either("ranks")
@@ -147,3 +168,11 @@ def test_what_makes_no_sense_is_refused_before_anything_starts(stage: Stage, wor
     assert not (stage.folder / "started").exists()
     nameless = stage.nbcr("run", "--resume", "--", "true")
     assert "add --name JOB" in nameless.communicate(timeout=END_S)[1]
+
+
+def test_a_store_in_which_nothing_can_be_saved_is_refused_before_anything_starts(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("not a folder")
+    job = run(stage, "--every", "1s", "--store", str(tmp_path / "taken"), command=counting(1))
+    out, err = job.communicate(timeout=END_S)
+    assert (job.returncode, out) == (StoreRefused.exit_code, "")
+    assert "choose another with --store" in err
