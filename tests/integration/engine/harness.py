@@ -245,11 +245,13 @@ class Life:
 
 
 def _where(pid: int) -> str:
-    try:
-        call = Path(f"/proc/{pid}/syscall").read_text().strip()
-    except OSError as error:
-        call = str(error)
-    return f"{describe_process(pid)} in {call}"
+    calls = []
+    for thread in sorted(Path(f"/proc/{pid}/task").glob("*"), key=lambda path: int(path.name)):
+        try:
+            calls.append(f"{thread.name}: {(thread / 'syscall').read_text().strip()}")
+        except OSError as error:
+            calls.append(f"{thread.name}: {error}")
+    return f"{describe_process(pid)} in {', '.join(calls)}"
 
 
 # --- nothing is left over ---------------------------------------------------------------------------------
