@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 MACHINE = "x86_64"
@@ -115,8 +116,70 @@ class UserRegs(ctypes.Structure):
         fs: int
         gs: int
 
+    # What every architecture has, by the names that the other rooms use
+
+    @property
+    def pc(self) -> int:
+        """The address of the next instruction."""
+        return self.rip
+
+    @pc.setter
+    def pc(self, address: int) -> None:
+        self.rip = address
+
+    @property
+    def sp(self) -> int:
+        """The stack pointer."""
+        return self.rsp
+
+    @sp.setter
+    def sp(self, address: int) -> None:
+        self.rsp = address
+
+    @property
+    def call(self) -> int:
+        """The number of the system call that the thread is in or has just left; NO_CALL: there is none to restart."""
+        return self.orig_rax
+
+    @call.setter
+    def call(self, number: int) -> None:
+        self.orig_rax = number
+
+    @property
+    def result(self) -> int:
+        """What that call has returned: above 2**64 - 4096 an error number, negated."""
+        return self.rax
+
+    @result.setter
+    def result(self, value: int) -> None:
+        self.rax = value
+
+    @property
+    def args(self) -> tuple[int, int, int, int, int, int]:
+        """The arguments of a system call."""
+        return self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9
+
+    @args.setter
+    def args(self, values: Sequence[int]) -> None:
+        self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9 = ([*values] + [0] * 6)[:6]
+
+    def make_call(self, instruction: int, number: int, args: Sequence[int] = ()) -> None:
+        """Once it runs, make a system call, by the `syscall` instruction at that address."""
+        self.rip, self.rax, self.orig_rax = instruction, number, NO_CALL
+        self.args = args
+
+    def repeat_call(self) -> None:
+        """Once it runs, make the call again that it has left."""
+        self.rax = self.orig_rax
+        self.rip -= len(SYSCALL_INSTRUCTION)
+
+    def run(self, code: int, first: int = 0, second: int = 0, third: int = 0) -> None:
+        """Once it runs, run machine code of this file, with its inputs."""
+        self.rip, self.rbx, self.r12, self.r13, self.orig_rax = code, first, second, third, NO_CALL
+
 
 assert ctypes.sizeof(UserRegs) == 27 * 8
+NO_CALL = 2**64 - 1
 
 CS_64BIT = 0x33
 RED_ZONE_BYTES = 128
@@ -151,9 +214,9 @@ RUN_TABLE = bytes.fromhex(
 assert len(RUN_TABLE) == 0x33
 assert RUN_TABLE[0x31] == 256 - 0x32, "the loop jumps back to its first byte"
 
-# Uses the tile registers (AMX) once, whereupon the OS kernel makes room for them: rax = a configuration.
+# Uses the tile registers (AMX) once, whereupon the OS kernel makes room for them: rbx = a configuration.
 USE_TILES = bytes.fromhex(
-    "c4e2784900"  # ldtilecfg [rax]
+    "c4e2784903"  # ldtilecfg [rbx]
     "c4e27b49c0"  # tilezero tmm0
     "c4e27849c0"  # tilerelease
     "cc"          # int3

@@ -51,7 +51,7 @@ def forget_interruption(look: Look) -> None:
     if not asked.poll(0):
         return
     for regs in readers:
-        if (regs.orig_rax, regs.rdi) == (arch.SYS["recvmmsg"], look.fd) and 0 < regs.rax <= regs.rdx:
+        if (regs.call, regs.args[0]) == (arch.SYS["recvmmsg"], look.fd) and 0 < regs.result <= regs.args[2]:
             with socket_options.borrowed(look.own, socket.AF_UNIX, socket.SOCK_DGRAM) as s:
                 s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             return

@@ -15,7 +15,7 @@ from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import MemoryPolicy, RseqEntry, SchedulingEntry, SettingsEntry, ThreadEntry
 from kernel_backend.resources import numa, settings, signals, timeouts
 from kernel_backend.tracee.chorus import Asking
-from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, as_interrupted
+from kernel_backend.tracee.inject import Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 
@@ -203,8 +203,8 @@ def make_room_for_tiles(shop: Workshop, thread: Thread, entry: ThreadEntry) -> N
     if not struct.unpack_from("<Q", entry.xstate, arch.XSTATE_HEADER_OFFSET)[0] & arch.XSTATE_TILES:
         return
     regs = thread.get_regs()
-    regs.rax, regs.orig_rax = shop.put(arch.TILE_CONFIG + arch.USE_TILES), WORD
-    regs.rip = regs.rax + len(arch.TILE_CONFIG)
+    config = shop.put(arch.TILE_CONFIG + arch.USE_TILES)
+    regs.run(config + len(arch.TILE_CONFIG), config)
     thread.set_regs(regs)
     thread.resume()
     while not (stop := thread.wait()).is_step:
@@ -227,7 +227,7 @@ def final_state(thread: Thread, entry: ThreadEntry, *, waiting: bool) -> None:
 def exit_alone(thread: Thread, syscall_address: int) -> None:
     """Let the leader of a process end as it did before the checkpoint: as soon as it runs, the others living on."""
     regs = thread.get_regs()
-    regs.rip, regs.rax, regs.rdi, regs.orig_rax = syscall_address, arch.SYS["exit"], 0, WORD
+    regs.make_call(syscall_address, arch.SYS["exit"])
     thread.set_sigmask(ALL_BUT_SIGTRAP)
     thread.set_regs(regs)
 

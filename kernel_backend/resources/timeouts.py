@@ -125,7 +125,7 @@ def still_waiting(tree: Iterable[Process], asleep: dict[int, Asleep]) -> dict[in
 
 
 def _is_of(wait: Wait | None, regs: UserRegs) -> bool:
-    return wait is not None and wait.call[:3] == (regs.orig_rax, regs.rdi, regs.rsi)
+    return wait is not None and wait.call[:3] == (regs.call, *regs.args[:2])
 
 
 def interrupted(thread: Thread, regs: UserRegs, wait: Wait | None) -> int:
@@ -134,15 +134,15 @@ def interrupted(thread: Thread, regs: UserRegs, wait: Wait | None) -> int:
     if number != _RESTART or wait is None or not _is_of(wait, regs):
         return number
     if "nanosleep" in wait.place:
-        return _CLOCK_NANOSLEEP if regs.rdi < _CLOCK_IDS else _NANOSLEEP  # no address is that low
+        return _CLOCK_NANOSLEEP if regs.args[0] < _CLOCK_IDS else _NANOSLEEP  # no address is that low
     return _POLL if "poll" in wait.place else _FUTEX if "futex" in wait.place else number
 
 
 def left_ns(thread: Thread, regs: UserRegs, wait: Wait | None) -> int:
     """What is left of the limit of the call that the freeze interrupted; NO_LIMIT where none goes on."""
-    if regs.orig_rax == WORD or regs.rax != _INTERRUPTED:
+    if regs.call == arch.NO_CALL or regs.result != _INTERRUPTED:
         return NO_LIMIT
-    number, arguments = interrupted(thread, regs, wait), (regs.rdi, regs.rsi, regs.rdx, regs.r10)
+    number, arguments = interrupted(thread, regs, wait), regs.args
     try:
         limit = _limit_ns(thread, number, arguments)
         told = _told_ns(thread, number, arguments)
@@ -184,19 +184,18 @@ def wait_again(shop: Workshop, thread: Thread, entry: ThreadEntry) -> bool:
     """Begin the call anew in `thread`, for as long as was left, and interrupt it; whether it waits to be resumed."""
     wanted = UserRegs.from_buffer_copy(entry.regs)
     limit = shop.put(_TIMESPEC.pack(*divmod(entry.wait_left_ns, 10**9)))
-    number = wanted.orig_rax
+    number, args = wanted.call, list(wanted.args)
     if number == _POLL:
-        wanted.rdx = -(-entry.wait_left_ns // 10**6)
+        args[2] = -(-entry.wait_left_ns // 10**6)
     elif number == _NANOSLEEP:
-        wanted.rdi = limit
+        args[0] = limit
     elif number == _CLOCK_NANOSLEEP:
-        wanted.rdx = limit
+        args[2] = limit
     elif number == _FUTEX:
-        wanted.r10 = limit
+        args[3] = limit
     else:
         return False
-    wanted.rip = shop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)
-    wanted.rax, wanted.orig_rax = number, WORD
+    wanted.make_call(shop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION), number, args)
     thread.set_regs(wanted)
     thread.resume(linux.PTRACE_SYSCALL)
     thread.wait()  # at its entry
@@ -204,10 +203,10 @@ def wait_again(shop: Workshop, thread: Thread, entry: ThreadEntry) -> bool:
     thread.resume(linux.PTRACE_CONT)
     while thread.wait().event != linux.PTRACE_EVENT_STOP:
         thread.resume(linux.PTRACE_CONT)
-    return thread.get_regs().rax == _INTERRUPTED
+    return thread.get_regs().result == _INTERRUPTED
 
 
 def resumed(regs: UserRegs) -> UserRegs:
     """The registers with which the OS kernel resumes the wait that `wait_again` began."""
-    regs.rax = _INTERRUPTED
+    regs.result = _INTERRUPTED
     return regs

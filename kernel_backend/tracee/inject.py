@@ -51,13 +51,13 @@ def restart_number(thread: Thread, regs: UserRegs) -> int:
     After an earlier interruption the OS kernel has replaced it by restart_syscall; then the instruction before the
     `syscall` usually still says it (mov $N,%eax).
     """
-    if regs.orig_rax != arch.SYS["restart_syscall"]:
-        return regs.orig_rax
+    if regs.call != arch.SYS["restart_syscall"]:
+        return regs.call
     try:
-        before = libc.vm_read(thread.tid, regs.rip - 7, 5)
+        before = libc.vm_read(thread.tid, regs.pc - 7, 5)
     except OSError:
-        return regs.orig_rax
-    return struct.unpack("<I", before[1:])[0] if before[0] == arch.MOV_EAX_IMM32 else regs.orig_rax
+        return regs.call
+    return struct.unpack("<I", before[1:])[0] if before[0] == arch.MOV_EAX_IMM32 else regs.call
 
 
 # Calls which return EINTR, not "restart me", although nothing but our freeze interrupted them (signal(7), last part);
@@ -81,8 +81,8 @@ def as_interrupted(thread: Thread, regs: UserRegs, *, keep_block: bool, number: 
     kernel and would be gone; the call is then repeated with its original arguments. `number`: of that call, where the
     caller knows better than we.
     """
-    result = regs.rax
-    if regs.orig_rax == WORD or result <= WORD - _MAX_ERRNO:
+    result = regs.result
+    if regs.call == arch.NO_CALL or result <= WORD - _MAX_ERRNO:
         return regs
     failed = WORD + 1 - result
     if failed == linux.ERESTART_RESTARTBLOCK and not keep_block:
@@ -90,24 +90,23 @@ def as_interrupted(thread: Thread, regs: UserRegs, *, keep_block: bool, number: 
         if number == arch.SYS["restart_syscall"]:
             failed = errno.EINTR
         else:
-            regs.orig_rax, failed = number, linux.ERESTARTNOHAND
-        regs.rax = WORD + 1 - failed
-    elif failed == errno.EINTR and regs.orig_rax in _EINTR_ON_FREEZE:
-        regs.rax = WORD + 1 - linux.ERESTARTNOHAND
+            regs.call, failed = number, linux.ERESTARTNOHAND
+        regs.result = WORD + 1 - failed
+    elif failed == errno.EINTR and regs.call in _EINTR_ON_FREEZE:
+        regs.result = WORD + 1 - linux.ERESTARTNOHAND
     return regs
 
 
 def rewound(regs: UserRegs) -> UserRegs:
     """A copy of `regs` that restarts the interrupted call by itself, without the OS kernel's help: for a frame."""
     copy = UserRegs.from_buffer_copy(regs)
-    if copy.orig_rax == WORD or copy.rax <= WORD - _MAX_ERRNO:
+    if copy.call == arch.NO_CALL or copy.result <= WORD - _MAX_ERRNO:
         return copy
-    failed = WORD + 1 - copy.rax
+    failed = WORD + 1 - copy.result
     if failed in (linux.ERESTARTSYS, linux.ERESTARTNOINTR, linux.ERESTARTNOHAND):
-        copy.rax = copy.orig_rax
-        copy.rip -= 2
+        copy.repeat_call()
     elif failed == linux.ERESTART_RESTARTBLOCK:
-        copy.rax = WORD + 1 - errno.EINTR
+        copy.result = WORD + 1 - errno.EINTR
     return copy
 
 
@@ -175,10 +174,9 @@ class Borrowed:
         self.xstate = thread.get_xstate()
         self._lay_frame()
         ctypes.memmove(ctypes.byref(self._work), ctypes.byref(self.regs), ctypes.sizeof(UserRegs))
-        self._work.orig_rax = WORD
-        self._work.rsp = self._stack
+        self._work.call, self._work.sp = arch.NO_CALL, self._stack
         if self.gadgets.sigreturn:
-            self._work.rip = self.gadgets.syscall + len(arch.SYSCALL_INSTRUCTION)
+            self._work.pc = self.gadgets.syscall + len(arch.SYSCALL_INSTRUCTION)
             thread.set_regs(self._work)
         if aborted:
             restartable.clear(thread, aborted)
@@ -203,7 +201,7 @@ class Borrowed:
         A stack may be tiny or full, and some code computes with its stack pointer: then it has to be elsewhere.
         """
         try:
-            return self._place(self.regs.rsp - arch.RED_ZONE_BYTES, state_bytes)
+            return self._place(self.regs.sp - arch.RED_ZONE_BYTES, state_bytes)
         except OSError as error:
             if error.errno != errno.EFAULT or self._spare_room is None:
                 raise
@@ -242,11 +240,9 @@ class Borrowed:
     # when we die there the OS kernel delivers the SIGTRAP.
     def begin(self, number: int, args: Sequence[int]) -> None:
         """Send the thread to the entry of a system call."""
-        work = self._work
-        a = [*args, 0, 0, 0, 0, 0, 0]
-        work.rip, work.rax, work.rsp = self.gadgets.syscall, number, self._stack
-        work.rdi, work.rsi, work.rdx, work.r10, work.r8, work.r9 = a[:6]
-        self.thread.set_regs(work)
+        self._work.make_call(self.gadgets.syscall, number, args)
+        self._work.sp = self._stack
+        self.thread.set_regs(self._work)
         self.thread.resume(linux.PTRACE_SYSCALL)
 
     def go_inside(self) -> None:
@@ -257,7 +253,7 @@ class Borrowed:
     def result(self) -> int:
         """When it is at the exit: the raw result."""
         self._await_syscall_stop()
-        return self.thread.get_regs().rax
+        return self.thread.get_regs().result
 
     def _await_syscall_stop(self) -> None:
         thread = self.thread
@@ -279,7 +275,7 @@ class Borrowed:
     def end_frame(self) -> int:
         """The address of a second frame, from which a copy of the thread that is left alone just exits."""
         regs = UserRegs.from_buffer_copy(self._work)
-        regs.rip, regs.rax, regs.rdi = self.gadgets.syscall, arch.SYS["exit_group"], 0
+        regs.make_call(self.gadgets.syscall, arch.SYS["exit_group"])
         return self.put(build_sigframe(self.data, 0, regs, self.sigmask, self.gadgets.sigreturn))
 
     def begin_to_leave(self) -> None:
@@ -347,7 +343,7 @@ class Workshop:
         self.data_bytes = size - self.DATA_OFFSET
         self.new_tids: list[int] = []
         self._base = thread.get_regs()
-        self._base.orig_rax = WORD
+        self._base.call = arch.NO_CALL
         if code:
             libc.poke(thread.tid, code, arch.RUN_TABLE)
         else:
@@ -383,7 +379,7 @@ class Workshop:
         )
         libc.vm_write(self.thread.tid, table, packed)
         regs = UserRegs.from_buffer_copy(self._base)
-        regs.rip, regs.rbx, regs.r12 = self.code, table, len(calls)
+        regs.run(self.code, table, len(calls))
         thread.set_regs(regs)
         thread.resume(linux.PTRACE_CONT)
 

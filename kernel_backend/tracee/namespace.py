@@ -103,5 +103,5 @@ def make_wait(shop: Workshop, root_pid: int) -> None:
     shop.run([Call("munmap", 0, page), Call("munmap", page + _INIT_BYTES, rest)])
     libc.vm_write(init.tgid, page, arch.WAIT_LOOP)
     regs = UserRegs.from_buffer_copy(init.get_regs())
-    regs.rip, regs.rbx, regs.r12, regs.r13, regs.orig_rax = page, root_pid, 0, page + 4096, 2**64 - 1
+    regs.run(page, root_pid, 0, page + 4096)
     init.set_regs(regs)

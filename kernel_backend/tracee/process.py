@@ -222,8 +222,8 @@ class Process:
         for thread in self.threads.values():
             try:
                 regs = thread.get_regs()
-                before = regs.rax
-                if as_interrupted(thread, regs, keep_block=True).rax != before:
+                before = regs.result
+                if as_interrupted(thread, regs, keep_block=True).result != before:
                     thread.set_regs(regs)
             except ThreadGone:
                 continue  # killed while it was stopped

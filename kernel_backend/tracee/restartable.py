@@ -30,9 +30,9 @@ def abort_section(thread: Thread, regs: UserRegs) -> int:
         _, _, start, length, abort = _SECTION.unpack(libc.vm_read(thread.tid, section, _SECTION.size))
     except OSError:
         return 0  # the OS kernel would not find it either
-    if not start <= regs.rip < start + length:
+    if not start <= regs.pc < start + length:
         return 0
-    regs.rip = abort
+    regs.pc = abort
     return announced
 
 

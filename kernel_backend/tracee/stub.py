@@ -29,16 +29,14 @@ _ANON = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
 
 def step_call(thread: Thread, gadget: int, name: str, *args: int) -> int:
     """One system call at a `syscall` instruction of the tracee; its registers are left as the call leaves them."""
-    a = [*args, 0, 0, 0, 0, 0, 0]
     regs = thread.get_regs()
-    regs.rip, regs.rax, regs.orig_rax = gadget, arch.SYS[name], WORD
-    regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9 = [x & WORD for x in a[:6]]
+    regs.make_call(gadget, arch.SYS[name], [x & WORD for x in args])
     thread.set_regs(regs)
     after = UserRegs()
     while True:
         thread.resume(linux.PTRACE_SINGLESTEP)
-        if thread.wait().is_step and thread.get_regs(after).rip == gadget + len(arch.SYSCALL_INSTRUCTION):
-            return check(after.rax, name)
+        if thread.wait().is_step and thread.get_regs(after).pc == gadget + len(arch.SYSCALL_INSTRUCTION):
+            return check(after.result, name)
 
 
 def spawn(set_tid: int = 0) -> Thread:
@@ -135,9 +133,8 @@ def execute(workshop: Workshop, path: str) -> None:
     at = workshop.put(name.ljust(len(name) + (-len(name) % 8), b"\0") + bytes(8))
     empty = at + len(name) + (-len(name) % 8)
     regs = thread.get_regs()
-    regs.rip = workshop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)
-    regs.rax, regs.orig_rax = arch.SYS["execve"], WORD
-    regs.rdi, regs.rsi, regs.rdx = at, empty, empty
+    instruction = workshop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)
+    regs.make_call(instruction, arch.SYS["execve"], (at, empty, empty))
     thread.set_regs(regs)
     thread.resume(linux.PTRACE_SINGLESTEP)
     while True:
@@ -145,9 +142,9 @@ def execute(workshop: Workshop, path: str) -> None:
         if stop.event == linux.PTRACE_EVENT_EXEC:
             break
         if stop.is_step:
-            check(thread.get_regs().rax, f"execve of {path}")
+            check(thread.get_regs().result, f"execve of {path}")
         thread.resume(linux.PTRACE_SINGLESTEP)
-    # This stop is inside the call, which still will write its result to rax: step out of it.
+    # This stop is inside the call, which still will write its result to the registers: step out of it.
     thread.resume(linux.PTRACE_SINGLESTEP)
     while not thread.wait().is_step:
         thread.resume(linux.PTRACE_SINGLESTEP)

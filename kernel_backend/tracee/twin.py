@@ -107,11 +107,11 @@ def _fork(borrowed: Borrowed) -> Asking[int]:
 
 def would_be_taken(regs: UserRegs) -> bool:
     """Whether a thread waits for children of every sort, and would have the twin for one of the program's."""
-    ids = ctypes.c_int(regs.rdi).value
-    if regs.orig_rax == arch.SYS["wait4"]:
-        return ids <= 0 and bool(regs.rdx & _EVERY_SORT)
-    if regs.orig_rax == arch.SYS["waitid"]:
-        return ids in (os.P_ALL, os.P_PGID) and bool(regs.r10 & _EVERY_SORT)
+    ids = ctypes.c_int(regs.args[0]).value
+    if regs.call == arch.SYS["wait4"]:
+        return ids <= 0 and bool(regs.args[2] & _EVERY_SORT)
+    if regs.call == arch.SYS["waitid"]:
+        return ids in (os.P_ALL, os.P_PGID) and bool(regs.args[3] & _EVERY_SORT)
     return False
 
 
