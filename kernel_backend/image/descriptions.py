@@ -152,6 +152,8 @@ class Notification(_Item):
     pid: Pid
     how: Natural  # SIGEV_
     signo: Signal = 0
+    socket: FdNumber = 0  # SIGEV_THREAD: the netlink socket to which the OS kernel sends
+    cookie: Small = b""  # this
 
 
 class MessageQueue(_Base, tag="mqueue"):

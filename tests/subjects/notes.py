@@ -89,7 +89,8 @@ NOTES: dict[str, Note] = {
         "a segment that is gone gets a new identifier",
     ),
     "POSIX message queues": Note(
-        "messages of a queue that processes outside use too are left alone; a notification has lost its value",
+        "messages of a queue that processes outside use too are left alone; a notification by signal has lost its "
+        "value",
         "queues larger than RLIMIT_MSGQUEUE allows",
     ),
 }
