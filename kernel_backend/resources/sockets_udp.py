@@ -175,7 +175,7 @@ def _connect(index: int, entry: UdpSocket, tables: RebuildTables) -> None:
         return
     with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
         try:
-            s.connect((entry.peer_host, entry.peer_port))
+            s.connect(inet.flowing(s, (entry.peer_host, entry.peer_port), entry.peer_flow))
         except OSError as error:
             tables.warn(f"the UDP socket at {tables.who(index)} cannot be connected again: {error.strerror}")
 
