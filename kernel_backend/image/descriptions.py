@@ -411,6 +411,7 @@ class Termios(_Item):
     columns: Port = 0
     width_pixels: Port = 0
     height_pixels: Port = 0
+    locked: Small = b""  # struct termios: what of it nobody may change; empty: all may be
 
 
 class PlainSocket(_Base, tag="plain"):

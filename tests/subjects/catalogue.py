@@ -209,6 +209,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/discipline", "pseudo-terminals", issue=4, refused=("line discipline",)),
     *_rows("pseudo-terminals", "terminals/modes terminals/ended terminals/stopped terminals/alone", issue=4),
     *_rows("pseudo-terminals", "terminals/exclusive terminals/dressed", issue=4),
+    Subject("terminals/locked_modes", "pseudo-terminals", issue=4, privilege="CAP_SYS_ADMIN"),
     *_rows("controlling terminals", "terminals/controlling", issue=4),
     *_rows("controlling terminals", "terminals/closed_side", issue=4, keeps_pids=True),
     *_rows("controlling terminals", "terminals/session", issue=4, keeps_pids=True),
