@@ -303,6 +303,7 @@ CATALOGUE: list[Subject] = [
     *_rows("System V IPC", "ipc/sysv_shm ipc/sysv_sem ipc/sysv_msg", issue=4, outside=True),
     *_rows("System V IPC", "ipc/sysv_msg_more", issue=4, keeps_pids=True, outside=True),
     Subject("ipc/sysv_undo", "System V IPC", issue=4, keeps_pids=True, running_loses="SEM_UNDO"),
+    Subject("ipc/sysv_locked", "System V IPC", issue=4),
     *_rows("POSIX shared memory", "ipc/posix_shm", issue=4),
     *_rows("POSIX shared memory", "ipc/shm_folder", issue=4, outside=True),
     *_rows("POSIX semaphores by name", "ipc/named_semaphore", issue=4, outside=True),
