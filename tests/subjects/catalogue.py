@@ -295,6 +295,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/shared_with_child:folders", "processes that share tables", issue=4, refused=("folder",)),
     Subject("refused/traced_child", "traced processes", issue=4, refused=("trace",)),
     Subject("refused/segments", "segment descriptors (modify_ldt)", issue=4, refused=("segment",)),
+    Subject("identity/user_keyring", "a user's keyring", issue=4, outside=True),
     Subject("refused/keyring", "keyrings", issue=4, refused=("keyring",)),
     Subject("refused/dispatch", "system call user dispatch", issue=4, refused=("dispatch",)),
     Subject("refused/message_listener", "seccomp filters", issue=4, refused=("seccomp",)),

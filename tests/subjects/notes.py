@@ -93,6 +93,7 @@ NOTES: dict[str, Note] = {
         "value",
         "queues larger than RLIMIT_MSGQUEUE allows",
     ),
+    "a user's keyring": Note("it stays as it is now"),
 }
 
 # Programs that tests/integration/engine/test_foreign.py leads through dump, death and restore
