@@ -18,6 +18,7 @@ SO_DETACH_FILTER, SO_LOCK_FILTER = 27, 44
 SOL_NETLINK, IPPROTO_UDPLITE, _SOL_RAW = 270, 136, 255
 SO_REUSEADDR, SO_REUSEPORT, SO_PEEK_OFF, SO_PASSCRED = 2, 15, 42, 16
 TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_CONGESTION, TCP_FASTOPEN_KEY = 2, 10, 13, 33
+_SO_TIMESTAMPING, _COUNTED = 37, 1 << 7
 _TCP_CLOSE, _TCP_LISTEN = 7, 10
 _MAX_TCP_WINDOW = 32767  # net/tcp.h
 _FORCED = {SO_SNDBUF: SO_SNDBUFFORCE, SO_RCVBUF: SO_RCVBUFFORCE}
@@ -158,6 +159,15 @@ def check_filter(look: Look) -> None:
             f"{look.holder}, a socket, has a packet filter in eBPF attached, which cannot be captured",
             hint="detach it (SO_DETACH_FILTER) and checkpoint again", pid=look.process.pid, fd=look.fd,
         ) from error  # fmt: skip
+
+
+def note_lost(s: socket.socket, look: Look, tables: CaptureTables) -> None:
+    """Tell of what nobody can read, where it is known to be there."""
+    if struct.unpack("<i", s.getsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _INT))[0] & _COUNTED:
+        tables.warnings.append(
+            f"send timestamps of {look.holder} are counted (SOF_TIMESTAMPING_OPT_ID), anew in a process that is "
+            "restored afresh"
+        )
 
 
 def check_namespace(look: Look, tables: CaptureTables) -> None:

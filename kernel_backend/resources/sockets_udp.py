@@ -49,6 +49,7 @@ class UdpKind(Kind):
         with socket_options.borrowed(look.own, entry.family, _DGRAM) as s:
             inet.note_addresses(s, entry)
             _refuse_held_back(s, look)
+            socket_options.note_lost(s, look, tables)
             entry.options = socket_options.capture(s, entry.family, _DGRAM)
             if _may_peek(s, look, tables):
                 entry.queue = _peek(s)
