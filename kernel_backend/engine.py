@@ -130,7 +130,7 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
         reach(Stage.DUMP_FREEZE, pid)
         with frozen_tree(pid, descend=course.tree) as frozen:
             stopped_at = time.perf_counter()
-            capture = _capture(frozen, writer, seen, kinds, course)
+            capture = _capture(frozen, writer, seen, kinds, course, twins_stack)
             twins = originals.give_twins(frozen, capture, twins_stack) if course.leave == "running" else {}
             if not twins:
                 size = _write_memory(capture, {})
@@ -157,12 +157,14 @@ def _capture(
     seen: ahead.Ahead,
     kinds: list[descriptors.Kind],
     course: _Course,
+    stack: ExitStack,
 ) -> cap.Capture:
     channel = None if course.channel_fd is None else (frozen.root, course.channel_fd)
     ending = course.leave == "killed"
     tables = descriptors.CaptureTables(
         writer.folder, frozen.processes, channel=channel, ending=ending, files=course.files
     )
+    stack.callback(tables.close)
     capture = cap.Capture(writer, frozen, seen, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
     cap.refuse_early(frozen, seen)

@@ -161,6 +161,13 @@ CATALOGUE: list[Subject] = [
     *_rows("multicast groups", "sockets/multicast", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight_nested", issue=4),
+    Subject(
+        "sockets/in_flight_terminal",
+        "descriptors in flight",
+        issue=4,
+        into=False,
+        running_loses="not captured, because the process goes on",
+    ),
     *_rows("named and abstract Unix sockets", "sockets/unix_abstract", issue=4),
     *_rows("named and abstract Unix sockets", "sockets/unix_more sockets/unix_itself sockets/accepted", issue=4),
     *_rows("named and abstract Unix sockets", "sockets/unix_odd", issue=4, outside=True),
