@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from kernel_backend import rebuild as reb
 from kernel_backend.host import limits, proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
-from kernel_backend.resources import descriptors, file_policy, lazy_pages, placing_fds, signals
+from kernel_backend.resources import descriptors, file_policy, lazy_pages, locks, placing_fds, signals
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
@@ -130,7 +130,7 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
         reach(Stage.DUMP_FREEZE, pid)
         with frozen_tree(pid, descend=course.tree) as frozen:
             stopped_at = time.perf_counter()
-            capture = _capture(frozen, writer, seen, kinds, course)
+            capture = _capture(frozen, writer, seen, kinds, course, twins_stack)
             twins = originals.give_twins(frozen, capture, twins_stack) if course.leave == "running" else {}
             if not twins:
                 size = _write_memory(capture, {})
@@ -157,12 +157,14 @@ def _capture(
     seen: ahead.Ahead,
     kinds: list[descriptors.Kind],
     course: _Course,
+    stack: ExitStack,
 ) -> cap.Capture:
     channel = None if course.channel_fd is None else (frozen.root, course.channel_fd)
     ending = course.leave == "killed"
     tables = descriptors.CaptureTables(
         writer.folder, frozen.processes, channel=channel, ending=ending, files=course.files
     )
+    stack.callback(tables.close)
     capture = cap.Capture(writer, frozen, seen, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
     cap.refuse_early(frozen, seen)
@@ -348,10 +350,11 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         rebuild.tables.leaving_sockets |= present.sockets_of(frozen)
         rebuild.tables.below = present.sockets_below(frozen, process)
         rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
-        reb.prepare(rebuild, frozen.processes.values())
-        reach(Stage.RESTORE_COMMIT, target)
-        if on_commit is not None:
-            on_commit()
+        with locks.leases_laid_down(frozen.processes.values()), _discarded_on_failure(rebuild):
+            reb.prepare(rebuild, frozen.processes.values())
+            reach(Stage.RESTORE_COMMIT, target)
+            if on_commit is not None:
+                on_commit()
         present.tie_together(frozen, rebuild.tables.guardian)
         try:
             present.empty(frozen, process)
@@ -365,6 +368,16 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         for member in frozen.processes.values():
             member.threads.clear()  # nothing of the old life is left to let go
     return Restored(target, rebuild.pids_outside(), rebuild.warnings)
+
+
+@contextmanager
+def _discarded_on_failure(rebuild: reb.Rebuild) -> Iterator[None]:
+    """Nobody can have a lease for writing on a file while we have it open."""
+    try:
+        yield
+    except BaseException:
+        reb.discard(rebuild)
+        raise
 
 
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:

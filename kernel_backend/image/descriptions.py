@@ -17,6 +17,7 @@ from kernel_backend.image.limits import (
     Bits,
     Content,
     FdNumber,
+    Flow,
     Id,
     Index,
     Int,
@@ -152,6 +153,8 @@ class Notification(_Item):
     pid: Pid
     how: Natural  # SIGEV_
     signo: Signal = 0
+    socket: FdNumber = 0  # SIGEV_THREAD: the netlink socket to which the OS kernel sends
+    cookie: Small = b""  # this
 
 
 class MessageQueue(_Base, tag="mqueue"):
@@ -352,6 +355,7 @@ class TcpSocket(_Base, tag="tcp"):
     foreign: bool = False  # bound to an address that the host did not have (IP_FREEBIND)
     peer_host: Name = ""
     peer_port: Port = 0
+    peer_flow: Flow = 0
     state: Annotated[int, Meta(ge=0, le=12)] = 7  # include/net/tcp_states.h
     deaf: bool = False  # shut down for receiving, while the other end may still send
     finished: bool = False  # both sides had sent all and said so
@@ -389,6 +393,7 @@ class UdpSocket(_Base, tag="udp"):
     foreign: bool = False  # bound to an address that the host did not have (IP_FREEBIND)
     peer_host: Name = ""
     peer_port: Port = 0
+    peer_flow: Flow = 0
     queue: Annotated[list[Message], MANY] = []
     memberships: Annotated[list[Membership], MANY] = []
     shutdown: Annotated[int, Meta(ge=0, le=3)] = 0  # 1: no more receiving, 2: no more sending
@@ -406,6 +411,7 @@ class Termios(_Item):
     columns: Port = 0
     width_pixels: Port = 0
     height_pixels: Port = 0
+    locked: Small = b""  # struct termios: what of it nobody may change; empty: all may be
 
 
 class PlainSocket(_Base, tag="plain"):

@@ -36,6 +36,7 @@ Pid = Annotated[int, Meta(ge=0, le=2**22)]
 FdNumber = Annotated[int, Meta(ge=0, le=FD_MAX)]
 Signal = Annotated[int, Meta(ge=0, le=64)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Flow = Annotated[int, Meta(ge=0, le=0xFFFFF)]  # of IPv6; 0: none
 Milliseconds = Annotated[float, Meta(ge=0)]
 
 # --- texts and bytes --------------------------------------------------------------------------------------------------

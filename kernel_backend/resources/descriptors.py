@@ -102,6 +102,7 @@ class CaptureTables:
     last: list[Callable[[], None]] = field(default_factory=list)  # when `ending`: reading that takes things away
     linked: list[Callable[[], None]] = field(default_factory=list)  # when it is known of all who belongs to whom
     in_flight: list[tuple[Message, int, int]] = field(default_factory=list)  # message, position in its rights, our fd
+    looked_in_flight: int = 0  # how many of these have a description
     mapped_in_flight: dict[str, int] = field(
         default_factory=dict
     )  # our descriptors of objects that memory maps, by key
@@ -127,13 +128,19 @@ class CaptureTables:
             low, high = (low, middle) if order == 1 else (middle + 1, high)
         return -1, group, low
 
-    def close(self) -> None:
-        """Give our duplicates back: while we hold them, no reader sees the end of a pipe."""
+    def close(self, *, all_of_them: bool = True) -> None:
+        """Give our duplicates back: while we hold them, no reader sees the end of a pipe.
+
+        What is in flight we cannot have once more: `all_of_them` is for when nobody will look at it again.
+        """
         for look in self.looks:
             look.close()
+        if not all_of_them:
+            return
         for _, _, fd in self.in_flight:
             _close_quietly(fd)
         self.in_flight.clear()
+        self.looked_in_flight = 0
 
 
 @dataclass
@@ -332,7 +339,10 @@ def look_at(process: Process, fd: int) -> Look:
 
 
 def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
-    """Fill tables, looks and descriptions for every process of the tree, while all of it is stopped."""
+    """Fill tables, looks and descriptions for every process of the tree, while all of it is stopped.
+
+    The caller closes the tables in the end.
+    """
     raise_our_limit()
     try:
         for pid, process in tables.processes.items():
@@ -346,7 +356,7 @@ def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
         for work in tables.linked:
             work()
     finally:
-        tables.close()
+        tables.close(all_of_them=not tables.ending)
 
 
 def read_last(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
@@ -390,7 +400,9 @@ def _index_of(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> int:
 def _capture_in_flight(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
     """Descriptors found in queues; a socket among them may hold further ones, which lengthens the list."""
     ourselves = Process(os.getpid())
-    for message, position, fd in tables.in_flight:
+    while tables.looked_in_flight < len(tables.in_flight):
+        message, position, fd = tables.in_flight[tables.looked_in_flight]
+        tables.looked_in_flight += 1
         look = look_at(ourselves, fd)
         look.in_flight = True
         message.rights[position] = _index_of(look, tables, kinds)

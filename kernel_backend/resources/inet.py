@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
@@ -24,6 +25,7 @@ _STREAM = socket.SOCK_STREAM
 _SO_OOBINLINE, _SIOCATMARK = 10, 0x8905
 _PEEK_BYTES = 1 << 20
 _IP_FREEBIND = 15
+_IPV6_FLOWINFO_SEND, _FLOW_LABEL = 33, 0xFFFFF
 _SHARING = (socket_options.SO_REUSEADDR, socket_options.SO_REUSEPORT)
 _OWN = ("127.0.0.1", "0.0.0.0", "::1", "::")  # addresses that every host has
 
@@ -45,9 +47,19 @@ def note_addresses(s: socket.socket, entry: TcpSocket | UdpSocket) -> None:
     entry.scope = local_name[3] if len(local_name) > 3 else 0
     entry.foreign = plain(entry.host) not in _OWN and is_foreign(entry.host)
     try:
-        entry.peer_host, entry.peer_port = s.getpeername()[:2]
+        peer = s.getpeername()
     except OSError:
         return
+    entry.peer_host, entry.peer_port = peer[:2]
+    entry.peer_flow = peer[2] & _FLOW_LABEL if len(peer) > 2 else 0
+
+
+def flowing(s: socket.socket, address: tuple[Any, ...], flow: int) -> tuple[Any, ...]:
+    """An address to connect to, with the IPv6 flow label (0: none) that the socket is made to send along."""
+    if not flow:
+        return address
+    s.setsockopt(socket.IPPROTO_IPV6, _IPV6_FLOWINFO_SEND, 1)
+    return (*address[:2], flow, *(address[3:] or (0,)))
 
 
 def plain(host: str) -> str:
@@ -157,13 +169,15 @@ def _peek_behind(s: socket.socket, offset: int, who: str) -> bytes:
 
 def connected_pair(one: TcpSocket, other: TcpSocket) -> tuple[int, int]:
     """Two ends of a real connection, at the image's addresses where these are free, else at any."""
+    if one.peer_flow and not other.peer_flow:  # whoever connects says the label
+        return connected_pair(other, one)[::-1]
     try:
-        return _connect(one.family, sockaddr(one), other.family, sockaddr(other))
+        return _connect(one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow)
     except OSError:
         freed = [sockdiag.end_time_wait(entry.port) for entry in (one, other)]
     if any(freed):
         try:
-            return _connect(one.family, sockaddr(one), other.family, sockaddr(other))
+            return _connect(one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow)
         except OSError:
             pass
     return loopback_pair(one.family, other.family)
@@ -188,7 +202,7 @@ def loopback_pair(family: int, other_family: int = 0) -> tuple[int, int]:
 
 
 def _connect(
-    family: int, address: tuple[object, ...], other_family: int, other_address: tuple[object, ...]
+    family: int, address: tuple[object, ...], other_family: int, other_address: tuple[object, ...], flow: int = 0
 ) -> tuple[int, int]:
     """(an accepted end at `address`, the end at `other_address` that connected to it)."""
     with (
@@ -200,7 +214,7 @@ def _connect(
             s.bind(where)
         door.listen(1)
         client.settimeout(CONNECT_TIMEOUT_S)
-        client.connect(_as_seen_by(other_family, door.getsockname()))
+        client.connect(flowing(client, _as_seen_by(other_family, door.getsockname()), flow))
         door.settimeout(CONNECT_TIMEOUT_S)
         server = door.accept()[0]
         server.setblocking(True)

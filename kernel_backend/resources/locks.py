@@ -3,19 +3,27 @@
 flock(2) and OFD locks belong to the open file description: they are taken again on our rebuilt one. Where the present
 process still holds the same lock (a restore in place), that is put off until the present is gone. POSIX record locks
 belong to a process and are taken from inside. So are leases, which make the OS kernel tell their holder when somebody
-opens the file; one whose holder has just been told is refused.
+opens the file; one whose holder has just been told is refused. The same goes for us: a restore in place that opens a
+file on which the frozen present holds a lease would wait until the OS kernel breaks that, for as long as
+/proc/sys/fs/lease-break-time says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.abi import linux
+from kernel_backend.errors import EngineError, ResourceUnsupported
+from kernel_backend.host import proc
 from kernel_backend.image.descriptions import Description, RangeLock, RecordLock
 from kernel_backend.resources.descriptors import Look, RebuildTables
 from kernel_backend.tracee.inject import Workshop
+from kernel_backend.tracee.process import Process
 
 _F_OFD_SETLK = 37
 _FLOCK = struct.Struct("<hh4xqqi4x")  # struct flock: type, whence, start, length, pid
@@ -122,6 +130,52 @@ def take_lease(index: int, entry: Description, tables: RebuildTables, workshop: 
         workshop.call("fcntl", fd, fcntl.F_SETLEASE, entry.lease)
     except OSError as error:
         tables.warn(f"the lease that {tables.who(index)} held cannot be had: {error.strerror}")
+
+
+@dataclass
+class _LaidDown:
+    """A lease of a frozen process, and what the OS kernel forgets with it."""
+
+    process: Process
+    number: int
+    own: int  # our duplicate
+    kind: int
+    signo: int
+    owner: bytes  # struct f_owner_ex
+
+    def take_up(self) -> None:
+        """From inside, whose lease it is; whom to tell how, and nothing else, is the description's."""
+        with self.process.borrow() as borrowed:
+            borrowed.call("fcntl", self.number, fcntl.F_SETLEASE, self.kind)
+        fcntl.fcntl(self.own, linux.F_SETSIG, self.signo)
+        fcntl.fcntl(self.own, linux.F_SETOWN_EX, self.owner)
+
+
+@contextlib.contextmanager
+def leases_laid_down(present: Iterable[Process]) -> Iterator[None]:
+    """Files can be opened meanwhile on which frozen processes hold leases; these come back where the block fails."""
+    with contextlib.ExitStack() as stack:
+        leases = [lease for process in present for lease in _lay_down(process, stack)]
+        try:
+            yield
+        except BaseException:
+            for lease in leases:
+                with contextlib.suppress(EngineError, OSError):
+                    lease.take_up()
+            raise
+
+
+def _lay_down(process: Process, stack: contextlib.ExitStack) -> Iterator[_LaidDown]:
+    for number in proc.fd_numbers(process.view):
+        lines = [line.split() for line in proc.fdinfo(process.view, number).lines]
+        kinds = [words[4] for words in lines if words[0] == "lock:" and words[2] == "LEASE"]
+        if kinds:
+            own = process.take_fd(number)  # a lease belongs to the description, so it is ours as well
+            stack.callback(os.close, own)
+            kind = fcntl.F_WRLCK if kinds[0] == "WRITE" else fcntl.F_RDLCK
+            signo, owner = fcntl.fcntl(own, linux.F_GETSIG), fcntl.fcntl(own, linux.F_GETOWN_EX, bytes(8))
+            fcntl.fcntl(own, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            yield _LaidDown(process, number, own, kind, signo, owner)
 
 
 def take_record_locks(entry: Description, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:

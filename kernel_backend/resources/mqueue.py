@@ -7,12 +7,17 @@ The OS kernel shows no message without taking it out. So the messages are receiv
 first, which leaves every one where it was. That is done only while all who use the queue are frozen: where another
 process has it open, or one of the tree is to be notified of the next message, the messages are left alone and a warning
 says so. And it is done by a child of ours that nobody kills together with us, so that none is lost on the way.
+
+A notification that starts a thread (SIGEV_THREAD) is a cookie that the OS kernel sends to a netlink socket of the
+process, where a thread of the C library waits for it. It shows the cookie only by sending it, so the frozen process is
+made to take its notification back, which sends it too, and to ask for it again.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import struct
 from collections.abc import Iterator
@@ -30,7 +35,7 @@ from kernel_backend.image.descriptions import (
     pack_path,
     unpack_path,
 )
-from kernel_backend.resources import contents
+from kernel_backend.resources import contents, live_sockets
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -44,6 +49,8 @@ from kernel_backend.tracee.inject import Workshop
 _DELETED = " (deleted)"
 _MOUNT = "/dev/mqueue/"
 _SIGEV_BYTES = 64
+_SIGEV_SIGNAL, _SIGEV_THREAD = 0, 2
+_COOKIE_BYTES = 32  # NOTIFY_COOKIE_LEN, linux/mqueue.h; the last one says what has happened
 
 
 class MessageQueueKind(Kind):
@@ -121,8 +128,7 @@ class MessageQueueKind(Kind):
             list(_received(queue, entry.most_bytes))
             _send(queue, entry.messages)
         if entry.notification and entry.notification.pid == pid:
-            _announce(entry.notification, workshop, fd)
-            tables.warn(f"process {pid} is told of the next message in /{unpack_path(entry.name)}, but not which value")
+            _announce(entry, entry.notification, tables, workshop, fd)
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -133,7 +139,63 @@ def _notification(look: Look, facts: messages.Facts) -> Notification | None:
     """Who is to be told of the next message, where that is a process that has this descriptor."""
     if facts.notified_pid != look.process.pid:
         return None
-    return Notification(pid=facts.notified_pid, how=facts.notified_how, signo=facts.notified_signo)
+    found = Notification(pid=facts.notified_pid, how=facts.notified_how, signo=facts.notified_signo)
+    if found.how == _SIGEV_THREAD:
+        found.socket, found.cookie = _thread_of(look)
+    return found
+
+
+def _thread_of(look: Look) -> tuple[int, bytes]:
+    """(the netlink socket, the cookie) of a notification that starts a thread."""
+    quiet = {}
+    try:
+        for number in look.process.sockets().values():
+            own = look.process.take_fd(number)
+            quiet[number] = socket.socket(fileno=own)
+            if live_sockets.family_of(own) != socket.AF_NETLINK or _is_readable(quiet[number]):
+                quiet.pop(number).close()
+        found = _cookie(look, quiet) if quiet else None
+    finally:
+        for s in quiet.values():
+            s.close()
+    if found is None:
+        raise ResourceUnsupported(
+            f"{look.holder} is a message queue whose next message starts a thread (SIGEV_THREAD) by a socket that "
+            "cannot be told",
+            hint="take the notification back (mq_notify) and checkpoint again", pid=look.process.pid, fd=look.fd,
+        )  # fmt: skip
+    return found
+
+
+def _cookie(look: Look, quiet: dict[int, socket.socket]) -> tuple[int, bytes] | None:
+    """Have it sent to one of some sockets in which nothing waits, by their numbers."""
+    with look.process.borrow() as borrowed:
+        borrowed.call("mq_notify", look.fd, 0)
+        for number, s in quiet.items():
+            try:
+                cookie = s.recv(_COOKIE_BYTES, socket.MSG_DONTWAIT)[: _COOKIE_BYTES - 1] + bytes(1)
+            except BlockingIOError:
+                continue
+            event = borrowed.put(b"")
+            borrowed.put(_event(event + _SIGEV_BYTES, number, _SIGEV_THREAD) + cookie)
+            borrowed.call("mq_notify", look.fd, event)
+            return number, cookie
+    return None
+
+
+def _is_readable(s: socket.socket) -> bool:
+    try:
+        s.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # an overrun, which is told once
+    return True
+
+
+def _event(value: int, signo: int, how: int) -> bytes:
+    """struct sigevent."""
+    return struct.pack("<QiiI", value, signo, how, 0).ljust(_SIGEV_BYTES, b"\0")
 
 
 def _others(look: Look, tables: CaptureTables) -> list[int]:
@@ -234,10 +296,16 @@ def _make(index: int, entry: MessageQueue, tables: RebuildTables) -> int:
     return fd
 
 
-def _announce(wanted: Notification, workshop: Workshop, fd: int) -> None:
-    """mq_notify(3), from inside: it is for the process that asks. What value goes with it nobody tells."""
-    event = struct.pack("<QiiI", 0, wanted.signo, wanted.how, 0).ljust(_SIGEV_BYTES, b"\0")
-    workshop.call("mq_notify", fd, workshop.put(event))
+def _announce(entry: MessageQueue, wanted: Notification, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
+    """mq_notify(3), from inside: it is for the process that asks. What value goes with a signal nobody tells."""
+    queue = f"/{unpack_path(entry.name)}"
+    if wanted.how != _SIGEV_THREAD:
+        workshop.call("mq_notify", fd, workshop.put(_event(0, wanted.signo, wanted.how)))
+        if wanted.how == _SIGEV_SIGNAL:
+            tables.warn(f"process {wanted.pid} is told of the next message in {queue}, but not which value")
+        return
+    cookie = workshop.put(wanted.cookie.ljust(_COOKIE_BYTES, b"\0"), _SIGEV_BYTES)
+    workshop.call("mq_notify", fd, workshop.put(_event(cookie, wanted.socket, wanted.how)))
 
 
 KINDS: list[Kind] = [MessageQueueKind()]

@@ -18,6 +18,7 @@ SO_DETACH_FILTER, SO_LOCK_FILTER = 27, 44
 SOL_NETLINK, IPPROTO_UDPLITE, _SOL_RAW = 270, 136, 255
 SO_REUSEADDR, SO_REUSEPORT, SO_PEEK_OFF, SO_PASSCRED = 2, 15, 42, 16
 TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_CONGESTION, TCP_FASTOPEN_KEY = 2, 10, 13, 33
+_SO_TIMESTAMPING, _COUNTED = 37, 1 << 7
 _TCP_CLOSE, _TCP_LISTEN = 7, 10
 _MAX_TCP_WINDOW = 32767  # net/tcp.h
 _FORCED = {SO_SNDBUF: SO_SNDBUFFORCE, SO_RCVBUF: SO_RCVBUFFORCE}
@@ -38,8 +39,8 @@ _IP = {4: 40} | dict.fromkeys(
 )  # fmt: skip
 _IPV6 = dict.fromkeys((54, 55, 57, 59), 1024) | dict.fromkeys(
     (
-        2, 3, 4, 5, 8, 11, 16, 17, 18, 19, 23, 25, 26, 29, 30, 31, 33, 49, 51, 53, 56, 58, 60, 62, 66, 67, 70, 72, 73,
-        74, 75, 76, 77, 78,
+        2, 3, 4, 5, 7, 8, 11, 16, 17, 18, 19, 23, 25, 26, 29, 30, 31, 33, 36, 49, 51, 53, 56, 58, 60, 62, 66, 67, 70,
+        72, 73, 74, 75, 76, 77, 78,
     ),
     _INT,
 )  # fmt: skip
@@ -158,6 +159,15 @@ def check_filter(look: Look) -> None:
             f"{look.holder}, a socket, has a packet filter in eBPF attached, which cannot be captured",
             hint="detach it (SO_DETACH_FILTER) and checkpoint again", pid=look.process.pid, fd=look.fd,
         ) from error  # fmt: skip
+
+
+def note_lost(s: socket.socket, look: Look, tables: CaptureTables) -> None:
+    """Tell of what nobody can read, where it is known to be there."""
+    if struct.unpack("<i", s.getsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _INT))[0] & _COUNTED:
+        tables.warnings.append(
+            f"send timestamps of {look.holder} are counted (SOF_TIMESTAMPING_OPT_ID), anew in a process that is "
+            "restored afresh"
+        )
 
 
 def check_namespace(look: Look, tables: CaptureTables) -> None:

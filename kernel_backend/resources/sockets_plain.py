@@ -50,6 +50,7 @@ class PlainSocketKind(Kind):
         with socket_options.borrowed(look.own, family, kind) as s:
             entry.address, entry.peer = _address(s.fileno(), "getsockname"), _address(s.fileno(), "getpeername")
             entry.options = socket_options.capture(s, family, kind, protocol)
+            socket_options.note_lost(s, look, tables)
             if family == _NETLINK:
                 entry.groups = _memberships(s.fileno())
             if _waits(s):

@@ -11,6 +11,7 @@ reports an error, so that programs reconnect. One whose other end had finished s
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import socket
 import stat
@@ -52,6 +53,7 @@ from kernel_backend.tracee.inject import Workshop
 _STREAM = socket.SOCK_STREAM
 _SIOCOUTQNSD = 0x894B
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _SEND_QUEUE, _REPAIR_OFF = 19, 20, 2, -1
+_TCP_ULP, _ULP_NAME_BYTES = 31, 16
 
 _FIN_SENT = {FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING}
 _OPEN = {ESTABLISHED, FIN_WAIT1, FIN_WAIT2}  # the other end has not said that it sends no more
@@ -73,6 +75,8 @@ class TcpKind(Kind):
         entry = TcpSocket(family=live_sockets.family_of(look.own))
         with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
             _refuse_repaired(s, look)
+            _refuse_layered(s, look)
+            socket_options.note_lost(s, look, tables)
             info = Info.of(s)
             entry.state = info.state
             if info.state in _OPEN and inet.has_failed(s):
@@ -155,6 +159,16 @@ def _refuse_repaired(s: socket.socket, look: Look) -> None:
             f"{look.holder} is a TCP socket that is being repaired (TCP_REPAIR), which cannot be captured",
             hint="let the program end that, and try again", pid=look.process.pid, fd=look.fd,
         )  # fmt: skip
+
+
+def _refuse_layered(s: socket.socket, look: Look) -> None:
+    """A protocol of the OS kernel's on top, such as TLS, whose keys nobody can read."""
+    with contextlib.suppress(OSError):  # before OS kernel 4.13
+        if name := s.getsockopt(socket.IPPROTO_TCP, _TCP_ULP, _ULP_NAME_BYTES).rstrip(b"\0").decode(errors="replace"):
+            raise ResourceUnsupported(
+                f"{look.holder} is a TCP socket with the protocol {name} on top (TCP_ULP), which cannot be captured",
+                hint="let the program do without (TLS in its own library)", pid=look.process.pid, fd=look.fd,
+            )  # fmt: skip
 
 
 def _by_address(tables: CaptureTables) -> dict[tuple[inet.Address, inet.Address], int]:

@@ -49,6 +49,7 @@ class UdpKind(Kind):
         with socket_options.borrowed(look.own, entry.family, _DGRAM) as s:
             inet.note_addresses(s, entry)
             _refuse_held_back(s, look)
+            socket_options.note_lost(s, look, tables)
             entry.options = socket_options.capture(s, entry.family, _DGRAM)
             if _may_peek(s, look, tables):
                 entry.queue = _peek(s)
@@ -175,7 +176,7 @@ def _connect(index: int, entry: UdpSocket, tables: RebuildTables) -> None:
         return
     with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
         try:
-            s.connect((entry.peer_host, entry.peer_port))
+            s.connect(inet.flowing(s, (entry.peer_host, entry.peer_port), entry.peer_flow))
         except OSError as error:
             tables.warn(f"the UDP socket at {tables.who(index)} cannot be connected again: {error.strerror}")
 

@@ -30,7 +30,8 @@ _IPC_CREAT, _IPC_EXCL = 0o1000, 0o2000
 _IPC_RMID, _IPC_SET = 0, 1
 _SHM_RDONLY, _SHM_EXEC = 0o10000, 0o100000
 _SHM_HUGETLB = 0o4000
-_SHM_DEST = 0o1000  # in the mode: marked for removal
+_SHM_DEST, _SHM_LOCKED = 0o1000, 0o2000  # in the mode: marked for removal, kept out of swap
+_SHM_LOCK = 11
 _MADV_REMOVE = 9
 _SHMID_DS_BYTES = 112
 
@@ -119,11 +120,19 @@ class Segments:
         self._attached.append(address)
         if made:
             _fill(address, entry, folder)
+            self._lock(number, entry)
         else:
             self._found.append((address, entry))
         self.ids[entry.key], self.sizes[entry.key] = number, _rounded(entry.size)
         if entry.sysv_mode & _SHM_DEST and (made or self.user is None or segments()[number].belongs_to(self.user)):
             self._passing.append(number)
+
+    def _lock(self, number: int, entry: SharedMemoryEntry) -> None:
+        if entry.sysv_mode & _SHM_LOCKED:
+            try:
+                libc.syscall("shmctl", number, _SHM_LOCK, 0)
+            except OSError as error:
+                self.warnings.append(f"System V shared memory {number} is not locked as it was: {error.strerror}")
 
     def _announce(self) -> None:
         """Tell the guardian before the first is made: killed between the two, we would leave it for ever."""

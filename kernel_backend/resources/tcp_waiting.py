@@ -83,6 +83,6 @@ def _connect_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> Non
         )
     with socket_options.borrowed(tables.own[index], entry.family, _STREAM) as s:
         s.settimeout(inet.CONNECT_TIMEOUT_S)
-        s.connect((entry.peer_host, port))
+        s.connect(inet.flowing(s, (entry.peer_host, port), entry.peer_flow))
         s.setblocking(True)
         inet.send_all(s, entry.early)

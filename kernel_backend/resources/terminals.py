@@ -47,6 +47,8 @@ from kernel_backend.tracee.inject import Workshop
 _TCGETS2, _TCSETS2, _TERMIOS2_BYTES = 0x802C542A, 0x402C542B, 44
 _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045439, 0x80045438
 _TIOCPKT, _TIOCGETD = 0x5420, 0x5424
+_TIOCGLCKTRMIOS, _TIOCSLCKTRMIOS, _TERMIOS_BYTES = 0x5456, 0x5457, 36
+_UNLOCKED = bytes(_TERMIOS_BYTES)
 _MAX_TRIES = 256
 
 _PTMX = (5, 2)
@@ -65,16 +67,27 @@ def _read_termios(fd: int) -> Termios | None:
     try:
         raw = fcntl.ioctl(fd, _TCGETS2, bytes(_TERMIOS2_BYTES))
         rows, columns, width, height = struct.unpack("<4H", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
+        locked = fcntl.ioctl(fd, _TIOCGLCKTRMIOS, _UNLOCKED)
     except OSError:
         return None  # hung up
-    return Termios(raw=raw, rows=rows, columns=columns, width_pixels=width, height_pixels=height)
+    return Termios(
+        raw=raw, rows=rows, columns=columns, width_pixels=width, height_pixels=height,
+        locked=locked if any(locked) else b"",
+    )  # fmt: skip
 
 
 def _write_termios(fd: int, wanted: Termios | None) -> None:
     if wanted is not None and len(wanted.raw) == _TERMIOS2_BYTES:
+        _lock(fd, _UNLOCKED)
         fcntl.ioctl(fd, _TCSETS2, wanted.raw)
         size = struct.pack("<4H", wanted.rows, wanted.columns, wanted.width_pixels, wanted.height_pixels)
         fcntl.ioctl(fd, termios.TIOCSWINSZ, size)
+
+
+def _lock(fd: int, locked: bytes) -> None:
+    """Say what of a terminal's modes nobody may change; the OS kernel lets only CAP_SYS_ADMIN do so."""
+    if fcntl.ioctl(fd, _TIOCGLCKTRMIOS, _UNLOCKED) != locked:
+        fcntl.ioctl(fd, _TIOCSLCKTRMIOS, locked)
 
 
 class PtyMasterKind(Kind):
@@ -142,6 +155,11 @@ def _settle(index: int, entry: PtyMaster, tables: RebuildTables) -> None:
             tty_queues.stop_flow(master, tables.own[at], how)
             break
     set_status_flags(master, entry.flags)
+    if entry.termios and len(entry.termios.locked) == _TERMIOS_BYTES:
+        try:
+            _lock(master, entry.termios.locked)
+        except OSError as error:
+            tables.warn(f"the modes of the terminal at {tables.who(index)} may be changed again: {error.strerror}")
     if entry.packet:
         fcntl.ioctl(master, _TIOCPKT, struct.pack("<i", 1))
     if entry.locked:

@@ -87,6 +87,9 @@ def _take_tcp(index: int, door: Look, entry: TcpSocket, tables: CaptureTables) -
     turn = 0
     for server in _accept_all(door, live_sockets.family_of(door.own)):
         with server:
+            server.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # its remains must not keep the port (TIME_WAIT)
             client = clients.get(_far_end(server))
             if client is not None:
                 client.turn, turn = turn, turn + 1

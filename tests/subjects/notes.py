@@ -20,7 +20,11 @@ _TIDS = "in place, threads have new ids where the old ones are not free"
 
 NOTES: dict[str, Note] = {
     "interrupted system calls": Note("where the OS kernel gives no other choice they return EINTR, or a smaller count"),
-    "clocks": Note("the host's: monotonic time goes on, timers keep what was left of them"),
+    "clocks": Note(
+        "the host's: monotonic time goes on, timers keep what was left of them; a fresh process has used no processor "
+        "time yet, and of a dead child nobody knows how much it had used"
+    ),
+    "POSIX timers": Note("how often one has run out while its signal waits (timer_getoverrun) is counted anew"),
     "threads": Note("", _TIDS),
     "children with threads": Note("", _PIDS),
     "scheduling, affinity": Note("", "real-time and deadline policies, as far as RLIMIT_RTPRIO does not allow them"),
@@ -62,7 +66,8 @@ NOTES: dict[str, Note] = {
     ),
     "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
     "socket options": Note(
-        "what nobody can read back is lost: SO_INQ, TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs",
+        "what nobody can read back is lost: SO_INQ, TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs; "
+        "send timestamps are counted anew (SOF_TIMESTAMPING_OPT_ID), with a warning",
         "buffers above rmem_max and wmem_max",
     ),
     "TCP inside": Note(
@@ -88,8 +93,10 @@ NOTES: dict[str, Note] = {
         "shared memory that is attached; semaphores and message queues are nobody's own and stay as they are now",
         "a segment that is gone gets a new identifier",
     ),
+    "a user's keyring": Note("it stays as it is now"),
     "POSIX message queues": Note(
-        "messages of a queue that processes outside use too are left alone; a notification has lost its value",
+        "messages of a queue that processes outside use too are left alone; a notification by signal has lost its "
+        "value",
         "queues larger than RLIMIT_MSGQUEUE allows",
     ),
 }

@@ -8,6 +8,7 @@ user.
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,14 @@ def test_some_faults(course: str, begin: Begin, as_user: User, ourselves: User, 
     for fault in rng.sample(faults, 8):
         stand.inject(fault)
     stand.finish()
+
+
+def test_leases_are_the_presents_again_where_its_restart_fails(begin: Begin, ourselves: User, folder: Path) -> None:
+    engine, life = begin(BY_NAME["files/lease"], ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    done = engine.run("restore", folder / "image", "--into", life.pid, fault=f"{Stage.RESTORE_COMMIT}:{FAULTS[0]}")
+    assert done.status != 0
+    life.expect_pass()
 
 
 GROUPS = {"errors": FAULTS[:4], "deaths": ("kill", "target", "child"), "storms": ("eintr",)}

@@ -6,6 +6,9 @@
 #include <sys/socket.h>
 
 #define ICMP_FILTER 1
+#ifndef IPV6_HDRINCL
+#define IPV6_HDRINCL 36
+#endif
 
 int main(int argc, char **argv)
 {
@@ -24,8 +27,17 @@ int main(int argc, char **argv)
     MUST(setsockopt(raw6, IPPROTO_ICMPV6, ICMP6_FILTER, &filter6, sizeof filter6));
     if (ping >= 0)
         MUST(bind(ping, (struct sockaddr *)&loopback, sizeof loopback));
+    int own6 = (int)MUST(socket(AF_INET6, SOCK_RAW, 200)), at = 4;
+    MUST(setsockopt(own6, IPPROTO_IPV6, IPV6_CHECKSUM, &at, sizeof at));
+    MUST(setsockopt(own6, IPPROTO_IPV6, IPV6_HDRINCL, &on, sizeof on));
     subject_wait(NULL);
     socklen_t size = sizeof found;
+    at = on = 0;
+    size = sizeof at;
+    MUST(getsockopt(own6, IPPROTO_IPV6, IPV6_CHECKSUM, &at, &size));
+    MUST(getsockopt(own6, IPPROTO_IPV6, IPV6_HDRINCL, &on, &size));
+    EXPECT(at == 4 && on == 1, "a checksum at %d, headers %d", at, on);
+    size = sizeof found;
     MUST(getsockname(raw, (struct sockaddr *)&found, &size));
     EXPECT(found.sin_addr.s_addr == loopback.sin_addr.s_addr, "the address is lost");
     size = sizeof filter_now;
