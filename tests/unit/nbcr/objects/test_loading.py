@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +150,20 @@ def test_a_package_that_is_missing_costs_only_what_needs_it(
     assert report.verdicts["a"].reason == "passing.Thing cannot be imported: No module named 'passing'"
     assert back["b"][0] is back["common"]
     assert [drift.now for drift in report.drift if drift.what == "passing"] == [""]
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_what_is_deleted_after_a_save_ends_at_once(saved: Saved, fork: bool) -> None:
+    cell = "class T: pass\nt = T(); t.large = b'x' * 5_000_000; t.me = [t.large]; g = (i for i in 'ab'); l = [T(), g]"
+    values = session(cell)
+    ended = weakref.ref(values["t"])
+    gc.disable()
+    try:
+        saved(values, fork=fork)
+        del values["t"]
+        assert ended() is None
+    finally:
+        gc.enable()
 
 
 def test_drift_is_told(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
