@@ -18,7 +18,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from nbcr import __version__
-from nbcr.objects import addresses, modules, surroundings
+from nbcr.objects import addresses, modules, patches, surroundings
 from nbcr.objects import index as indexes
 from nbcr.objects.blobs import BlobWriter, Previous, Pulse, hash_threads_work
 from nbcr.objects.board import Board, Late, Stage
@@ -108,6 +108,7 @@ class Writer:
         """All names there are to save; imports, and what is known to be no use, are noted."""
         values = dict(self._order.values)
         values |= modules.changed_globals(modules.in_use_by(values.values()))
+        values |= patches.made_by(self._order.namespace.get("In") or (), self._order.namespace)
         for name, value in values.items():
             where = _import_of(value)
             if where is not None:
