@@ -231,7 +231,7 @@ def version_of(package: str) -> str:
         return ""
     version = getattr(module, "__version__", None)
     if isinstance(version, str):
-        return version
+        return "".join(version)  # a plain one: torch's is of a subclass
     path = _path_of_own(module)
     source = _source_of(path) if path is not None else None
     if source is not None:

@@ -173,6 +173,18 @@ def test_drift_is_told(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatc
     assert [(found.what, found.now) for found in drift] == [("numpy", "99.0")]
 
 
+def test_versions_may_be_of_a_class_of_their_own(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Version(str):
+        def __str__(self) -> str:
+            return "not this"
+
+    monkeypatch.setattr(np, "__version__", Version("1.5+cpu"))  # as torch's
+    saved(session("import numpy as np; a = np.zeros(2)"))
+    assert load(place, fresh()).drift == ()
+    monkeypatch.undo()
+    assert [found.then for found in load(place, fresh()).drift] == ["1.5+cpu"]
+
+
 def test_large_arrays_are_mapped_and_belong_to_the_session(saved: Saved, place: Path) -> None:
     values = session("import numpy as np; a = np.arange(300_000.0); s = np.arange(10)")
     saved(values)
