@@ -173,6 +173,14 @@ def test_drift_is_told(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatc
     assert [(found.what, found.now) for found in drift] == [("numpy", "99.0")]
 
 
+def test_names_of_a_class_of_their_own(saved: Saved, place: Path) -> None:
+    values = session("import numpy as np\nfor name in np.array(['a', 'b']): globals()[name] = 5\nglobals()[7] = 6")
+    assert saved(values).lost == []
+    back = fresh()
+    load(place, back)
+    assert (back["a"], back["b"], type(next(name for name in back if name == "a"))) == (5, 5, str)
+
+
 def test_versions_may_be_of_a_class_of_their_own(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Version(str):
         def __str__(self) -> str:
