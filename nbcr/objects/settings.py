@@ -231,6 +231,27 @@ def set_inline_figures(backend: Any, formats: list[str] | None) -> None:
         InlineBackend.instance().figure_formats = set(formats)
 
 
+def open_figures(pyplot: Any) -> tuple[list[int], bool]:
+    """Their numbers, and whether the end of the cell is going to show some."""
+    show = _shown_at_the_end()
+    return sorted(pyplot.get_fignums()), show is not None and bool(show._draw_called)
+
+
+def _shown_at_the_end() -> Any:
+    return getattr(sys.modules.get("matplotlib_inline.backend_inline"), "show", None)
+
+
+def set_open_figures(pyplot: Any, was: tuple[list[int], bool]) -> None:
+    """Figures that were open and not due to be shown stay so: pyplot takes one that is made again for a new one."""
+    numbers, due = was
+    show = _shown_at_the_end()
+    if show is not None and not due:
+        show._draw_called, show._to_draw = False, []
+    missing = len(numbers) - len(pyplot.get_fignums())
+    if missing > 0:
+        raise Incomplete(f"{missing} of pyplot's {len(numbers)} open figures belonged to no variable")
+
+
 _SHOWN = {"precision": "float_precision", "pprint": "pprint"}
 
 

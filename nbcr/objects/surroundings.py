@@ -142,6 +142,7 @@ STATES = (
           before_fork=True, of_thread=True),
     State("settings of the notebook", "IPython", settings.shell_settings, settings.set_shell_settings),
     State("figures", "matplotlib_inline.backend_inline", settings.inline_figures, settings.set_inline_figures),
+    State("open figures", "matplotlib.pyplot", settings.open_figures, settings.set_open_figures, before_fork=True),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
 )  # fmt: skip
 

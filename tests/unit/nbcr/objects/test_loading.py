@@ -193,6 +193,28 @@ def test_versions_may_be_of_a_class_of_their_own(saved: Saved, place: Path, monk
     assert [found.then for found in load(place, fresh()).drift] == ["1.5+cpu"]
 
 
+def test_figures_that_are_open_stay_open_and_are_not_shown(saved: Saved, place: Path) -> None:
+    import matplotlib
+    from matplotlib import pyplot
+
+    before = matplotlib.get_backend()
+    pyplot.switch_backend("module://matplotlib_inline.backend_inline")
+    show = sys.modules["matplotlib_inline.backend_inline"].show
+    try:
+        saved(session("import matplotlib.pyplot as plt\nplt.ioff()\nfig = plt.figure()\nplt.figure(7)"))
+        pyplot.close("all")
+        pyplot.ion()
+        back = fresh()
+        report = load(place, back)
+        assert pyplot.gcf() is back["fig"]
+        assert not show._draw_called
+        assert "1 of pyplot's 2 open figures belonged to no variable" in str(report.remarks)
+    finally:
+        pyplot.close("all")
+        pyplot.switch_backend(before)
+        pyplot.ion()
+
+
 def test_large_arrays_are_mapped_and_belong_to_the_session(saved: Saved, place: Path) -> None:
     values = session("import numpy as np; a = np.arange(300_000.0); s = np.arange(10)")
     saved(values)
