@@ -178,6 +178,12 @@ def set_pandas_options(pandas: Any, options: dict[str, Any]) -> None:
             pandas.set_option(name, value)
 
 
+def set_xarray_options(xarray: Any, options: dict[str, Any]) -> None:
+    """Set those that differ and that this version knows."""
+    now = xarray.get_options()
+    xarray.set_options(**{name: value for name, value in options.items() if name in now and now[name] != value})
+
+
 def torch_settings(torch: Any) -> dict[str, Any]:
     """The default type, how it computes, how it prints."""
     return {

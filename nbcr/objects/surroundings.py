@@ -137,6 +137,8 @@ STATES = (
     State("polars settings", "polars", lambda m: m.Config.save(), lambda m, state: m.Config.load(state)),
     State("scikit-learn settings", "sklearn", lambda m: m.get_config(), lambda m, state: m.set_config(**state),
           before_fork=True, of_thread=True),
+    State("xarray options", "xarray", lambda m: dict(m.get_options()), settings.set_xarray_options),
+    State("dask configuration", "dask.config", lambda m: m.config, lambda m, config: m.update(m.config, config)),
     State("torch settings", "torch", settings.torch_settings, settings.set_torch_settings),
     State("torch gradients", "torch", lambda m: m.is_grad_enabled(), lambda m, on: m.set_grad_enabled(on),
           before_fork=True, of_thread=True),
