@@ -7,14 +7,12 @@ that it serves. The listening sockets do not lie.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from nbcr.jupyter.rekey import Connection
 from nbcr.runtime import start_ticks
-
-_LISTEN = "0A"
+from nbcr.session.leftover import sockets_of, tcp_listeners
 
 
 def process_serving(connection: Connection, likely: int | None = None) -> int | None:
@@ -22,10 +20,10 @@ def process_serving(connection: Connection, likely: int | None = None) -> int | 
     wanted = _listeners(connection)
     if not wanted:
         return None
-    if likely is not None and wanted & set(_sockets(likely)):
+    if likely is not None and wanted & set(sockets_of(likely)):
         return likely
     pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
-    return _first_of([pid for pid in pids if wanted & set(_sockets(pid))])
+    return _first_of([pid for pid in pids if wanted & set(sockets_of(pid))])
 
 
 def _first_of(pids: Collection[int]) -> int | None:
@@ -45,22 +43,14 @@ def _parent(pid: int) -> int | None:
 def serves(pid: int, connection: Connection) -> bool:
     """Whether process `pid` listens on the connection's control channel, and not as somebody's forked child."""
     wanted = _listeners(connection)
-    return bool(wanted & set(_sockets(pid))) and not wanted & set(_sockets(_parent(pid) or 0))
+    return bool(wanted & set(sockets_of(pid))) and not wanted & set(sockets_of(_parent(pid) or 0))
 
 
 def _listeners(connection: Connection) -> set[str]:
     """Inodes of the sockets listening on the control channel."""
     if connection.transport == "tcp":
-        return set(_tcp_listeners(connection.ports["control"]))
+        return set(tcp_listeners(connection.ports["control"]))
     return set(_unix_listeners(connection.address("control").removeprefix("ipc://")))
-
-
-def _tcp_listeners(port: int) -> Iterator[str]:
-    for table in ("tcp", "tcp6"):
-        for line in _lines(Path("/proc/self/net") / table):
-            fields = line.split()
-            if len(fields) > 9 and fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
 
 
 def _unix_listeners(path: str) -> Iterator[str]:
@@ -75,18 +65,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()[1:]
     except OSError:
         return []
-
-
-def _sockets(pid: int) -> Iterator[str]:
-    """Inodes of the sockets that `pid` holds; none when it is somebody else's."""
-    try:
-        names = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return
-    for name in names:
-        try:
-            link = os.readlink(f"/proc/{pid}/fd/{name}")
-        except OSError:
-            continue
-        if link.startswith("socket:["):
-            yield link[8:-1]

@@ -63,6 +63,11 @@ def _path_of_own(module: ModuleType) -> Path | None:
     return Path(path)
 
 
+def is_own(module: ModuleType) -> bool:
+    """Whether a module is the user's own."""
+    return _path_of_own(module) is not None
+
+
 def _source_of(path: Path) -> str | None:
     try:
         if path.stat().st_size > _LARGEST_SOURCE:
@@ -163,11 +168,20 @@ def _equal(value: Any, constant: Any) -> bool:
         return False
 
 
+_placed: dict[tuple[int, str], tuple[Any, str]] = {}
+
+
+def placed() -> list[tuple[Any, str]]:
+    """Owner and name of all that `set_global` has set in this process: no cell of it tells of that."""
+    return list(_placed.values())
+
+
 def set_global(dotted: str, value: Any) -> None:
     """Put a changed global back into its module, and wherever else the user's own modules have imported it."""
     owner, name = _owner_of(dotted)
     old = vars(owner).get(name)
     setattr(owner, name, value)
+    _placed[id(owner), name] = owner, name
     if old is value or not is_a(old, dict, list, set, bytearray):
         return
     for module in list(sys.modules.values()):
@@ -182,8 +196,10 @@ def _owner_of(dotted: str) -> tuple[Any, str]:
     try:
         return importlib.import_module(path), name
     except ModuleNotFoundError:
-        module, _, cls = path.rpartition(".")
-        return getattr(importlib.import_module(module), cls), name
+        if "." not in path:
+            raise
+        above, cls = _owner_of(path)
+        return getattr(above, cls), name
 
 
 def reset_globals(modules: Iterable[ModuleType], keep: Iterable[str]) -> None:
@@ -215,7 +231,7 @@ def version_of(package: str) -> str:
         return ""
     version = getattr(module, "__version__", None)
     if isinstance(version, str):
-        return version
+        return "".join(version)  # a plain one: torch's is of a subclass
     path = _path_of_own(module)
     source = _source_of(path) if path is not None else None
     if source is not None:

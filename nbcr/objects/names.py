@@ -49,9 +49,10 @@ def user_names(
     With a mapping of `hidden`, a name is hidden only while it has that very value.
     """
     found = {}
-    for name, value in list(namespace.items()):
-        if name in _MODULE_OWN:
+    for key, value in list(namespace.items()):
+        if not isinstance(key, str) or key in _MODULE_OWN:  # what is no text is no name
             continue
+        name = "".join(key)  # a plain one: `globals()[column] = …` puts numpy's own kind of text there
         if is_history(name):
             if history and name in ("In", "Out"):
                 found[name] = value

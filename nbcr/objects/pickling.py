@@ -60,7 +60,7 @@ class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """
 
     def __init__(self, file: Any, context: Context, keep_buffer: Callable[[memoryview], None] | None = None) -> None:
-        super().__init__(file, protocol=PROTOCOL, buffer_callback=self._buffer)
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=_buffers(keep_buffer))
         self.memo = context.memo
         self.context = context
         self.packages: set[str] = set()
@@ -70,7 +70,6 @@ class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.stand_ins: dict[Any, Any] = {}  # what is pickled in place of something else
         self.probing = False  # whether it only matters which objects were pickled before
         self._kind_of = context.kinds.reducer_of
-        self._keep_buffer = keep_buffer
 
     def dump(self, obj: Any) -> None:
         """Pickle `obj`. Whatever its code raises is an Exception: an exit that it asks for is not ours to take."""
@@ -94,14 +93,22 @@ class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Remember that loading will import `module`."""
         self.packages.add(module.partition(".")[0])
 
-    def _buffer(self, buffer: Any) -> bool:
-        """Whether a buffer stays in the pickle."""
+
+def _buffers(keep: Callable[[memoryview], None] | None) -> Callable[[Any], bool]:
+    """What tells a pickler whether a buffer stays in the pickle.
+
+    It does not know the pickler: in a cycle, that would keep the user's objects when they are deleted.
+    """
+
+    def stays(buffer: Any) -> bool:
         raw = buffer.raw()
         if raw.nbytes < OUT_OF_BAND_BYTES:
             return True
-        if self._keep_buffer is not None:
-            self._keep_buffer(raw)
+        if keep is not None:
+            keep(raw)
         return False
+
+    return stays
 
 
 def _nothing() -> None:
@@ -149,5 +156,14 @@ def failure_of(obj: Any, context: Context, known: Sequence[Any] = ()) -> BaseExc
     try:
         pickler.dump(obj)
     except Exception as error:
-        return error
+        return without_frames(error)
     return None
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """The exception alone. Kept with its frames, one that a frame holds would keep the user's objects in a cycle."""
+    link: BaseException | None = error
+    while link is not None and link.__traceback__ is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

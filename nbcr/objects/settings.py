@@ -178,6 +178,12 @@ def set_pandas_options(pandas: Any, options: dict[str, Any]) -> None:
             pandas.set_option(name, value)
 
 
+def set_xarray_options(xarray: Any, options: dict[str, Any]) -> None:
+    """Set those that differ and that this version knows."""
+    now = xarray.get_options()
+    xarray.set_options(**{name: value for name, value in options.items() if name in now and now[name] != value})
+
+
 def torch_settings(torch: Any) -> dict[str, Any]:
     """The default type, how it computes, how it prints."""
     return {
@@ -229,6 +235,27 @@ def set_inline_figures(backend: Any, formats: list[str] | None) -> None:
         from matplotlib_inline.config import InlineBackend
 
         InlineBackend.instance().figure_formats = set(formats)
+
+
+def open_figures(pyplot: Any) -> tuple[list[int], bool]:
+    """Their numbers, and whether the end of the cell is going to show some."""
+    show = _shown_at_the_end()
+    return sorted(pyplot.get_fignums()), show is not None and bool(show._draw_called)
+
+
+def _shown_at_the_end() -> Any:
+    return getattr(sys.modules.get("matplotlib_inline.backend_inline"), "show", None)
+
+
+def set_open_figures(pyplot: Any, was: tuple[list[int], bool]) -> None:
+    """Figures that were open and not due to be shown stay so: pyplot takes one that is made again for a new one."""
+    numbers, due = was
+    show = _shown_at_the_end()
+    if show is not None and not due:
+        show._draw_called, show._to_draw = False, []
+    missing = len(numbers) - len(pyplot.get_fignums())
+    if missing > 0:
+        raise Incomplete(f"{missing} of pyplot's {len(numbers)} open figures belonged to no variable")
 
 
 _SHOWN = {"precision": "float_precision", "pprint": "pprint"}

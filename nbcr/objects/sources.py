@@ -16,6 +16,7 @@ import marshal
 import operator
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -58,23 +59,41 @@ def unpacked(
     first_line: int,
     flags: int,
 ) -> CodeType:
-    """The code object again. Raises ForeignCode."""
+    """The code object again; tracebacks and `inspect.getsource` find its source. Raises ForeignCode."""
     if magic == importlib.util.MAGIC_NUMBER:
         code: CodeType = marshal.loads(data)
+        _make_known(code.co_filename, source, first_line)
         return code
     here = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     if not source:
         raise ForeignCode(f"{qualname} was compiled by another Python than {here}, and its source is not known")
     padded = "\n" * (first_line - 1) + source
-    whole = compile(padded, f"<{qualname}>", "exec", flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    filename = f"<{qualname}>"
+    whole = compile(padded, filename, "exec", flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     same_name = [code for code in _all_code(whole) if code.co_qualname == qualname]
     found = [code for code in same_name if code.co_firstlineno == line] or same_name
     alike = [code for code in found if _arguments(code) == names[: names.index("/")]]
     exact = [code for code in alike if code.co_names == names[names.index("/") + 1 :]]
     for candidates in (found, alike, exact):
         if len(candidates) == 1:
+            _make_known(filename, source, first_line)
             return candidates[0]
     raise ForeignCode(f"{qualname} was compiled by another Python than {here}, and its source names it more than once")
+
+
+def _make_known(filename: str, source: str, first_line: int) -> None:
+    """Put the source of a cell of another life where its readers look. What is known of that cell already stays."""
+    if not source or Path(filename).exists():
+        return
+    known = linecache.cache.get(filename)
+    lines = list(known[2]) if known is not None and len(known) == 4 else []
+    own = source.splitlines(keepends=True)
+    begin, end = first_line - 1, first_line - 1 + len(own)
+    lines += ["\n"] * (end - len(lines))
+    if not any(line.strip() for line in lines[begin:end]):
+        lines[begin:end] = own
+        # Without a time it is not looked for on the disk.
+        linecache.cache[filename] = sum(map(len, lines)), None, lines, filename
 
 
 def _arguments(code: CodeType) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ before the fork: `random` seeds itself anew in a forked child.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,9 +66,33 @@ def _add_to_path(module: Any, path: list[str]) -> None:
     module.path.extend(entry for entry in path if entry not in module.path)
 
 
+def _path_in_front(module: Any) -> list[str]:
+    """What is searched before the installation: it hides modules of the same name."""
+    return list(itertools.takewhile(_is_added, module.path))
+
+
+def _put_in_front(module: Any, path: list[str]) -> None:
+    missing = [entry for entry in path if entry not in module.path]
+    module.path[:0] = missing
+
+
 def _user_path(module: Any) -> list[str]:
     """The part of the search path that does not belong to the installation."""
-    return [entry for entry in module.path if not entry.startswith((sys.prefix, sys.base_prefix))]
+    return [entry for entry in module.path if _is_added(entry)]
+
+
+def _is_added(entry: str) -> bool:
+    return not entry.startswith((sys.prefix, sys.base_prefix))
+
+
+def _collecting(gc: Any) -> tuple[bool, tuple[int, ...]]:
+    return gc.isenabled(), gc.get_threshold()
+
+
+def _set_collecting(gc: Any, how: tuple[bool, tuple[int, ...]]) -> None:
+    enabled, thresholds = how
+    gc.set_threshold(*thresholds)
+    (gc.enable if enabled else gc.disable)()
 
 
 def _decimal_context(decimal: Any) -> Any:
@@ -91,6 +116,10 @@ STATES = (
           of_thread=True),
     _decimal,
     State("recursion limit", "sys", lambda m: m.getrecursionlimit(), lambda m, limit: m.setrecursionlimit(limit)),
+    State("garbage collection", "gc", _collecting, _set_collecting, before_fork=True),
+    State("thread switch interval", "sys", lambda m: m.getswitchinterval(), lambda m, s: m.setswitchinterval(s),
+          before_fork=True),  # a fork has one of its own
+    State("module search path in front", "sys", _path_in_front, _put_in_front, before_names=True),
     State("module search path", "sys", _user_path, _add_to_path, before_names=True),
     State("working folder", "os", lambda m: m.getcwd(), _set_folder, before_names=True),
     State("environment variables set since", "os", settings.environment_of_life, settings.undo_environment,
@@ -108,11 +137,14 @@ STATES = (
     State("polars settings", "polars", lambda m: m.Config.save(), lambda m, state: m.Config.load(state)),
     State("scikit-learn settings", "sklearn", lambda m: m.get_config(), lambda m, state: m.set_config(**state),
           before_fork=True, of_thread=True),
+    State("xarray options", "xarray", lambda m: dict(m.get_options()), settings.set_xarray_options),
+    State("dask configuration", "dask.config", lambda m: m.config, lambda m, config: m.update(m.config, config)),
     State("torch settings", "torch", settings.torch_settings, settings.set_torch_settings),
     State("torch gradients", "torch", lambda m: m.is_grad_enabled(), lambda m, on: m.set_grad_enabled(on),
           before_fork=True, of_thread=True),
     State("settings of the notebook", "IPython", settings.shell_settings, settings.set_shell_settings),
     State("figures", "matplotlib_inline.backend_inline", settings.inline_figures, settings.set_inline_figures),
+    State("open figures", "matplotlib.pyplot", settings.open_figures, settings.set_open_figures, before_fork=True),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from nbcr.objects.index import Name
 from nbcr.objects.kinds.buffers import address_of
 from nbcr.objects.kinds.table import is_leaf
 from nbcr.objects.names import Cells
-from nbcr.objects.pickling import PROTOCOL, Context, Measure, UnitPickler, failure_of
+from nbcr.objects.pickling import PROTOCOL, Context, Measure, UnitPickler, failure_of, without_frames
 from nbcr.objects.results import Fate
 from nbcr.objects.sharing import Bound, Group, TooMuch, grouped, heaviest
 
@@ -150,6 +150,7 @@ class Units:
         except Exception as failure:
             if strict:
                 raise TooMuch from failure
+            without_frames(failure)
             if isinstance(failure, TooLarge):
                 self._save_without_large(names, values)
             else:

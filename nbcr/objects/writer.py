@@ -18,9 +18,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from nbcr import __version__
-from nbcr.objects import addresses, modules, surroundings
+from nbcr.objects import addresses, modules, patches, surroundings
 from nbcr.objects import index as indexes
-from nbcr.objects.blobs import BlobWriter, Previous, hash_threads_work
+from nbcr.objects.blobs import BlobWriter, Previous, Pulse, hash_threads_work
 from nbcr.objects.board import Board, Late, Stage
 from nbcr.objects.describing import Describer, shape_of, type_name
 from nbcr.objects.forking import Guard
@@ -72,7 +72,7 @@ class Writer:
         self._until = 0.0  # of processor time, where it is saved at once
         forget_answers()
         order.place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._blobs = BlobWriter(order.place, Previous.of(order.previous), self._pulse)
+        self._blobs = BlobWriter(order.place, Previous.of(order.previous), _pulse(board, guard, order.deadline))
         self._context = Context(
             order.namespace, guard is not None, order.offsets, order.locked, order.in_main, standing=order.standing
         )
@@ -99,13 +99,6 @@ class Writer:
             self._blobs.discard()
             raise
 
-    def _pulse(self, written: int) -> None:
-        self._board.wrote(written)
-        if self._guard is not None:
-            self._guard.pulse()
-        elif time.monotonic() > self._order.deadline:
-            raise Late
-
     def _bound(self) -> Bound | None:
         if self._how != "at once":
             return None
@@ -115,6 +108,7 @@ class Writer:
         """All names there are to save; imports, and what is known to be no use, are noted."""
         values = dict(self._order.values)
         values |= modules.changed_globals(modules.in_use_by(values.values()))
+        values |= patches.made_by(self._order.namespace.get("In") or (), self._order.namespace)
         for name, value in values.items():
             where = _import_of(value)
             if where is not None:
@@ -190,6 +184,19 @@ class Writer:
         shown = describer.repr_of(value)
         self._board.end([])
         return shown
+
+
+def _pulse(board: Board, guard: Guard | None, deadline: float) -> Pulse:
+    """Called with each piece that was written. Not a method: a cycle would keep the user's objects beyond their end."""
+
+    def pulse(written: int) -> None:
+        board.wrote(written)
+        if guard is not None:
+            guard.pulse()
+        elif time.monotonic() > deadline:
+            raise Late
+
+    return pulse
 
 
 def _import_of(value: Any) -> str | None:

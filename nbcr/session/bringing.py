@@ -80,8 +80,8 @@ def _brought(order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:
     component = crs.maker_of(order.entry.name, order.entry.component.get("name"))
     late: list[Any] = []
     if order.into is None:
-        connections.check_free(order.entry)
-        return _bring(component, order, late, on_ready)
+        ended = connections.check_free(order.entry)
+        return _bring(component, order, late, on_ready, *ended)
     with runtime.target_lock(order.into, order.deadline_s):
         try:
             return _bring(component, order, late, on_ready)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nbcr.errors import ConnectionInUse
+from nbcr.session.leftover import end_orphans
 from nbcr.store import Entry
 from nbcr.store.files import write_atomically
 
@@ -51,11 +52,18 @@ def document_from_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
-def check_free(entry: Entry) -> None:
-    """Raise ConnectionInUse when somebody listens where the checkpointed Jupyter kernel would come back."""
+def check_free(entry: Entry) -> list[str]:
+    """Raise ConnectionInUse when somebody listens where the checkpointed Jupyter kernel would come back.
+
+    Workers that this one left there when it was killed are ended; what was done, in words.
+    """
     if entry.jupyter is None:
-        return
+        return []
+    ended = []
     taken = [place for place in _places(entry.jupyter) if _is_taken(*place)]
+    if taken:
+        ended = end_orphans([port for _, port in taken])
+        taken = [place for place in taken if _is_taken(*place)]
     if taken:
         where = ", ".join(f"{ip}:{port}" for ip, port in taken)
         file = entry.jupyter.get("connection_file")
@@ -63,6 +71,9 @@ def check_free(entry: Entry) -> None:
             f"{entry.name!r} would come back on ports that are in use ({where})",
             hint=f"shut down the Jupyter kernel of {file} first, or replace it with --into {file}",
         )
+
+    names = ", ".join(map(str, ended))
+    return [f"ended {names}: left behind by the Jupyter kernel that was killed, with its ports"] if ended else []
 
 
 def _places(facts: Mapping[str, Any]) -> list[tuple[str, int]]:

@@ -84,7 +84,9 @@ class Functions(Kind):
         if importable(obj) is not None:
             return ()
         own = [obj.__closure__ or (), obj.__defaults__, obj.__kwdefaults__, obj.__dict__, annotations_of(obj)]
-        return [*own, obj.__globals__] if _home_of_globals(obj) is None else own
+        if _home_of_globals(obj) is not None:
+            return own
+        return [*own, _used_globals(obj) if _is_generated(obj) else obj.__globals__]
 
     def shares(self, obj: FunctionType) -> bool:
         return importable(obj) is None
@@ -103,10 +105,26 @@ class Functions(Kind):
         home = _home_of_globals(obj)
         if home is not None:
             refuse_made_by_hand(home)
+        if home is None and _is_generated(obj):
+            return _used_globals(obj)
         if obj.__globals__ is pickler.context.namespace or home is None:
             return obj.__globals__
         pickler.note_package(home)
         return _stand_in(pickler, obj.__globals__, ModuleGlobals(home))
+
+
+def _is_generated(function: FunctionType) -> bool:
+    """Whether attrs wrote it, whose methods have a copy of all the globals there were when their class was made."""
+    return function.__code__.co_filename.startswith("<attrs generated ")
+
+
+def _used_globals(function: FunctionType) -> dict[str, Any]:
+    """What of its globals a function refers to: the others would tie it to every variable of the session."""
+    names, codes = {"__name__"}, [function.__code__]
+    for code in codes:
+        names.update(code.co_names)
+        codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return {name: value for name, value in function.__globals__.items() if name in names}
 
 
 class ModuleGlobals:

@@ -78,6 +78,21 @@ def test_one_that_never_loaded_the_extension_comes_back_too(any_stage: Stage) ->
     assert_usable(client)
 
 
+def test_workers_that_were_left_behind_give_the_ports_back(any_stage: Stage) -> None:
+    jupyter = any_stage.start()
+    client = jupyter.client
+    client.run("import multiprocessing; from concurrent.futures import ProcessPoolExecutor")
+    client.run("pool = ProcessPoolExecutor(2, multiprocessing.get_context('fork')); list(pool.map(abs, [-1, -2]))")
+    workers = client.value("list(pool._processes)")
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "pool")
+    jupyter.kill(any_stage.processes)
+    assert all(Path(f"/proc/{worker}").exists() for worker in workers), "they were to outlive it"
+    revive(any_stage, "pool")
+    for worker in workers:
+        any_stage.processes.reap(worker)
+    assert client.value("list(pool.map(abs, [-3, -4]))") == [3, 4]
+
+
 COMPUTE = """
 import hashlib, threading, time
 import numpy as np

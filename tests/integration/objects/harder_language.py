@@ -37,6 +37,30 @@ LANGUAGE: Final = (
         outcome="restored",
     ),
     case(
+        "classes of attrs",
+        """
+        import attrs
+        before_attrs = (i for i in 'abc')
+        size_of_attrs = 1000
+        @attrs.define(frozen=True)
+        class Frozen:
+            x: int = attrs.field(validator=attrs.validators.instance_of(int))
+            y: list = attrs.Factory(list)
+        @attrs.define(slots=False, order=True)
+        class Checked:
+            a: int = attrs.field(default=1, converter=int)
+            def __attrs_post_init__(self):
+                self.b = size_of_attrs
+        frozen, checked = Frozen(1), Checked('3')
+        """,
+        check=all_of(
+            "type(frozen) is Frozen and frozen == Frozen(1) and attrs.evolve(frozen, x=2).x == 2",
+            "(checked.a, checked.b, repr(checked), Checked(2) < checked) == (3, 1000, 'Checked(a=3)', True)",
+        ),
+        lost={"before_attrs": "a running generator cannot be copied"},
+        outcome="restored",
+    ),
+    case(
         "flags, aliases, members with attributes or of functions",
         """
         import enum

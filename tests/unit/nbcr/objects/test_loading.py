@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,11 +152,67 @@ def test_a_package_that_is_missing_costs_only_what_needs_it(
     assert [drift.now for drift in report.drift if drift.what == "passing"] == [""]
 
 
+@pytest.mark.parametrize("fork", [True, False])
+def test_what_is_deleted_after_a_save_ends_at_once(saved: Saved, fork: bool) -> None:
+    cell = "class T: pass\nt = T(); t.large = b'x' * 5_000_000; t.me = [t.large]; g = (i for i in 'ab'); l = [T(), g]"
+    values = session(cell)
+    ended = weakref.ref(values["t"])
+    gc.disable()
+    try:
+        saved(values, fork=fork)
+        del values["t"]
+        assert ended() is None
+    finally:
+        gc.enable()
+
+
 def test_drift_is_told(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(session("import numpy as np; a = np.zeros(2)"))
     monkeypatch.setattr(np, "__version__", "99.0")
     drift = load(place, fresh()).drift
     assert [(found.what, found.now) for found in drift] == [("numpy", "99.0")]
+
+
+def test_names_of_a_class_of_their_own(saved: Saved, place: Path) -> None:
+    values = session("import numpy as np\nfor name in np.array(['a', 'b']): globals()[name] = 5\nglobals()[7] = 6")
+    assert saved(values).lost == []
+    back = fresh()
+    load(place, back)
+    assert (back["a"], back["b"], type(next(name for name in back if name == "a"))) == (5, 5, str)
+
+
+def test_versions_may_be_of_a_class_of_their_own(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Version(str):
+        def __str__(self) -> str:
+            return "not this"
+
+    monkeypatch.setattr(np, "__version__", Version("1.5+cpu"))  # as torch's
+    saved(session("import numpy as np; a = np.zeros(2)"))
+    assert load(place, fresh()).drift == ()
+    monkeypatch.undo()
+    assert [found.then for found in load(place, fresh()).drift] == ["1.5+cpu"]
+
+
+def test_figures_that_are_open_stay_open_and_are_not_shown(saved: Saved, place: Path) -> None:
+    import matplotlib
+    from matplotlib import pyplot
+
+    before = matplotlib.get_backend()
+    pyplot.switch_backend("module://matplotlib_inline.backend_inline")
+    show = sys.modules["matplotlib_inline.backend_inline"].show
+    try:
+        saved(session("import matplotlib.pyplot as plt\nplt.ioff()\nfig = plt.figure()\nplt.figure(7)"))
+        pyplot.close("all")
+        pyplot.ion()
+        back = fresh()
+        report = load(place, back)
+        assert pyplot.gcf() is back["fig"]
+        assert not show._draw_called
+        assert "1 of pyplot's 2 open figures belonged to no variable" in str(report.remarks)
+    finally:
+        pyplot.close("all")
+        pyplot.switch_backend(before)
+        pyplot.ion()
 
 
 def test_large_arrays_are_mapped_and_belong_to_the_session(saved: Saved, place: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import linecache
 from collections.abc import Callable
 from pathlib import Path
@@ -121,3 +122,24 @@ def test_generated_methods_are_generated_again(elsewhere: Callable[..., Any]) ->
         back["child"].x = 2
     assert (back["pair"].swapped(), back["pair"]._asdict()) == (("r", 1), {"left": 1, "right": "r"})
     assert type(back["pair"]) is back["Pair"]
+
+
+def test_the_source_comes_along(saved: Saved, place: Path, tmp_path: Path) -> None:
+    values = notebook("x = 1\n\ndef f(n):\n    return 1 / n\n\nclass C:\n    def g(self): return 2\n")
+    name = values["f"].__code__.co_filename
+    whole = linecache.cache[name]
+    saved(values)
+    del linecache.cache[name]
+    back: Namespace = {"__name__": "__main__"}
+    load(place, back)
+    assert inspect.getsource(back["f"]) == "def f(n):\n    return 1 / n\n"
+    assert inspect.getsource(back["C"].g) == "    def g(self): return 2\n"
+    saved(back, tmp_path / "again")
+    linecache.cache[name] = whole
+    load(tmp_path / "again", {"__name__": "__main__"})
+    assert linecache.cache[name] is whole  # what is known of the cell is not replaced by parts of it
+
+
+def test_the_source_comes_along_to_another_python(elsewhere: Callable[..., Any]) -> None:
+    back, _ = elsewhere(notebook("y = 2\n\ndef other(n):\n    return 1 / n\n"))
+    assert inspect.getsource(back["other"]) == "def other(n):\n    return 1 / n\n"

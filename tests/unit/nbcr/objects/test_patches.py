@@ -1,0 +1,110 @@
+"""What cells put into modules and classes of others."""
+
+from __future__ import annotations
+
+import collections.abc
+import json
+import sys
+import textwrap
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbcr.objects import Report, load, modules, patches
+from tests.unit.nbcr.objects.conftest import Namespace, session
+
+Saved = Callable[..., Report]
+
+
+@pytest.fixture(autouse=True)
+def nothing_placed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modules, "_placed", {})
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """An installed module, as far as anybody can tell."""
+    module = types.ModuleType("othersmodule")
+    module.__file__ = textwrap.__file__
+    exec("def f(): return 'theirs'\nclass C:\n    class D: pass\n    def g(self): return 1\n", vars(module))
+    monkeypatch.setitem(sys.modules, "othersmodule", module)
+    return module
+
+
+def notebook(*cells: str) -> Namespace:
+    return session("\n".join(cells), In=["", *cells])
+
+
+def test_functions_classes_and_values_come_back(
+    others: types.ModuleType, saved: Saved, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = dict(vars(others))
+    values = notebook(
+        "import othersmodule as o, functools, collections.abc\nold = o.f\no.f = lambda: 'mine, not ' + old()",
+        "o.C.g = lambda self: 2",
+        "setattr(o.C.D, 'h', property(lambda self: 3))",
+        "o.number, o.Old = 5, collections.abc.Mapping",
+    )
+
+    def as_installed() -> None:
+        vars(others).clear()
+        vars(others).update(original)
+        exec("class C:\n    class D: pass\n    def g(self): return 1\n", vars(others))
+
+    assert saved(values).lost == []
+    for source in (place, tmp_path / "again"):  # a second generation, whose cells say nothing of it
+        as_installed()
+        back: Namespace = {"__name__": "__main__", "In": ["", "%restart"]}
+        assert load(source, back).lost == []
+        assert (others.f(), others.C().g(), others.C.D().h) == ("mine, not theirs", 2, 3)
+        assert (others.number, others.Old) == (5, collections.abc.Mapping)
+        if source is place:
+            assert saved(back, tmp_path / "again").lost == []
+
+
+def test_what_cannot_be_saved_is_lost_by_name(others: types.ModuleType, saved: Saved) -> None:
+    report = saved(notebook("import othersmodule", "othersmodule.C.made = (i for i in 'ab')"))
+    assert [verdict.name for verdict in report.lost] == ["othersmodule.C.made"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "o.f = o.f",  # taken back
+        "x.f = 1",  # of an instance
+        "o.missing.f = 1",
+        "y = 1; y.imag",
+        "o.C().f = 1",
+        "sys.displayhook = print",  # the shell's own
+        "def broken(:",
+    ],
+)
+def test_what_is_no_patch(others: types.ModuleType, cell: str) -> None:
+    namespace = session("import sys, othersmodule as o\nclass X: pass\nx = X()")
+    assert patches.made_by([cell, None], namespace) == {}
+
+
+def test_wrappers_that_bear_the_name_of_what_they_wrap(others: types.ModuleType) -> None:
+    cell = "import functools, othersmodule as o\no.f = functools.wraps(o.f)(lambda: 7)"
+    assert list(patches.made_by([cell], notebook(cell))) == ["othersmodule.f"]
+
+
+def test_modules_of_ones_own_are_not_its_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ownmodule.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cell = "import ownmodule; ownmodule.x = 2"
+    found: dict[str, Any] = patches.made_by([cell], notebook(cell))
+    sys.modules.pop("ownmodule")
+    assert found == {}
+
+
+def test_an_encoder_of_the_standard_library(saved: Saved, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json.JSONEncoder, "default", json.JSONEncoder.default)
+    saved(notebook("import json", "json.JSONEncoder.default = lambda self, o: 'some ' + type(o).__name__"))
+    monkeypatch.undo()
+    monkeypatch.setattr(json.JSONEncoder, "default", json.JSONEncoder.default)
+    load(place, {"__name__": "__main__"})
+    assert json.dumps({1}) == '"some set"'
