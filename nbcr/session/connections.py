@@ -60,9 +60,10 @@ def check_free(entry: Entry) -> list[str]:
     if entry.jupyter is None:
         return []
     ended = []
-    taken = [place for place in _places(entry.jupyter) if _is_taken(*place)]
+    places = _places(entry.jupyter)
+    taken = [place for place in places if _is_taken(*place)]
     if taken:
-        ended = end_orphans([port for _, port in taken])
+        ended = end_orphans([port for _, port in places])
         taken = [place for place in taken if _is_taken(*place)]
     if taken:
         where = ", ".join(f"{ip}:{port}" for ip, port in taken)

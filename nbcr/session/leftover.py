@@ -21,13 +21,14 @@ _LOOK_S = 0.01
 
 
 def end_orphans(ports: Collection[int], timeout_s: float = 5.0) -> list[int]:
-    """End whoever holds listening sockets of these ports and cannot serve them; who that was.
+    """End whoever holds listening sockets of all these ports and cannot serve them; who that was.
 
-    Nobody is, where somebody lives who may serve them.
+    Nobody is, where somebody lives who may serve one of them.
     """
-    wanted = _listening(ports)
-    holders = _holding(wanted)
-    if not wanted or any(_serves(pid) for pid in holders):
+    each = [set(tcp_listeners(port)) for port in ports]
+    wanted = set().union(*each)
+    holders = {pid: held for pid in _pids() if (held := wanted & set(sockets_of(pid)))}
+    if any(_serves(pid) or not all(held & listeners for listeners in each) for pid, held in holders.items()):
         return []
     descriptors = {}
     for pid in holders:
@@ -51,9 +52,8 @@ def _listening(ports: Collection[int]) -> set[str]:
     return {inode for port in ports for inode in tcp_listeners(port)}
 
 
-def _holding(inodes: set[str]) -> list[int]:
-    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    return [pid for pid in pids if inodes & set(sockets_of(pid))]
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
 def _serves(pid: int) -> bool:

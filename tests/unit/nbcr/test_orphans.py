@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_nobody_is_ended_for_other_ports(processes: ProcessTracker, tmp_path: Pa
     assert end_orphans([port + 1] * number) == []
     os.kill(pid, 0)
     os.kill(child, 0)
+
+
+def test_who_has_but_some_of_the_ports_is_not_ended(processes: ProcessTracker, tmp_path: Path) -> None:
+    pid, child, port = start(processes, tmp_path, SERVES)
+    os.kill(pid, signal.SIGKILL)
+    processes.reap(pid)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert end_orphans([port, other.getsockname()[1]]) == []
+    assert end_orphans([port, port + 1]) == []
+    os.kill(child, signal.SIGKILL)
+    processes.reap(child)
 
 
 def test_a_program_of_its_own_is_not_ended(processes: ProcessTracker, tmp_path: Path) -> None:
