@@ -194,6 +194,7 @@ CATALOGUE: list[Subject] = [
     *_rows("UDP-Lite", "sockets/udplite", issue=4),
     *_rows("eventfd, timerfd, signalfd", "events/eventfd events/timerfd events/signalfd"),
     *_rows("eventfd, timerfd, signalfd", "events/timerfd_more", issue=4),
+    Subject("events/timerfd_alarm", "eventfd, timerfd, signalfd", issue=4, privilege="CAP_WAKE_ALARM"),
     *_rows("epoll", "events/epoll", representative=True),
     *_rows("epoll", "events/epoll_modes events/epoll_edges"),
     *_rows("epoll", "events/epoll_many events/epoll_leftover events/epoll_busy_poll", issue=4),
