@@ -317,7 +317,7 @@ CATALOGUE: list[Subject] = [
     *_rows("POSIX shared memory", "ipc/shm_folder", issue=4, outside=True),
     *_rows("POSIX semaphores by name", "ipc/named_semaphore", issue=4, outside=True),
     *_rows("POSIX message queues", "ipc/posix_mq", issue=4, outside=True),
-    *_rows("POSIX message queues", "ipc/mq_notify ipc/mq_notify_thread", issue=4),
+    *_rows("POSIX message queues", "ipc/mq_notify ipc/mq_notify_thread ipc/mq_room", issue=4),
     *_rows("CPython", "py/objects py/threads", representative=True),
     *_rows("CPython", "py/sqlite py/native py/event_loop py/signals"),
     *_rows("CPython", "py/generations", issue=4, steady=False),
