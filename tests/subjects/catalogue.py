@@ -148,7 +148,7 @@ CATALOGUE: list[Subject] = [
     *_rows("pipes", "pipes/content", representative=True),
     *_rows("pipes", "pipes/size pipes/half_closed pipes/blocked"),
     *_rows("pipes", "pipes/packets pipes/reopened", issue=4),
-    *_rows("pipes", "pipes/spliced pipes/many_small", issue=4),
+    *_rows("pipes", "pipes/spliced pipes/many_small pipes/room", issue=4),
     *_rows("socketpairs", "sockets/pair_stream", representative=True),
     *_rows("socketpairs", "sockets/pair_datagram sockets/pair_closed"),
     *_rows("socketpairs", "sockets/seqpacket", issue=4),
