@@ -275,12 +275,11 @@ def _send(queue: int, taken: list[QueuedMessage]) -> None:
 
 
 def _make(index: int, entry: MessageQueue, tables: RebuildTables) -> int:
-    """Our descriptor of the queue: the one of that name, or a new one."""
+    """Our descriptor of the queue: the one of that name, the present's without a name, or a new one."""
     name = unpack_path(entry.name)
-    if not entry.nameless:
-        there = messages.open_queue(name)
-        if there >= 0:
-            return there
+    there = _presents(entry, tables) if entry.nameless else messages.open_queue(name)
+    if there >= 0:
+        return there
     made_as = f"nbcr-{os.urandom(6).hex()}" if entry.nameless else name
     try:
         fd = messages.create(made_as, entry.mode, entry.most_messages, entry.most_bytes)
@@ -294,6 +293,17 @@ def _make(index: int, entry: MessageQueue, tables: RebuildTables) -> int:
     else:
         tables.guardian.tell("queue", name)
     return fd
+
+
+def _presents(entry: MessageQueue, tables: RebuildTables) -> int:
+    """In place: the very same queue, -1 where there is none. There may be no room for another (RLIMIT_MSGQUEUE)."""
+    for live in tables.live.values() if tables.boot_id_same else ():
+        found = os.fstat(live)
+        if (found.st_dev, found.st_ino, found.st_nlink) == (entry.device, entry.inode, 0) and messages.is_queue(live):
+            facts = messages.facts(live)
+            if (facts.most_messages, facts.most_bytes) == (entry.most_messages, entry.most_bytes):
+                return contents.reopen(live, os.O_RDWR | os.O_NONBLOCK)
+    return -1
 
 
 def _announce(entry: MessageQueue, wanted: Notification, tables: RebuildTables, workshop: Workshop, fd: int) -> None:

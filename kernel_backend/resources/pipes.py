@@ -12,6 +12,7 @@ else the other end is as if closed, and a warning says so.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -109,6 +110,8 @@ class PipeKind(Kind):
     def finish(self, index: int, entry: Pipe, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         if entry.path and entry.packets:
             _refill_fifo(entry)
+        if tables.present_pid and (why := _grow(entry, tables.own[index], tables)):
+            tables.warn(f"the pipe at {tables.who(index)} has not its size of {entry.size} bytes: {why}")
         restore_owner(entry, tables, workshop, fd)
 
 
@@ -188,13 +191,15 @@ def _drain(fd: int) -> list[bytes]:
 class _Ends:
     """Both ends of a new pipe; the first description of an end gets it, others open it again."""
 
-    def __init__(self, entry: Pipe, who: str) -> None:
+    def __init__(self, entry: Pipe, who: str, *, grows_later: bool) -> None:
         self.reader, self.writer = _nameless_fifo(entry) if entry.unlinked else os.pipe2(_NEW)
         self._taken: set[int] = set()
         if entry.size and entry.size != fcntl.fcntl(self.reader, linux.F_GETPIPE_SZ):
             try:
                 fcntl.fcntl(self.reader, linux.F_SETPIPE_SZ, entry.size)
             except OSError as error:
+                if grows_later and error.errno == errno.EPERM and _fits(entry, self.reader):
+                    return
                 self.close()
                 raise HostUnsupported(
                     f"the pipe of {entry.size} bytes at {who} cannot be made: {error.strerror}",
@@ -223,6 +228,26 @@ class _Ends:
             os.close(fd)
 
 
+def _fits(entry: Pipe, fd: int) -> bool:
+    """Whether a pipe has room for the contents as it is; a packet takes a page."""
+    room = fcntl.fcntl(fd, linux.F_GETPIPE_SZ)
+    return max(sum(map(len, entry.packets)), linux.PAGE_SIZE * len(entry.packets)) <= room
+
+
+def _grow(entry: Pipe, fd: int, tables: RebuildTables) -> str:
+    """The present is gone, and with our duplicates of its pipes its user's room for them; why it failed."""
+    ours = (entry.device, entry.inode) in tables.cache.get("pipes", {})
+    if not ours or entry.size in (0, fcntl.fcntl(fd, linux.F_GETPIPE_SZ)):
+        return ""
+    for number in [number for number, live in tables.live.items() if stat.S_ISFIFO(os.fstat(live).st_mode)]:
+        os.close(tables.live.pop(number))
+    try:
+        fcntl.fcntl(fd, linux.F_SETPIPE_SZ, entry.size)
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
 def write_packets(fd: int, entry: Pipe) -> None:
     """Put contents into a pipe that has room for them."""
     for packet in entry.packets:
@@ -237,7 +262,7 @@ def _ends(index: int, entry: Pipe, tables: RebuildTables) -> _Ends:
     known: dict[tuple[int, int], _Ends] = tables.cache.setdefault("pipes", {})
     key = (entry.device, entry.inode)
     if key not in known:
-        known[key] = _Ends(entry, tables.who(index))
+        known[key] = _Ends(entry, tables.who(index), grows_later=bool(tables.present_pid))
     return known[key]
 
 

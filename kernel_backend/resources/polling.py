@@ -45,6 +45,7 @@ from kernel_backend.tracee.inject import Workshop
 
 _EPOLL_ITEM = re.compile(r"tfd:\s*(\d+) events:\s*([0-9a-f]+) data:\s*([0-9a-f]+)\s+pos:\S+ ino:(\w+) sdev:(\w+)")
 _TFD_ABSTIME = 1
+_ALARM_CLOCKS = {8: time.CLOCK_REALTIME, 9: time.CLOCK_BOOTTIME}  # these alarm clocks show the same time
 _EPOLL_PARAMS_BYTES = 8
 _EPIOCSPARAMS, _EPIOCGPARAMS = 0x40088A01, 0x80088A02  # linux/eventpoll.h, since OS kernel 6.9
 
@@ -108,7 +109,7 @@ class TimerFdKind(Kind):
             setting=int(value("settime flags") or "0", 8),
             value_ns=_pair_ns(value("it_value") or "(0, 0)"),
             interval_ns=_pair_ns(value("it_interval") or "(0, 0)"),
-            now_ns=time.clock_gettime_ns(clock),
+            now_ns=_now_ns(clock),
         )
 
     def rebuild(self, index: int, entry: TimerFd, tables: RebuildTables) -> None:
@@ -129,12 +130,17 @@ class TimerFdKind(Kind):
                 _count_by_beginning_earlier(fd, entry)
 
 
+def _now_ns(clock: int) -> int:
+    """The time; an alarm clock itself can be asked for it only where there is hardware for it."""
+    return time.clock_gettime_ns(_ALARM_CLOCKS.get(clock, clock))
+
+
 def _count_by_beginning_earlier(fd: int, entry: TimerFd) -> None:
     """Let it have expired as often as it had: a timer that began in the past counts what it has missed."""
     if not entry.interval_ns:
         fds.timerfd_settime(fd, 0, 1, 0)
         return
-    begin = time.clock_gettime_ns(entry.clock) + entry.value_ns - entry.ticks * entry.interval_ns
+    begin = _now_ns(entry.clock) + entry.value_ns - entry.ticks * entry.interval_ns
     fds.timerfd_settime(fd, _TFD_ABSTIME, max(begin, 1), entry.interval_ns)
 
 
