@@ -27,7 +27,7 @@ def end_orphans(ports: Collection[int], timeout_s: float = 5.0) -> list[int]:
     """
     wanted = _listening(ports)
     holders = _holding(wanted)
-    if not wanted or any(_serves(pid) for pid in holders):
+    if not wanted or any(may_serve(pid) for pid in holders):
         return []
     descriptors = {}
     for pid in holders:
@@ -56,7 +56,7 @@ def _holding(inodes: set[str]) -> list[int]:
     return [pid for pid in pids if inodes & set(sockets_of(pid))]
 
 
-def _serves(pid: int) -> bool:
+def may_serve(pid: int) -> bool:
     """Whether a process may answer there: it has threads of libzmq, is its own program, is traced, or tells nothing."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
