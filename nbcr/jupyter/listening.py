@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nbcr.jupyter.rekey import Connection
 from nbcr.runtime import start_ticks
-from nbcr.session.leftover import sockets_of, tcp_listeners
+from nbcr.session.leftover import may_serve, sockets_of, tcp_listeners
 
 
 def process_serving(connection: Connection, likely: int | None = None) -> int | None:
@@ -23,7 +23,7 @@ def process_serving(connection: Connection, likely: int | None = None) -> int | 
     if likely is not None and wanted & set(sockets_of(likely)):
         return likely
     pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
-    return _first_of([pid for pid in pids if wanted & set(sockets_of(pid))])
+    return _first_of([pid for pid in pids if wanted & set(sockets_of(pid)) and may_serve(pid)])
 
 
 def _first_of(pids: Collection[int]) -> int | None:
@@ -43,7 +43,9 @@ def _parent(pid: int) -> int | None:
 def serves(pid: int, connection: Connection) -> bool:
     """Whether process `pid` listens on the connection's control channel, and not as somebody's forked child."""
     wanted = _listeners(connection)
-    return bool(wanted & set(sockets_of(pid))) and not wanted & set(sockets_of(_parent(pid) or 0))
+    if not wanted & set(sockets_of(pid)) or wanted & set(sockets_of(_parent(pid) or 0)):
+        return False
+    return may_serve(pid)  # a child whose parent was killed does not
 
 
 def _listeners(connection: Connection) -> set[str]:

@@ -94,6 +94,24 @@ def set_numba_random(helper: Any, states: tuple[str, bytes, bytes]) -> None:
         ctypes.memmove(pointer, state, _NUMBA_RANDOM_BYTES)
 
 
+def redirected(sys_: Any) -> list[tuple[str, str]]:
+    """Standard streams that the session has put something of its own in the place of, and what."""
+    streams = [(name, type(getattr(sys_, name))) for name in ("stdout", "stderr")]
+    own = [(name, kind) for name, kind in streams if not kind.__module__.startswith(_STREAMS)]
+    return [(name, kind.__qualname__) for name, kind in own if kind.__name__ != "TextIOWrapper"]
+
+
+_STREAMS = ("ipykernel", "IPython", "colorama", "_pytest")
+"""Whose streams are a shell's own, or put there by it for a while."""
+
+
+def tell_redirected(sys_: Any, was: list[tuple[str, str]]) -> None:
+    """Raises Incomplete for what is not so here: such a stream cannot be put back, its reader is gone."""
+    lost = [f"sys.{name} ({kind})" for name, kind in was if (name, kind) not in redirected(sys_)]
+    if lost:
+        raise Incomplete(f"run the cell again that redirected {' and '.join(lost)}")
+
+
 def warning_filters(warnings: Any) -> list[tuple[Any, ...]]:
     """All of them, with patterns as text."""
     return [

@@ -28,7 +28,7 @@ def end_orphans(ports: Collection[int], timeout_s: float = 5.0) -> list[int]:
     each = [set(tcp_listeners(port)) for port in ports]
     wanted = set().union(*each)
     holders = {pid: held for pid in _pids() if (held := wanted & set(sockets_of(pid)))}
-    if any(_serves(pid) or not all(held & listeners for listeners in each) for pid, held in holders.items()):
+    if any(may_serve(pid) or not all(held & listeners for listeners in each) for pid, held in holders.items()):
         return []
     descriptors = {}
     for pid in holders:
@@ -56,7 +56,7 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
-def _serves(pid: int) -> bool:
+def may_serve(pid: int) -> bool:
     """Whether a process may answer there: it has threads of libzmq, is its own program, is traced, or tells nothing."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")

@@ -87,6 +87,8 @@ def test_workers_that_were_left_behind_give_the_ports_back(any_stage: Stage) -> 
     nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "pool")
     jupyter.kill(any_stage.processes)
     assert all(Path(f"/proc/{worker}").exists() for worker in workers), "they were to outlive it"
+    kinds = [found["kind"] for found in nbcr(any_stage, "top", "--once")["living"]]
+    assert "jupyter" not in kinds, "a worker is no Jupyter kernel"
     revive(any_stage, "pool")
     for worker in workers:
         any_stage.processes.reap(worker)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
+import io
 import os
 import sys
 import threading
@@ -191,6 +193,17 @@ def test_versions_may_be_of_a_class_of_their_own(saved: Saved, place: Path, monk
     assert load(place, fresh()).drift == ()
     monkeypatch.undo()
     assert [found.then for found in load(place, fresh()).drift] == ["1.5+cpu"]
+
+
+def test_redirected_output_is_told(saved: Saved, place: Path) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        saved(session("a = 1"))
+        here = load(place, fresh()).remarks
+    there = load(place, fresh()).remarks
+    assert (here, there) == (
+        (),
+        ("redirected output could not all be set: run the cell again that redirected sys.stdout (StringIO)",),
+    )
 
 
 def test_figures_that_are_open_stay_open_and_are_not_shown(saved: Saved, place: Path) -> None:
