@@ -14,7 +14,7 @@ from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import SettingsEntry, ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
-from kernel_backend.resources import keyrings, numa, processes, settings, signals, threads, timeouts, timers
+from kernel_backend.resources import keyrings, numa, processes, settings, signals, thread_ids, threads, timeouts, timers
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.inject import Call, Workshop
@@ -75,18 +75,14 @@ def _setup_threads(shop: Workshop, pairs: list[tuple[ThreadEntry, Thread]], usua
 
 
 def _correct_tids(rebuild: Rebuild, building: Building) -> None:
-    """Where a tid could not be kept, correct libc's own note of it (the word that set_tid_address(2) named)."""
+    """Where a tid could not be kept, let the process know."""
+    new = {}
     for entry in building.entry.threads:
         if entry.tid not in rebuild.tables.pids:
             rebuild.tables.pids[entry.tid] = rebuild.number_inside(entry.tid, building.threads[entry.tid].tid)
-        new = rebuild.tables.pids[entry.tid]
-        if new == entry.tid or not entry.tid_address:
-            continue
-        try:
-            if libc.vm_read(building.pid, entry.tid_address, 4) == struct.pack("<i", entry.tid):
-                libc.vm_write(building.pid, entry.tid_address, struct.pack("<i", new))
-        except OSError:
-            continue
+        if rebuild.tables.pids[entry.tid] != entry.tid:
+            new[entry.tid] = rebuild.tables.pids[entry.tid]
+    thread_ids.correct(building.pid, building.entry, new, rebuild.folder)
 
 
 def identity(rebuild: Rebuild, building: Building) -> None:

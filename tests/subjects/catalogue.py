@@ -86,7 +86,7 @@ CATALOGUE: list[Subject] = [
     *_rows("main thread ended before the others", "threads/leader_gone", issue=4, into=False),
     *_rows("OpenMP", "threads/openmp", issue=4),
     *_rows("membarrier registrations", "threads/membarrier", issue=4),
-    *_rows("mutexes, conditions, semaphores", "threads/condition threads/semaphores"),
+    *_rows("mutexes, conditions, semaphores", "threads/condition threads/semaphores threads/mutex_of_thread"),
     *_rows("mutexes, conditions, semaphores", "threads/mutex", representative=True),
     *_rows("robust and PI mutexes", "threads/robust", issue=4),
     *_rows("scheduling, affinity", "threads/scheduling identity/affinity"),
