@@ -66,11 +66,9 @@ class NbcrError(Exception):
 DAMAGED = frozenset("EntryDamaged ImageMissing ImageCorrupt".split())  # types that say that an entry is not whole
 
 
-def is_damage(error: BaseException | None) -> bool:
+def is_damage(error: BaseException) -> bool:
     """Whether an entry that is not whole is why something failed."""
-    if error is None:
-        return False
-    return getattr(error, "type_name", type(error).__name__) in DAMAGED or is_damage(error.__cause__)
+    return any(getattr(e, "type_name", type(e).__name__) in DAMAGED for e in (error, error.__cause__))
 
 
 class UsageProblem(NbcrError):
