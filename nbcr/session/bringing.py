@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nbcr import crs, runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import Brought, Component, RestartOptions, SnapshotReference
 from nbcr.errors import NotPossible, RestartFailed, is_damage
-from nbcr.session import connections
+from nbcr.session import connections, leftover
 from nbcr.session.results import RestartResult
 from nbcr.store import Entry, journal, opening, trust, waiting
 from nbcr.store.entry import packed_parts
@@ -81,14 +82,20 @@ def _brought(order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:
     late: list[Any] = []
     if order.into is None:
         ended = connections.check_free(order.entry)
-        return _bring(component, order, late, on_ready, *ended)
+        return _bring(component, order, late, on_ready, *ended, *_end_workers(order.entry))
     with runtime.target_lock(order.into, order.deadline_s):
         try:
-            return _bring(component, order, late, on_ready)
+            return _bring(component, order, late, on_ready, *_end_workers(order.entry))
         except Exception as error:
             if not getattr(error, "past_no_return", False):
                 raise
             return _bring_instead(component, order, late, error)
+
+
+def _end_workers(entry: Entry) -> list[str]:
+    if entry.jupyter is None:
+        return []
+    return leftover.end_workers(entry.pid, datetime.fromisoformat(entry.created).timestamp())
 
 
 def _bring_instead(component: Component, order: Return, late: list[Any], failure: Exception) -> RestartResult:

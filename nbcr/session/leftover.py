@@ -1,4 +1,4 @@
-"""Forked children that a killed Jupyter kernel has left behind, which keep its ports.
+"""Processes that a killed Jupyter kernel has left behind, which would be in the way of what comes back.
 
 A worker of a pool (`ProcessPoolExecutor`, `os.fork`) inherits its parent's listening sockets, and may wait for ever for
 a parent that was killed. Nobody answers on those ports any more, and nobody else can listen there. What comes back on
@@ -14,10 +14,14 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from nbcr import runtime
+
 _LISTEN = "0A"
 _SERVER = "ZMQbg"  # how libzmq calls its threads; a fork does not have its parent's
 _FORKED_ONLY = 0x40  # PF_FORKNOEXEC: it has never executed a program
 _LOOK_S = 0.01
+_ENDS_WITHIN_S = 5.0
+_POOLS = ("multiprocessing.", "loky.backend.")  # in how their interpreters are called
 
 
 def end_orphans(ports: Collection[int], timeout_s: float = 5.0) -> list[int]:
@@ -46,6 +50,62 @@ def end_orphans(ports: Collection[int], timeout_s: float = 5.0) -> list[int]:
     while wanted & _listening(ports) and time.monotonic() < until:  # closed a little later than its holders are gone
         time.sleep(_LOOK_S)
     return sorted(descriptors)
+
+
+def end_workers(killed: int, before: float) -> list[str]:
+    """End the workers in the process group of the Jupyter kernel `killed`; what was done and what was left, in words.
+
+    Only of one that is gone, and led a session of its own; and only those that lived at the moment `before` (seconds
+    since the epoch): whatever is brought back has copies of these.
+    """
+    if runtime.start_ticks(killed) is not None:
+        return []
+    latest = (before - time.time() + time.clock_gettime(time.CLOCK_BOOTTIME)) * os.sysconf("SC_CLK_TCK")
+    members = {pid: start for pid in _pids() if (start := _started_in(killed, pid)) is not None and start < latest}
+    workers = [pid for pid in members if _is_worker(pid)]
+    for pid in workers:
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(pid)
+            try:
+                if _started_in(killed, pid) == members[pid]:  # still the one that was looked at
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                    runtime.readable(descriptor, _ENDS_WITHIN_S)
+            finally:
+                os.close(descriptor)
+    others = ", ".join(f"{pid} ({_program(pid)})" for pid in sorted(members.keys() - set(workers)))
+    said = [f"ended {', '.join(map(str, sorted(workers)))}: left behind by the Jupyter kernel that was killed"]
+    told = f"left behind by the Jupyter kernel that was killed, and still running beside what comes back: {others}"
+    return [*(said if workers else ()), *([told] if others else ())]
+
+
+def _started_in(group: int, pid: int) -> int | None:
+    """When a member of this group and session started, in clock ticks since boot; None: it is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[19]) if fields[0] not in "ZX" and fields[2:4] == [str(group)] * 2 else None
+
+
+def _is_worker(pid: int) -> bool:
+    """Whether it serves a parent: it runs its parent's program, or one of Python's pools of processes."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return False
+    words = _command(pid)
+    return bool(int(fields[6]) & _FORKED_ONLY) or any(name in word for word in words for name in _POOLS)
+
+
+def _program(pid: int) -> str:
+    return " ".join(_command(pid)[:2])
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return []
 
 
 def _listening(ports: Collection[int]) -> set[str]:

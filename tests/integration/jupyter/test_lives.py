@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import nbformat
@@ -93,6 +94,28 @@ def test_workers_that_were_left_behind_give_the_ports_back(any_stage: Stage) -> 
     for worker in workers:
         any_stage.processes.reap(worker)
     assert client.value("list(pool.map(abs, [-3, -4]))") == [3, 4]
+
+
+def test_workers_with_a_program_of_their_own_are_ended_too_and_nobody_else(any_stage: Stage) -> None:
+    """They would share semaphores that have names with those that come back."""
+    jupyter = any_stage.start()
+    client = jupyter.client
+    client.run("import multiprocessing, subprocess; from concurrent.futures import ProcessPoolExecutor")
+    client.run("pool = ProcessPoolExecutor(2, multiprocessing.get_context('spawn')); list(pool.map(abs, [-1, -2]))")
+    client.run("other = subprocess.Popen(['sleep', '600'])")
+    workers, other = client.value("list(pool._processes)"), client.value("other.pid")
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "pool")
+    client.run("later = subprocess.Popen(['sleep', '600'])")
+    later = client.value("later.pid")
+    jupyter.kill(any_stage.processes)
+    revive(any_stage, "pool")
+    for worker in workers:
+        any_stage.processes.reap(worker)
+    for pid in (other, later):
+        os.kill(pid, signal.SIGKILL)
+        any_stage.processes.reap(pid)
+    assert client.value("list(pool.map(abs, [-3, -4]))") == [3, 4]
+    assert client.value("other.poll()") is None
 
 
 COMPUTE = """
