@@ -9,7 +9,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +92,7 @@ def _brought(order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:
 
 
 def _end_workers(entry: Entry) -> list[str]:
-    if entry.jupyter is None:
-        return []
-    return leftover.end_workers(entry.pid, datetime.fromisoformat(entry.created).timestamp())
+    return [] if entry.jupyter is None else leftover.end_workers(entry.pid)
 
 
 def _bring_instead(component: Component, order: Return, late: list[Any], failure: Exception) -> RestartResult:

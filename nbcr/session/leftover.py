@@ -52,22 +52,19 @@ def end_orphans(ports: Collection[int], timeout_s: float = 5.0) -> list[int]:
     return sorted(descriptors)
 
 
-def end_workers(killed: int, before: float) -> list[str]:
-    """End the workers in the process group of the Jupyter kernel `killed`; what was done and what was left, in words.
+def end_workers(killed: int) -> list[str]:
+    """End the workers that the Jupyter kernel `killed` has left behind; what was done and what was left, in words.
 
-    Only of one that is gone, and led a session of its own; and only those that lived at the moment `before` (seconds
-    since the epoch): whatever is brought back has copies of these.
+    Only of one that is gone, and led a session of its own. `killed` is its number as an image knows it: a restored one
+    may have lived in a pid namespace.
     """
-    if runtime.start_ticks(killed) is not None:
-        return []
-    latest = (before - time.time() + time.clock_gettime(time.CLOCK_BOOTTIME)) * os.sysconf("SC_CLK_TCK")
-    members = {pid: start for pid in _pids() if (start := _started_in(killed, pid)) is not None and start < latest}
+    members = _left_by(killed)
     workers = [pid for pid in members if _is_worker(pid)]
     for pid in workers:
         with contextlib.suppress(OSError):
             descriptor = os.pidfd_open(pid)
             try:
-                if _started_in(killed, pid) == members[pid]:  # still the one that was looked at
+                if runtime.start_ticks(pid) == members[pid]:  # still the one that was looked at
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                     runtime.readable(descriptor, _ENDS_WITHIN_S)
             finally:
@@ -78,13 +75,25 @@ def end_workers(killed: int, before: float) -> list[str]:
     return [*(said if workers else ()), *([told] if others else ())]
 
 
-def _started_in(group: int, pid: int) -> int | None:
-    """When a member of this group and session started, in clock ticks since boot; None: it is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[19]) if fields[0] not in "ZX" and fields[2:4] == [str(group)] * 2 else None
+def _left_by(leader: int) -> dict[int, int | None]:
+    """Processes of the group and the session of `leader`, where that has ended, and when they started (ticks)."""
+    found: dict[str, dict[int, int | None]] = {}
+    led = set()
+    for pid in _pids():
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+            words = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+            innermost = [int(words[key][-1]) for key in ("NSpid", "NSpgid", "NSsid")]
+            if leader not in innermost or words["State"][0] in "ZX":
+                continue
+            namespace = os.readlink(f"/proc/{pid}/ns/pid")
+        except (OSError, KeyError, IndexError, ValueError):
+            continue  # it has ended, or is somebody else's
+        if innermost[0] == leader:
+            led.add(namespace)
+        elif innermost[1:] == [leader, leader]:
+            found.setdefault(namespace, {})[pid] = runtime.start_ticks(pid)
+    return {pid: start for namespace, pids in found.items() if namespace not in led for pid, start in pids.items()}
 
 
 def _is_worker(pid: int) -> bool:
