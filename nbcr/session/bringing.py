@@ -81,18 +81,18 @@ def _brought(order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:
     late: list[Any] = []
     if order.into is None:
         ended = connections.check_free(order.entry)
-        return _bring(component, order, late, on_ready, *ended, *_end_workers(order.entry))
+        return _bring(component, order, late, on_ready, *ended, *_end_workers(order))
     with runtime.target_lock(order.into, order.deadline_s):
         try:
-            return _bring(component, order, late, on_ready, *_end_workers(order.entry))
+            return _bring(component, order, late, on_ready, *_end_workers(order))
         except Exception as error:
             if not getattr(error, "past_no_return", False):
                 raise
             return _bring_instead(component, order, late, error)
 
 
-def _end_workers(entry: Entry) -> list[str]:
-    return [] if entry.jupyter is None else leftover.end_workers(entry.pid)
+def _end_workers(order: Return) -> list[str]:
+    return [] if order.entry.jupyter is None else leftover.end_workers(order.entry.pid, order.into)
 
 
 def _bring_instead(component: Component, order: Return, late: list[Any], failure: Exception) -> RestartResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Collection, Iterator
@@ -52,12 +53,14 @@ def end_orphans(ports: Collection[int], timeout_s: float = 5.0) -> list[int]:
     return sorted(descriptors)
 
 
-def end_workers(killed: int) -> list[str]:
+def end_workers(killed: int, present: int | None = None) -> list[str]:
     """End the workers that the Jupyter kernel `killed` has left behind; what was done and what was left, in words.
 
     Only of one that is gone, and led a session of its own. `killed` is its number as an image knows it: a restored one
-    may have lived in a pid namespace.
+    may have lived in a pid namespace. Nobody looks where `present`, which is to be replaced, is that one.
     """
+    if present is not None and _inner_numbers(present)[:1] == [killed]:
+        return []
     members = _left_by(killed)
     workers = [pid for pid in members if _is_worker(pid)]
     for pid in workers:
@@ -80,20 +83,26 @@ def _left_by(leader: int) -> dict[int, int | None]:
     found: dict[str, dict[int, int | None]] = {}
     led = set()
     for pid in _pids():
-        try:
-            lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
-            words = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
-            innermost = [int(words[key][-1]) for key in ("NSpid", "NSpgid", "NSsid")]
-            if leader not in innermost or words["State"][0] in "ZX":
-                continue
-            namespace = os.readlink(f"/proc/{pid}/ns/pid")
-        except (OSError, KeyError, IndexError, ValueError):
-            continue  # it has ended, or is somebody else's
-        if innermost[0] == leader:
-            led.add(namespace)
-        elif innermost[1:] == [leader, leader]:
-            found.setdefault(namespace, {})[pid] = runtime.start_ticks(pid)
+        numbers = _inner_numbers(pid)
+        if leader in numbers:
+            with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+                namespace = os.readlink(f"/proc/{pid}/ns/pid")
+                if numbers[0] == leader:
+                    led.add(namespace)
+                elif numbers[1:] == [leader, leader]:
+                    found.setdefault(namespace, {})[pid] = runtime.start_ticks(pid)
     return {pid: start for namespace, pids in found.items() if namespace not in led for pid, start in pids.items()}
+
+
+def _inner_numbers(pid: int) -> list[int]:
+    """Pid, group and session of a process as it knows them itself; none of one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return []
+    if re.search(r"^State:\s*[ZX]", status, re.MULTILINE):
+        return []
+    return [int(number) for number in re.findall(r"^NS(?:pid|pgid|sid):.*\b(\d+)$", status, re.MULTILINE)]
 
 
 def _is_worker(pid: int) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nbcr.session.leftover import end_orphans
+from nbcr.session.leftover import end_orphans, end_workers
 from tests.support import ProcessTracker, wait_for_end
 
 FORKS = """
@@ -73,3 +74,32 @@ def test_a_program_of_its_own_is_not_ended(processes: ProcessTracker, tmp_path: 
     os.kill(child, signal.SIGKILL)
     assert end_orphans([port]) == []
     os.kill(pid, 0)
+
+
+LEADS = """
+import os, subprocess, time
+worker = os.fork()
+if worker == 0:
+    time.sleep(600)
+print(worker, subprocess.Popen(["sleep", "600"]).pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_workers_of_a_session_whose_leader_was_killed_are_ended_and_others_told(processes: ProcessTracker) -> None:
+    leads = processes.start([sys.executable, "-c", LEADS], stdout=subprocess.PIPE, start_new_session=True)
+    assert leads.stdout is not None
+    with leads.stdout:
+        worker, other = map(int, leads.stdout.readline().split())
+    assert end_workers(leads.pid) == []
+    os.kill(leads.pid, signal.SIGKILL)
+    processes.reap(leads.pid)
+    assert end_workers(other) == end_workers(worker) == []  # they led nobody
+    ended, told = end_workers(leads.pid)
+    assert ended.startswith(f"ended {worker}: ")
+    assert told.endswith(f": {other} (sleep 600)")
+    assert wait_for_end(worker, 5)
+    os.kill(other, signal.SIGKILL)
+    for pid in (worker, other):
+        processes.reap(pid)
+    assert end_workers(leads.pid) == []
