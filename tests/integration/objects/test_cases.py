@@ -33,7 +33,12 @@ def _is_long(case: Case) -> bool:
 MARKED = [
     pytest.param(case, id=case.name, marks=[pytest.mark.long] if _is_long(case) else []) for case in (*CASES, *HARDER)
 ]
-_CLEAN = "%reset -f"
+_CLEAN = """
+import sys
+if "matplotlib.pyplot" in sys.modules:
+    sys.modules["matplotlib.pyplot"].close("all")  # an open figure that no variable holds is told
+%reset -f
+"""
 _TELL = "\nimport json as _json; print('<<' + _json.dumps(_report.document()) + '>>')"
 _SAVE = "from nbcr import objects as _o; _report = _o.save(globals(), {place!r}).wait()" + _TELL
 _LOAD = "from nbcr import objects as _o; _report = _o.load({place!r}, globals(), remove_new=True)" + _TELL
