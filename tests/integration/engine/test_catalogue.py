@@ -117,6 +117,7 @@ def test_rewound_in_place(
     life.expect_pass()
 
 
+@pytest.mark.either("who")
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("subject", cases(s for s in CAPTURED if not s.once))
 def test_three_generations(

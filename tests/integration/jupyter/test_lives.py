@@ -25,6 +25,8 @@ from tests.integration.jupyter.lives import (
 from tests.integration.jupyter.nbclients import run_against
 from tests.integration.jupyter.sessions import Client, Jupyter, Stage
 
+pytestmark = pytest.mark.either("any_stage")
+
 
 def with_extension(stage: Stage) -> Jupyter:
     jupyter = stage.start()
@@ -264,7 +266,6 @@ def test_a_restart_that_cannot_be_leaves_the_present_and_its_queue(any_stage: St
     assert client.value("x") == 2
 
 
-@pytest.mark.either("any_stage")
 def test_twenty_generations_in_a_row(any_stage: Stage) -> None:
     jupyter = with_extension(any_stage)
     client = jupyter.client
@@ -282,7 +283,6 @@ def test_twenty_generations_in_a_row(any_stage: Stage) -> None:
     assert_usable(client)
 
 
-@pytest.mark.either("any_stage")
 @pytest.mark.parametrize("moment", ["idle", "cell"])
 def test_generations_of_deaths(any_stage: Stage, moment: str) -> None:
     jupyter = with_extension(any_stage)
@@ -377,7 +377,6 @@ def test_a_rewind_into_the_middle_of_a_cell_ends_the_cell_that_asked(any_stage: 
     assert (done.replies, done.idles, after.replies, after.idles) == (1, 1, 1, 1)
 
 
-@pytest.mark.either("any_stage")
 def test_a_question_is_asked_again_in_a_restored_life(any_stage: Stage) -> None:
     """Of the user who waits for the cell now; and of one whose answer the life that ended has swallowed."""
     jupyter = with_extension(any_stage)
