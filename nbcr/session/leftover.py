@@ -3,6 +3,12 @@
 A worker of a pool (`ProcessPoolExecutor`, `os.fork`) inherits its parent's listening sockets, and may wait for ever for
 a parent that was killed. Nobody answers on those ports any more, and nobody else can listen there. What comes back on
 them has such workers of its own: those that are left are ended, as a restart in place ends the children of the present.
+Whoever has but some of the ports is another program, which came since: a server that went into the background has been
+forked, too.
+
+Workers that execute a program of their own (`spawn`, loky as in scikit-learn's n_jobs) have no ports, but share
+semaphores and files that have names with those that come back, and take their turns for ever. Other programs that the
+session had started are told only: they may be about something that is worth more than what an image knows of it.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from nbcr import runtime
@@ -35,22 +41,12 @@ def end_orphans(ports: Collection[int], timeout_s: float = 5.0) -> list[int]:
     holders = {pid: held for pid in _pids() if (held := wanted & set(sockets_of(pid)))}
     if any(may_serve(pid) or not all(held & listeners for listeners in each) for pid, held in holders.items()):
         return []
-    descriptors = {}
     for pid in holders:
-        with contextlib.suppress(OSError):
-            descriptors[pid] = os.pidfd_open(pid)
-    try:
-        for pid, descriptor in descriptors.items():
-            if wanted & set(sockets_of(pid)):  # it is still the one that was looked at
-                with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
+        _end(pid, lambda pid=pid: bool(wanted & set(sockets_of(pid))))  # type: ignore[misc]
     until = time.monotonic() + timeout_s
     while wanted & _listening(ports) and time.monotonic() < until:  # closed a little later than its holders are gone
         time.sleep(_LOOK_S)
-    return sorted(descriptors)
+    return sorted(holders)
 
 
 def end_workers(killed: int, present: int | None = None) -> list[str]:
@@ -64,18 +60,23 @@ def end_workers(killed: int, present: int | None = None) -> list[str]:
     members = _left_by(killed)
     workers = [pid for pid in members if _is_worker(pid)]
     for pid in workers:
-        with contextlib.suppress(OSError):
-            descriptor = os.pidfd_open(pid)
-            try:
-                if runtime.start_ticks(pid) == members[pid]:  # still the one that was looked at
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                    runtime.readable(descriptor, _ENDS_WITHIN_S)
-            finally:
-                os.close(descriptor)
+        _end(pid, lambda pid=pid: runtime.start_ticks(pid) == members[pid])  # type: ignore[misc]
     others = ", ".join(f"{pid} ({_program(pid)})" for pid in sorted(members.keys() - set(workers)))
     said = [f"ended {', '.join(map(str, sorted(workers)))}: left behind by the Jupyter kernel that was killed"]
     told = f"left behind by the Jupyter kernel that was killed, and still running beside what comes back: {others}"
     return [*(said if workers else ()), *([told] if others else ())]
+
+
+def _end(pid: int, is_still_it: Callable[[], bool]) -> None:
+    """End a process, and nobody who has its number since it was looked at."""
+    with contextlib.suppress(OSError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            if is_still_it():
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                runtime.readable(descriptor, _ENDS_WITHIN_S)
+        finally:
+            os.close(descriptor)
 
 
 def _left_by(leader: int) -> dict[int, int | None]:
