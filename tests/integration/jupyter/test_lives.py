@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from nbcr.jupyter.subscribers import NOBODY_S
 from tests.integration.jupyter.faults import fails
 from tests.integration.jupyter.lives import (
     WANTED,
@@ -475,3 +477,17 @@ def test_what_is_stopped_with_its_checkpoint_goes_on_with_everything_that_waited
     assert cells[0].text == "".join(f"{i}\n" for i in range(40))
     assert [c.text for c in cells[1:4]] == ["0\n", "1\n", "2\n"]
     assert cells[4].text == "['slow', 0, 1, 2, 'meanwhile']\n"
+
+
+def test_outputs_wait_for_a_client_that_does_not_read_just_now(any_stage: Stage) -> None:
+    """Such a one is connected and not subscribed (libzmq does that when its program comes by): also across images."""
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    cell = client.send("import time\nfor i in range(50): print(i); time.sleep(.05)")
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "first", "--image", "--stop")
+    pid = revive(any_stage, "first")
+    time.sleep(NOBODY_S + 1)
+    nbcr(any_stage, "checkpoint", pid, "--name", "second", "--image")
+    nbcr(any_stage, "checkpoint", pid, "--name", "third", "--image", "--stop")
+    revive(any_stage, "third")
+    assert client.wait(cell, timeout_s=60)[0].text == "".join(f"{i}\n" for i in range(50))
