@@ -119,6 +119,13 @@ def sockaddr(entry: TcpSocket | UdpSocket) -> tuple[str, int] | tuple[str, int, 
     return entry.host, entry.port
 
 
+def peer_sockaddr(entry: TcpSocket) -> tuple[Any, ...]:
+    """The remote address as connect(2) wants it; one that is local to a link is on the same as ours."""
+    if entry.family == socket.AF_INET6:
+        return entry.peer_host.partition("%")[0], entry.peer_port, 0, entry.scope
+    return entry.peer_host, entry.peer_port
+
+
 def peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
     """A stream's receive queue, left in place, and where in it the urgent byte stands (-1: there is none).
 
