@@ -27,7 +27,7 @@ from typing import TypeVar
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError, HostUnsupported
-from kernel_backend.host import fds, libc
+from kernel_backend.host import fds, features, libc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.descriptions import OTHER_OUTSIDE, TcpSocket
 from kernel_backend.resources import socket_options, tcp_repair, tcp_states
@@ -55,7 +55,7 @@ def check(policy: str, leave: str) -> None:
             "them itself",
             hint="ask for --leave killed, or leave out --tcp keep",
         )
-    if not tcp_repair.is_permitted():
+    if not features.probe_one("tcp_repair").available:
         raise HostUnsupported(
             "keeping connections to outside (TCP_REPAIR) takes CAP_NET_ADMIN in the user namespace that owns this "
             "network namespace",

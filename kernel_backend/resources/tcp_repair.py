@@ -42,7 +42,7 @@ from kernel_backend.resources.tcp_states import (
 STATES = {ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING}
 
 # linux/tcp.h
-_REPAIR, _REPAIR_QUEUE, _QUEUE_SEQ, _REPAIR_OPTIONS, _TIMESTAMP, _REPAIR_WINDOW = 19, 20, 21, 22, 24, 29
+_REPAIR_QUEUE, _QUEUE_SEQ, _REPAIR_OPTIONS, _TIMESTAMP, _REPAIR_WINDOW = 20, 21, 22, 24, 29
 _ON, _OFF, _OFF_SILENTLY = 1, 0, -1  # the last but one asks the other end for a sign of life
 _RECEIVE_QUEUE, _SEND_QUEUE = 1, 2
 _MSS, _SCALES, _SACK, _TIMES = 2, 3, 4, 8  # numbers of TCP's own options
@@ -56,37 +56,26 @@ _LOAD_WORD, _LOAD_BYTE, _IF_EQUAL, _IF_SET, _RETURN = 0x20, 0x30, 0x15, 0x45, 0x
 _AT_SEQUENCE, _AT_FLAGS, _FIN, _ACK = 4, 13, 0x01, 0x10
 DROP_ALL = _INSTRUCTION.pack(_RETURN, 0, 0, 0)
 
+_MOST_BYTES = 64 << 20  # that an image holds of a queue
 _SLACK_BYTES = 1 << 18  # bytes of a segment that were acknowledged in part stand before the queue
 _PIECE_BYTES = 1 << 16
 _WIDE = 1 << 15
-_MAX_WSCALE = 14
-_IPV6_HDRINCL = 36
 _HEARD_WITHIN_S = 0.2
-
-
-def is_permitted() -> bool:
-    """Whether we may: CAP_NET_ADMIN in the user namespace that owns our network namespace."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
-        try:
-            s.setsockopt(socket.IPPROTO_TCP, _REPAIR, _ON)
-        except OSError:
-            return False
-    return True
 
 
 def is_repaired(s: socket.socket) -> bool:
     """Whether it is in repair mode."""
-    return bool(s.getsockopt(socket.IPPROTO_TCP, _REPAIR))
+    return bool(s.getsockopt(socket.IPPROTO_TCP, linux.TCP_REPAIR))
 
 
 def begin(s: socket.socket) -> None:
     """Into repair mode; SO_REUSEADDR is no more what it was."""
-    s.setsockopt(socket.IPPROTO_TCP, _REPAIR, _ON)
+    s.setsockopt(socket.IPPROTO_TCP, linux.TCP_REPAIR, _ON)
 
 
 def end(s: socket.socket, reuse: int) -> None:
     """Out of it, without a packet, and with the option that this would cost."""
-    s.setsockopt(socket.IPPROTO_TCP, _REPAIR, _OFF_SILENTLY)
+    s.setsockopt(socket.IPPROTO_TCP, linux.TCP_REPAIR, _OFF_SILENTLY)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
 
 
@@ -144,6 +133,8 @@ def send_queue(s: socket.socket) -> bytes:
     data = s.recv(most + _SLACK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT) if most else b""
     fin = Info.of(s).state in FIN_SENT - {FIN_WAIT2}
     length = most - fin
+    if length > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f"{length} bytes wait to be sent in it")
     if length > len(data):
         raise OSError(errno.EIO, f"{length} bytes wait to be sent, but {len(data)} can be read")
     return data[len(data) - length :] if length > 0 else b""
@@ -189,7 +180,7 @@ def resume(s: socket.socket, entry: TcpSocket, repair: TcpRepair) -> None:
     """From here on it hears packets and sends them: what had not been sent, our own FIN, and a question whether the
     other end is there still, which resets the connection where it is not."""
     s.setsockopt(socket.SOL_SOCKET, socket_options.SO_DETACH_FILTER, 0)
-    s.setsockopt(socket.IPPROTO_TCP, _REPAIR, _OFF)
+    s.setsockopt(socket.IPPROTO_TCP, linux.TCP_REPAIR, _OFF)
     with suppress(BrokenPipeError, ConnectionError):  # the answer may be here already
         inet.send_all(s, repair.waiting[len(repair.waiting) - repair.unsent :])
         if entry.state in FIN_SENT:
@@ -284,7 +275,7 @@ def _finish(s: socket.socket, entry: TcpSocket, repair: TcpRepair) -> None:
         packet += source + target + header
     else:
         packet = struct.pack(">IHBB", 6 << 28, len(header), tcp, 64) + source + target + header
-    with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
+    with _raw(family) as raw:
         where = (inet.plain(entry.host), 0) if family == socket.AF_INET else (inet.plain(entry.host), 0, 0, entry.scope)
         raw.sendto(packet, where)
     deadline = time.monotonic() + _HEARD_WITHIN_S
@@ -292,6 +283,14 @@ def _finish(s: socket.socket, entry: TcpSocket, repair: TcpRepair) -> None:
         if time.monotonic() > deadline:
             raise OSError(errno.EIO, "the end of what the other end sends could not be told to it again")
         time.sleep(0.001)  # a packet to ourselves; nothing announces it in repair mode
+
+
+def _raw(family: int) -> socket.socket:
+    try:
+        return socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
+    except PermissionError as error:
+        why = "telling it that the other end has sent all takes CAP_NET_RAW"
+        raise OSError(errno.EIO, why) from error
 
 
 def _checksum(data: bytes) -> int:
