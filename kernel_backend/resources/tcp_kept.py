@@ -30,7 +30,7 @@ from kernel_backend.errors import EngineError, HostUnsupported
 from kernel_backend.host import fds, features, libc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.descriptions import OTHER_OUTSIDE, TcpSocket
-from kernel_backend.resources import socket_options, tcp_repair, tcp_states
+from kernel_backend.resources import inet, socket_options, tcp_repair, tcp_states
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
 
 POLICIES = ("reset", "keep")
@@ -121,7 +121,7 @@ class Keeping:
             try:
                 with held.borrowed() as s:
                     tcp_states.note(s, look.holder, held.entry)
-                    if why := _unfit(held.entry):
+                    if why := _unfit(s, held.entry):
                         raise OSError(why)
                     held.entry.repair = tcp_repair.read(s, held.entry)
             except (OSError, EngineError) as error:
@@ -173,10 +173,12 @@ def _to_outside(tables: CaptureTables) -> Iterator[tuple[int, Look, TcpSocket]]:
             yield index, look, entry
 
 
-def _unfit(entry: TcpSocket) -> str:
+def _unfit(s: socket.socket, entry: TcpSocket) -> str:
     if entry.state not in tcp_repair.STATES:
         return "the other end has just ended it"
-    return "urgent data waits in it" if entry.urgent >= 0 else ""
+    if entry.urgent >= 0:
+        return "urgent data waits in it"
+    return "" if inet.waiting(s) == len(entry.queue) else "what waits in it cannot be read"
 
 
 def _tell(look: Look, entry: TcpSocket, why: str, tables: CaptureTables) -> None:
