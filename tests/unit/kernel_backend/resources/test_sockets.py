@@ -61,6 +61,33 @@ def test_capturing_disturbs_no_queue(tmp_path: Path) -> None:
             assert (1, 42, struct.pack("<i", 2)) in [(o.level, o.name, o.value) for o in peer.options]
 
 
+def test_a_tcp_stream_that_is_peeked_into_from_an_offset(tmp_path: Path) -> None:
+    """It is in the image from its beginning, and the offset stands where it stood."""
+    code = (
+        "door = socket.create_server(('127.0.0.1', 0)); b = socket.create_connection(door.getsockname())\n"
+        "a, _ = door.accept(); b.send(b'onetwothree'); a.recv(1, socket.MSG_PEEK)\n"
+        "os.dup2(a.fileno(), 100); os.dup2(b.fileno(), 101)\n"
+        "a.setsockopt(socket.SOL_SOCKET, 42, 3)"
+    )
+    if not can_peek_from_an_offset():
+        needs("OS kernel 6.9, where streams over TCP know SO_PEEK_OFF")
+    with holding(code) as held:
+        for _ in range(2):
+            entry = capture(held.pid, tmp_path).at(100)
+            assert isinstance(entry, TcpSocket)
+            assert entry.queue == b"onetwothree"
+            assert (1, 42, struct.pack("<i", 3)) in [(o.level, o.name, o.value) for o in entry.options]
+
+
+def can_peek_from_an_offset() -> bool:
+    with socket.socket() as s:
+        try:
+            s.setsockopt(socket.SOL_SOCKET, 42, 0)
+        except OSError:
+            return False
+    return True
+
+
 def test_descriptors_in_flight_arrive_with_their_byte(carry: Carry) -> None:
     rebuilt = carry(
         _PAIR.format(kind="SOCK_STREAM") + "r, w = os.pipe(); os.write(w, b'inside')\n"
