@@ -134,6 +134,12 @@ def peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
         return _peek_stream(s, who)
 
 
+def peek_before_error(s: socket.socket) -> bytes:
+    """What can still be read of a stream that was reset. A peek into nothing would take the error away."""
+    with _no_peek_offset(s):
+        return _peek(s, waiting(s)) if waiting(s) else b""
+
+
 @contextlib.contextmanager
 def _no_peek_offset(s: socket.socket) -> Iterator[None]:
     """Look at a queue from its beginning, where the program peeks from elsewhere, and let it go on from there."""

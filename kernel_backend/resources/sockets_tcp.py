@@ -257,6 +257,8 @@ def _ended(entry: TcpSocket) -> int:
         if entry.finished or entry.state in (CLOSE_WAIT, LAST_ACK):
             inet.send_all(other, entry.queue, entry.urgent)
         else:
+            if entry.state == CLOSE:  # what had come before the reset can still be read
+                inet.send_all(other, entry.queue)
             other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 1, 0))
     if entry.finished or entry.state == LAST_ACK:
         with socket_options.borrowed(near, entry.family, _STREAM) as s:

@@ -68,6 +68,8 @@ def note(s: socket.socket, who: str, entry: TcpSocket) -> None:
         entry.refused = failed and not (info.received or info.sent or info.round_trip_us)
         if entry.finished:
             entry.queue, entry.urgent = inet.peek_stream(s, who)
+        elif failed:
+            entry.queue = inet.peek_before_error(s)
     else:
         entry.queue, entry.urgent = inet.peek_stream(s, who)
         entry.other = OTHER_OUTSIDE

@@ -230,6 +230,18 @@ def test_a_connection_that_was_not_accepted_yet(carry: Carry) -> None:
         server.close()
 
 
+def test_what_had_come_before_a_reset(carry: Carry) -> None:
+    rebuilt = carry(
+        _TCP.format(family="socket.AF_INET") + "c.send(b'last words'); import time; time.sleep(.01)\n"
+        "c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); c.close(); os.close(101)",
+        "127.0.0.1",
+    )
+    with sock(rebuilt, 102) as server:
+        assert server.recv(99) == b"last words"
+        with pytest.raises(ConnectionResetError):
+            server.recv(99)
+
+
 def test_half_closed_connections(carry: Carry) -> None:
     rebuilt = carry(_TCP.format(family="socket.AF_INET") + "c.send(b'last'); c.shutdown(socket.SHUT_WR)", "127.0.0.1")
     with sock(rebuilt, 101) as client, sock(rebuilt, 102) as server:
