@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import socket
 import stat
 import struct
@@ -26,7 +27,16 @@ from kernel_backend.image.descriptions import (
     Description,
     TcpSocket,
 )
-from kernel_backend.resources import inet, live_sockets, socket_options, tcp_kept, tcp_repair, tcp_states, tcp_waiting
+from kernel_backend.resources import (
+    inet,
+    live_sockets,
+    socket_options,
+    tcp_connecting,
+    tcp_kept,
+    tcp_repair,
+    tcp_states,
+    tcp_waiting,
+)
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -78,6 +88,8 @@ class TcpKind(Kind):
                     "image"
                 )
             tcp_states.note(s, look.holder, entry)
+            if entry.state == SYN_SENT:
+                tcp_connecting.note_address(look, entry)
         return entry
 
     def capture_links(self, index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
@@ -214,6 +226,8 @@ def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
         return
     elif entry.refused:
         tables.own[index] = _refused(entry)
+    elif tcp_connecting.is_known(entry):
+        tables.own[index] = tcp_connecting.bound(entry)
     elif entry.other == OTHER_OUTSIDE or entry.lost:
         if not tcp_kept.rebuild(index, entry, tables):
             tables.own[index] = _ended(entry)
@@ -331,6 +345,11 @@ def _settle_all(tables: RebuildTables) -> None:
     for index, entry in every:
         if entry.state == LISTEN:
             tcp_waiting.connect(index, entry, tables)
+    for index, entry in every:
+        if tcp_connecting.is_known(entry) and not tcp_connecting.connect(tables.own[index], entry):
+            refused = _refused(entry)
+            os.dup2(refused, tables.own[index], inheritable=False)
+            os.close(refused)
     for index, entry in every:
         if not live_sockets.was_taken(index, tables):
             _finish_one(index, entry, tables)

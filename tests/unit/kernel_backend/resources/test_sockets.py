@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.host import fds
 from kernel_backend.host.libc import pidfd_getfd
 from kernel_backend.image.descriptions import TcpSocket, UnixSocket
 from tests.support import needs
@@ -228,6 +229,32 @@ def test_a_connection_that_was_not_accepted_yet(carry: Carry) -> None:
         server.setblocking(True)
         assert server.recv(9) == b"early"
         server.close()
+
+
+def test_a_connection_that_is_being_made(tmp_path: Path) -> None:
+    """It is made anew, here when there is room in the backlog."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as door, socket.socket() as filling:
+        filling.connect(door.getsockname())
+        code = (
+            "import select, time; c = socket.socket(); c.setblocking(False); c.setsockopt(socket.IPPROTO_TCP, 1, 1)\n"
+            f"c.connect_ex({door.getsockname()!r}); os.dup2(c.fileno(), 100); time.sleep(.01)"
+        )
+        with holding(code) as held:
+            captured = capture(held.pid, tmp_path)
+            entry = captured.at(100)
+            assert isinstance(entry, TcpSocket)
+            if entry.state != 2:
+                needs("a backlog that can be filled")
+            assert (entry.peer_host, entry.peer_port) == door.getsockname()
+            held.kill()
+            door.accept()[0].close()
+            with rebuilding(captured) as rebuilt, sock(rebuilt, 100) as client:
+                accepted, _ = door.accept()
+                with accepted:
+                    accepted.sendall(b"at last")
+                    assert fds.is_ready(client.fileno(), wait_ms=2000)
+                    assert client.recv(9) == b"at last"
+                    assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_what_had_come_before_a_reset(carry: Carry) -> None:
