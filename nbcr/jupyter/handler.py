@@ -163,6 +163,8 @@ class JupyterHandler(Handler):
         only_life = self._ends and not event.in_place
         if not only_life:
             steps.do(lambda: self._outgoing.drop(between))
+        if self._ends:
+            steps.do(lambda: links.cut(here.app))
         steps.do(lambda: identity.renew_pid(here, self._image_pid))
         steps.do(lambda: self._parent.adopt(event.ppid if event.in_place else None))
         if event.environ is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.engine.harness import Engine, Life, nothing_left
+from tests.integration.engine.peer import peer
 from tests.integration.engine.warm import Warm
 from tests.subjects.catalogue import Subject
 from tests.support import SERVANTS, ProcessTracker, User, needs
@@ -73,6 +74,9 @@ def host_has(what: str) -> Iterator[list[str]]:
     elif what == "a listener":
         with socket.create_server(("127.0.0.1", 0)) as listener:
             yield [str(listener.getsockname()[1])]
+    elif what == "a peer":
+        with peer() as other:
+            yield [str(other.port)]
     else:
         assert not what
         yield []

@@ -95,9 +95,9 @@ class Engine:
             fail(f"{words[0]} failed with status {done.status}: {done.err.strip()[-1500:]}")
         return done
 
-    def dump(self, pid: int, image: Path, leave: str = "killed") -> dict[str, Any]:
+    def dump(self, pid: int, image: Path, leave: str = "killed", *options: str) -> dict[str, Any]:
         """Dump and verify."""
-        report: dict[str, Any] = self.must("dump", pid, image, "--leave", leave, "--json").document
+        report: dict[str, Any] = self.must("dump", pid, image, "--leave", leave, *options, "--json").document
         self.must("verify", image)
         return report
 
