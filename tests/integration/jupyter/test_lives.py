@@ -505,10 +505,12 @@ def test_connections_of_cells_are_kept_and_clients_come_back_at_once(stage: Stag
         with other:
             other.sendall(b"before")
             client.run("line.sendall(b'sent')")
-            slow = client.send("import time; time.sleep(1); print('slow')")
+            go = stage.folder / "go"
+            slow = client.send(f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(.01)\nprint('slow')")
             nbcr(stage, "checkpoint", jupyter.pid, "--name", "stopped", "--image", "--stop", "--tcp", "keep")
             revive(stage, "stopped")
             begun = time.monotonic()
+            go.touch()
             (cell,) = client.wait(slow, timeout_s=60)
             assert (cell.status, cell.replies, cell.idles, cell.text) == ("ok", 1, 1, "slow\n")
             assert time.monotonic() - begun < 5, "a restart waits for clients that do not know they were away"
