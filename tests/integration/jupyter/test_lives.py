@@ -506,7 +506,8 @@ def test_connections_of_cells_are_kept_and_clients_come_back_at_once(stage: Stag
             other.sendall(b"before")
             client.run("line.sendall(b'sent')")
             go = stage.folder / "go"
-            slow = client.send(f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(.01)\nprint('slow')")
+            wait = f"while not os.path.exists({str(go)!r}): time.sleep(.01)"
+            slow = client.send(f"import os, time\n{wait}\nprint('slow')")
             nbcr(stage, "checkpoint", jupyter.pid, "--name", "stopped", "--image", "--stop", "--tcp", "keep")
             revive(stage, "stopped")
             begun = time.monotonic()
