@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,8 +28,6 @@ from nbcr.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from nbcr.session import RestartResult
     from nbcr.store import Entry
 
@@ -77,36 +76,31 @@ def checkpoint(
     """
     with errors():
         from nbcr import following, session
-        from nbcr.errors import UsageProblem
         from nbcr.jupyter.attach import ensure_loaded
         from nbcr.jupyter.finding import find_target
         from nbcr.launcher import jobs
         from nbcr.rendering import size_from
         from nbcr.store import Store
 
-        leave = "killed" if stop else leave
+        terms = session.Terms(
+            name=name,
+            replace=force,
+            leave="killed" if stop else leave,
+            kinds=session.kinds_of(image=image, objects=objects),
+            limits=session.Limits(
+                history,
+                None if max_size is None else size_from(max_size),
+                None if max_total is None else size_from(max_total),
+            ),
+            files=files,
+            tcp=tcp,
+            note=note,
+            automatic=automatic,
+        )
 
-        def of_process(process: str, of_job: Mapping[str, Any] | None = None) -> Entry:
+        def of_process(process: str, of_terms: session.Terms = terms) -> Entry:
             return session.checkpoint_other(
-                find_target(process),
-                name,
-                store=store,
-                force=force,
-                leave=leave,
-                files=files,
-                tcp=tcp,
-                note=note,
-                automatic=automatic,
-                job=of_job,
-                kinds=session.kinds_of(image=image, objects=objects),
-                limits=session.Limits(
-                    history,
-                    None if max_size is None else size_from(max_size),
-                    None if max_total is None else size_from(max_total),
-                ),
-                deadline_s=deadline,
-                load=ensure_loaded,
-                on_warning=warn,
+                find_target(process), of_terms, store=store, deadline_s=deadline, load=ensure_loaded, on_warning=warn
             )
 
         job = jobs.connect(target)
@@ -114,12 +108,9 @@ def checkpoint(
             with following.shown(Store(store)):
                 entry = of_process(target)
         else:
-            if tcp != "reset":
-                raise UsageProblem("--tcp keep is not possible for jobs of nbcr run", hint="leave it out")
-            wish = {"name": name, "replace": force, "note": note, "leave": leave, "files": files}
             entry = jobs.checkpoint(
-                target, job, store=Store(store), deadline_s=deadline, automatic=automatic,
-                on_plain=lambda pid, of_job: of_process(str(pid), of_job), **wish,
+                target, job, terms, store=Store(store), deadline_s=deadline,
+                on_plain=lambda pid, of_job: of_process(str(pid), replace(terms, job=of_job)),
             )  # fmt: skip
         if as_json:
             print_json(entry.taken())

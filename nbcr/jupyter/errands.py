@@ -80,10 +80,12 @@ def keep(order: Mapping[str, Any]) -> dict[str, Any]:
         return {"nothing": "no cell was run in it"}
     entry = session.checkpoint_other(
         target,
-        kept.name_of(order["reason"], str(target.kernel_id or target.pid)),
+        session.Terms(
+            name=kept.name_of(order["reason"], str(target.kernel_id or target.pid)),
+            replace=True,
+            note=kept.NOTES[order["reason"]],
+        ),
         store=store,
-        force=True,
-        note=kept.NOTES[order["reason"]],
         deadline_s=deadline_s,
         load=ensure_loaded,
     )

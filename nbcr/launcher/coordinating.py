@@ -15,13 +15,14 @@ from typing import Any
 
 from nbcr import crs
 from nbcr.channel import ChannelClosed
-from nbcr.errors import NbcrError, NotPossible
+from nbcr.errors import NbcrError, NotPossible, UsageProblem
 from nbcr.launcher import imaging
 from nbcr.launcher.hosts import check_shared
 from nbcr.launcher.jobs import KIND
 from nbcr.launcher.keeping import mark
 from nbcr.launcher.members import Gone, Member, hear, listen, tell
 from nbcr.launcher.schema import FILE, FOLDER, Schema, image_of
+from nbcr.session.terms import Terms
 from nbcr.store import Draft, Entry, Store
 from nbcr.store.manifest import ComponentMark
 
@@ -33,24 +34,23 @@ _ABORT_TIMEOUT_S = 15.0
 _ANSWER_TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True)
-class Wish:
+@dataclass(frozen=True, kw_only=True)
+class Wish(Terms):
     """What was asked for."""
 
     store: Store
-    name: str | None = None
-    replace: bool = False
-    note: str = ""
-    automatic: str | None = None
-    leave: str = "running"
-    files: str = "keep"
     deadline_s: float = 30.0
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Wish:
-        """As it came over a channel."""
-        known = {key: message[key] for key in cls.__dataclass_fields__ if key in message}
-        return cls(**{**known, "store": Store(message.get("store"))})
+        """As it came over a channel. Raises UsageProblem for what is not to be had of a job."""
+        deadline_s = float(message.get("deadline_s", cls.deadline_s))
+        wish = cls.of_document(message, store=Store(message.get("store")), deadline_s=deadline_s)
+        if wish.leave not in ("running", "killed"):
+            raise UsageProblem(f"--leave {wish.leave!r} is not known for jobs", hint="use running, or --stop")
+        if wish.tcp != "reset":
+            raise UsageProblem("--tcp keep is not possible for the ranks of a job", hint="leave it out")
+        return wish
 
 
 @dataclass

@@ -17,6 +17,8 @@ from nbcr.store import Entry, Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from nbcr.session.terms import Terms
+
 KIND = "job"  # of entries
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEAR_S = 5.0
@@ -91,11 +93,11 @@ def running() -> list[tuple[str, int]]:
 def checkpoint(
     job: str,
     sock: socket.socket,
+    terms: Terms,
     *,
     store: Store,
     deadline_s: float,
     on_plain: Callable[[int, Mapping[str, Any]], Entry],
-    **wish: Any,
 ) -> Entry:
     """Have `job` checkpointed, and wait for the entry. `on_plain` takes a program that has no ranks, of which
     it is told the pid and what its manifest says of the job.
@@ -104,7 +106,8 @@ def checkpoint(
     """
     with Channel(sock) as channel:
         try:
-            channel.send({"op": "checkpoint", "store": str(store.root), "deadline_s": deadline_s, **wish})
+            where = {"store": str(store.root), "deadline_s": deadline_s}
+            channel.send({"op": "checkpoint", **terms.document(), **where})
             answer = channel.receive(deadline_s + _HEAR_S)
             if answer.get("state") == "BEGUN":  # however long the images take; a launcher that dies ends the connection
                 answer = channel.receive()

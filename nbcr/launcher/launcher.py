@@ -192,8 +192,6 @@ class Launcher:
                 channel.send({"state": "PLAIN", "pid": self.pid, "job": dict(job)})
                 return
             wish = coordinating.Wish.from_message(message)
-            if wish.leave not in ("running", "killed"):
-                raise UsageProblem(f"--leave {wish.leave!r} is not known for jobs", hint="use running, or --stop")
             self._await_ranks(wish.deadline_s)
             self._await_again(min(wish.deadline_s, _AGAIN_TIMEOUT_S))
             members = [self.members[rank] for rank in sorted(self.members)]

@@ -1,6 +1,6 @@
 """The use cases: checkpoint, restart, list, show, get, diff, remove. Every face calls these; none of them prints.
 
-    usecases     what faces call
+    usecases     what faces call                            terms         what is asked of a checkpoint
     inprocess    checkpoint and restart of the own process (standard library only)
     announcing   its handlers                               service       what it does when asked from outside
     namespaces   its variables: saved by a child of it, and rolled back
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nbcr.handlers import DEFAULT_DEADLINE_S
     from nbcr.session.announcing import on_checkpoint, remove_handler, request_on_signal
     from nbcr.session.inprocess import Wish, position, reports, writing
-    from nbcr.session.namespaces import Limits
     from nbcr.session.results import (
         ChangeList,
         CheckpointResult,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     )
     from nbcr.session.service import start as start_checkpoint_thread
     from nbcr.session.service import stop as stop_checkpoint_thread
+    from nbcr.session.terms import Limits, Terms
     from nbcr.session.usecases import (
         Details,
         checkpoint,
@@ -67,6 +67,7 @@ __all__ = [
     "Outcome",
     "RestartResult",
     "Store",
+    "Terms",
     "VariableList",
     "Wish",
     "checkpoint",
@@ -99,8 +100,8 @@ __all__ = [
 _HOMES = {
     "announcing": ("on_checkpoint", "remove_handler", "request_on_signal"),
     "inprocess": ("Wish", "position", "reports", "writing"),
-    "namespaces": ("Limits",),
     "results": ("ChangeList", "CheckpointResult", "EntryList", "LoadResult", "RestartResult", "VariableList"),
+    "terms": ("Limits", "Terms"),
     "usecases": ("Entry", "Outcome", "Store"),
 }
 

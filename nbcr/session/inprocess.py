@@ -29,6 +29,7 @@ from nbcr.session import namespaces
 from nbcr.session.results import CheckpointResult, LoadResult
 from nbcr.session.spawning import Helper, Interpreter
 from nbcr.session.standby import THREAD_NAME, Standby
+from nbcr.session.terms import Terms
 from nbcr.store import Entry, Store
 from nbcr.store import waiting as waiting_sessions
 
@@ -61,22 +62,12 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
-@dataclass(frozen=True)
-class Wish:
+@dataclass(frozen=True, kw_only=True)
+class Wish(Terms):
     """What somebody wants of a checkpoint of this process."""
 
-    name: str | None = None
     store: Store | None = None
-    replace: bool = False
-    note: str = ""
-    leave: str = "running"
-    kinds: tuple[str, ...] = ()  # "image", "objects"; empty: what is usual in this process
-    limits: namespaces.Limits = namespaces.NO_LIMITS
-    files: str = "keep"
-    tcp: str = "reset"  # "keep": connections to outside go on in the restored life; with `leave` "killed" only
     origin: str = "api"
-    automatic: str | None = None  # why it is taken without anybody asking for it; see nbcr.session.auto
-    job: Mapping[str, Any] | None = None  # of `nbcr run`, of which this process is the command
     deadline_s: float = DEFAULT_DEADLINE_S
     report: socket.socket | None = None  # connection of a requester outside; closed once the helper has it
     interpreter: Interpreter | None = None
@@ -330,17 +321,9 @@ def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
         "op": "checkpoint",
         "pid": runtime.own_pid(),
         "channel_fd": helper.channel.fileno(),
-        "name": wish.name,
-        "replace": wish.replace,
-        "leave": wish.leave,
-        "kinds": list(wish.kinds),
-        "files": wish.files,
-        "tcp": wish.tcp,
+        **wish.document(),
         "parent": _life.parent,
         "previous": None if _life.snapshot is None else str(_life.snapshot),
-        "note": wish.note,
-        "automatic": wish.automatic,
-        "job": wish.job,
         "deadline_s": wish.deadline_s,
         "facts": request.facts,
         "warnings": request.warnings,

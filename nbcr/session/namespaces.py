@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +22,10 @@ from nbcr.session import importing, snapshots
 
 if TYPE_CHECKING:
     from nbcr.objects import Progress, Report, Saving
+    from nbcr.session.terms import Limits
     from nbcr.store import Entry
 
 _COUNTED = ("size_bytes", "added_bytes", "blocked_ms", "duration_ms", "how")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What of the namespace is saved beside the user's names, and what is not because it is too large."""
-
-    history: bool = False  # with In and Out
-    max_size_bytes: int | None = None  # of one name
-    max_total_bytes: int | None = None  # of all
-
-
-NO_LIMITS = Limits()
 
 
 def usual_kinds() -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, HelperLost, NbcrError, NotPossible, from_wire
 from nbcr.session import connections
 from nbcr.session.bringing import Return, bring
-from nbcr.session.namespaces import NO_LIMITS, Limits
 from nbcr.session.results import RestartResult
 from nbcr.session.spawning import Interpreter, start_packer
-from nbcr.session.taking import Order, check_files, check_leave, check_tcp, take
+from nbcr.session.taking import Order, take
+from nbcr.session.terms import Terms, check_files
 from nbcr.store import Entry, Store
 
 _LOAD_TIMEOUT_S = 10.0
@@ -46,59 +46,21 @@ class Errand:
     on_warning: Callable[[str], None] = lambda text: None
 
 
-def checkpoint(
-    target: Target,
-    errand: Errand,
-    *,
-    name: str | None = None,
-    replace: bool = False,
-    leave: str = "running",
-    files: str = "keep",
-    tcp: str = "reset",
-    note: str = "",
-    automatic: str | None = None,
-    job: Mapping[str, Any] | None = None,
-    kinds: tuple[str, ...] = (),
-    limits: Limits = NO_LIMITS,
-) -> Entry:
+def checkpoint(target: Target, terms: Terms, errand: Errand) -> Entry:
     """Checkpoint `target` and wait until it is published. Raises NbcrError, or what the component raises."""
-    check_leave(leave)
-    check_files(files)
-    check_tcp(tcp, leave)
+    terms.check()
     _check_not_above(target.pid)
-    request = {
-        "op": "checkpoint",
-        "name": name,
-        "replace": replace,
-        "leave": leave,
-        "files": files,
-        "tcp": tcp,
-        "note": note,
-        "automatic": automatic,
-        "job": job,
-        "kinds": list(kinds),
-        "history": limits.history,
-        "max_size_bytes": limits.max_size_bytes,
-        "max_total_bytes": limits.max_total_bytes,
-    }
-    answer = _ask_thread(target, errand, request, final=("DONE",))
+    answer = _ask_thread(target, errand, {"op": "checkpoint", **terms.document()}, final=("DONE",))
     if answer is not None:
         return Entry.from_document(answer["entry"], Path(answer["entry"]["path"]))
-    if "objects" in kinds:
+    if "objects" in terms.kinds:
         raise NotPossible(
             f"process {target.pid} does not run nbcr, so that nobody can save its objects",
             hint="leave out --objects, or load nbcr there (%load_ext nbcr)",
         )
-    order = Order(
+    order = Order.of_document(
+        {**terms.document(), "kinds": ("image",)},
         pid=target.pid,
-        name=name,
-        replace=replace,
-        leave=leave,
-        files=files,
-        tcp=tcp,
-        note=note,
-        automatic=automatic,
-        job=job,
         deadline_s=errand.deadline_s,
         facts=_facts(target),
         warnings=_warnings(target),

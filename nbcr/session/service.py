@@ -28,7 +28,6 @@ from nbcr.handlers.listening import REQUEST_THREAD_NAME, Listener
 from nbcr.handlers.signals import RequestSignal, number_of
 from nbcr.session import inprocess
 from nbcr.session.inprocess import Wish
-from nbcr.session.namespaces import Limits
 from nbcr.session.spawning import Interpreter
 from nbcr.store import Store
 
@@ -206,18 +205,9 @@ def _do(channel: Channel, request: dict[str, Any]) -> None:
     interpreter = Interpreter.from_document(request["helper"]) if "helper" in request else None
     deadline_s = float(request.get("deadline_s", DEFAULT_DEADLINE_S))
     if operation == "checkpoint":
-        wish = Wish(
-            name=request.get("name"),
+        wish = Wish.of_document(
+            request,
             store=store,
-            replace=bool(request.get("replace")),
-            note=str(request.get("note", "")),
-            automatic=request.get("automatic"),
-            job=request.get("job"),
-            leave=str(request.get("leave", "running")),
-            kinds=tuple(request.get("kinds") or ()),
-            limits=Limits(bool(request.get("history")), request.get("max_size_bytes"), request.get("max_total_bytes")),
-            files=str(request.get("files", "keep")),
-            tcp=str(request.get("tcp", "reset")),
             origin="thread",
             deadline_s=deadline_s,
             report=channel.sock,

@@ -22,36 +22,26 @@ from typing import Any
 
 from nbcr import __version__, crs, runtime
 from nbcr.crs import CheckpointOptions, Progress, SnapshotReference, Taken
-from nbcr.errors import NbcrError, SnapshotFailed, UsageProblem, to_wire
+from nbcr.errors import NbcrError, SnapshotFailed, to_wire
+from nbcr.session.terms import Terms
 from nbcr.store import Draft, Entry, Store, files, journal, opening
 from nbcr.store.entry import IMAGE, OBJECTS
 
-LEAVES = ("running", "stopped", "killed")
 KINDS = ("image", "objects")
-FILES = ("keep", "rewind", "save")
-TCP = ("reset", "keep")
 DEFAULT_DEADLINE_S = 30.0
 _BLOB = re.compile(r"[0-9a-f]{64}\.(blob|pack)")  # nbcr/objects/FORMAT.md
 Word = Mapping[str, Any]  # of the process, about its objects: {"counts": …}, or {"failure": why there is no snapshot}
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(Terms):
     """A checkpoint to take."""
 
     pid: int
-    name: str | None = None
-    replace: bool = False
-    leave: str = "running"
-    kinds: tuple[str, ...] = ("image",)
-    files: str = "keep"
-    tcp: str = "reset"
+    kinds: tuple[str, ...] = field(default=("image",), kw_only=True)
     channel_fd: int | None = None
     parent: str | None = None
     previous: str | None = None  # the snapshot of objects with which files are shared
-    note: str = ""
-    automatic: str | None = None
-    job: Mapping[str, Any] | None = None  # of `nbcr run`
     deadline_s: float = DEFAULT_DEADLINE_S
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -59,37 +49,11 @@ class Order:
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Order:
         """The order in a channel message; keys it does not know are ignored."""
-        known = {k: message[k] for k in cls.__dataclass_fields__ if k in message}
-        known["warnings"] = tuple(known.get("warnings", ()))
-        known["kinds"] = tuple(known.get("kinds", ("image",)))
-        order = cls(**known)
-        check_leave(order.leave)
-        check_files(order.files)
-        check_tcp(order.tcp, order.leave)
-        return order
+        own = {name: message[name] for name in _OWN if name in message}
+        return cls.of_document(message, **{**own, "warnings": tuple(own.get("warnings", ()))})
 
 
-def check_leave(leave: str) -> None:
-    """Raise UsageProblem unless `leave` is one of LEAVES."""
-    if leave not in LEAVES:
-        raise UsageProblem(f"--leave {leave!r} is not known", hint="use running, stopped or killed")
-
-
-def check_files(files: str) -> None:
-    """Raise UsageProblem unless `files` is one of FILES."""
-    if files not in FILES:
-        raise UsageProblem(f"--files {files!r} is not known", hint="use keep, rewind or save")
-
-
-def check_tcp(tcp: str, leave: str) -> None:
-    """Raise UsageProblem unless `tcp` is one of TCP, and connections are kept of a process that ends only."""
-    if tcp not in TCP:
-        raise UsageProblem(f"--tcp {tcp!r} is not known", hint="use reset or keep")
-    if tcp == "keep" and leave != "killed":
-        raise UsageProblem(
-            "--tcp keep needs --stop: a process that goes on needs its connections itself",
-            hint="add --stop, or leave out --tcp keep",
-        )
+_OWN = Order.__dataclass_fields__.keys() - Terms.__dataclass_fields__.keys()
 
 
 def without_image(failure: BaseException) -> str:

@@ -10,8 +10,8 @@ from nbcr.errors import HandlersFailed, NbcrError, NotPossible, is_damage
 from nbcr.handlers import DEFAULT_DEADLINE_S
 from nbcr.session import inprocess, snapshots
 from nbcr.session.inprocess import Wish
-from nbcr.session.namespaces import NO_LIMITS, Limits
 from nbcr.session.results import ChangeList, CheckpointResult, EntryList, LoadResult, RestartResult, VariableList
+from nbcr.session.terms import Limits, Terms
 from nbcr.states import Outcome
 from nbcr.store import Entry, Store
 
@@ -142,44 +142,20 @@ def checkpoints(store: StoreLike = None) -> EntryList:
 
 def checkpoint_other(
     target: Target,
-    name: str | None = None,
+    terms: Terms,
     *,
     store: StoreLike = None,
-    force: bool = False,
-    leave: str = "running",
-    files: str = "keep",
-    tcp: str = "reset",
-    note: str = "",
-    automatic: str | None = None,
-    job: Mapping[str, Any] | None = None,
-    kinds: tuple[str, ...] = (),
-    limits: Limits = NO_LIMITS,
     deadline_s: float = DEFAULT_DEADLINE_S,
     load: Callable[[Any, float], bool] = lambda target, timeout_s: False,
     on_warning: Callable[[str], None] = lambda text: None,
 ) -> Entry:
     """Checkpoint another process and wait for the entry. `load` gives a Jupyter kernel a checkpoint thread.
 
-    `automatic`: why, where nobody asks for it; `job`: of which it is the command (nbcr.launcher).
-    `kinds`, `limits`: as it would checkpoint itself. Objects can be had of a process with a checkpoint thread only.
+    Objects can be had of a process with a checkpoint thread only.
     """
     from nbcr.session import outside
 
-    errand = outside.Errand(_store(store), deadline_s, load, on_warning)
-    return outside.checkpoint(
-        target,
-        errand,
-        name=name,
-        replace=force,
-        leave=leave,
-        files=files,
-        tcp=tcp,
-        note=note,
-        automatic=automatic,
-        job=job,
-        kinds=kinds,
-        limits=limits,
-    )
+    return outside.checkpoint(target, terms, outside.Errand(_store(store), deadline_s, load, on_warning))
 
 
 def facts_of(
