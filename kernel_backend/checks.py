@@ -24,7 +24,7 @@ from kernel_backend.host import room
 from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
 from kernel_backend.image.entries import Inventory, ProcessEntry
-from kernel_backend.resources import mapped_files, pages, processes
+from kernel_backend.resources import aio, mapped_files, pages, processes
 
 
 @contextmanager
@@ -158,6 +158,7 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) ->
     check_host(inventory)
     check_user(inventory)
     written_here = inventory.host.boot_id == capture.boot_id()
+    aio.check(inventory)
     reader.verify_files(folder, inventory, trust_untouched=lazy or written_here)
     with acting_as(None if trust else image_user(inventory)):
         for entry in inventory.processes:

@@ -220,6 +220,15 @@ class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=Tru
     description: Index
 
 
+class AioEntry(Entry):
+    """A context for asynchronous I/O (io_setup(2)), whose ring is the mapping of that kind at `address`."""
+
+    address: Address
+    head: Natural  # the place of the first event that nobody has fetched
+    tail: Natural  # where the next one goes
+    events: Annotated[bytes, Meta(max_length=8 << 20)] = b""  # [struct io_event] between them
+
+
 class ProcessEntry(Entry):
     """Everything that belongs to one process and not to a shared open file description."""
 
@@ -260,6 +269,7 @@ class ProcessEntry(Entry):
     guards: Annotated[list[Span], RUNS] = []  # where touching is a fault (MADV_GUARD_INSTALL)
     lock_future: Natural = 0  # MCL_ flags in force for mappings to come
     futex_hash: Int = -1  # slots of its own table of futex waiters (PR_FUTEX_HASH); -1: not known
+    aio: Annotated[list[AioEntry], MANY] = []
 
 
 def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:
