@@ -12,7 +12,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from kernel_backend.ahead import Ahead
-from kernel_backend.errors import ResourceUnsupported, TargetUnsupported
+from kernel_backend.errors import TargetUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image.entries import (
     FORMAT_VERSION,
@@ -38,6 +38,7 @@ from kernel_backend.resources import (
     memory,
     pages,
     processes,
+    roots,
     settings,
     sharing,
     signals,
@@ -103,13 +104,6 @@ def refuse_early(tree: FrozenTree, ahead: Ahead) -> None:
         processes.check_trap(pid, status)
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
-    for process in tree.processes.values():
-        root = os.readlink(f"/proc/{process.view}/root")
-        if root != "/":
-            raise ResourceUnsupported(
-                f"process {process.pid} lives in another root folder ({root})",
-                hint="run nbcr inside the same container or chroot", pid=process.pid,
-            )  # fmt: skip
 
 
 def capture_processes(capture: Capture) -> None:
@@ -196,7 +190,7 @@ def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntr
         pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=[], mm=NO_MM,
         files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
         pending=pending, itimers=own.itimers, timers=own.timers, descriptors=[],
-        cwd="", root="/", umask=0, rlimits=[], credentials=NOBODY, subreaper=own.subreaper,
+        cwd="", root=roots.capture(pid, process.view), umask=0, rlimits=[], credentials=NOBODY, subreaper=own.subreaper,
         stopped_by=process.main.group_stop, exit_signal=place.exit_signal, lock_future=own.lock_future,
         futex_hash=own.futex_hash,
     )  # fmt: skip

@@ -14,7 +14,18 @@ from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import SettingsEntry, ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
-from kernel_backend.resources import keyrings, numa, processes, settings, signals, thread_ids, threads, timeouts, timers
+from kernel_backend.resources import (
+    keyrings,
+    numa,
+    processes,
+    roots,
+    settings,
+    signals,
+    thread_ids,
+    threads,
+    timeouts,
+    timers,
+)
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.inject import Call, Workshop
@@ -98,6 +109,9 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid, last=False))
     if rebuild.own_namespace and os.geteuid() != 0 and building.pid == rebuild.root_pid:
         rebuild.warnings.extend(keyrings.link_users(building.shop))
+    calls, arguments = roots.enter_calls(entry, building.shop.data)
+    building.shop.put(arguments)
+    building.shop.run(calls)
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))
     rebuild.warnings.extend(settings.apply_futex_hash(building.shop, entry.futex_hash, building.pid))

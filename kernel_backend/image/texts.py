@@ -27,6 +27,7 @@ def _change(inventory: Inventory, change: Callable[[str], str]) -> None:
     for process in inventory.processes:
         process.argv = [change(word) for word in process.argv]
         process.cwd = change(process.cwd)
+        process.root = change(process.root)
         for file in (process.exe, *process.files):
             file.path = change(file.path)
         for vma in process.vmas:

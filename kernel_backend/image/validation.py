@@ -113,9 +113,8 @@ def _check_fates(inventory: Inventory) -> None:
 def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     who = f"process {process.pid}"
     expect(inventory.channel_fd <= limits.FD_MAX, "the channel's number")
-    for path, what in ((process.exe.path, "program"), (process.cwd, "working folder")):
+    for path, what in ((process.exe.path, "program"), (process.cwd, "working folder"), (process.root, "root folder")):
         check_path(path, f"the {what} of {who}")
-    expect(process.root == "/", f"the root folder of {who}")
     expect(not process.lock_future & ~_MCL_FUTURE, f"what {who} will lock")  # what is there is locked one by one
     for file in process.files:
         check_path(file.path, f"a mapped file of {who}")
