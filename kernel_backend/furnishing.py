@@ -167,6 +167,7 @@ def place_descriptors(rebuild: Rebuild, building: Building) -> None:
 def settle(rebuild: Rebuild, building: Building) -> None:
     """Folders, dispositions, prctl settings, POSIX timers."""
     entry, shop = building.entry, building.shop
+    rebuild.warnings.extend(processes.apply_login_uid(shop, entry, rebuild.may_speak_of))
     with acting_as(rebuild.user):
         _run_with(shop, processes.folder_calls(entry, _working_folder(rebuild, entry), shop.data))
     reset_signals(building)

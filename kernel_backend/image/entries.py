@@ -270,6 +270,7 @@ class ProcessEntry(Entry):
     lock_future: Natural = 0  # MCL_ flags in force for mappings to come
     futex_hash: Int = -1  # slots of its own table of futex waiters (PR_FUTEX_HASH); -1: not known
     aio: Annotated[list[AioEntry], MANY] = []
+    login_uid: OptionalId = -1  # /proc/PID/loginuid; 2^32-1: nobody has logged in, -1: not known
 
 
 def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:

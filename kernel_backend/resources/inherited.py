@@ -66,6 +66,7 @@ def _complete(entry: ProcessEntry, source: int, results: list[int], room: bytes)
     entry.umask = int(status["Umask"], 8)
     entry.credentials = processes.credentials(status, securebits, bool(keepcaps))
     entry.oom_score_adj = int(Path(f"/proc/{source}/oom_score_adj").read_text())
+    entry.login_uid = processes.login_uid(source)
     entry.personality = int(Path(f"/proc/{source}/personality").read_text(), 16)
 
 

@@ -31,6 +31,7 @@ NOTES: dict[str, Note] = {
     "droppable memory": Note("comes back empty, as it may be at any time"),
     "mapped files": Note("pages that nobody wrote to come from the file, which has to be the same one"),
     "madvise, mlock": Note("", "what is locked beyond RLIMIT_MEMLOCK comes back unlocked, with a warning"),
+    "login user of the audit log": Note("", "where somebody else has logged in, a warning says so"),
     "root folder": Note(
         "", "in place, whatever has another root folder; what is put into one by root comes back fresh"
     ),
