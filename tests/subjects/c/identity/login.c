@@ -50,6 +50,7 @@ int main(int argc, char **argv)
     long mine = login("self");
     pthread_mutex_lock(&gate);
     MUST0(pthread_create(&thread, NULL, of_thread, &gate));
+    subject_all_asleep(1);
     subject_wait(NULL);
     EXPECT(login("self") == mine, "it is %ld instead of %ld", login("self"), mine);
     pthread_mutex_unlock(&gate);
