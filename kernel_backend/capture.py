@@ -115,7 +115,14 @@ def capture_processes(capture: Capture) -> None:
     with Chorus(member for members in borrowed.values() for member in members) as chorus:
         otherwise = capture.ahead.speculating
         everybody = [member for members in borrowed.values() for member in members]
-        by_thread = chorus.run({b: threads.ask(b, speculates_otherwise=b.thread.tid in otherwise) for b in everybody})
+        found = [sharing.own_rights(process, capture.ahead.unlike) for process in capture.tree.processes.values()]
+        unlike = set[int]().union(*found)
+        by_thread = chorus.run(
+            {
+                b: threads.ask(b, speculates_otherwise=b.thread.tid in otherwise, own_rights=b.thread.tid in unlike)
+                for b in everybody
+            }
+        )
         mains = {pid: members[0] for pid, members in borrowed.items()}
         _ask_keyrings(capture, chorus, mains)
         by_process = chorus.run({main: _ask(main, pid, capture.tree.processes[pid]) for pid, main in mains.items()})

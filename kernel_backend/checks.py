@@ -75,7 +75,7 @@ def image_user(inventory: Inventory) -> Identity | None:
 
     Root restores a user's processes with that user's rights over files. Where one of them is root's, all may be.
     """
-    users = {process.credentials.uids[3] for process in inventory.processes}
+    users = {rights.uids[3] for process in inventory.processes for rights in processes.rights_of(process)}
     if os.geteuid() != 0 or 0 in users:
         return None
     root = inventory.processes[0].credentials
@@ -108,7 +108,7 @@ def check_user(inventory: Inventory) -> None:
     if os.geteuid() == 0:
         return
     for entry in inventory.processes:
-        if set(entry.credentials.uids) != {os.geteuid()}:
+        if any(set(rights.uids) != {os.geteuid()} for rights in processes.rights_of(entry)):
             raise TargetDenied(
                 f"process {entry.pid} of the image ran as user {entry.credentials.uids[1]}, you are {os.geteuid()}",
                 hint="restart it as that user, or as root",

@@ -122,8 +122,9 @@ def identity(rebuild: Rebuild, building: Building) -> None:
 
 def _credentials(rebuild: Rebuild, building: Building) -> None:
     entry, shop = building.entry, building.shop
-    wanted = entry.credentials
+    own = {thread.tid: thread.credentials for thread in entry.threads if thread.credentials}
     for image_tid, thread in building.threads.items():
+        wanted = own.get(image_tid, entry.credentials)
         bits = shop.run([Call("prctl", linux.PR_GET_SECUREBITS)], thread=thread)[0]
         present = processes.credentials(proc.status(building.pid, thread.tid), bits, wanted.keepcaps)
         if rebuild.own_namespace and os.geteuid() != 0:
@@ -132,7 +133,9 @@ def _credentials(rebuild: Rebuild, building: Building) -> None:
         if calls:
             shop.put(arguments)
             shop.run(calls, thread=thread)
-        elif image_tid == entry.pid:
+        if own and wanted.no_new_privs:
+            shop.run([processes.no_new_privs_call()], thread=thread)
+        elif not calls and not own and image_tid == entry.pid:
             return  # as is the leader, so are all: they were cloned from it
 
 

@@ -40,7 +40,8 @@ def check_taking_over(inventory: Inventory, frozen: FrozenTree, process: Process
     _check_stack(process)
     _check_number(inventory, frozen, process)
     for entry in inventory.processes:
-        processes.check_identity(process, entry.credentials)
+        for rights in processes.rights_of(entry):
+            processes.check_identity(process, rights)
     if any(entry.timers for entry in inventory.processes) and not timers.ids_can_be_chosen():
         raise HostUnsupported(
             "POSIX timers cannot get their old numbers in a process that has had timers before",

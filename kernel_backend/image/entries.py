@@ -159,6 +159,22 @@ class SchedulingEntry(Entry):
     timerslack_ns: Size = 0
 
 
+class CredentialsEntry(Entry):
+    """Who a process, or one of its threads, is."""
+
+    uids: Annotated[list[Id], Meta(min_length=4, max_length=4)]  # real, effective, saved, file system
+    gids: Annotated[list[Id], Meta(min_length=4, max_length=4)]
+    groups: Annotated[list[Id], MANY]
+    inheritable: Word
+    permitted: Word
+    effective: Word
+    bounding: Word
+    ambient: Word
+    no_new_privs: bool
+    securebits: Bits = 0
+    keepcaps: bool = False
+
+
 class ThreadEntry(Entry):
     """The core of one thread."""
 
@@ -181,6 +197,7 @@ class ThreadEntry(Entry):
     cpuid_faults: bool = False  # the CPUID instruction raises SIGSEGV (arch_prctl(2))
     wait_left_ns: Nanoseconds = -1  # of the limit of the call that it waits in; -1: none
     exited: bool = False  # a leader that ended while other threads go on
+    credentials: CredentialsEntry | None = None  # where it is somebody else than its process
 
 
 class TimerEntry(Entry):
@@ -194,22 +211,6 @@ class TimerEntry(Entry):
     target_tid: Pid
     setting: Timing  # struct itimerspec: interval, remaining
     owner_tid: Natural = 0  # whose processor time it measures (CLOCK_THREAD_CPUTIME_ID), 0: the leader's
-
-
-class CredentialsEntry(Entry):
-    """Who the process is."""
-
-    uids: Annotated[list[Id], Meta(min_length=4, max_length=4)]  # real, effective, saved, file system
-    gids: Annotated[list[Id], Meta(min_length=4, max_length=4)]
-    groups: Annotated[list[Id], MANY]
-    inheritable: Word
-    permitted: Word
-    effective: Word
-    bounding: Word
-    ambient: Word
-    no_new_privs: bool
-    securebits: Bits = 0
-    keepcaps: bool = False
 
 
 class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=True):

@@ -261,8 +261,9 @@ def _check_thread(thread: ThreadEntry, process: ProcessEntry, xstate_bytes: int)
 
 def _check_words(process: ProcessEntry, who: str) -> None:
     """Numbers of 64 bits without a sign."""
-    rights = process.credentials
-    words = [rights.inheritable, rights.permitted, rights.effective, rights.bounding, rights.ambient]
+    words = []
+    for rights in [process.credentials, *(thread.credentials for thread in process.threads if thread.credentials)]:
+        words += [rights.inheritable, rights.permitted, rights.effective, rights.bounding, rights.ambient]
     words += [word for limit in process.rlimits for word in limit]
     words += [timer.value for timer in process.timers]
     for thread in process.threads:

@@ -26,8 +26,13 @@ _PF_EXITING = 0x4
 _CAP_SETPCAP = 8
 _CAP_SETGID, _CAP_SETUID = 1 << 6, 1 << 7
 _SECBIT_NOROOT = 1
-_SECBIT_KEEP_CAPS = 1 << 4
+SECBIT_KEEP_CAPS = 1 << 4
 _SECBIT_NO_SETUID_FIXUP = 1 << 2  # capabilities outlive a change of user until capset says what stays
+
+
+def rights_of(entry: ProcessEntry) -> list[CredentialsEntry]:
+    """Who a process is, and who those of its threads are that are somebody else."""
+    return [entry.credentials, *(thread.credentials for thread in entry.threads if thread.credentials)]
 
 
 def credentials(status: dict[str, str], securebits: int, keepcaps: bool) -> CredentialsEntry:
@@ -190,9 +195,14 @@ def prctl_calls(entry: ProcessEntry) -> list[Call]:
         Call("personality", entry.personality),
         *settings.early_calls(entry.settings),
     ]
-    if entry.credentials.no_new_privs:
-        calls.append(Call("prctl", linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    if entry.credentials.no_new_privs and not any(thread.credentials for thread in entry.threads):
+        calls.append(no_new_privs_call())
     return calls
+
+
+def no_new_privs_call() -> Call:
+    """It is of a thread, and inherited by those that it makes."""
+    return Call("prctl", linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def late_prctl_calls(entry: ProcessEntry) -> list[Call]:
@@ -261,7 +271,7 @@ def _raise_ambient(cap: int) -> Call:
 def _securebits_calls(present: CredentialsEntry, wanted: CredentialsEntry) -> list[Call]:
     """PR_SET_KEEPCAPS, which is one of these bits (execve clears it), needs no privilege; the others do."""
     differ = present.securebits ^ wanted.securebits
-    if differ == _SECBIT_KEEP_CAPS:
+    if differ == SECBIT_KEEP_CAPS:
         return [Call("prctl", linux.PR_SET_KEEPCAPS, int(wanted.keepcaps), 0, 0, 0)]
     return [Call("prctl", linux.PR_SET_SECUREBITS, wanted.securebits, 0, 0, 0)] if differ else []
 

@@ -1,7 +1,7 @@
 """What threads share and processes do not: a rebuilt tree has it so, and no other way.
 
-A thread may leave the descriptor table, the folders or the user of its process (unshare(2), setfsuid(2)); a child may
-share its parent's memory and tables without being a thread (clone(2)); a process may live in namespaces of its own.
+A thread may leave the descriptor table or the folders of its process (unshare(2)), or have a filter of its own; a child
+may share its parent's memory and tables without being a thread (clone(2)); a process may live in namespaces of its own.
 All of that would come back as something else, so it is refused by name.
 """
 
@@ -20,7 +20,8 @@ from kernel_backend.tracee.process import Process
 
 _TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
 _SHARED = {linux.KCMP_VM: "memory", linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
-_RIGHTS = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp Seccomp_filters".split()
+_FILTERS = ["Seccomp", "Seccomp_filters"]
+_RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
 _NAMESPACES = ("mnt", "uts", "time", "user")
 _NAMES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user"}
 
@@ -104,9 +105,16 @@ def _rights(pid: int, tid: int) -> list[str] | None:
 
 
 def check_rights(process: Process, suspects: Mapping[int, int]) -> None:
-    """Look again, now that it is frozen, at the threads that were unlike the others."""
-    for tid, pid in suspects.items():
-        if pid != process.pid or tid not in process.threads:
-            continue
-        if _rights(pid, tid) != _rights(pid, process.view):
-            raise _unlike(pid, tid, "a user, rights or a filter of its own")
+    """Look again, now that it is frozen, at the threads that were unlike the others, and refuse what cannot be read."""
+    usual = proc.status(process.view)
+    for tid in own_rights(process, suspects):
+        found = proc.status(process.pid, tid)
+        if [found.get(name) for name in _FILTERS] != [usual.get(name) for name in _FILTERS]:
+            raise _unlike(process.pid, tid, "a seccomp filter of its own")
+
+
+def own_rights(process: Process, suspects: Mapping[int, int]) -> set[int]:
+    """Threads of a frozen process that still are somebody else than the others."""
+    mine = {tid for tid, pid in suspects.items() if pid == process.pid and tid in process.threads}
+    usual = _rights(process.pid, process.view) if mine else None
+    return {tid for tid in mine if _rights(process.pid, tid) != usual}
