@@ -32,6 +32,7 @@ from kernel_backend.image.entries import (
 from kernel_backend.image.writer import ImageWriter
 from kernel_backend.renumber import inner_numbers, renumber
 from kernel_backend.resources import (
+    control_groups,
     descriptors,
     jobs,
     mapped_files,
@@ -133,6 +134,8 @@ def capture_processes(capture: Capture) -> None:
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             capture.processes[pid].untold = untold.get(pid, 0)
+    views = {pid: process.view for pid, process in capture.tree.processes.items()}
+    capture.warnings.extend(control_groups.capture(capture.processes, views, capture.tree.root))
     for pid, process in capture.tree.processes.items():
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino

@@ -11,10 +11,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
+from kernel_backend.host.identity import acting_as
 from kernel_backend.image.entries import SettingsEntry, ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import (
+    control_groups,
     keyrings,
     numa,
     processes,
@@ -99,6 +101,8 @@ def _correct_tids(rebuild: Rebuild, building: Building) -> None:
 def identity(rebuild: Rebuild, building: Building) -> None:
     """Scheduling, limits, credentials: from the least to the most that cannot be undone."""
     entry = building.entry
+    with acting_as(rebuild.user):
+        rebuild.warnings.extend(control_groups.join(entry, building.pid))  # some have an affinity of their own
     for thread in entry.threads:
         if not thread.exited:
             rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))

@@ -221,6 +221,13 @@ class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=Tru
     description: Index
 
 
+class ControlGroup(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """A group that a process is in (cgroups(7))."""
+
+    hierarchy: Name  # by its controllers, as /proc/PID/cgroup has them; empty: version 2
+    path: PathText
+
+
 class AioEntry(Entry):
     """A context for asynchronous I/O (io_setup(2)), whose ring is the mapping of that kind at `address`."""
 
@@ -271,6 +278,7 @@ class ProcessEntry(Entry):
     lock_future: Natural = 0  # MCL_ flags in force for mappings to come
     futex_hash: Int = -1  # slots of its own table of futex waiters (PR_FUTEX_HASH); -1: not known
     aio: Annotated[list[AioEntry], MANY] = []
+    control_groups: Annotated[list[ControlGroup], FEW] = []  # those that the root process is not in
     login_uid: OptionalId = -1  # /proc/PID/loginuid; 2^32-1: nobody has logged in, -1: not known
 
 

@@ -32,6 +32,9 @@ NOTES: dict[str, Note] = {
     "mapped files": Note("pages that nobody wrote to come from the file, which has to be the same one"),
     "madvise, mlock": Note("", "what is locked beyond RLIMIT_MEMLOCK comes back unlocked, with a warning"),
     "login user of the audit log": Note("", "where somebody else has logged in, a warning says so"),
+    "control groups": Note(
+        "a tree is in those of who restores it; members that were in others than its root are put back, or told"
+    ),
     "root folder": Note(
         "", "in place, whatever has another root folder; what is put into one by root comes back fresh"
     ),
