@@ -35,6 +35,7 @@ from kernel_backend.resources import (
     control_groups,
     descriptors,
     jobs,
+    landlock,
     mapped_files,
     memory,
     pages,
@@ -113,17 +114,29 @@ def capture_processes(capture: Capture) -> None:
     waits = timeouts.still_waiting(capture.tree.processes.values(), capture.ahead.asleep)  # before anything is injected
     borrowed = {pid: threads.borrow_all(process) for pid, process in capture.tree.processes.items()}
     places = {pid: proc.stat(pid) for pid in borrowed}
-    with Chorus(member for members in borrowed.values() for member in members) as chorus:
+    with (
+        landlock.Outsiders() as outsiders,
+        Chorus(member for members in borrowed.values() for member in members) as chorus,
+    ):
         otherwise = capture.ahead.speculating
         everybody = [member for members in borrowed.values() for member in members]
         found = [sharing.own_rights(process, capture.ahead.unlike) for process in capture.tree.processes.values()]
         unlike = set[int]().union(*found)
+        outside: dict[int, int] = {}
+        for pid, members in borrowed.items():
+            tids = [member.thread.tid for member in members]
+            outside.update(outsiders.of(capture.tree.processes[pid], tids, unlike))
         by_thread = chorus.run(
             {
-                b: threads.ask(b, speculates_otherwise=b.thread.tid in otherwise, own_rights=b.thread.tid in unlike)
+                b: threads.ask(
+                    b, speculates_otherwise=b.thread.tid in otherwise, own_rights=b.thread.tid in unlike,
+                    outsider=outside.get(b.thread.tid, landlock.NOBODY),
+                )
                 for b in everybody
             }
-        )
+        )  # fmt: skip
+        for b in (b for b in everybody if by_thread[b].confined):
+            outsiders.confirm(b.thread.tgid, b.thread.tid, outside[b.thread.tid])
         mains = {pid: members[0] for pid, members in borrowed.items()}
         _ask_keyrings(capture, chorus, mains)
         by_process = chorus.run({main: _ask(main, pid, capture.tree.processes[pid]) for pid, main in mains.items()})

@@ -36,7 +36,7 @@ SYS = {
     "epoll_pwait": 281, "signalfd4": 289, "timerfd_settime": 286, "dup3": 292, "preadv": 295, "pwritev": 296,
     "rt_tgsigqueueinfo": 297, "prlimit64": 302, "sendmsg": 46, "kcmp": 312, "sched_setattr": 314,
     "sched_getattr": 315, "unshare": 272, "seccomp": 317, "memfd_create": 319, "mlock2": 325, "statx": 332, "rseq": 334,
-    "pidfd_send_signal": 424,
+    "pidfd_send_signal": 424, "landlock_create_ruleset": 444,
     "pidfd_open": 434, "clone3": 435, "close_range": 436, "pidfd_getfd": 438, "epoll_pwait2": 441,
     "process_vm_readv": 310, "process_vm_writev": 311, "msgrcv": 70, "msgsnd": 69, "inotify_add_watch": 254,
     "mq_open": 240, "mq_unlink": 241, "mq_timedsend": 242, "mq_timedreceive": 243, "mq_notify": 244,

@@ -20,7 +20,7 @@ from kernel_backend.image.entries import (
     SettingsEntry,
     ThreadEntry,
 )
-from kernel_backend.resources import numa, processes, settings, signals, timeouts
+from kernel_backend.resources import landlock, numa, processes, settings, signals, timeouts
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
@@ -51,9 +51,10 @@ class Told:
     tsc: int
     speculation: list[int]
     securebits: int  # asked of those only that are somebody else than their process; -1: of others
+    confined: bool  # it may not look at the outsider that it was told of
 
 
-def ask(borrowed: Borrowed, *, speculates_otherwise: bool, own_rights: bool) -> Asking[Told]:
+def ask(borrowed: Borrowed, *, speculates_otherwise: bool, own_rights: bool, outsider: int) -> Asking[Told]:
     """Ask a thread all that."""
     yield Call("sigaltstack", 0, borrowed.data)
     yield Call("prctl", linux.PR_GET_TID_ADDRESS, borrowed.data + 32)
@@ -65,8 +66,11 @@ def ask(borrowed: Borrowed, *, speculates_otherwise: bool, own_rights: bool) -> 
     bits = (yield Call("prctl", linux.PR_GET_SECUREBITS)) if own_rights else -1
     faults = _cpuid_may_fault() and not (yield Call("arch_prctl", _ARCH_GET_CPUID, 0))
     numa_policy = yield from numa.ask(borrowed)
+    confined = yield from landlock.ask(outsider)
     tid_address, pdeathsig, tsc = struct.unpack_from("<Qii", raw, 32)
-    return Told(raw[:ALTSTACK_BYTES], tid_address, slack_ns, pdeathsig, numa_policy, faults, tsc, speculation, bits)
+    return Told(
+        raw[:ALTSTACK_BYTES], tid_address, slack_ns, pdeathsig, numa_policy, faults, tsc, speculation, bits, confined
+    )
 
 
 @cache
