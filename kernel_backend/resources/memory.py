@@ -27,6 +27,8 @@ _ADVICE = {
     "wf": linux.MADV_WIPEONFORK, "hg": linux.MADV_HUGEPAGE, "nh": linux.MADV_NOHUGEPAGE, "mg": linux.MADV_MERGEABLE,
 }  # fmt: skip
 _REFUSED = {
+    "anon_inode:[io_uring]": ("an io_uring ring", "end its user, or make the program use epoll"),
+    "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
     "/secretmem": ("secret memory (memfd_secret)", "unmap it and checkpoint again"),
 }
 _SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")

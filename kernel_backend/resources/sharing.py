@@ -22,14 +22,15 @@ _TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder 
 _SHARED = {linux.KCMP_VM: "memory", linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
 _FILTERS = ["Seccomp", "Seccomp_filters"]
 _RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
-_NAMESPACES = ("mnt", "uts", "time", "user")
-_NAMES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user"}
+_NAMESPACES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user", "net": "network", "ipc": "IPC"}
+_FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children in another one than its own
 
 
 def check(tree: Mapping[int, Process]) -> None:
     """Refuse a frozen tree in which something is shared, or is not, that would come back otherwise."""
     for process in tree.values():
         check_namespaces(process)
+        _check_childrens_namespaces(process)
         _check_threads(process)
     for kind, what in _SHARED.items():
         _check_apart([process.view for process in tree.values()], kind, what)
@@ -39,16 +40,47 @@ def check_namespaces(process: Process) -> None:
     """Refuse a process in a namespace that is neither ours nor of our making."""
     if is_of_ours(process.view):
         return
-    for name in _NAMESPACES:
+    for name, called in _NAMESPACES.items():
         try:
             differs = os.stat(f"/proc/{process.view}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino
         except FileNotFoundError:
             continue  # an OS kernel without it
         if differs:
             raise ResourceUnsupported(
-                f"process {process.pid} lives in a {_NAMES[name]} namespace of its own",
+                f"process {process.pid} lives in a {called} namespace of its own",
                 hint="run nbcr inside that sandbox or container", pid=process.pid,
             )  # fmt: skip
+
+
+def _check_childrens_namespaces(process: Process) -> None:
+    """Refuse a process whose next child will be in another namespace (unshare(2)): it would be in the old one."""
+    here = f"/proc/{process.view}/ns"
+    there = os.listdir(here)
+    for name in _FOR_CHILDREN:
+        if f"{name}_for_children" not in there:
+            continue  # an OS kernel without it
+        try:
+            differs = os.stat(f"{here}/{name}_for_children").st_ino != os.stat(f"{here}/{name}").st_ino
+        except FileNotFoundError:
+            differs = True  # nobody has ever been in that one
+        if differs:
+            raise ResourceUnsupported(
+                f"process {process.pid} starts its children in another {name} namespace than its own (unshare)",
+                hint="end it and checkpoint again", pid=process.pid,
+            )  # fmt: skip
+
+
+def warn_of_groups_namespace(processes: Iterable[Process]) -> list[str]:
+    """A process that sees control groups from elsewhere than we (cgroup_namespaces(7)) will see them as we do."""
+    try:
+        ours = os.stat("/proc/self/ns/cgroup").st_ino
+        seeing = [p.pid for p in processes if os.stat(f"/proc/{p.view}/ns/cgroup").st_ino != ours]
+    except OSError:
+        return []  # an OS kernel without them
+    return [
+        f"process {pid} lives in a cgroup namespace of its own; brought back, it is in that of whoever restores it"
+        for pid in seeing
+    ]
 
 
 def _check_threads(process: Process) -> None:

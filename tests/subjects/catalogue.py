@@ -292,6 +292,14 @@ CATALOGUE: list[Subject] = [
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")
         for name, said in (("net", "network"), ("mnt", "mount"), ("uts", "uts"), ("ipc", "ipc"), ("time", "time"))
     ],
+    *[
+        Subject(f"refused/namespace:{name}", "other namespaces", 4, (said,), privilege="CAP_SYS_ADMIN")
+        for name, said in (
+            ("socket", "network namespace"),
+            ("pid_of_children", "another pid"),
+            ("time_of_children", "another time"),
+        )
+    ],
     Subject("refused/device", "devices", issue=4, refused=("device", "driver"), privilege="root"),
     Subject("refused/mount", "mounts in the making", issue=4, refused=("mount",), privilege="CAP_SYS_ADMIN"),
     *_rows("secret memory", "refused/secret_memory refused/secret_memory:mapped", issue=4, refused=("secret",)),
