@@ -23,6 +23,8 @@ _SHARED = {linux.KCMP_VM: "memory", linux.KCMP_FILES: "descriptor table", linux.
 _FILTERS = ["Seccomp", "Seccomp_filters"]
 _RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
 _NAMESPACES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user", "net": "network", "ipc": "IPC"}
+_OF_THREADS = ("net", "ipc", "uts")  # which one thread can leave alone (unshare(2)), if it may
+_CAP_SYS_ADMIN = 1 << 21
 _FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children in another one than its own
 
 
@@ -138,11 +140,22 @@ def _rights(pid: int, tid: int) -> list[str] | None:
 
 def check_rights(process: Process, suspects: Mapping[int, int]) -> None:
     """Look again, now that it is frozen, at the threads that were unlike the others, and refuse what cannot be read."""
-    usual = proc.status(process.view)
-    for tid in own_rights(process, suspects):
+    usual, unlike = proc.status(process.view), own_rights(process, suspects)
+    for tid in process.threads if int(usual["CapEff"], 16) & _CAP_SYS_ADMIN else unlike:
+        for name in _OF_THREADS:
+            if _namespace(process.view, tid, name) != _namespace(process.view, process.view, name):
+                raise _unlike(process.pid, tid, f"a {_NAMESPACES[name]} namespace of its own")
+    for tid in unlike:
         found = proc.status(process.pid, tid)
         if [found.get(name) for name in _FILTERS] != [usual.get(name) for name in _FILTERS]:
             raise _unlike(process.pid, tid, "a seccomp filter of its own")
+
+
+def _namespace(pid: int, tid: int, name: str) -> int:
+    try:
+        return os.stat(f"/proc/{pid}/task/{tid}/ns/{name}").st_ino
+    except OSError:
+        return 0  # an OS kernel without it, or a thread that has ended
 
 
 def own_rights(process: Process, suspects: Mapping[int, int]) -> set[int]:

@@ -298,6 +298,7 @@ CATALOGUE: list[Subject] = [
             ("socket", "network namespace"),
             ("pid_of_children", "another pid"),
             ("time_of_children", "another time"),
+            ("thread", "network namespace"),
         )
     ],
     Subject("refused/device", "devices", issue=4, refused=("device", "driver"), privilege="root"),
