@@ -167,7 +167,8 @@ def place_descriptors(rebuild: Rebuild, building: Building) -> None:
 def settle(rebuild: Rebuild, building: Building) -> None:
     """Folders, dispositions, prctl settings, POSIX timers."""
     entry, shop = building.entry, building.shop
-    rebuild.warnings.extend(processes.apply_login_uid(shop, entry, rebuild.may_speak_of))
+    for warning in processes.apply_login_uid(shop, entry, rebuild.may_speak_of):
+        rebuild.tables.warn(warning)  # all of a tree have usually been the same user's
     with acting_as(rebuild.user):
         _run_with(shop, processes.folder_calls(entry, _working_folder(rebuild, entry), shop.data))
     reset_signals(building)

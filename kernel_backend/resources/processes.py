@@ -339,4 +339,4 @@ def apply_login_uid(shop: Workshop, entry: ProcessEntry, may_be: Callable[[int],
         else:
             return []
     then, now = (("nobody", f"user {number}")[number != _NOBODY_LOGGED_IN] for number in (wanted, present))
-    return [f"for the audit log (/proc/PID/loginuid) process {entry.pid} was {then}'s, and is {now}'s: {reason}"]
+    return [f"for the audit log (/proc/PID/loginuid) what was {then}'s is {now}'s: {reason}"]
