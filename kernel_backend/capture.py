@@ -148,7 +148,8 @@ def capture_processes(capture: Capture) -> None:
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             capture.processes[pid].untold = untold.get(pid, 0)
     views = {pid: process.view for pid, process in capture.tree.processes.items()}
-    capture.warnings.extend(sharing.warn_of_groups_namespace(capture.tree.processes.values()))
+    for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
+        capture.warnings.extend(warn(capture.tree.processes.values()))
     capture.warnings.extend(control_groups.capture(capture.processes, views, capture.tree.root))
     for pid, process in capture.tree.processes.items():
         link = f"/proc/{process.view}/exe"

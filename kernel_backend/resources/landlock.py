@@ -18,6 +18,7 @@ from types import TracebackType
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import libc, proc
+from kernel_backend.resources import sharing
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import Call
 from kernel_backend.tracee.process import Process
@@ -60,6 +61,8 @@ class Outsiders:
         """
         if not _is_there() or os.readlink(f"/proc/{process.view}/ns/pid") != os.readlink("/proc/self/ns/pid"):
             return {}
+        if sharing.security_label(os.getpid()) != sharing.security_label(process.view):
+            return {}  # others forbid such looks, too
         mine, theirs = proc.status(os.getpid()), proc.status(process.view)
         may_be = theirs.get("NoNewPrivs") == "1" or bool(int(theirs["CapEff"], 16) & _CAP_SYS_ADMIN)
         asked = [tid for tid in tids if may_be or tid == process.view or tid in unlike]

@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
@@ -70,6 +71,25 @@ def _check_childrens_namespaces(process: Process) -> None:
                 f"process {process.pid} starts its children in another {name} namespace than its own (unshare)",
                 hint="end it and checkpoint again", pid=process.pid,
             )  # fmt: skip
+
+
+def security_label(pid: int) -> str:
+    """What SELinux, AppArmor or Smack call a process; empty where none of them is at work."""
+    try:
+        return Path(f"/proc/{pid}/attr/current").read_text(errors="replace").rstrip("\0\n")
+    except OSError:
+        return ""
+
+
+def warn_of_labels(processes: Iterable[Process]) -> list[str]:
+    """A restored process has the security label that its program gets where it is restored."""
+    ours = security_label(os.getpid())
+    labels = {process.pid: security_label(process.view) for process in processes}
+    return [
+        f"process {pid} has the security label {label!r}; brought back, it is under what who restores it is under"
+        for pid, label in labels.items()
+        if label != ours
+    ]
 
 
 def warn_of_groups_namespace(processes: Iterable[Process]) -> list[str]:
