@@ -134,6 +134,7 @@ CATALOGUE: list[Subject] = [
     *_rows("folders, O_PATH", "files/opath files/folder files/at_base", issue=4, outside=True),
     *_rows("folders, O_PATH", "files/special_paths", issue=4),
     *_rows("devices: null, zero, full, urandom", "files/devices"),
+    Subject("files/devices:removed", "devices: null, zero, full, urandom", issue=4, privilege="CAP_MKNOD"),
     *_rows("own files in /proc", "files/proc_self", issue=4),
     *_rows("file locks", "files/flock files/posix_lock files/ofd_lock", issue=4),
     *_rows("file locks", "files/lock_other_kinds", issue=4, outside=True),
