@@ -147,6 +147,8 @@ def capture_processes(capture: Capture) -> None:
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             capture.processes[pid].untold = untold.get(pid, 0)
+            if places[pid].sid == pid:
+                capture.processes[pid].settings.autogroup_nice = settings.autogroup_nice(process.view)
     views = {pid: process.view for pid, process in capture.tree.processes.items()}
     for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
         capture.warnings.extend(warn(capture.tree.processes.values()))
