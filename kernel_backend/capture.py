@@ -12,7 +12,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from kernel_backend.ahead import Ahead
-from kernel_backend.errors import ResourceUnsupported, TargetUnsupported
+from kernel_backend.errors import TargetUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image.entries import (
     FORMAT_VERSION,
@@ -32,12 +32,15 @@ from kernel_backend.image.entries import (
 from kernel_backend.image.writer import ImageWriter
 from kernel_backend.renumber import inner_numbers, renumber
 from kernel_backend.resources import (
+    control_groups,
     descriptors,
     jobs,
+    landlock,
     mapped_files,
     memory,
     pages,
     processes,
+    roots,
     settings,
     sharing,
     signals,
@@ -103,13 +106,6 @@ def refuse_early(tree: FrozenTree, ahead: Ahead) -> None:
         processes.check_trap(pid, status)
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
-    for process in tree.processes.values():
-        root = os.readlink(f"/proc/{process.view}/root")
-        if root != "/":
-            raise ResourceUnsupported(
-                f"process {process.pid} lives in another root folder ({root})",
-                hint="run nbcr inside the same container or chroot", pid=process.pid,
-            )  # fmt: skip
 
 
 def capture_processes(capture: Capture) -> None:
@@ -118,10 +114,29 @@ def capture_processes(capture: Capture) -> None:
     waits = timeouts.still_waiting(capture.tree.processes.values(), capture.ahead.asleep)  # before anything is injected
     borrowed = {pid: threads.borrow_all(process) for pid, process in capture.tree.processes.items()}
     places = {pid: proc.stat(pid) for pid in borrowed}
-    with Chorus(member for members in borrowed.values() for member in members) as chorus:
+    with (
+        landlock.Outsiders() as outsiders,
+        Chorus(member for members in borrowed.values() for member in members) as chorus,
+    ):
         otherwise = capture.ahead.speculating
         everybody = [member for members in borrowed.values() for member in members]
-        by_thread = chorus.run({b: threads.ask(b, speculates_otherwise=b.thread.tid in otherwise) for b in everybody})
+        found = [sharing.own_rights(process, capture.ahead.unlike) for process in capture.tree.processes.values()]
+        unlike = set[int]().union(*found)
+        outside: dict[int, int] = {}
+        for pid, members in borrowed.items():
+            tids = [member.thread.tid for member in members]
+            outside.update(outsiders.of(capture.tree.processes[pid], tids, unlike))
+        by_thread = chorus.run(
+            {
+                b: threads.ask(
+                    b, speculates_otherwise=b.thread.tid in otherwise, own_rights=b.thread.tid in unlike,
+                    outsider=outside.get(b.thread.tid, landlock.NOBODY),
+                )
+                for b in everybody
+            }
+        )  # fmt: skip
+        for b in (b for b in everybody if by_thread[b].confined):
+            outsiders.confirm(b.thread.tgid, b.thread.tid, outside[b.thread.tid])
         mains = {pid: members[0] for pid, members in borrowed.items()}
         _ask_keyrings(capture, chorus, mains)
         by_process = chorus.run({main: _ask(main, pid, capture.tree.processes[pid]) for pid, main in mains.items()})
@@ -132,6 +147,12 @@ def capture_processes(capture: Capture) -> None:
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             capture.processes[pid].untold = untold.get(pid, 0)
+            if places[pid].sid == pid:
+                capture.processes[pid].settings.autogroup_nice = settings.autogroup_nice(process.view)
+    views = {pid: process.view for pid, process in capture.tree.processes.items()}
+    for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
+        capture.warnings.extend(warn(capture.tree.processes.values()))
+    capture.warnings.extend(control_groups.capture(capture.processes, views, capture.tree.root))
     for pid, process in capture.tree.processes.items():
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
@@ -196,7 +217,7 @@ def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntr
         pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=[], mm=NO_MM,
         files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
         pending=pending, itimers=own.itimers, timers=own.timers, descriptors=[],
-        cwd="", root="/", umask=0, rlimits=[], credentials=NOBODY, subreaper=own.subreaper,
+        cwd="", root=roots.capture(pid, process.view), umask=0, rlimits=[], credentials=NOBODY, subreaper=own.subreaper,
         stopped_by=process.main.group_stop, exit_signal=place.exit_signal, lock_future=own.lock_future,
         futex_hash=own.futex_hash,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from kernel_backend.image.entries import (
 )
 from kernel_backend.image.writer import resize
 from kernel_backend.resources import (
+    aio,
     forked_pages,
     inherited,
     mapped_files,
@@ -64,6 +65,8 @@ def capture_shared_memory(capture: Capture) -> None:
         if any(map(_in_memory, process.shared_mappings)) or (kept and process.private_views)
     ]
     layouts = {pid: layout(capture, pid) for pid in showing}
+    for pid, found in layouts.items():
+        capture.warnings.extend(aio.capture(capture.tree.processes[pid], capture.processes[pid], found.vmas))
     keys = {key for found in layouts.values() for key in found.shared} | kept
     in_flight = capture.tables.mapped_in_flight
     fds = in_flight | {
@@ -83,7 +86,7 @@ def capture_shared_memory(capture: Capture) -> None:
 
 def _in_memory(mapping: proc.Mapping) -> bool:
     """Whether a shared mapping shows an object whose bytes must go into the image."""
-    return mapping.path.startswith(("/dev/", "/memfd:", "/SYSV")) or "(deleted)" in mapping.path
+    return mapping.path.startswith(("/dev/", "/memfd:", "/SYSV", "/[aio]")) or "(deleted)" in mapping.path
 
 
 def capture_not_forked(capture: Capture) -> None:

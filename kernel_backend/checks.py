@@ -24,7 +24,7 @@ from kernel_backend.host import room
 from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
 from kernel_backend.image.entries import Inventory, ProcessEntry
-from kernel_backend.resources import mapped_files, pages, processes
+from kernel_backend.resources import aio, mapped_files, pages, processes
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def image_user(inventory: Inventory) -> Identity | None:
 
     Root restores a user's processes with that user's rights over files. Where one of them is root's, all may be.
     """
-    users = {process.credentials.uids[3] for process in inventory.processes}
+    users = {rights.uids[3] for process in inventory.processes for rights in processes.rights_of(process)}
     if os.geteuid() != 0 or 0 in users:
         return None
     root = inventory.processes[0].credentials
@@ -108,7 +108,7 @@ def check_user(inventory: Inventory) -> None:
     if os.geteuid() == 0:
         return
     for entry in inventory.processes:
-        if set(entry.credentials.uids) != {os.geteuid()}:
+        if any(set(rights.uids) != {os.geteuid()} for rights in processes.rights_of(entry)):
             raise TargetDenied(
                 f"process {entry.pid} of the image ran as user {entry.credentials.uids[1]}, you are {os.geteuid()}",
                 hint="restart it as that user, or as root",
@@ -158,6 +158,7 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) ->
     check_host(inventory)
     check_user(inventory)
     written_here = inventory.host.boot_id == capture.boot_id()
+    aio.check(inventory)
     reader.verify_files(folder, inventory, trust_untouched=lazy or written_here)
     with acting_as(None if trust else image_user(inventory)):
         for entry in inventory.processes:

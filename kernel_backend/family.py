@@ -13,7 +13,7 @@ from kernel_backend.errors import ImageCorrupt
 from kernel_backend.host import proc
 from kernel_backend.image.entries import ProcessEntry, ZombieEntry
 from kernel_backend.kinship import Member, leaderless_groups, session_of
-from kernel_backend.resources import terminal_sessions
+from kernel_backend.resources import roots, terminal_sessions
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.thread import Thread
@@ -30,6 +30,7 @@ def grow_tree(rebuild: Rebuild, root: Thread, furnish: Callable[[Building], None
     Who shares memory with a child is given it by `furnish` before that is forked.
     """
     shop = stub.open_workshop(root, 0, WORKSHOP_BYTES, fixed=False)
+    roots.leave(shop)
     strangers = _grow(rebuild, rebuild.root, shop, kinship.OUTSIDE, furnish)
     while strangers:
         strangers = _place_strangers(rebuild, strangers, furnish)

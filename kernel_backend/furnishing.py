@@ -14,6 +14,7 @@ from kernel_backend.host import proc
 from kernel_backend.host.identity import acting_as
 from kernel_backend.image.entries import ProcessEntry
 from kernel_backend.resources import (
+    aio,
     forked_pages,
     lazy_pages,
     mapped_files,
@@ -100,6 +101,7 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     views = memory.Sources(
         dict(zip(files, moved[: len(files)], strict=True)), dict(zip(shared, moved[len(files) : -1], strict=True))
     )
+    aio.bring_back(shop, entry)
     shop.run(sysv.attach_calls(entry, rebuild.sysv))
     shop.run(memory.map_calls(entry, views, heritage.kept))
     rebuild.warnings.extend(numa.bind(shop, entry))
@@ -165,6 +167,8 @@ def place_descriptors(rebuild: Rebuild, building: Building) -> None:
 def settle(rebuild: Rebuild, building: Building) -> None:
     """Folders, dispositions, prctl settings, POSIX timers."""
     entry, shop = building.entry, building.shop
+    for warning in processes.apply_login_uid(shop, entry, rebuild.may_speak_of):
+        rebuild.tables.warn(warning)  # all of a tree have usually been the same user's
     with acting_as(rebuild.user):
         _run_with(shop, processes.folder_calls(entry, _working_folder(rebuild, entry), shop.data))
     reset_signals(building)

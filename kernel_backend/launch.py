@@ -11,13 +11,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
+from kernel_backend.host.identity import acting_as
 from kernel_backend.image.entries import SettingsEntry, ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import (
+    control_groups,
     keyrings,
     numa,
     processes,
+    roots,
     settings,
     signals,
     tcp_kept,
@@ -99,6 +102,8 @@ def _correct_tids(rebuild: Rebuild, building: Building) -> None:
 def identity(rebuild: Rebuild, building: Building) -> None:
     """Scheduling, limits, credentials: from the least to the most that cannot be undone."""
     entry = building.entry
+    with acting_as(rebuild.user):
+        rebuild.warnings.extend(control_groups.join(entry, building.pid))  # some have an affinity of their own
     for thread in entry.threads:
         if not thread.exited:
             rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))
@@ -109,6 +114,9 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid, last=False))
     if rebuild.own_namespace and os.geteuid() != 0 and building.pid == rebuild.root_pid:
         rebuild.warnings.extend(keyrings.link_users(building.shop))
+    calls, arguments = roots.enter_calls(entry, building.shop.data)
+    building.shop.put(arguments)
+    building.shop.run(calls)
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))
     rebuild.warnings.extend(settings.apply_futex_hash(building.shop, entry.futex_hash, building.pid))
@@ -119,8 +127,9 @@ def identity(rebuild: Rebuild, building: Building) -> None:
 
 def _credentials(rebuild: Rebuild, building: Building) -> None:
     entry, shop = building.entry, building.shop
-    wanted = entry.credentials
+    own = {thread.tid: thread.credentials for thread in entry.threads if thread.credentials}
     for image_tid, thread in building.threads.items():
+        wanted = own.get(image_tid, entry.credentials)
         bits = shop.run([Call("prctl", linux.PR_GET_SECUREBITS)], thread=thread)[0]
         present = processes.credentials(proc.status(building.pid, thread.tid), bits, wanted.keepcaps)
         if rebuild.own_namespace and os.geteuid() != 0:
@@ -129,7 +138,9 @@ def _credentials(rebuild: Rebuild, building: Building) -> None:
         if calls:
             shop.put(arguments)
             shop.run(calls, thread=thread)
-        elif image_tid == entry.pid:
+        if own and wanted.no_new_privs:
+            shop.run([processes.no_new_privs_call()], thread=thread)
+        elif not calls and not own and image_tid == entry.pid:
             return  # as is the leader, so are all: they were cloned from it
 
 

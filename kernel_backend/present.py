@@ -14,7 +14,7 @@ from kernel_backend.errors import EngineError, HostUnsupported, ResourceUnsuppor
 from kernel_backend.host import features, limits, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
-from kernel_backend.resources import processes, settings, sharing, timers
+from kernel_backend.resources import landlock, processes, settings, sharing, timers
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
@@ -40,7 +40,8 @@ def check_taking_over(inventory: Inventory, frozen: FrozenTree, process: Process
     _check_stack(process)
     _check_number(inventory, frozen, process)
     for entry in inventory.processes:
-        processes.check_identity(process, entry.credentials)
+        for rights in processes.rights_of(entry):
+            processes.check_identity(process, rights)
     if any(entry.timers for entry in inventory.processes) and not timers.ids_can_be_chosen():
         raise HostUnsupported(
             "POSIX timers cannot get their old numbers in a process that has had timers before",
@@ -53,6 +54,7 @@ def _check_confinement(process: Process) -> None:
     try:
         sharing.check_namespaces(process)
         processes.check_seccomp(process.view, proc.status(process.view))
+        landlock.check(process)
     except ResourceUnsupported as error:
         raise TargetUnsupported(
             f"{error}, so no other can take its place", hint="restore the image as a fresh process", pid=process.pid

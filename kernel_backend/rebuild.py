@@ -100,6 +100,10 @@ class Rebuild:
         """Whether what we make may be made that user's: root does so, but for a user's image only to that user."""
         return os.geteuid() == 0 and (self.user is None or uid == self.user.uid)
 
+    def may_speak_of(self, uid: int) -> bool:
+        """Whether an image is believed what it says of that user: a user's own only about that user."""
+        return self.user is None or uid == self.user.uid
+
     def adopt(self, entry: ProcessEntry, shop: Workshop) -> None:
         """Take a fresh stub in as the process of an entry."""
         self.built[entry.pid] = Building(entry, shop.thread, shop)

@@ -187,6 +187,10 @@ class DeviceFile(_Base, tag="device"):
 
     path: PathText
     pos: Size = 0
+    removed: bool = False  # its node was gone: `path` is the usual one of that device
+    mode: Bits = 0  # of a node that was gone; with its owner
+    uid: Id = 0
+    gid: Id = 0
 
 
 # --- pipes --------------------------------------------------------------------------------------------------------

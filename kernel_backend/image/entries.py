@@ -159,6 +159,22 @@ class SchedulingEntry(Entry):
     timerslack_ns: Size = 0
 
 
+class CredentialsEntry(Entry):
+    """Who a process, or one of its threads, is."""
+
+    uids: Annotated[list[Id], Meta(min_length=4, max_length=4)]  # real, effective, saved, file system
+    gids: Annotated[list[Id], Meta(min_length=4, max_length=4)]
+    groups: Annotated[list[Id], MANY]
+    inheritable: Word
+    permitted: Word
+    effective: Word
+    bounding: Word
+    ambient: Word
+    no_new_privs: bool
+    securebits: Bits = 0
+    keepcaps: bool = False
+
+
 class ThreadEntry(Entry):
     """The core of one thread."""
 
@@ -181,6 +197,7 @@ class ThreadEntry(Entry):
     cpuid_faults: bool = False  # the CPUID instruction raises SIGSEGV (arch_prctl(2))
     wait_left_ns: Nanoseconds = -1  # of the limit of the call that it waits in; -1: none
     exited: bool = False  # a leader that ended while other threads go on
+    credentials: CredentialsEntry | None = None  # where it is somebody else than its process
 
 
 class TimerEntry(Entry):
@@ -196,28 +213,28 @@ class TimerEntry(Entry):
     owner_tid: Natural = 0  # whose processor time it measures (CLOCK_THREAD_CPUTIME_ID), 0: the leader's
 
 
-class CredentialsEntry(Entry):
-    """Who the process is."""
-
-    uids: Annotated[list[Id], Meta(min_length=4, max_length=4)]  # real, effective, saved, file system
-    gids: Annotated[list[Id], Meta(min_length=4, max_length=4)]
-    groups: Annotated[list[Id], MANY]
-    inheritable: Word
-    permitted: Word
-    effective: Word
-    bounding: Word
-    ambient: Word
-    no_new_privs: bool
-    securebits: Bits = 0
-    keepcaps: bool = False
-
-
 class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
     """One row of a descriptor table: number, close-on-exec, index into Inventory.descriptions."""
 
     fd: FdNumber
     cloexec: bool
     description: Index
+
+
+class ControlGroup(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """A group that a process is in (cgroups(7))."""
+
+    hierarchy: Name  # by its controllers, as /proc/PID/cgroup has them; empty: version 2
+    path: PathText
+
+
+class AioEntry(Entry):
+    """A context for asynchronous I/O (io_setup(2)), whose ring is the mapping of that kind at `address`."""
+
+    address: Address
+    head: Natural  # the place of the first event that nobody has fetched
+    tail: Natural  # where the next one goes
+    events: Annotated[bytes, Meta(max_length=8 << 20)] = b""  # [struct io_event] between them
 
 
 class ProcessEntry(Entry):
@@ -260,6 +277,9 @@ class ProcessEntry(Entry):
     guards: Annotated[list[Span], RUNS] = []  # where touching is a fault (MADV_GUARD_INSTALL)
     lock_future: Natural = 0  # MCL_ flags in force for mappings to come
     futex_hash: Int = -1  # slots of its own table of futex waiters (PR_FUTEX_HASH); -1: not known
+    aio: Annotated[list[AioEntry], MANY] = []
+    control_groups: Annotated[list[ControlGroup], FEW] = []  # those that the root process is not in
+    login_uid: OptionalId = -1  # /proc/PID/loginuid; 2^32-1: nobody has logged in, -1: not known
 
 
 def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:

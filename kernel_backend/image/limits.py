@@ -53,7 +53,7 @@ SigInfo = Annotated[bytes, Meta(min_length=128, max_length=128)]
 OptionValue = Annotated[bytes, Meta(max_length=32768)]  # of a socket; the largest is a packet filter
 Small = Annotated[bytes, Meta(max_length=4096)]  # a structure of the OS kernel
 SocketName = Annotated[bytes, Meta(max_length=108)]  # sun_path
-MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv)$")]
+MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv|aio)$")]
 SharedKind = Annotated[str, Meta(pattern="^(anon|memfd|file|sysv)$")]
 Other = Annotated[str, Meta(pattern="^(inside|outside|closed)$")]
 Content = Annotated[bytes, Meta(max_length=64 << 20)]  # of a pipe or a queue

@@ -27,6 +27,9 @@ def _change(inventory: Inventory, change: Callable[[str], str]) -> None:
     for process in inventory.processes:
         process.argv = [change(word) for word in process.argv]
         process.cwd = change(process.cwd)
+        process.root = change(process.root)
+        for group in process.control_groups:
+            group.path = change(group.path)
         for file in (process.exe, *process.files):
             file.path = change(file.path)
         for vma in process.vmas:

@@ -113,9 +113,10 @@ def _check_fates(inventory: Inventory) -> None:
 def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     who = f"process {process.pid}"
     expect(inventory.channel_fd <= limits.FD_MAX, "the channel's number")
-    for path, what in ((process.exe.path, "program"), (process.cwd, "working folder")):
+    for path, what in ((process.exe.path, "program"), (process.cwd, "working folder"), (process.root, "root folder")):
         check_path(path, f"the {what} of {who}")
-    expect(process.root == "/", f"the root folder of {who}")
+    for group in process.control_groups:
+        check_path(group.path, f"a control group of {who}")
     expect(not process.lock_future & ~_MCL_FUTURE, f"what {who} will lock")  # what is there is locked one by one
     for file in process.files:
         check_path(file.path, f"a mapped file of {who}")
@@ -152,6 +153,8 @@ def _check_mappings(process: ProcessEntry, inventory: Inventory) -> None:
         hole, end = max(hole, vma.start - max(end, _LOWEST)), vma.end
     hole = max(hole, linux.TASK_SIZE - end)
     expect(hole >= _LEAST_HOLE, f"process {process.pid} leaves no room in its address space")
+    rings = {vma.start for vma in process.vmas if vma.kind == "aio"}
+    expect({ring.address for ring in process.aio} <= rings, f"a context of process {process.pid} has no ring")
     areas = [vma for vma in process.vmas if vma.kind in ("vdso", "vvar")]
     for one, next_one in pairwise(areas):
         expect(one.end == next_one.start, f"the OS kernel's own code in process {process.pid}")
@@ -169,6 +172,13 @@ def _check_mapping(vma: VmaEntry, process: ProcessEntry, shared: dict[str, str],
         expect(vma.kind == "shared" or not vma.private, f"{what} is private")
         expect((shared[vma.shared] == "sysv") == (vma.kind == "sysv"), f"{what} names shared memory of another kind")
         expect(vma.kind == "shared" or vma.offset <= vma.start, f"offset of {what}")
+    elif vma.kind == "aio":
+        rings = [ring for ring in process.aio if ring.address == vma.start]
+        expect(not vma.private and len(rings) == 1, f"{what} is a ring without context")
+        slots = (vma.end - vma.start) // _EVENT_BYTES - 1
+        waiting = len(rings[0].events)
+        expect(max(rings[0].head, rings[0].tail) < slots, f"the place in {what}")
+        expect(waiting == (rings[0].tail - rings[0].head) % slots * _EVENT_BYTES, f"the events of {what}")
     else:
         expect(vma.private, f"{what} is shared, but names nothing that is")
     expect(not vma.offset % _PAGE, f"offset of {what}")
@@ -177,6 +187,7 @@ def _check_mapping(vma: VmaEntry, process: ProcessEntry, shared: dict[str, str],
     expect(set(vma.advice) <= limits.ADVICE, f"advice about {what}")
 
 
+_EVENT_BYTES = 32  # struct io_event
 _WITH_PAGES = ("anon", "file", "shared")
 
 
@@ -252,8 +263,9 @@ def _check_thread(thread: ThreadEntry, process: ProcessEntry, xstate_bytes: int)
 
 def _check_words(process: ProcessEntry, who: str) -> None:
     """Numbers of 64 bits without a sign."""
-    rights = process.credentials
-    words = [rights.inheritable, rights.permitted, rights.effective, rights.bounding, rights.ambient]
+    words = []
+    for rights in [process.credentials, *(thread.credentials for thread in process.threads if thread.credentials)]:
+        words += [rights.inheritable, rights.permitted, rights.effective, rights.bounding, rights.ambient]
     words += [word for limit in process.rlimits for word in limit]
     words += [timer.value for timer in process.timers]
     for thread in process.threads:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kernel_backend.errors import HostUnsupported
@@ -27,11 +29,14 @@ class DeviceKind(Kind):
         return stat.S_ISCHR(look.stat.st_mode) and number(look.stat) in _HARMLESS
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
-        path = look.link
-        if not _leads_to(path, look.stat):
-            path = f"/dev/{_HARMLESS[number(look.stat)]}"
-            tables.warnings.append(f"{look.holder}: {look.link} has no path any more; a restored process gets {path}")
-        return DeviceFile(path=pack_path(path), pos=look.info.pos)
+        found = look.stat
+        if _leads_to(look.link, found):
+            return DeviceFile(path=pack_path(look.link), pos=look.info.pos)
+        path = f"/dev/{_HARMLESS[number(found)]}"
+        return DeviceFile(
+            path=path, pos=look.info.pos, removed=True, mode=stat.S_IMODE(found.st_mode), uid=found.st_uid,
+            gid=found.st_gid,
+        )  # fmt: skip
 
     def validate(self, index: int, entry: DeviceFile, tables: RebuildTables) -> None:
         path = unpack_path(entry.path)
@@ -43,7 +48,10 @@ class DeviceKind(Kind):
 
     def rebuild(self, index: int, entry: DeviceFile, tables: RebuildTables) -> None:
         path = unpack_path(entry.path)
-        fd = tables.own[index] = open_path(path, entry.flags, _is_harmless)
+        with _node_again(path, entry) as node:
+            fd = tables.own[index] = open_path(node, entry.flags, _is_harmless)
+        if entry.removed and node == path:
+            tables.warn(f"{tables.who(index)} had a node open that was gone, and gets {path}: only root could make one")
         set_status_flags(fd, entry.flags)
 
 
@@ -53,6 +61,24 @@ def _leads_to(path: str, wanted: os.stat_result) -> bool:
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+
+
+@contextmanager
+def _node_again(path: str, entry: DeviceFile) -> Iterator[str]:
+    """A node like one that was gone, for the moment; the usual one where we may not make any."""
+    node, device = path, next((os.makedev(*n) for n, name in _HARMLESS.items() if path == f"/dev/{name}"), 0)
+    if entry.removed and device:  # by our own table: a path may lead elsewhere by now
+        with suppress(OSError):
+            os.mknod(f"/dev/.nbcr-{os.getpid()}", stat.S_IFCHR | 0o600, device)
+            node = f"/dev/.nbcr-{os.getpid()}"
+    try:
+        if node != path:
+            os.chown(node, entry.uid, entry.gid)
+            Path(node).chmod(stat.S_IMODE(entry.mode))
+        yield node
+    finally:
+        if node != path:
+            Path(node).unlink()
 
 
 def _is_harmless(found: os.stat_result) -> bool:

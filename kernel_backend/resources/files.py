@@ -175,6 +175,11 @@ def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None
             pid=look.process.pid, fd=look.fd, link=look.link,
         )  # fmt: skip
     if stat.S_ISDIR(mode):
+        if look.stat.st_nlink and not look.link.endswith(_DELETED):  # it never was here, or something covers it
+            raise ResourceUnsupported(
+                f"{look.holder} is a folder that has no path here ({look.link} is another), as of a mount of its own",
+                hint="close it and checkpoint again", pid=look.process.pid, fd=look.fd, link=look.link,
+            )  # fmt: skip
         return
     if look.link.startswith("/secretmem"):
         raise ResourceUnsupported(

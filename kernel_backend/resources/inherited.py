@@ -56,7 +56,9 @@ def _complete(entry: ProcessEntry, source: int, results: list[int], room: bytes)
     actions, rest = room[: signals.ACTIONS_DATA_BYTES], room[signals.ACTIONS_DATA_BYTES :]
     brk, entry.dumpable, entry.thp_disable, securebits, keepcaps = results[:5]
     unsaved.check_segments(entry.pid, results[5])
+    session_nice = entry.settings.autogroup_nice  # a twin has a session of its own
     entry.settings = settings.entry_of(results[6 : 6 + len(settings.read_calls(0))], rest, source)
+    entry.settings.autogroup_nice = session_nice
     entry.sigactions = signals.actions_of(actions)
     entry.mm = _mm(source, brk)
     entry.argv = _argv(source)
@@ -66,6 +68,7 @@ def _complete(entry: ProcessEntry, source: int, results: list[int], room: bytes)
     entry.umask = int(status["Umask"], 8)
     entry.credentials = processes.credentials(status, securebits, bool(keepcaps))
     entry.oom_score_adj = int(Path(f"/proc/{source}/oom_score_adj").read_text())
+    entry.login_uid = processes.login_uid(source)
     entry.personality = int(Path(f"/proc/{source}/personality").read_text(), 16)
 
 

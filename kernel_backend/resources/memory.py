@@ -27,7 +27,8 @@ _ADVICE = {
     "wf": linux.MADV_WIPEONFORK, "hg": linux.MADV_HUGEPAGE, "nh": linux.MADV_NOHUGEPAGE, "mg": linux.MADV_MERGEABLE,
 }  # fmt: skip
 _REFUSED = {
-    "/[aio]": ("a context for asynchronous I/O (io_setup)", "destroy it (io_destroy) and checkpoint again"),
+    "anon_inode:[io_uring]": ("an io_uring ring", "end its user, or make the program use epoll"),
+    "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
     "/secretmem": ("secret memory (memfd_secret)", "unmap it and checkpoint again"),
 }
 _SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")
@@ -125,6 +126,9 @@ def _shared_entry(
                 f"process {pid} has {what} at {mapping.start:#x}, which cannot be captured",
                 hint=hint, pid=pid, address=mapping.start, path=path,
             )  # fmt: skip
+    if path.startswith("/[aio]"):
+        vma.kind = "aio"  # see aio.py
+        return
     if _SYSV.match(path):
         vma.kind, vma.shared, vma.offset = "sysv", shared_key(mapping), mapping.offset
     elif in_memory or (path and not now):
@@ -222,7 +226,7 @@ def map_calls(entry: ProcessEntry, sources: Sources, kept: Iterable[VmaEntry] = 
     """
     runs = filled_ranges(entry)
     there = {vma.start for vma in kept}
-    vmas = [vma for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv") and vma.start not in there]
+    vmas = [vma for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv", "aio") and vma.start not in there]
     return [_map_call(vma, sources, filled=is_filled(vma, runs)) for vma in vmas]
 
 

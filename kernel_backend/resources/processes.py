@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -18,6 +18,7 @@ from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP
 
+_NOBODY_LOGGED_IN = 2**32 - 1
 _NAMING = 1 << 21 | 1 << 40  # CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE
 
 _CAP_VERSION_3 = 0x20080522
@@ -25,8 +26,13 @@ _PF_EXITING = 0x4
 _CAP_SETPCAP = 8
 _CAP_SETGID, _CAP_SETUID = 1 << 6, 1 << 7
 _SECBIT_NOROOT = 1
-_SECBIT_KEEP_CAPS = 1 << 4
+SECBIT_KEEP_CAPS = 1 << 4
 _SECBIT_NO_SETUID_FIXUP = 1 << 2  # capabilities outlive a change of user until capset says what stays
+
+
+def rights_of(entry: ProcessEntry) -> list[CredentialsEntry]:
+    """Who a process is, and who those of its threads are that are somebody else."""
+    return [entry.credentials, *(thread.credentials for thread in entry.threads if thread.credentials)]
 
 
 def credentials(status: dict[str, str], securebits: int, keepcaps: bool) -> CredentialsEntry:
@@ -189,9 +195,14 @@ def prctl_calls(entry: ProcessEntry) -> list[Call]:
         Call("personality", entry.personality),
         *settings.early_calls(entry.settings),
     ]
-    if entry.credentials.no_new_privs:
-        calls.append(Call("prctl", linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    if entry.credentials.no_new_privs and not any(thread.credentials for thread in entry.threads):
+        calls.append(no_new_privs_call())
     return calls
+
+
+def no_new_privs_call() -> Call:
+    """It is of a thread, and inherited by those that it makes."""
+    return Call("prctl", linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def late_prctl_calls(entry: ProcessEntry) -> list[Call]:
@@ -260,7 +271,7 @@ def _raise_ambient(cap: int) -> Call:
 def _securebits_calls(present: CredentialsEntry, wanted: CredentialsEntry) -> list[Call]:
     """PR_SET_KEEPCAPS, which is one of these bits (execve clears it), needs no privilege; the others do."""
     differ = present.securebits ^ wanted.securebits
-    if differ == _SECBIT_KEEP_CAPS:
+    if differ == SECBIT_KEEP_CAPS:
         return [Call("prctl", linux.PR_SET_KEEPCAPS, int(wanted.keepcaps), 0, 0, 0)]
     return [Call("prctl", linux.PR_SET_SECUREBITS, wanted.securebits, 0, 0, 0)] if differ else []
 
@@ -296,3 +307,36 @@ def apply_oom_score(pid: int, value: int) -> list[str]:
     except OSError as error:
         return [f"oom_score_adj of process {pid} was not restored: {error.strerror}"]
     return []
+
+
+def login_uid(pid: int) -> int:
+    """As whom somebody logged in who started this process in the end (audit(8)); -1: the host does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/loginuid").read_text())
+    except (OSError, ValueError):
+        return -1
+
+
+def apply_login_uid(shop: Workshop, entry: ProcessEntry, may_be: Callable[[int], bool]) -> list[str]:
+    """Before there are threads, which inherit it; warnings. Only the process itself may write it.
+
+    Where nobody has logged in it may be set by anybody, else it takes CAP_AUDIT_CONTROL. `may_be`: whether an image may
+    say that of a user, since the audit log is to tell who did things.
+    """
+    pid = shop.thread.tgid
+    present, wanted = login_uid(pid), entry.login_uid
+    if present == wanted or -1 in (present, wanted):
+        return []
+    reason = "the image's user may not say so"
+    if wanted == _NOBODY_LOGGED_IN or may_be(wanted):
+        text = str(wanted).encode()
+        try:
+            fd = shop.call("open", shop.put(b"/proc/self/loginuid\0"), os.O_WRONLY | os.O_CLOEXEC)
+            shop.call("write", fd, shop.put(text), len(text))
+            shop.call("close", fd)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+        else:
+            return []
+    then, now = (("nobody", f"user {number}")[number != _NOBODY_LOGGED_IN] for number in (wanted, present))
+    return [f"for the audit log (/proc/PID/loginuid) what was {then}'s is {now}'s: {reason}"]

@@ -103,7 +103,6 @@ def entry_of(results: Sequence[int], room: bytes, pid: int) -> SettingsEntry:
         memory_merge=bool(found.get("memory_merge", 0)),
         speculation=[found.get(f"speculation {sort}", 0) for sort in _SPECULATION_SORTS],
         io_flusher=bool(found.get("io_flusher", 0)),
-        autogroup_nice=_autogroup_nice(pid),
         membarrier=results[-1] if _tells_barriers() else 0,
         coredump_filter=int(Path(f"/proc/{pid}/coredump_filter").read_text() or "0", 16),
     )
@@ -223,7 +222,7 @@ def late_calls(entry: SettingsEntry) -> Iterator[Call]:
         yield Call("prctl", _SET_MDWE, entry.mdwe, 0, 0, 0)
 
 
-def _autogroup_nice(pid: int) -> int:
+def autogroup_nice(pid: int) -> int:
     """How nice a session is towards others (sched(7)); 0 where the OS kernel does not group by sessions."""
     try:
         return int(Path(f"/proc/{pid}/autogroup").read_text().rpartition("nice ")[2])
@@ -233,7 +232,7 @@ def _autogroup_nice(pid: int) -> int:
 
 def apply_autogroup(pid: int, entry: SettingsEntry) -> list[str]:
     """From outside; warnings. The OS kernel lets ordinary users change it ten times a second at most."""
-    if entry.autogroup_nice == _autogroup_nice(pid):
+    if entry.autogroup_nice == autogroup_nice(pid):
         return []
     deadline = time.monotonic() + _AUTOGROUP_PATIENCE_S
     while True:

@@ -1,7 +1,7 @@
 """What threads share and processes do not: a rebuilt tree has it so, and no other way.
 
-A thread may leave the descriptor table, the folders or the user of its process (unshare(2), setfsuid(2)); a child may
-share its parent's memory and tables without being a thread (clone(2)); a process may live in namespaces of its own.
+A thread may leave the descriptor table or the folders of its process (unshare(2)), or have a filter of its own; a child
+may share its parent's memory and tables without being a thread (clone(2)); a process may live in namespaces of its own.
 All of that would come back as something else, so it is refused by name.
 """
 
@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
@@ -20,15 +21,19 @@ from kernel_backend.tracee.process import Process
 
 _TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
 _SHARED = {linux.KCMP_VM: "memory", linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
-_RIGHTS = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp Seccomp_filters".split()
-_NAMESPACES = ("mnt", "uts", "time", "user")
-_NAMES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user"}
+_FILTERS = ["Seccomp", "Seccomp_filters"]
+_RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
+_NAMESPACES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user", "net": "network", "ipc": "IPC"}
+_OF_THREADS = ("net", "ipc", "uts")  # which one thread can leave alone (unshare(2)), if it may
+_CAP_SYS_ADMIN = 1 << 21
+_FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children in another one than its own
 
 
 def check(tree: Mapping[int, Process]) -> None:
     """Refuse a frozen tree in which something is shared, or is not, that would come back otherwise."""
     for process in tree.values():
         check_namespaces(process)
+        _check_childrens_namespaces(process)
         _check_threads(process)
     for kind, what in _SHARED.items():
         _check_apart([process.view for process in tree.values()], kind, what)
@@ -38,16 +43,66 @@ def check_namespaces(process: Process) -> None:
     """Refuse a process in a namespace that is neither ours nor of our making."""
     if is_of_ours(process.view):
         return
-    for name in _NAMESPACES:
+    for name, called in _NAMESPACES.items():
         try:
             differs = os.stat(f"/proc/{process.view}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino
         except FileNotFoundError:
             continue  # an OS kernel without it
         if differs:
             raise ResourceUnsupported(
-                f"process {process.pid} lives in a {_NAMES[name]} namespace of its own",
+                f"process {process.pid} lives in a {called} namespace of its own",
                 hint="run nbcr inside that sandbox or container", pid=process.pid,
             )  # fmt: skip
+
+
+def _check_childrens_namespaces(process: Process) -> None:
+    """Refuse a process whose next child will be in another namespace (unshare(2)): it would be in the old one."""
+    here = f"/proc/{process.view}/ns"
+    there = os.listdir(here)
+    for name in _FOR_CHILDREN:
+        if f"{name}_for_children" not in there:
+            continue  # an OS kernel without it
+        try:
+            differs = os.stat(f"{here}/{name}_for_children").st_ino != os.stat(f"{here}/{name}").st_ino
+        except FileNotFoundError:
+            differs = True  # nobody has ever been in that one
+        if differs:
+            raise ResourceUnsupported(
+                f"process {process.pid} starts its children in another {name} namespace than its own (unshare)",
+                hint="end it and checkpoint again", pid=process.pid,
+            )  # fmt: skip
+
+
+def security_label(pid: int) -> str:
+    """What SELinux, AppArmor or Smack call a process; empty where none of them is at work."""
+    try:
+        return Path(f"/proc/{pid}/attr/current").read_text(errors="replace").rstrip("\0\n")
+    except OSError:
+        return ""
+
+
+def warn_of_labels(processes: Iterable[Process]) -> list[str]:
+    """A restored process has the security label that its program gets where it is restored."""
+    ours = security_label(os.getpid())
+    labels = {process.pid: security_label(process.view) for process in processes}
+    return [
+        f"process {pid} has the security label {label!r}; brought back, it is under what who restores it is under"
+        for pid, label in labels.items()
+        if label != ours
+    ]
+
+
+def warn_of_groups_namespace(processes: Iterable[Process]) -> list[str]:
+    """A process that sees control groups from elsewhere than we (cgroup_namespaces(7)) will see them as we do."""
+    try:
+        ours = os.stat("/proc/self/ns/cgroup").st_ino
+        seeing = [p.pid for p in processes if os.stat(f"/proc/{p.view}/ns/cgroup").st_ino != ours]
+    except OSError:
+        return []  # an OS kernel without them
+    return [
+        f"process {pid} lives in a cgroup namespace of its own; brought back, it is in that of whoever restores it"
+        for pid in seeing
+    ]
 
 
 def _check_threads(process: Process) -> None:
@@ -104,9 +159,27 @@ def _rights(pid: int, tid: int) -> list[str] | None:
 
 
 def check_rights(process: Process, suspects: Mapping[int, int]) -> None:
-    """Look again, now that it is frozen, at the threads that were unlike the others."""
-    for tid, pid in suspects.items():
-        if pid != process.pid or tid not in process.threads:
-            continue
-        if _rights(pid, tid) != _rights(pid, process.view):
-            raise _unlike(pid, tid, "a user, rights or a filter of its own")
+    """Look again, now that it is frozen, at the threads that were unlike the others, and refuse what cannot be read."""
+    usual, unlike = proc.status(process.view), own_rights(process, suspects)
+    for tid in process.threads if int(usual["CapEff"], 16) & _CAP_SYS_ADMIN else unlike:
+        for name in _OF_THREADS:
+            if _namespace(process.view, tid, name) != _namespace(process.view, process.view, name):
+                raise _unlike(process.pid, tid, f"a {_NAMESPACES[name]} namespace of its own")
+    for tid in unlike:
+        found = proc.status(process.pid, tid)
+        if [found.get(name) for name in _FILTERS] != [usual.get(name) for name in _FILTERS]:
+            raise _unlike(process.pid, tid, "a seccomp filter of its own")
+
+
+def _namespace(pid: int, tid: int, name: str) -> int:
+    try:
+        return os.stat(f"/proc/{pid}/task/{tid}/ns/{name}").st_ino
+    except OSError:
+        return 0  # an OS kernel without it, or a thread that has ended
+
+
+def own_rights(process: Process, suspects: Mapping[int, int]) -> set[int]:
+    """Threads of a frozen process that still are somebody else than the others."""
+    mine = {tid for tid, pid in suspects.items() if pid == process.pid and tid in process.threads}
+    usual = _rights(process.pid, process.view) if mine else None
+    return {tid for tid in mine if _rights(process.pid, tid) != usual}

@@ -12,8 +12,15 @@ from functools import cache
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc, proc
-from kernel_backend.image.entries import MemoryPolicy, RseqEntry, SchedulingEntry, SettingsEntry, ThreadEntry
-from kernel_backend.resources import numa, settings, signals, timeouts
+from kernel_backend.image.entries import (
+    CredentialsEntry,
+    MemoryPolicy,
+    RseqEntry,
+    SchedulingEntry,
+    SettingsEntry,
+    ThreadEntry,
+)
+from kernel_backend.resources import landlock, numa, processes, settings, signals, timeouts
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
@@ -43,9 +50,11 @@ class Told:
     cpuid_faults: bool
     tsc: int
     speculation: list[int]
+    securebits: int  # asked of those only that are somebody else than their process; -1: of others
+    confined: bool  # it may not look at the outsider that it was told of
 
 
-def ask(borrowed: Borrowed, *, speculates_otherwise: bool) -> Asking[Told]:
+def ask(borrowed: Borrowed, *, speculates_otherwise: bool, own_rights: bool, outsider: int) -> Asking[Told]:
     """Ask a thread all that."""
     yield Call("sigaltstack", 0, borrowed.data)
     yield Call("prctl", linux.PR_GET_TID_ADDRESS, borrowed.data + 32)
@@ -54,10 +63,14 @@ def ask(borrowed: Borrowed, *, speculates_otherwise: bool) -> Asking[Told]:
     yield Call("prctl", settings.GET_TSC, borrowed.data + 44, 0, 0, 0)
     raw = borrowed.get(48)
     speculation = (yield from settings.ask_speculation()) if speculates_otherwise else []
+    bits = (yield Call("prctl", linux.PR_GET_SECUREBITS)) if own_rights else -1
     faults = _cpuid_may_fault() and not (yield Call("arch_prctl", _ARCH_GET_CPUID, 0))
     numa_policy = yield from numa.ask(borrowed)
+    confined = yield from landlock.ask(outsider)
     tid_address, pdeathsig, tsc = struct.unpack_from("<Qii", raw, 32)
-    return Told(raw[:ALTSTACK_BYTES], tid_address, slack_ns, pdeathsig, numa_policy, faults, tsc, speculation)
+    return Told(
+        raw[:ALTSTACK_BYTES], tid_address, slack_ns, pdeathsig, numa_policy, faults, tsc, speculation, bits, confined
+    )
 
 
 @cache
@@ -113,7 +126,14 @@ def _capture_one(
         robust_length=robust_length,
         rseq=RseqEntry(address=rseq[0], size=rseq[1], signature=rseq[2], flags=rseq[3]) if rseq else None,
         scheduling=_scheduling(thread.tid, told.slack_ns),
+        credentials=_credentials(process.pid, thread.tid, told.securebits),
     )
+
+
+def _credentials(pid: int, tid: int, securebits: int) -> CredentialsEntry | None:
+    if securebits < 0:
+        return None
+    return processes.credentials(proc.status(pid, tid), securebits, bool(securebits & processes.SECBIT_KEEP_CAPS))
 
 
 def _scheduling(tid: int, slack_ns: int = 0) -> SchedulingEntry:

@@ -15,7 +15,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import sockdiag
 from kernel_backend.image.descriptions import UnixSocket, pack_path, unpack_path
-from kernel_backend.resources import live_sockets
+from kernel_backend.resources import live_sockets, roots
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
 
 _UNIX = socket.AF_UNIX
@@ -34,6 +34,7 @@ def note(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: Captu
     if not entry.name or entry.name.startswith(b"\0"):
         return
     path = os.fsdecode(entry.name)
+    roots.check_name(look.process.pid, look.process.view, path)
     if not path.startswith("/") and not look.in_flight:
         entry.folder = pack_path(_folder_of(path, look, facts, tables))
     place = Path(unpack_path(entry.folder)) / path

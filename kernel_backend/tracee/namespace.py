@@ -77,9 +77,10 @@ def furnish(init: Thread) -> Workshop:
 
 
 def _keep_capability_over_exec(shop: Workshop) -> None:
-    """Let the stubs still choose tids after they have run the image's program; the rebuild drops it at the end."""
-    bit = 1 << 40  # CAP_CHECKPOINT_RESTORE
-    low, high = bit & 0xFFFFFFFF, bit >> 32
+    """Let the stubs choose tids and root folders when they have run the image's program; the rebuild drops it."""
+    kept = (18, 40)  # CAP_SYS_CHROOT, CAP_CHECKPOINT_RESTORE
+    bits = sum(1 << number for number in kept)
+    low, high = bits & 0xFFFFFFFF, bits >> 32
     full = 0xFFFFFFFF
     header = (0x20080522).to_bytes(4, "little") + bytes(4)
     data = b"".join(word.to_bytes(4, "little") for word in (full, full, low, 0x1FF, 0x1FF, high))
@@ -87,7 +88,7 @@ def _keep_capability_over_exec(shop: Workshop) -> None:
     shop.run(
         [
             Call("capset", at, at + 8),
-            Call("prctl", linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_RAISE, 40, 0, 0),
+            *(Call("prctl", linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_RAISE, number, 0, 0) for number in kept),
         ]
     )
 

@@ -31,6 +31,14 @@ NOTES: dict[str, Note] = {
     "droppable memory": Note("comes back empty, as it may be at any time"),
     "mapped files": Note("pages that nobody wrote to come from the file, which has to be the same one"),
     "madvise, mlock": Note("", "what is locked beyond RLIMIT_MEMLOCK comes back unlocked, with a warning"),
+    "login user of the audit log": Note("", "where somebody else has logged in, a warning says so"),
+    "control groups": Note(
+        "a tree is in those of who restores it; members that were in others than its root are put back, or told"
+    ),
+    "root folder": Note(
+        "", "in place, whatever has another root folder; what is put into one by root comes back fresh"
+    ),
+    "asynchronous I/O (io_setup)": Note("requests that are in flight nobody can see: a warning says so"),
     "regular files": Note(
         "what is in them stays as it is now; where one is too short for the offset, a warning says so"
     ),

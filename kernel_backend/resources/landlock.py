@@ -1,0 +1,156 @@
+"""Landlock domains: what a thread and all that it makes may do no more (landlock_restrict_self(2)), for ever.
+
+The OS kernel shows nobody whether a thread is in one, or what it forbids; a restored life would be free, so it is
+refused. It can be found out, because who is in a domain may not even look at a process outside (kcmp(2) needs the same
+rights as ptrace(2), to read). So the thread is made to try: with us, if we are the same user, else with a process of
+ours that has become that user. Whether it is that and nothing else is seen by trying the same as somebody of that user
+who is in no domain that we are not in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Collection, Iterable
+from functools import cache
+from types import TracebackType
+
+from kernel_backend.abi import linux
+from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.host import libc, proc
+from kernel_backend.resources import sharing
+from kernel_backend.tracee.chorus import Asking
+from kernel_backend.tracee.inject import Call
+from kernel_backend.tracee.process import Process
+
+_CREATE_RULESET_VERSION = 1
+_CAP_SYS_ADMIN = 1 << 21  # with it, or when no more privileges can be gained, a thread may confine itself
+_User = tuple[int, int]  # its user and group id
+NOBODY = 0
+
+
+@cache
+def _is_there() -> bool:
+    """Whether this OS kernel confines anybody."""
+    try:
+        return libc.syscall("landlock_create_ruleset", None, 0, _CREATE_RULESET_VERSION) > 0
+    except OSError:
+        return False
+
+
+class Outsiders:
+    """Processes in no domain that we are not in, one for each user, at whom threads of that user may look."""
+
+    def __init__(self) -> None:
+        self._made: dict[_User, int] = {}  # pids
+
+    def __enter__(self) -> Outsiders:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pid in self._made.values():
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+
+    def of(self, process: Process, tids: Iterable[int], unlike: Collection[int] = ()) -> dict[int, int]:
+        """Thread → at whom it is to try to look; threads that cannot tell anything, or need not, are left out.
+
+        `unlike`: those that are somebody else than their process, and so may be confined when that is not.
+        """
+        if not _is_there() or os.readlink(f"/proc/{process.view}/ns/pid") != os.readlink("/proc/self/ns/pid"):
+            return {}
+        if sharing.security_label(os.getpid()) != sharing.security_label(process.view):
+            return {}  # others forbid such looks, too
+        mine, theirs = proc.status(os.getpid()), proc.status(process.view)
+        may_be = theirs.get("NoNewPrivs") == "1" or bool(int(theirs["CapEff"], 16) & _CAP_SYS_ADMIN)
+        asked = [tid for tid in tids if may_be or tid == process.view or tid in unlike]
+        if self._are_alike(mine, theirs):
+            return dict.fromkeys(asked, os.getpid())
+        user = _user_of(theirs)
+        if os.geteuid() != 0 or user is None or not (may_be or {*asked} - {process.view}):
+            return {}
+        if user not in self._made:
+            self._made[user] = _become_and(user, _wait_for_ever)
+        return dict.fromkeys(asked, self._made[user])
+
+    @staticmethod
+    def _are_alike(mine: dict[str, str], theirs: dict[str, str]) -> bool:
+        same = all(mine[ids].split()[:3] == theirs[ids].split()[:3] for ids in ("Uid", "Gid"))
+        return same and _user_of(theirs) is not None and not int(mine["CapPrm"], 16) & ~int(theirs["CapPrm"], 16)
+
+    def confirm(self, pid: int, tid: int, outsider: int) -> None:
+        """Refuse a thread that may not look at `outsider`, if another who is like it may."""
+        user = _user_of(proc.status(pid, tid))
+        if user is None:
+            return
+        child = _become_and(user if outsider != os.getpid() else None, lambda: libc.kcmp(outsider, outsider, 0, 0, 0))
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            raise ResourceUnsupported(
+                f"thread {tid} of process {pid} is confined by Landlock, which cannot be read back",
+                hint="start it without the sandbox, or run nbcr inside the same one", pid=pid, tid=tid,
+            )  # fmt: skip
+
+
+def ask(outsider: int) -> Asking[bool]:
+    """Whether a thread may not look at somebody."""
+    if outsider == NOBODY:
+        return False
+    try:
+        yield Call("kcmp", outsider, outsider, linux.KCMP_FILES, 0, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return False
+
+
+def _user_of(status: dict[str, str]) -> _User | None:
+    """Who a thread is; None where its ids are several, who may look at nobody."""
+    uids, gids = set(status["Uid"].split()[:3]), set(status["Gid"].split()[:3])
+    return (int(uids.pop()), int(gids.pop())) if len(uids) == len(gids) == 1 else None
+
+
+def _become_and(user: _User | None, work: Callable[[], object]) -> int:
+    """A child of ours that becomes that user and then does `work`; its pid. It ends with us."""
+    told, tell = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if user is not None:
+                libc.syscall("setgroups", 0, None)
+                libc.syscall("setresgid", *[user[1]] * 3)
+                libc.syscall("setresuid", *[user[0]] * 3)
+                libc.prctl(linux.PR_SET_DUMPABLE, 1)
+            libc.prctl(linux.PR_SET_PDEATHSIG, 9)
+            if os.getppid() != parent:
+                os._exit(1)
+            if work is _wait_for_ever:
+                os.write(tell, b"x")
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(tell)
+    os.read(told, 1)
+    os.close(told)
+    return pid
+
+
+def _wait_for_ever() -> None:
+    while True:
+        libc.syscall("pause")
+
+
+def check(process: Process) -> None:
+    """Refuse a process that is about to be replaced: what it is confined to stays. Raises ResourceUnsupported."""
+    with Outsiders() as outsiders:
+        for tid, outsider in outsiders.of(process, [process.view]).items():
+            with process.borrow() as borrowed:
+                try:
+                    borrowed.call("kcmp", outsider, outsider, linux.KCMP_FILES, 0, 0)
+                    continue
+                except OSError as error:
+                    if error.errno != errno.EPERM:
+                        continue
+            outsiders.confirm(process.pid, tid, outsider)

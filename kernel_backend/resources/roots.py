@@ -1,0 +1,104 @@
+"""Root folders of processes (chroot(2)). Paths in an image are seen from our own root, those of jailed processes, too.
+
+So a process that is made looks at things from our root until all that bears a path is there, and gets its own root just
+before it becomes its user. A name that a Unix socket was bound to is what the process itself called it: it could only
+be bound again from inside, and is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from kernel_backend.abi import linux
+from kernel_backend.errors import FileChanged, ResourceUnsupported, TargetDenied
+from kernel_backend.host import proc
+from kernel_backend.host.features import effective_capabilities
+from kernel_backend.image.entries import Inventory, ProcessEntry
+from kernel_backend.resources.placing_fds import lend
+from kernel_backend.tracee.inject import Call, Workshop
+
+_CAP_SYS_CHROOT = 1 << 18
+
+
+def root_of(pid: int) -> str:
+    """Where a process's root folder is, as we see it."""
+    return os.readlink(f"/proc/{pid}/root")
+
+
+def capture(pid: int, view: int) -> str:
+    """The root folder of a process. Raises ResourceUnsupported where it has no path any more."""
+    link = f"/proc/{view}/root"
+    found = root_of(view)
+    if found != "/":
+        there, seen = os.stat(link), Path(found)
+        if not seen.exists() or not seen.samefile(link) or there.st_nlink == 0:
+            raise ResourceUnsupported(
+                f"process {pid} lives in another root folder ({found}), which we do not see at that path",
+                hint="run nbcr inside the same container or chroot", pid=pid,
+            )  # fmt: skip
+    return found
+
+
+def check_name(pid: int, view: int, name: str) -> None:
+    """Refuse the name of a Unix socket that means something else to us. Raises ResourceUnsupported."""
+    if name.startswith("/") and (root := root_of(view)) != "/":
+        raise ResourceUnsupported(
+            f"process {pid}, whose root folder is {root}, has a socket with the name {name!r}, which only a process in "
+            "there can give",
+            hint="run nbcr inside the same container or chroot", pid=pid,
+        )  # fmt: skip
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+def check(inventory: Inventory, present: int, *, own_namespace: bool, for_a_user: bool) -> None:
+    """Raise unless all root folders are there and can be had: `present` is the process that is replaced, 0 for none."""
+    jailed = [entry for entry in inventory.processes if entry.root != "/"]
+    for entry in jailed:
+        if not Path(entry.root).is_dir():
+            raise FileChanged(
+                f"{entry.root}, the root folder of process {entry.pid}, is gone",
+                hint="make it again, then restart", path=entry.root,
+            )  # fmt: skip
+    if jailed and for_a_user:  # a folder full of that user's own programs and passwords
+        raise TargetDenied(
+            f"process {jailed[0].pid} of the image has the root folder {jailed[0].root}, where root puts no user",
+            hint="restore it as that user, or with --trust if you know where the image comes from", pid=jailed[0].pid,
+        )  # fmt: skip
+    if not jailed and (not present or root_of(present) == "/"):
+        return
+    if not (_may_change(present) if present else own_namespace or "CAP_SYS_CHROOT" in effective_capabilities()):
+        raise TargetDenied(
+            f"process {jailed[0].pid if jailed else present} cannot get its root folder "
+            f"({jailed[0].root if jailed else '/'}) again: that takes CAP_SYS_CHROOT",
+            hint="restore the image as a fresh process" if present else "restore it as root, or without --pid any",
+            pid=present,
+        )
+
+
+def _may_change(pid: int) -> bool:
+    """Whether a process that is taken over may do so, also when it has run the image's program."""
+    status = proc.status(pid)
+    mine, ambient = int(status["CapEff"], 16), int(status["CapAmb"], 16)
+    return bool(mine & _CAP_SYS_CHROOT and (ambient & _CAP_SYS_CHROOT or status["Uid"].split()[1] == "0"))
+
+
+def leave(shop: Workshop) -> None:
+    """Let a process that lives in another root folder, and has no descriptors, see what we see."""
+    if root_of(shop.thread.tgid) == "/":
+        return
+    ours = os.open("/", linux.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        theirs = lend(shop, [ours])[0]
+    finally:
+        os.close(ours)
+    here = shop.put(b".\0")
+    shop.run([Call("fchdir", theirs), Call("chroot", here), Call("close", theirs)])
+
+
+def enter_calls(entry: ProcessEntry, data: int) -> tuple[Sequence[Call], bytes]:
+    """The process's own root; where its working folder is stays as it is."""
+    return [Call("chroot", data)] if entry.root != "/" else [], os.fsencode(entry.root) + b"\0"
