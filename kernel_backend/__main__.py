@@ -18,6 +18,7 @@ from kernel_backend.errors import EngineError, NoRoom
 
 _NO_STDIO = (-1, -1, -1)
 _FILES = ("keep", "rewind", "save")
+_TCP = ("reset", "keep")
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     dump.add_argument("--leave", choices=("running", "stopped", "killed"), default="running")
     dump.add_argument("--no-tree", action="store_true", help="this process only, without its children")
     dump.add_argument("--files", choices=_FILES, default="keep", help="what a restore does about files being written")
+    dump.add_argument("--tcp", choices=_TCP, default="reset", help="what becomes of connections to outside")
     dump.set_defaults(run=_dump)
 
     restore = commands.add_parser("restore", help="bring an image back")
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 def _dump(args: argparse.Namespace) -> int:
     from kernel_backend.engine import dump
 
-    report = dump(args.pid, args.image_dir, leave=args.leave, tree=not args.no_tree, files=args.files)
+    report = dump(args.pid, args.image_dir, leave=args.leave, tree=not args.no_tree, files=args.files, tcp=args.tcp)
     _warn(report.warnings)
     if args.json:
         print(json.dumps(vars(report)))

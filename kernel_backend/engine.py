@@ -27,7 +27,7 @@ from kernel_backend import rebuild as reb
 from kernel_backend.host import limits, proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
-from kernel_backend.resources import descriptors, file_policy, lazy_pages, locks, placing_fds, signals
+from kernel_backend.resources import descriptors, file_policy, lazy_pages, locks, placing_fds, signals, tcp_kept
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
@@ -71,6 +71,7 @@ def dump(
     leave: str = "running",
     tree: bool = True,
     files: str = "keep",
+    tcp: str = "reset",
     channel_fd: int | None = None,
     on_resume: Callable[[DumpProgress], None] | None = None,
     durable: bool = True,
@@ -78,9 +79,10 @@ def dump(
     """Write an image of the process (and the tree below it) to `image_dir`.
 
     With `leave` "running" the processes go on as soon as each has a frozen twin; their memory is written from the
-    twins. `files` says what a restore does about files being written (file_policy.py). `channel_fd` is a descriptor of
-    `pid` that the image does not capture (the requester's channel). `on_resume` is called when the pause is over.
-    `durable` syncs the image to the disk before it appears.
+    twins. `files` says what a restore does about files being written (file_policy.py), `tcp` what becomes of
+    connections to outside: "reset", or "keep", which takes CAP_NET_ADMIN and `leave` "killed" (tcp_kept.py).
+    `channel_fd` is a descriptor of `pid` that the image does not capture (the requester's channel). `on_resume` is
+    called when the pause is over. `durable` syncs the image to the disk before it appears.
 
     Raises EngineError subclasses; then there is no image and the processes go on unharmed. Where they were to be
     stopped or killed, the image is complete before any of that begins.
@@ -89,11 +91,12 @@ def dump(
         raise ValueError(f"leave must be one of {', '.join(LEAVE)}")
     if files not in file_policy.POLICIES:
         raise ValueError(f"files must be one of {', '.join(file_policy.POLICIES)}")
+    tcp_kept.check(tcp, leave)
     begun = time.perf_counter()
     try:
         reach(Stage.DUMP_PREPARE, pid)
         with ImageWriter(Path(image_dir)) as writer:
-            course = _Course(pid, tree, leave, files, channel_fd, on_resume, durable)
+            course = _Course(pid, tree, leave, files, tcp, channel_fd, on_resume, durable)
             capture, size = _dump_to(writer, course)
     except Exception as error:
         raise failures.of_dump(error, pid) from error
@@ -111,6 +114,7 @@ class _Course:
     tree: bool
     leave: str
     files: str
+    tcp: str
     channel_fd: int | None
     on_resume: Callable[[DumpProgress], None] | None
     durable: bool
@@ -135,10 +139,13 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
             if not twins:
                 size = _write_memory(capture, {})
                 reach(Stage.DUMP_TAKE_LAST, pid)
-                descriptors.read_last(capture.tables, kinds)
-                _publish(capture, course, stopped_at)
-                reach(Stage.DUMP_LEAVE, pid)
-                originals.leave_as(frozen, course.leave)
+                with tcp_kept.Keeping() as keeping:
+                    if course.tcp == "keep":
+                        capture.tables.last.append(lambda: keeping.take(capture.tables))
+                    descriptors.read_last(capture.tables, kinds)
+                    _publish(capture, course, stopped_at)
+                    reach(Stage.DUMP_LEAVE, pid)
+                    originals.leave_as(frozen, course.leave, keeping)
             reach(Stage.DUMP_THAW, pid)
         if twins:
             capture.pause_ms = (time.perf_counter() - stopped_at) * 1e3

@@ -14,7 +14,18 @@ from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import SettingsEntry, ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
-from kernel_backend.resources import keyrings, numa, processes, settings, signals, thread_ids, threads, timeouts, timers
+from kernel_backend.resources import (
+    keyrings,
+    numa,
+    processes,
+    settings,
+    signals,
+    tcp_kept,
+    thread_ids,
+    threads,
+    timeouts,
+    timers,
+)
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
 from kernel_backend.tracee.inject import Call, Workshop
@@ -154,6 +165,7 @@ def let_go(rebuild: Rebuild) -> None:
     reach(Stage.RESTORE_LET_GO, rebuild.root_pid)
     init = rebuild.init
     with _all_or_none([init.thread.tgid] if init else [b.pid for b in rebuild.built.values()], rebuild.tables.guardian):
+        tcp_kept.resume(rebuild.tables)
         for building in rebuild.built.values():
             went = [made.detach() for made in building.threads.values()]
             if not all(went):

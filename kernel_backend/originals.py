@@ -18,6 +18,7 @@ from kernel_backend.capture import Capture
 from kernel_backend.errors import EngineError
 from kernel_backend.host import proc, room, sockdiag
 from kernel_backend.host.guardian import Guardian
+from kernel_backend.resources.tcp_kept import Keeping
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
@@ -87,14 +88,15 @@ def resident_bytes(pid: int) -> int:
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
 
 
-def leave_as(frozen: FrozenTree, how: str) -> None:
+def leave_as(frozen: FrozenTree, how: str, keeping: Keeping) -> None:
     """What the caller asked for, done while every thread is still stopped under us."""
     if how == "stopped":
         _stop(frozen)
     elif how == "killed":
         with Guardian() as guardian:
-            if len(frozen.processes) > 1:
+            if len(frozen.processes) > 1 or keeping:
                 guardian.processes([process.pidfd for process in frozen.processes.values()])
+            keeping.silence()
             connections = {tcp.inode for tcp in sockdiag.tcp_entries() if tcp.remote[1]}
             for process in reversed(frozen.processes.values()):
                 _let_ports_be_bound(process, connections)

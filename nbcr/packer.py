@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _NICE = 19
 _LOG = "packer.log"
+_LOOK_S = 0.05
 
 
 def command(root: Path, paths: Sequence[str]) -> list[str]:
@@ -66,7 +68,7 @@ def pack(store: Store) -> None:
 
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     try:
-        failures = housekeeping.keep(store, layout=layout, threads=threads)
+        failures = housekeeping.keep(store, layout=layout, threads=threads, pulse=Courtesy(store).make_way)
     except NbcrError as error:  # the store is gone, refused, full
         failures = [error]
     with contextlib.suppress(OSError, NbcrError):
@@ -75,6 +77,29 @@ def pack(store: Store) -> None:
             log.unlink(missing_ok=True)
             if failures:
                 log.write_text("".join(f"{failure.line()}\n" for failure in failures), encoding="utf-8")
+
+
+class Courtesy:
+    """Lets checkpoints go first: the lowest priority is not low enough, the disk and its cache are shared.
+
+    It takes `patience_s` and half of the time at most: in a store that is always written to, packing must come to an
+    end, too.
+    """
+
+    def __init__(self, store: Store, patience_s: float = 60.0) -> None:
+        self._store = store
+        self._patience_s = patience_s
+        self._began = time.monotonic()
+        self._waited_s = 0.0
+
+    def make_way(self) -> None:
+        """Wait while a checkpoint is being written."""
+        arrived = time.monotonic()
+        worked_s = arrived - self._began - self._waited_s
+        until = arrived + self._patience_s + worked_s - self._waited_s
+        while time.monotonic() < until and self._store.is_written():
+            time.sleep(_LOOK_S)
+        self._waited_s += time.monotonic() - arrived
 
 
 def layout(entry: Entry, folder: Path) -> Mapping[str, Sequence[tuple[int, int, int]]]:

@@ -167,6 +167,8 @@ OPEN_ONLY_FLAGS = 0o100 | 0o200 | 0o400 | 0o1000  # O_CREAT O_EXCL O_NOCTTY O_TR
 # --- sockets: getsockopt(2) and ioctl(2) numbers the socket module does not name ----------------------------------
 SIOCINQ = 0x541B
 SIOCOUTQ = 0x5411
+SIOCOUTQNSD = 0x894B
+TCP_REPAIR = 19
 FIONREAD = 0x541B
 EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD = 1, 2, 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,15 @@ def _own_namespaces() -> None:
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
 
 
+def _tcp_repair() -> tuple[bool, str]:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
+        try:
+            s.setsockopt(socket.IPPROTO_TCP, linux.TCP_REPAIR, 1)
+        except OSError as error:
+            return False, f"connections to other programs are reset by a restart after --stop ({error.strerror})"
+    return True, "connections to other programs can be kept (--stop --tcp keep)"
+
+
 def _pidfd_getfd() -> tuple[bool, str]:
     try:
         pidfd = libc.pidfd_open(os.getpid())
@@ -150,4 +160,5 @@ _CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "set_tid": _set_tid,
     "user_namespaces": _user_namespaces,
     "pagemap_scan": _pagemap_scan,
+    "tcp_repair": _tcp_repair,
 }

@@ -5,8 +5,8 @@ is being written and processes that already run would stay. So each is told to t
 waits at the other end of a socket: `dismiss` tells it that all is well; the end of the stream alone means that we are
 gone, or have given up, and then it undoes everything, the latest first.
 
-It is forked when there is something to tell, holds nothing of ours open but the socket and pidfds, and cannot be
-interrupted by the signals of a terminal.
+It is forked when there is something to tell, holds nothing of ours open but the socket and what it was told with, and
+cannot be interrupted by the signals of a terminal.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Guardian:
         return self._line is not None
 
     # --- telling it -------------------------------------------------------------------------------------------------
-    def tell(self, what: str, *facts: Any) -> None:
-        """Something is there now that must not stay when we are killed."""
+    def tell(self, what: str, *facts: Any, fds: Sequence[int] = ()) -> None:
+        """Something is there now that must not stay when we are killed; descriptors that undoing takes come last."""
         assert what in self._undo
-        self._send(json.dumps([what, *facts]).encode())
+        self._send(json.dumps([what, *facts]).encode(), list(fds))
 
     def file(self, path: str | Path) -> None:
         """A file of ours; one that has taken its place meanwhile is spared."""
@@ -117,19 +117,20 @@ class Guardian:
             os.closerange(0, line)
             os.closerange(line + 1, os.sysconf("SC_OPEN_MAX"))
             told = _listen(socket.socket(fileno=line))
-            for message, pidfds in reversed(told or []):
+            for message, fds in reversed(told or []):
                 with contextlib.suppress(Exception):  # gone by itself; go on with the others
-                    self._undo_one(message, pidfds)
+                    self._undo_one(message, fds)
         finally:
             os._exit(0)
 
-    def _undo_one(self, message: bytes, pidfds: list[int]) -> None:
-        for pidfd in pidfds:
+    def _undo_one(self, message: bytes, fds: list[int]) -> None:
+        if message != _PROCESSES:
+            what, *facts = json.loads(message)
+            self._undo[what](*facts, *([fds] if fds else []))
+            return
+        for pidfd in fds:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        if not pidfds:
-            what, *facts = json.loads(message)
-            self._undo[what](*facts)
 
 
 def _listen(line: socket.socket) -> list[tuple[bytes, list[int]]] | None:

@@ -32,6 +32,8 @@ from kernel_backend.image.limits import (
     PathText,
     Pid,
     Port,
+    Scale,
+    SegmentSize,
     Signal,
     Size,
     Small,
@@ -345,6 +347,23 @@ class UnixSocket(_Base, tag="unix"):
         return [*self.queue, *self.early, *(message for client in self.departed for message in client.early)]
 
 
+class TcpRepair(_Item):
+    """What a connection to outside needs to go on in the restored life (tcp(7), TCP_REPAIR)."""
+
+    sent: Bits  # sequence number of the first byte that was not acknowledged
+    received: Bits  # … of the first in the receive queue
+    mss: SegmentSize
+    window: Annotated[list[Bits], Meta(min_length=5, max_length=5)]  # struct tcp_repair_window
+    waiting: Content = b""  # not acknowledged
+    unsent: Natural = 0  # how many bytes of that, at its end, were not even sent
+    send_scale: Scale = -1  # of the windows; -1: they are not scaled
+    receive_scale: Scale = -1
+    sack: bool = False
+    timestamps: bool = False
+    clock: Bits = 0  # of the timestamps; the lowest bit: in microseconds
+    taken_ns: Nanoseconds = 0  # when that was, since 1970
+
+
 class TcpSocket(_Base, tag="tcp"):
     """SOCK_STREAM over IPv4 or IPv6."""
 
@@ -371,6 +390,7 @@ class TcpSocket(_Base, tag="tcp"):
     lost: bool = False  # and they could not be read
     turn: Natural = 0  # its place among those that wait, where known
     departed: Annotated[list[Departed], MANY] = []  # of a listener: between those clients
+    repair: TcpRepair | None = None  # the connection goes on, instead of being reset
     options: Annotated[list[SocketOption], MANY] = []
 
 

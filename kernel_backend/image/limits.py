@@ -37,6 +37,8 @@ FdNumber = Annotated[int, Meta(ge=0, le=FD_MAX)]
 Signal = Annotated[int, Meta(ge=0, le=64)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Flow = Annotated[int, Meta(ge=0, le=0xFFFFF)]  # of IPv6; 0: none
+SegmentSize = Annotated[int, Meta(ge=1, le=65535)]
+Scale = Annotated[int, Meta(ge=-1, le=14)]  # of TCP's windows; -1: none
 Milliseconds = Annotated[float, Meta(ge=0)]
 
 # --- texts and bytes --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from kernel_backend.abi import linux
 from kernel_backend.image import limits
 from kernel_backend.image.descriptions import (
     OTHER_INSIDE,
+    OTHER_OUTSIDE,
     Description,
     Epoll,
     EventFd,
@@ -30,6 +31,7 @@ from kernel_backend.image.entries import Inventory
 from kernel_backend.image.expecting import check_path, check_runs, expect, fail, is_page_size
 
 _PAGE = linux.PAGE_SIZE
+_CONNECTED = {1, 4, 5, 8, 9, 11}
 _LISTEN = 10  # include/net/tcp_states.h
 _STREAM, _DATAGRAM, _SEQPACKET = 1, 2, 5
 _FAMILIES = (2, 10)  # AF_INET, AF_INET6
@@ -188,6 +190,10 @@ def _check_unix(index: int, entry: UnixSocket, every: Sequence[Description], wha
 
 
 def _check_tcp(index: int, entry: TcpSocket, every: Sequence[Description], what: str) -> None:
+    if entry.repair is not None:
+        outside = entry.other == OTHER_OUTSIDE and entry.state in _CONNECTED
+        expect(outside and bool(entry.peer_host) and bool(entry.port), f"{what} is no connection to outside")
+        expect(entry.repair.unsent <= len(entry.repair.waiting), f"{what} has more to send than there is")
     if entry.listener >= 0:
         door = every[entry.listener]
         expect(isinstance(door, TcpSocket) and door.state == _LISTEN, f"{what} waits at none that listens")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import ipaddress
@@ -9,6 +10,7 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +121,47 @@ def sockaddr(entry: TcpSocket | UdpSocket) -> tuple[str, int] | tuple[str, int, 
     return entry.host, entry.port
 
 
-def peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
-    """A stream's receive queue, left in place, and where in it the urgent byte stands (-1: there is none).
+def peer_sockaddr(entry: TcpSocket) -> tuple[Any, ...]:
+    """The remote address as connect(2) wants it; one that is local to a link is on the same as ours."""
+    if entry.family == socket.AF_INET6:
+        return entry.peer_host.partition("%")[0], entry.peer_port, 0, entry.scope
+    return entry.peer_host, entry.peer_port
 
-    A peek ends at the urgent mark, and one that begins there leaves an urgent byte out that is not read in line.
-    """
+
+def peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
+    """A stream's receive queue, left in place, and where in it the urgent byte stands (-1: there is none)."""
+    with _no_peek_offset(s):
+        return _peek_stream(s, who)
+
+
+def peek_before_error(s: socket.socket) -> bytes:
+    """What can still be read of a stream that was reset. A peek into nothing would take the error away."""
+    with _no_peek_offset(s):
+        return _peek(s, waiting(s)) if waiting(s) else b""
+
+
+@contextlib.contextmanager
+def _no_peek_offset(s: socket.socket) -> Iterator[None]:
+    """Look at a queue from its beginning, where the program peeks from elsewhere, and let it go on from there."""
+    try:
+        before = s.getsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF)
+    except OSError:  # before OS kernel 6.9
+        before = -1
+    if before >= 0:
+        s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, -1)
+    try:
+        yield
+    finally:
+        if before >= 0:
+            s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, before)
+
+
+def _peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
+    """A peek ends at the urgent mark, and one that begins there leaves an urgent byte out that is not read in line."""
     in_line = s.getsockopt(socket.SOL_SOCKET, _SO_OOBINLINE)
     at_mark = bool(struct.unpack("<i", fcntl.ioctl(s.fileno(), _SIOCATMARK, bytes(4)))[0])
     urgent = b"" if in_line else _peek(s, 1, socket.MSG_OOB)
-    data = _peek(s, _waiting(s) + _PEEK_BYTES)
+    data = _peek(s, waiting(s) + _PEEK_BYTES)
     if in_line:
         rest = b"" if at_mark else _peek_behind(s, len(data), who)
         return data + rest, len(data) if rest else 0 if at_mark and data else -1
@@ -135,7 +169,8 @@ def peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
     return before + urgent + behind, len(before) if urgent else -1
 
 
-def _waiting(s: socket.socket) -> int:
+def waiting(s: socket.socket) -> int:
+    """How many bytes can be read."""
     return int(struct.unpack("<i", fcntl.ioctl(s.fileno(), linux.FIONREAD, bytes(4)))[0])
 
 
@@ -152,7 +187,7 @@ def _peek_behind(s: socket.socket, offset: int, who: str) -> bytes:
     try:
         s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, offset)
     except OSError as error:  # before OS kernel 6.9
-        if not _peek(s, 1, socket.MSG_OOB) and _waiting(s) <= offset:
+        if not _peek(s, 1, socket.MSG_OOB) and waiting(s) <= offset:
             return b""
         raise ResourceUnsupported(
             f"{who}, a TCP connection, has urgent data waiting, which this OS kernel does not let us look behind",

@@ -5,14 +5,16 @@ back as a real connection over the loopback device, with the same addresses wher
 at one end is sent again by the other. A connection whose other end waits in an inside listener's backlog is made anew
 and waits again.
 
-A connection to outside comes back as one whose other end has just sent a reset: reads and writes fail at once, poll
-reports an error, so that programs reconnect. One whose other end had finished sending still gives what had arrived.
+Unless it is kept (`tcp_kept`), a connection to outside comes back as one whose other end has just sent a reset: reads
+and writes fail at once, poll reports an error, so that programs reconnect. One whose other end had finished sending
+still gives what had arrived.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import socket
 import stat
 import struct
@@ -20,13 +22,21 @@ import struct
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.image.descriptions import (
-    OTHER_CLOSED,
     OTHER_INSIDE,
     OTHER_OUTSIDE,
     Description,
     TcpSocket,
 )
-from kernel_backend.resources import inet, live_sockets, socket_options, tcp_waiting
+from kernel_backend.resources import (
+    inet,
+    live_sockets,
+    socket_options,
+    tcp_connecting,
+    tcp_kept,
+    tcp_repair,
+    tcp_states,
+    tcp_waiting,
+)
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -38,27 +48,20 @@ from kernel_backend.resources.descriptors import (
 from kernel_backend.resources.tcp_states import (
     CLOSE,
     CLOSE_WAIT,
-    CLOSING,
-    ESTABLISHED,
-    FIN_WAIT1,
-    FIN_WAIT2,
+    FIN_RECEIVED,
+    FIN_SENT,
     LAST_ACK,
     LISTEN,
+    OPEN,
     SYN_SENT,
-    TIME_WAIT,
     Info,
 )
 from kernel_backend.tracee.inject import Workshop
 
 _STREAM = socket.SOCK_STREAM
-_SIOCOUTQNSD = 0x894B
-_TCP_REPAIR, _TCP_REPAIR_QUEUE, _SEND_QUEUE, _REPAIR_OFF = 19, 20, 2, -1
 _TCP_ULP, _ULP_NAME_BYTES = 31, 16
 
-_FIN_SENT = {FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING}
-_OPEN = {ESTABLISHED, FIN_WAIT1, FIN_WAIT2}  # the other end has not said that it sends no more
 _REFUSED_WITHIN_MS = 200
-_FIN_RECEIVED = {CLOSE_WAIT, LAST_ACK, CLOSING, TIME_WAIT}
 
 
 class TcpKind(Kind):
@@ -77,28 +80,16 @@ class TcpKind(Kind):
             _refuse_repaired(s, look)
             _refuse_layered(s, look)
             socket_options.note_lost(s, look, tables)
-            info = Info.of(s)
-            entry.state = info.state
-            if info.state in _OPEN and inet.has_failed(s):
+            inet.note_addresses(s, entry)
+            entry.options = socket_options.capture(s, entry.family, _STREAM)
+            if Info.of(s).state in OPEN and inet.has_failed(s):
                 tables.warnings.append(
                     f"the error queue of {look.holder} (MSG_ERRQUEUE: timestamps, zero-copy completions) is not in the "
                     "image"
                 )
-            inet.note_addresses(s, entry)
-            entry.options = socket_options.capture(s, entry.family, _STREAM)
-            if info.state == LISTEN:
-                entry.backlog = info.backlog
-            elif info.state == CLOSE:
-                failed = inet.has_failed(s)
-                entry.other = OTHER_OUTSIDE if info.received or info.sent or failed else OTHER_CLOSED
-                entry.finished = info.received > 0 and not failed
-                entry.refused = failed and not (info.received or info.sent or info.round_trip_us)
-                if entry.finished:
-                    entry.queue, entry.urgent = inet.peek_stream(s, look.holder)
-            else:
-                entry.queue, entry.urgent = inet.peek_stream(s, look.holder)
-                entry.other = OTHER_OUTSIDE
-                entry.deaf = info.state in _OPEN and live_sockets.has_ended(s)
+            tcp_states.note(s, look.holder, entry)
+            if entry.state == SYN_SENT:
+                tcp_connecting.note_address(look, entry)
         return entry
 
     def capture_links(self, index: int, look: Look, entry: TcpSocket, tables: CaptureTables) -> None:
@@ -113,7 +104,7 @@ class TcpKind(Kind):
                 _add_unseen(index, look, entry, tables)
             return
         listener = tcp_waiting.listener_for(entry, tables)
-        if listener >= 0 and entry.state in _OPEN:
+        if listener >= 0 and entry.state in OPEN:
             tcp_waiting.note(listener, look, entry, tables)
 
     def validate(self, index: int, entry: TcpSocket, tables: RebuildTables) -> None:
@@ -154,7 +145,7 @@ class TcpKind(Kind):
 
 def _refuse_repaired(s: socket.socket, look: Look) -> None:
     """The program itself looks behind the protocol, as checkpointers do."""
-    if s.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
+    if tcp_repair.is_repaired(s):
         raise ResourceUnsupported(
             f"{look.holder} is a TCP socket that is being repaired (TCP_REPAIR), which cannot be captured",
             hint="let the program end that, and try again", pid=look.process.pid, fd=look.fd,
@@ -184,13 +175,13 @@ def _by_address(tables: CaptureTables) -> dict[tuple[inet.Address, inet.Address]
 
 def _unseen_bytes(look: Look, entry: TcpSocket, peer: Look, peer_entry: TcpSocket) -> int:
     """Bytes that the other end has sent and that have not arrived here, because our receive buffer is full."""
-    unsent = int(struct.unpack("<i", fcntl.ioctl(peer.own, _SIOCOUTQNSD, bytes(4)))[0])
+    unsent = int(struct.unpack("<i", fcntl.ioctl(peer.own, linux.SIOCOUTQNSD, bytes(4)))[0])
     with socket_options.borrowed(peer.own, peer_entry.family, _STREAM) as s:
         sent = Info.of(s).sent
     with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
         received = Info.of(s).received
-    fin_here = entry.state in _FIN_RECEIVED
-    if unsent and peer_entry.state in _FIN_SENT and not fin_here:
+    fin_here = entry.state in FIN_RECEIVED
+    if unsent and peer_entry.state in FIN_SENT and not fin_here:
         unsent -= 1
     return max(0, sent + unsent - received + int(fin_here))
 
@@ -214,14 +205,8 @@ def _add_unseen(index: int, look: Look, entry: TcpSocket, tables: CaptureTables)
 
 def _send_queue(look: Look, entry: TcpSocket) -> bytes:
     """What waits to be sent or acknowledged: readable in repair mode, which needs CAP_NET_ADMIN."""
-    waiting = struct.unpack("<i", fcntl.ioctl(look.own, linux.SIOCOUTQ, bytes(4)))[0]
-    with socket_options.borrowed(look.own, entry.family, _STREAM) as s:
-        s.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
-        try:
-            s.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
-            return bytes(s.recv(waiting, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        finally:
-            s.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _REPAIR_OFF)
+    with socket_options.borrowed(look.own, entry.family, _STREAM) as s, tcp_repair.repaired(s):
+        return tcp_repair.send_queue(s)
 
 
 # --- rebuild ----------------------------------------------------------------------------------------------------------
@@ -241,8 +226,11 @@ def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
         return
     elif entry.refused:
         tables.own[index] = _refused(entry)
+    elif tcp_connecting.is_known(entry):
+        tables.own[index] = tcp_connecting.bound(entry)
     elif entry.other == OTHER_OUTSIDE or entry.lost:
-        tables.own[index] = _ended(entry)
+        if not tcp_kept.rebuild(index, entry, tables):
+            tables.own[index] = _ended(entry)
     else:
         tables.own[index] = _unconnected(index, entry, tables)
 
@@ -283,6 +271,8 @@ def _ended(entry: TcpSocket) -> int:
         if entry.finished or entry.state in (CLOSE_WAIT, LAST_ACK):
             inet.send_all(other, entry.queue, entry.urgent)
         else:
+            if entry.state == CLOSE:  # what had come before the reset can still be read
+                inet.send_all(other, entry.queue)
             other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 1, 0))
     if entry.finished or entry.state == LAST_ACK:
         with socket_options.borrowed(near, entry.family, _STREAM) as s:
@@ -356,12 +346,17 @@ def _settle_all(tables: RebuildTables) -> None:
         if entry.state == LISTEN:
             tcp_waiting.connect(index, entry, tables)
     for index, entry in every:
+        if tcp_connecting.is_known(entry) and not tcp_connecting.connect(tables.own[index], entry):
+            refused = _refused(entry)
+            os.dup2(refused, tables.own[index], inheritable=False)
+            os.close(refused)
+    for index, entry in every:
         if not live_sockets.was_taken(index, tables):
             _finish_one(index, entry, tables)
 
 
 def _shut_down(s: socket.socket, entry: TcpSocket) -> None:
-    if entry.state in _FIN_SENT:
+    if entry.state in FIN_SENT:
         s.shutdown(socket.SHUT_WR)
     if entry.deaf:
         s.shutdown(socket.SHUT_RD)
@@ -369,6 +364,9 @@ def _shut_down(s: socket.socket, entry: TcpSocket) -> None:
 
 def _finish_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
     fd = tables.own[index]
+    if tcp_kept.is_kept(index, tables):
+        set_status_flags(fd, entry.flags)
+        return
     with socket_options.borrowed(fd, entry.family, _STREAM) as s:
         if entry.other == OTHER_INSIDE and not entry.lost:
             _shut_down(s, entry)

@@ -49,6 +49,12 @@ def checkpoint(
         str,
         typer.Option("--files", metavar="keep|rewind|save", help="What a restart does about files being written."),
     ] = "keep",
+    tcp: Annotated[
+        str,
+        typer.Option(
+            "--tcp", metavar="reset|keep", help="What becomes of TCP connections to outside; keep needs --stop."
+        ),
+    ] = "reset",
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a checkpoint of that name.")] = False,
     note: Annotated[str, typer.Option("--note", help="Words to keep with it.")] = "",
     image: Annotated[bool, typer.Option("--image", help="The process image only.")] = False,
@@ -71,6 +77,7 @@ def checkpoint(
     """
     with errors():
         from nbcr import following, session
+        from nbcr.errors import UsageProblem
         from nbcr.jupyter.attach import ensure_loaded
         from nbcr.jupyter.finding import find_target
         from nbcr.launcher import jobs
@@ -87,6 +94,7 @@ def checkpoint(
                 force=force,
                 leave=leave,
                 files=files,
+                tcp=tcp,
                 note=note,
                 automatic=automatic,
                 job=of_job,
@@ -106,6 +114,8 @@ def checkpoint(
             with following.shown(Store(store)):
                 entry = of_process(target)
         else:
+            if tcp != "reset":
+                raise UsageProblem("--tcp keep is not possible for jobs of nbcr run", hint="leave it out")
             wish = {"name": name, "replace": force, "note": note, "leave": leave, "files": files}
             entry = jobs.checkpoint(
                 target, job, store=Store(store), deadline_s=deadline, automatic=automatic,

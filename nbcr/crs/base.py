@@ -83,6 +83,7 @@ class CheckpointOptions:
     leave: str = "running"  # "running", "stopped" or "killed": what becomes of the process
     tree: bool = True  # with its descendants
     files: str = "keep"  # "keep", "rewind" or "save": what a restart does about files that are being written
+    tcp: str = "reset"  # or "keep": what becomes of connections to outside, where `leave` is "killed"
     channel_fd: int | None = None  # descriptor in the process that is its channel to us
     durable: bool = True  # on the disk when it returns; False: complete, and the caller sees to that later
     on_resume: Callable[[Progress], None] | None = None  # called when the process runs again; writing may go on

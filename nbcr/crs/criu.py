@@ -77,6 +77,8 @@ class CriuComponent(Component):
         program = self._program()
         if options.files != "keep":
             raise NotPossible(f"component criu cannot {options.files} files that are being written")
+        if options.tcp != "reset":
+            raise NotPossible("component criu does not keep connections to outside")
         tree = criu_tree.look(pid)
         if not options.tree and len(tree.processes) > 1:
             raise NotPossible(f"component criu takes process {pid} with its descendants or not at all")

@@ -76,6 +76,7 @@ class PtraceComponent(Component):
             leave=options.leave,
             tree=options.tree,
             files=options.files,
+            tcp=options.tcp,
             channel_fd=options.channel_fd,
             on_resume=resumed,
             durable=options.durable,

@@ -50,6 +50,11 @@ class Gate:
         self._held: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.closed = False
 
+    @property
+    def held(self) -> int:
+        """How many messages."""
+        return len(self._held)
+
     def close(self) -> None:
         """Hold back from now on."""
         if not self.closed:
@@ -214,19 +219,21 @@ class Outgoing:
         for run, gate in self._each():
             run(gate.close)
 
-    def open(self) -> None:
-        """Send everything now: this life goes on."""
+    def open(self, *, published: bool = True) -> None:
+        """Send everything now: this life goes on. `published` False: outputs wait as before for who reads them."""
         for run, gate in self._each():
-            run(gate.open)
+            if published or gate is not self._iopub:
+                run(gate.open)
 
     def part(self) -> None:
         """Hold replies: the shell channel's clients are about to be sent away."""
         self._living.on_shell(self._shell.close)
 
-    def open_after_parting(self) -> None:
+    def open_after_parting(self, *, published: bool = True) -> None:
         """The same where the shell channel's clients may have been sent away for nothing: they are soon back."""
         here = self._living
-        here.on_iopub(self._iopub.open)
+        if published:
+            here.on_iopub(self._iopub.open)
         here.on_control(self._control.open)
         here.on_shell(lambda: self._shell.open_when_routable(RETURN_S))
 
@@ -240,8 +247,16 @@ class Outgoing:
         for run, gate in self._each():
             run(lambda gate=gate: gate.resign(self._living.session))  # type: ignore[misc]
 
-    def open_to_returning(self) -> None:
-        """Send as clients come back. Call on the IOPub thread; the others are told and not waited for."""
+    @property
+    def published(self) -> int:
+        """How many messages wait to be published."""
+        return self._iopub.held
+
+    def publish(self) -> None:
+        """Send what was held for those who listen. Call on the IOPub thread."""
         self._iopub.open()
+
+    def reply_to_returning(self) -> None:
+        """Send replies as clients come back. From any thread; nobody is waited for."""
         self._living.shell_loop.add_callback(self._shell.open_when_routable)
         self._living.kernel.control_thread.io_loop.add_callback(self._control.open_when_routable)

@@ -33,7 +33,7 @@ from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
 from nbcr.jupyter.rekey import Connection, put_right, rekey
 from nbcr.jupyter.requests import Drained, Inbox, decode, encode
 from nbcr.jupyter.running import Running, running_in, running_in_main, take_over
-from nbcr.jupyter.subscribers import NOBODY_S, REQUESTER_S, Return, Subscriptions
+from nbcr.jupyter.subscribers import MOST_HELD, NOBODY_S, REQUESTER_S, Return, Subscriptions
 from nbcr.jupyter.ticking import Clock
 from nbcr.states import Layer
 
@@ -57,8 +57,10 @@ class JupyterHandler(Handler):
         self._requester = threading.get_ident()  # thread that asked for the image, or asks for another life
         self._drained: Drained | None = None
         self._ends = False  # whether the process was to end with its image
-        self._reached = threading.Event()
+        self._reached = threading.Event()  # replies leave again
         self._reached.set()
+        self._return: Return | None = None  # of clients, in a restored life
+        self._unheard = False  # outputs wait still for one who has not subscribed, across the checkpoint
 
     # One checkpoint
 
@@ -75,6 +77,7 @@ class JupyterHandler(Handler):
             self._history.hold()
             self._parent.disarm()
             self._inbox.park()
+            self._here.on_iopub(self._pause_return)
             self._outgoing.close()
             self._here.on_iopub(self._subscriptions.listen)
             self._ends = request.leave == "killed"
@@ -95,12 +98,19 @@ class JupyterHandler(Handler):
         self._parent.rearm()
         self._history.release()
 
+    def _pause_return(self) -> None:
+        self._unheard = self._return is not None and self._return.pause()
+
     def _open(self) -> None:
-        self._here.on_iopub(self._subscriptions.stop)
+        unheard, self._unheard = self._unheard, False
+        if not unheard:
+            self._here.on_iopub(self._subscriptions.stop)
         if self._ends:
-            self._outgoing.open_after_parting()
+            self._outgoing.open_after_parting(published=not unheard)
         else:
-            self._outgoing.open()
+            self._outgoing.open(published=not unheard)
+        if unheard and self._return is not None:
+            self._here.on_iopub(self._return.resume)
 
     def aborted(self) -> None:
         """No image, or no restart, after all: as if nothing had been asked."""
@@ -146,12 +156,15 @@ class JupyterHandler(Handler):
         """Become part of the present. Every step is tried; the first failure is raised at the end."""
         here, steps = self._here, Steps()
         self._drained = None
+        self._unheard = False
         self._reached.clear()
         image_ends = self._clock.stop()
         between = max(image_ends, event.began)  # after all that the image holds, before all that came later
         only_life = self._ends and not event.in_place
         if not only_life:
             steps.do(lambda: self._outgoing.drop(between))
+        if self._ends:
+            steps.do(lambda: links.cut(here.app))
         steps.do(lambda: identity.renew_pid(here, self._image_pid))
         steps.do(lambda: self._parent.adopt(event.ppid if event.in_place else None))
         if event.environ is not None:
@@ -192,14 +205,20 @@ class JupyterHandler(Handler):
         cap_s = REQUESTER_S if event.cell is not None else NOBODY_S
         before = event.present.get("clients") or {}
 
-        def back() -> None:
+        def replies() -> None:
             try:
-                self._outgoing.open_to_returning()
+                self._outgoing.reply_to_returning()
             finally:
                 self._reached.set()
 
+        def back() -> None:
+            try:
+                self._outgoing.publish()
+            finally:
+                replies()
+
         here = self._here
-        clients = Return(
+        self._return = Return(
             here.iopub,
             self._subscriptions,
             image_ends,
@@ -207,8 +226,10 @@ class JupyterHandler(Handler):
             lambda: links.are_back(here.app, before),
             back,
             cap_s,
+            replies,
+            lambda: self._outgoing.published < MOST_HELD,
         )
-        here.on_iopub(clients.watch)
+        here.on_iopub(self._return.watch)
 
     # Facts and flushing
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CHANNELS = ("shell", "iopub")
+ALL_CHANNELS = (*CHANNELS, "stdin", "control", "hb")
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,16 @@ class Wire:
 
     def finish_sending(self) -> None:
         """The other end reads an end of file, and may go on sending."""
+        self._shut_down(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        """Neither end sends or hears anything more."""
+        self._shut_down(socket.SHUT_RDWR)
+
+    def _shut_down(self, how: int) -> None:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fd)) as end:
             if os.fstat(end.fileno()).st_ino == self.inode:
-                end.shutdown(socket.SHUT_WR)
+                end.shutdown(how)
 
 
 def of_clients(app: Any, channel: str) -> Iterator[Wire]:
@@ -53,6 +61,13 @@ def of_clients(app: Any, channel: str) -> Iterator[Wire]:
     for wire in wires:
         if _is_on(wire.local, app, channel) and wire.remote not in ours:
             yield wire
+
+
+def cut(app: Any) -> None:
+    """Have clients connect again that an image has brought along (`--tcp keep`): a restart waits for them to do so."""
+    for channel in ALL_CHANNELS:
+        for wire in of_clients(app, channel):
+            wire.cut()
 
 
 def counts(app: Any) -> dict[str, int]:

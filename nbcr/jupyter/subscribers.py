@@ -5,6 +5,10 @@ is connected does not tell whether that is heard yet. `Subscriptions` listens fr
 a subscription may come before anything of ours has run in the restored life. Each channel of each client connects again
 by itself, within some tenths of a second: what was held leaves when all are there that were there before, and have had
 time to say who they are. One that does not come back is not waited for long.
+
+One that is connected and does not subscribe is a program that does not look at its socket just now (a script that
+sleeps before it reads): libzmq connects again by itself, but subscribes only when the program comes by. Undisturbed,
+it would have found everything in its queue. So what is published waits for it, as much as libzmq itself would queue.
 """
 
 from __future__ import annotations
@@ -23,7 +27,10 @@ NOBODY_S = 1.5
 """How long to wait where perhaps no client is left to come back."""
 REQUESTER_S = 10.0
 """How long to wait when a client is known to wait for the end of its cell."""
+MOST_HELD = 1000
+"""How many messages wait for one that is connected and has not subscribed: as many as libzmq keeps for a reader."""
 _LOOK_S = 0.005
+_STAY_S = 0.5
 
 
 class Subscriptions:
@@ -82,7 +89,8 @@ class Return:
     """Calls `then` once, on the IOPub thread, when clients have come back or the cap has passed.
 
     `is_one_back` tells whether anybody is connected, `are_back` whether as many are as are expected; `restored` is a
-    moment between the image and all that came after it.
+    moment between the image and all that came after it. Where one is connected and has not subscribed, `late` is
+    called at the cap, and `then` when it has, when it is gone, or when `may_stay` says that it is enough.
     """
 
     def __init__(
@@ -94,6 +102,8 @@ class Return:
         are_back: Callable[[], bool],
         then: Callable[[], None],
         cap_s: float,
+        late: Callable[[], None],
+        may_stay: Callable[[], bool],
     ) -> None:
         self._iopub = iopub
         self._subscriptions = subscriptions
@@ -102,8 +112,11 @@ class Return:
         self._are_back = are_back
         self._then = then
         self._cap_s = cap_s
+        self._tell_late = late
+        self._may_stay = may_stay
         self._settling = False
         self._done = False
+        self._paused = self._missed = False
 
     def watch(self) -> None:
         """Start to wait. Call on the IOPub thread."""
@@ -114,8 +127,23 @@ class Return:
         elif not self._subscriptions.are_heard and self._is_one_back():
             self._look(UNHEARD_S)
 
+    def pause(self) -> bool:
+        """Wait no longer, until `resume` is called; whether there was still something to wait for. On that thread."""
+        self._paused = not self._done
+        return self._paused
+
+    def resume(self) -> None:
+        """Wait again for one that has not subscribed, the cap having passed. On that thread."""
+        self._paused = False
+        if self._missed:
+            self._heard()
+        else:
+            self._stay()
+
     def _heard(self) -> None:
-        if not self._settling:
+        if self._paused:
+            self._missed = True
+        elif not self._settling:
             self._settling = True
             self._iopub.io_loop.call_later(SETTLE_S, self._finish)
             self._look(GREETING_S)
@@ -129,15 +157,23 @@ class Return:
             self._iopub.io_loop.call_later(_LOOK_S, self._look, greeting_s)
 
     def _late(self) -> None:
-        """The cap has passed. One that is connected will be heard, however busy the host is."""
-        more_s = REQUESTER_S - self._cap_s
-        if more_s > 0 and self._subscriptions.are_heard and self._is_one_back():
-            self._iopub.io_loop.call_later(more_s, self._finish)
+        """The cap has passed."""
+        if self._done or self._settling or not (self._subscriptions.are_heard and self._is_one_back()):
+            self._finish()
+        else:
+            self._tell_late()
+            self._stay()
+
+    def _stay(self) -> None:
+        if self._done or self._paused or self._settling:
+            return
+        if self._may_stay() and self._is_one_back():
+            self._iopub.io_loop.call_later(_STAY_S, self._stay)
         else:
             self._finish()
 
     def _finish(self) -> None:
-        if self._done:
+        if self._done or self._paused:
             return
         self._done = True
         self._subscriptions.stop()

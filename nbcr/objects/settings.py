@@ -279,6 +279,12 @@ def set_open_figures(pyplot: Any, was: tuple[list[int], bool]) -> None:
 _SHOWN = {"precision": "float_precision", "pprint": "pprint"}
 
 
+def umask(module: Any) -> int:
+    """As the OS kernel tells it: umask(2) would change it for a moment, for all threads."""
+    told = Path("/proc/self/status").read_text().partition("\nUmask:")[2]
+    return int(told.split(maxsplit=1)[0], 8)
+
+
 def shell_settings(ipython: Any) -> dict[str, Any]:
     """How the notebook shows values, and what the notebook has added to its commands."""
     shell = ipython.get_ipython()
@@ -293,6 +299,7 @@ def shell_settings(ipython: Any) -> dict[str, Any]:
         ],
         "aliases": shell.alias_manager.aliases,
         "extensions": sorted(shell.extension_manager.loaded - {"nbcr"}),
+        "folders": list(shell.dir_stack),  # of %pushd
         "printers": sorted({_printer_of(made) for made in plain.type_printers.values()} - {""}),
     }
 
@@ -316,6 +323,7 @@ def set_shell_settings(ipython: Any, wanted: dict[str, Any]) -> None:
     for name, trait in _SHOWN.items():
         setattr(plain, trait, wanted[name])
     shell.ast_node_interactivity = wanted["interactivity"]
+    shell.dir_stack[:] = wanted.get("folders", shell.dir_stack)  # older snapshots tell of none
     if now["xmode"] != wanted["xmode"]:
         shell.InteractiveTB.set_mode(wanted["xmode"])
     for kind, name, made in wanted["magics"]:

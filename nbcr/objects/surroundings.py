@@ -122,6 +122,7 @@ STATES = (
     State("module search path in front", "sys", _path_in_front, _put_in_front, before_names=True),
     State("module search path", "sys", _user_path, _add_to_path, before_names=True),
     State("working folder", "os", lambda m: m.getcwd(), _set_folder, before_names=True),
+    State("umask", "os", settings.umask, lambda m, mask: m.umask(mask)),
     State("environment variables set since", "os", settings.environment_of_life, settings.undo_environment,
           before_names=True),
     State("environment variables", "os", settings.changed_environment, settings.set_environment, before_names=True),

@@ -73,6 +73,7 @@ class Wish:
     kinds: tuple[str, ...] = ()  # "image", "objects"; empty: what is usual in this process
     limits: namespaces.Limits = namespaces.NO_LIMITS
     files: str = "keep"
+    tcp: str = "reset"  # "keep": connections to outside go on in the restored life; with `leave` "killed" only
     origin: str = "api"
     automatic: str | None = None  # why it is taken without anybody asking for it; see nbcr.session.auto
     job: Mapping[str, Any] | None = None  # of `nbcr run`, of which this process is the command
@@ -334,6 +335,7 @@ def _order(helper: Helper, request: Request, wish: Wish) -> dict[str, Any]:
         "leave": wish.leave,
         "kinds": list(wish.kinds),
         "files": wish.files,
+        "tcp": wish.tcp,
         "parent": _life.parent,
         "previous": None if _life.snapshot is None else str(_life.snapshot),
         "note": wish.note,

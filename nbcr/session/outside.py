@@ -18,7 +18,7 @@ from nbcr.session.bringing import Return, bring
 from nbcr.session.namespaces import NO_LIMITS, Limits
 from nbcr.session.results import RestartResult
 from nbcr.session.spawning import Interpreter, start_packer
-from nbcr.session.taking import Order, check_files, check_leave, take
+from nbcr.session.taking import Order, check_files, check_leave, check_tcp, take
 from nbcr.store import Entry, Store
 
 _LOAD_TIMEOUT_S = 10.0
@@ -54,6 +54,7 @@ def checkpoint(
     replace: bool = False,
     leave: str = "running",
     files: str = "keep",
+    tcp: str = "reset",
     note: str = "",
     automatic: str | None = None,
     job: Mapping[str, Any] | None = None,
@@ -63,6 +64,7 @@ def checkpoint(
     """Checkpoint `target` and wait until it is published. Raises NbcrError, or what the component raises."""
     check_leave(leave)
     check_files(files)
+    check_tcp(tcp, leave)
     _check_not_above(target.pid)
     request = {
         "op": "checkpoint",
@@ -70,6 +72,7 @@ def checkpoint(
         "replace": replace,
         "leave": leave,
         "files": files,
+        "tcp": tcp,
         "note": note,
         "automatic": automatic,
         "job": job,
@@ -92,6 +95,7 @@ def checkpoint(
         replace=replace,
         leave=leave,
         files=files,
+        tcp=tcp,
         note=note,
         automatic=automatic,
         job=job,

@@ -217,6 +217,7 @@ def _do(channel: Channel, request: dict[str, Any]) -> None:
             kinds=tuple(request.get("kinds") or ()),
             limits=Limits(bool(request.get("history")), request.get("max_size_bytes"), request.get("max_total_bytes")),
             files=str(request.get("files", "keep")),
+            tcp=str(request.get("tcp", "reset")),
             origin="thread",
             deadline_s=deadline_s,
             report=channel.sock,

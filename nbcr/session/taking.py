@@ -29,6 +29,7 @@ from nbcr.store.entry import IMAGE, OBJECTS
 LEAVES = ("running", "stopped", "killed")
 KINDS = ("image", "objects")
 FILES = ("keep", "rewind", "save")
+TCP = ("reset", "keep")
 DEFAULT_DEADLINE_S = 30.0
 _BLOB = re.compile(r"[0-9a-f]{64}\.(blob|pack)")  # nbcr/objects/FORMAT.md
 Word = Mapping[str, Any]  # of the process, about its objects: {"counts": …}, or {"failure": why there is no snapshot}
@@ -44,6 +45,7 @@ class Order:
     leave: str = "running"
     kinds: tuple[str, ...] = ("image",)
     files: str = "keep"
+    tcp: str = "reset"
     channel_fd: int | None = None
     parent: str | None = None
     previous: str | None = None  # the snapshot of objects with which files are shared
@@ -63,6 +65,7 @@ class Order:
         order = cls(**known)
         check_leave(order.leave)
         check_files(order.files)
+        check_tcp(order.tcp, order.leave)
         return order
 
 
@@ -76,6 +79,17 @@ def check_files(files: str) -> None:
     """Raise UsageProblem unless `files` is one of FILES."""
     if files not in FILES:
         raise UsageProblem(f"--files {files!r} is not known", hint="use keep, rewind or save")
+
+
+def check_tcp(tcp: str, leave: str) -> None:
+    """Raise UsageProblem unless `tcp` is one of TCP, and connections are kept of a process that ends only."""
+    if tcp not in TCP:
+        raise UsageProblem(f"--tcp {tcp!r} is not known", hint="use reset or keep")
+    if tcp == "keep" and leave != "killed":
+        raise UsageProblem(
+            "--tcp keep needs --stop: a process that goes on needs its connections itself",
+            hint="add --stop, or leave out --tcp keep",
+        )
 
 
 def without_image(failure: BaseException) -> str:
@@ -208,8 +222,9 @@ def _image(
     contents.component = (component.name, component.version)
     snapshot = SnapshotReference(component.name, draft.id, draft.image)
     options = CheckpointOptions(
-        leave=order.leave, files=order.files, channel_fd=order.channel_fd, durable=durable, on_resume=on_resume
-    )
+        leave=order.leave, files=order.files, tcp=order.tcp, channel_fd=order.channel_fd, durable=durable,
+        on_resume=on_resume,
+    )  # fmt: skip
     taken = component.checkpoint(order.pid, snapshot, options)
     contents.digests = {f"{IMAGE}/{path}": digest for path, digest in component.digests(snapshot).items()}
     return taken

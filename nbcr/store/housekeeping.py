@@ -44,8 +44,15 @@ def alone(store: Store, *, wait: bool = False) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def keep(store: Store, *, layout: Layout = no_layout, threads: int = 1, wait: bool = False) -> list[NbcrError]:
-    """Pack, drop and collect until there is nothing left to do; what could not be done.
+def keep(
+    store: Store,
+    *,
+    layout: Layout = no_layout,
+    threads: int = 1,
+    wait: bool = False,
+    pulse: Callable[[], None] = lambda: None,
+) -> list[NbcrError]:
+    """Pack, drop and collect until there is nothing left to do; what could not be done. `pulse`: see `pack_entry`.
 
     Returns at once where another process is at it, or with `wait` goes on when that one is through.
     """
@@ -56,7 +63,7 @@ def keep(store: Store, *, layout: Layout = no_layout, threads: int = 1, wait: bo
                 return list(failures.values())
             while waiting := [entry for entry in hot_only(store) if entry.id not in failures]:
                 try:
-                    pack_entry(store, waiting[0], layout=layout, threads=threads)
+                    pack_entry(store, waiting[0], layout=layout, threads=threads, pulse=pulse)
                     opening.cool_all(store)
                 except NbcrError as error:
                     failures[waiting[0].id] = error
@@ -93,9 +100,18 @@ def parts_to_pack(entry: Entry) -> list[str]:
 
 
 def pack_entry(
-    store: Store, entry: Entry, *, parts: Sequence[str] | None = None, layout: Layout = no_layout, threads: int = 1
+    store: Store,
+    entry: Entry,
+    *,
+    parts: Sequence[str] | None = None,
+    layout: Layout = no_layout,
+    threads: int = 1,
+    pulse: Callable[[], None] = lambda: None,
 ) -> list[Packed]:
-    """Pack parts of an entry (None: those that should be). Raises EntryDamaged, NoRoomInStore, StoreLocked."""
+    """Pack parts of an entry (None: those that should be), with a `pulse` every few megabytes.
+
+    Raises EntryDamaged, NoRoomInStore, StoreLocked.
+    """
     done = []
     keys = store.keys()
     origin = signing.origin_of(entry)
@@ -113,6 +129,7 @@ def pack_entry(
                 keys=keys,
                 signer=signing.our_signer() if origin.state == "own" else None,
                 threads=threads,
+                pulse=pulse,
             )
             with store.writing():
                 done.append(packing.pack(job))

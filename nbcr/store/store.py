@@ -188,6 +188,14 @@ class Store:
                 files.write_atomically(draft.path / OWNER, owners.encoded(draft.name), durable=False)
         return draft
 
+    def is_written(self) -> bool:
+        """Whether somebody on this host writes a checkpoint."""
+        with contextlib.suppress(OSError):
+            for path in self._entries.iterdir():
+                if path.name.startswith(".tmp-") and owners.lives(owners.read(path / OWNER)):
+                    return True
+        return False
+
     def sync(self, draft: Draft) -> None:
         """Force all that was written so far to the disk; must precede `publish`. Raises NoRoomInStore."""
         with self.writing():

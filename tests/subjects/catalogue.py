@@ -29,6 +29,7 @@ class Subject:
     into: bool = True  # may be restored in place of itself
     outside: bool = False  # when it ends it has changed what no image holds: folders, System V objects
     trust: bool = False  # it holds what its own user may not open: root has to say that it trusts the image
+    dumped_with: tuple[str, ...] = ()  # options of a dump that ends it; it is dumped in no other way
     expects_restore: bool = False  # it checks what only a restore does: an original that goes on must not pass
     running_loses: str = ""  # words of the warning about what a dump that leaves it running cannot hold
     once: bool = False  # what it checks holds after one restore, not after a second one
@@ -185,6 +186,14 @@ CATALOGUE: list[Subject] = [
     *_rows("listening TCP", "sockets/tcp_listening"),
     *_rows("listening TCP", "sockets/ports sockets/still_listening", issue=4),
     *_rows("listening TCP", "sockets/kept_below", issue=4),
+    *_rows(
+        "TCP to outside (`--tcp keep`)",
+        "sockets/tcp_kept:4 sockets/tcp_kept:6 sockets/tcp_kept:mapped",
+        issue=4,
+        host="a peer",
+        privilege="CAP_NET_ADMIN",
+        dumped_with=("--tcp", "keep"),
+    ),
     Subject("sockets/tcp_outside", "TCP to outside (reset)", host="a listener", expects_restore=True),
     *_rows("UDP", "sockets/udp sockets/udp:6", issue=4),
     Subject("sockets/flow_label", "UDP", issue=4),

@@ -74,6 +74,11 @@ NOTES: dict[str, Note] = {
         "error queues (MSG_ERRQUEUE) are left out, with a warning",
         "bytes that did not fit into the receiver's buffer: that connection is reset",
     ),
+    "TCP to outside (`--tcp keep`)": Note(
+        "with a warning they are reset where the addresses cannot be had, urgent data waits, or a process that is not "
+        "of the tree has them, too: engine.md",
+        "refused: they are reset without it",
+    ),
     "TCP to outside (reset)": Note("they find their connection reset"),
     "UDP": Note(
         "datagrams of senders that cannot be imitated are dropped, with a warning; which of the host's addresses one "

@@ -12,7 +12,7 @@ import fcntl
 import io
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,25 +26,30 @@ if TYPE_CHECKING:
 _LARGEST_REREAD = 64 << 20  # of a text file that is being iterated over, whose position has to be found by reading
 
 
-def offsets_of_open_files() -> dict[int, int]:
-    """Where the regular files of this process stand, by descriptor: asked for at the moment of the fork."""
-    found = {}
+def _regular_files() -> Iterator[int]:
     with contextlib.suppress(OSError):
         for word in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
                 if stat.S_ISREG(os.fstat(int(word)).st_mode):
-                    found[int(word)] = os.lseek(int(word), 0, os.SEEK_CUR)
+                    yield int(word)
+
+
+def offsets_of_open_files() -> dict[int, int]:
+    """Where the regular files of this process stand, by descriptor: asked for at the moment of the fork."""
+    found = {}
+    for descriptor in _regular_files():
+        with contextlib.suppress(OSError):
+            found[descriptor] = os.lseek(descriptor, 0, os.SEEK_CUR)
     return found
 
 
 def locked_files() -> frozenset[int]:
     """The descriptors whose files this process has locked, asked for before a fork: not all locks are a child's too."""
     found = set()
-    with contextlib.suppress(OSError):
-        for word in os.listdir("/proc/self/fdinfo"):
-            with contextlib.suppress(OSError):
-                if "\nlock:" in Path("/proc/self/fdinfo", word).read_text():
-                    found.add(int(word))
+    for descriptor in _regular_files():
+        with contextlib.suppress(OSError):
+            if b"\nlock:" in Path(f"/proc/self/fdinfo/{descriptor}").read_bytes():
+                found.add(descriptor)
     return frozenset(found)
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.engine.harness import Engine, Life, nothing_left
+from tests.integration.engine.peer import peer
+from tests.integration.engine.warm import Warm
 from tests.subjects.catalogue import Subject
-from tests.support import ProcessTracker, User, needs
+from tests.support import SERVANTS, ProcessTracker, User, needs
 
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 
@@ -27,15 +29,34 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Callable[[User], Warm]]:
+    """The process that runs a user's commands, the same for all tests as long as it lives."""
+    living: dict[User, Warm] = {}
+
+    def of(user: User) -> Warm:
+        if user not in living or not living[user].is_living:
+            living[user] = Warm(user)
+            SERVANTS.add(living[user].pid)
+        return living[user]
+
+    yield of
+    for one in living.values():
+        one.end()
+        SERVANTS.discard(one.pid)
+
+
 @pytest.fixture
-def begin(folder: Path, processes: ProcessTracker) -> Iterator[Callable[[Subject, User], tuple[Engine, Life]]]:
+def begin(
+    folder: Path, processes: ProcessTracker, warm: Callable[[User], Warm]
+) -> Iterator[Callable[[Subject, User], tuple[Engine, Life]]]:
     """Start a subject as a user; afterwards nothing of it may be left."""
     with ExitStack() as stack:
 
         def start(subject: Subject, user: User) -> tuple[Engine, Life]:
             extra = stack.enter_context(host_has(subject.host))
             user.give(folder)
-            engine = Engine(user, folder, processes)
+            engine = Engine(user, folder, processes, warm(user))
             life = Life(subject, user, folder, processes, extra)
             stack.callback(life.close)
             stack.enter_context(nothing_left(engine))
@@ -53,6 +74,9 @@ def host_has(what: str) -> Iterator[list[str]]:
     elif what == "a listener":
         with socket.create_server(("127.0.0.1", 0)) as listener:
             yield [str(listener.getsockname()[1])]
+    elif what == "a peer":
+        with peer() as other:
+            yield [str(other.port)]
     else:
         assert not what
         yield []

@@ -106,7 +106,6 @@ class Stand:
 
     def __init__(self, begin: Begin, subject: Subject, user: User) -> None:
         self.engine, self.life = begin(subject, user)
-        self.engine.keep_warm()
         self.folder = self.life.folder
         self.key = segment_key(self.life.base)
         self.chooses_identifiers = user.is_ourselves and os.geteuid() == 0

@@ -41,7 +41,10 @@ class Finished:
 
 @dataclass
 class Engine:
-    """`python -m kernel_backend`, run by `user` in `folder`; its temporary files go to a folder that we watch."""
+    """`python -m kernel_backend`, run by `user` in `folder`; its temporary files go to a folder that we watch.
+
+    With `warm`, commands are forked from a process that has the engine loaded: ten times as many in a time.
+    """
 
     user: User
     folder: Path
@@ -62,10 +65,6 @@ class Engine:
     def environ(self) -> dict[str, str]:
         return self.user.environ({"TMPDIR": str(self.scratch)})
 
-    def keep_warm(self) -> None:
-        """From now on commands are forked from a process that has the engine loaded: ten times as many in a time."""
-        self.warm = Warm(self)
-
     def run(self, *words: str | Path | int, fault: str = "") -> Finished:
         """Run one command to its end, whichever that is; with a fault injected (kernel_backend/stages.py)."""
         # files, not pipes: a restored tree may hold our end of a pipe open for as long as it lives
@@ -81,7 +80,7 @@ class Engine:
 
     def _run(self, words: list[str], fault: str, out: Path, err: Path) -> int:
         if self.warm is not None:
-            return self.warm.run(words, fault, out, err, COMMAND_LIMIT_S)
+            return self.warm.run(words, fault, out, err, self.folder, self.environ(), COMMAND_LIMIT_S)
         environ = self.environ() | {VARIABLE: fault}
         with out.open("w") as to, err.open("w") as errors:
             return subprocess.run(
@@ -96,9 +95,9 @@ class Engine:
             fail(f"{words[0]} failed with status {done.status}: {done.err.strip()[-1500:]}")
         return done
 
-    def dump(self, pid: int, image: Path, leave: str = "killed") -> dict[str, Any]:
+    def dump(self, pid: int, image: Path, leave: str = "killed", *options: str) -> dict[str, Any]:
         """Dump and verify."""
-        report: dict[str, Any] = self.must("dump", pid, image, "--leave", leave, "--json").document
+        report: dict[str, Any] = self.must("dump", pid, image, "--leave", leave, *options, "--json").document
         self.must("verify", image)
         return report
 

@@ -53,7 +53,7 @@ def test_killed_and_restored(
         return  # only root can set it up
     engine, life = begin(subject, request.getfixturevalue(who))
     before = life.observe()
-    engine.dump(life.pid, folder / "image")
+    engine.dump(life.pid, folder / "image", "killed", *subject.dumped_with)
     life.expect_killed()
     life.continue_as(engine.restore(folder / "image", *options(subject)))
     life.expect_like(before)
@@ -70,7 +70,7 @@ def test_refused_by_name(subject: Subject, begin: Begin, ourselves: User, folder
     life.expect_pass()
 
 
-@pytest.mark.parametrize("subject", cases(CAPTURED))
+@pytest.mark.parametrize("subject", cases(s for s in CAPTURED if not s.dumped_with))
 def test_goes_on_after_the_dump_and_again_from_the_image(
     subject: Subject, begin: Begin, ourselves: User, folder: Path
 ) -> None:
@@ -97,7 +97,7 @@ def test_goes_on_after_the_dump_and_again_from_the_image(
 
 @pytest.mark.either("who")
 @pytest.mark.parametrize("who", WHO)
-@pytest.mark.parametrize("subject", cases(s for s in CAPTURED if s.into and not s.running_loses))
+@pytest.mark.parametrize("subject", cases(s for s in CAPTURED if s.into and not s.running_loses and not s.dumped_with))
 def test_rewound_in_place(
     subject: Subject, who: str, begin: Begin, request: pytest.FixtureRequest, folder: Path
 ) -> None:
@@ -129,7 +129,7 @@ def test_three_generations(
     before = life.observe()
     for generation in range(3):
         image = folder / f"image{generation}"
-        engine.dump(life.pid, image)
+        engine.dump(life.pid, image, "killed", *subject.dumped_with)
         assert wait_for_end(life.pid, 10), "the dumped process lives on"
         life.processes.reap(life.pid)
         life.continue_as(engine.restore(image, *options(subject)))

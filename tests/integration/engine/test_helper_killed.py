@@ -39,7 +39,6 @@ def dump_until(engine: Engine, life: Life, turn: int) -> int:
 def begin_warm(name: str, begin: Begin, user: User) -> tuple[Engine, Life, int]:
     """A subject, and how many moments a dump of it has at which its helper can be killed."""
     engine, life = begin(BY_NAME[name], user)
-    engine.keep_warm()
     return engine, life, dump_until(engine, life, -1)
 
 

@@ -1,7 +1,8 @@
 """Commands of the engine by a process that has it loaded: it forks for each, which saves the start of Python.
 
-Run as a program it is that process: an order is one line of JSON on its standard input, the answer one line with the
-command's exit status (negative: the signal that ended it) and how many steps it made.
+Run as a program it is that process, one for all tests of a user: an order is one line of JSON on its standard input
+(the command's words, folder and environment among it), the answer one line with the command's exit status (negative:
+the signal that ended it) and how many steps it made.
 
 The fault "step:N" is its own: ptrace(2) calls are counted, and the command kills itself before (N even) or after (odd)
 the one whose turn it is, N // 2. With "step:-1" they are only counted.
@@ -21,32 +22,48 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from tests.integration.engine.harness import Engine
+    from tests.support import User
 
 
 class Warm:
-    """That process, seen from a test; it ends with the test. `steps` is how many the latest command made."""
+    """That process, seen from the tests. `steps` is how many the latest command made."""
 
-    def __init__(self, engine: Engine) -> None:
-        argv = engine.user.command([sys.executable, Path(__file__)], cwd=engine.folder)
-        self._process: subprocess.Popen[bytes] = engine.processes.start(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=engine.environ()
+    def __init__(self, user: User) -> None:
+        argv = user.command([sys.executable, str(Path(__file__))], cwd="/")
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=user.environ(), start_new_session=True
         )
+        self.pid = self._process.pid
         self.steps = 0
 
-    def run(self, words: list[str], fault: str, out: Path, err: Path, limit_s: float) -> int:
-        """Run one command; its exit status. Raises TimeoutError."""
+    @property
+    def is_living(self) -> bool:
+        return self._process.poll() is None
+
+    def run(
+        self, words: list[str], fault: str, out: Path, err: Path, folder: Path, environ: dict[str, str], limit_s: float
+    ) -> int:
+        """Run one command; its exit status. Raises TimeoutError, after which the process is gone."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         order = {"words": words, "fault": fault, "out": str(out), "err": str(err)}
+        order |= {"folder": str(folder), "environ": environ}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         if not select.select([self._process.stdout], [], [], limit_s)[0]:
+            self._process.kill()  # the command becomes ours, and a stray of the test's
+            self.end()
             raise TimeoutError
         status, self.steps = map(int, self._process.stdout.readline().split())
         return status
+
+    def end(self) -> None:
+        """Have it end: it reads no more orders."""
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
 
 def _serve() -> None:
@@ -67,10 +84,13 @@ def _serve() -> None:
         print(status, int.from_bytes(steps[:], "little"), flush=True)
 
 
-def _command(order: dict[str, str], steps: mmap.mmap) -> NoReturn:
+def _command(order: dict[str, Any], steps: mmap.mmap) -> NoReturn:
     from kernel_backend import stages
     from kernel_backend.__main__ import run_and_leave
 
+    os.chdir(order["folder"])
+    os.environ.clear()
+    os.environ.update(order["environ"])
     with _opened(Path(os.devnull), os.O_RDONLY) as fd:
         os.dup2(fd, 0)
     for number, name in ((1, "out"), (2, "err")):

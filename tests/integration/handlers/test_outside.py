@@ -158,3 +158,16 @@ def test_a_forked_child_is_asked_itself(stage: Stage) -> None:
     assert [line["pid"] for line in stage.lines() if "told" in line] == [child] * 4  # its own, and its parent's copy
     entry, _ = ended(nbcr(stage, "checkpoint", pid, "--name", "tree"))
     assert [line["pid"] for line in stage.lines() if "told" in line][4:] == [pid] * 2
+
+
+def test_connections_are_kept_only_of_what_ends(stage: Stage) -> None:
+    program, pid = start(stage, "nothing")
+    _, err = ended(nbcr(stage, "checkpoint", pid, "--name", "a", "--tcp", "keep"), 2)
+    assert "--tcp keep needs --stop" in err
+    _, err = ended(nbcr(stage, "checkpoint", pid, "--name", "a", "--stop", "--tcp", "perhaps"), 2)
+    assert "'perhaps' is not known" in err
+    assert told(stage) == []
+    if stage.user.uid != 0:
+        _, err = ended(nbcr(stage, "checkpoint", pid, "--name", "a", "--stop", "--tcp", "keep"), 12)
+        assert "CAP_NET_ADMIN" in err
+    assert program.poll() is None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from nbcr.jupyter.subscribers import NOBODY_S
 from tests.integration.jupyter.faults import fails
 from tests.integration.jupyter.lives import (
     WANTED,
@@ -24,6 +27,7 @@ from tests.integration.jupyter.lives import (
 )
 from tests.integration.jupyter.nbclients import run_against
 from tests.integration.jupyter.sessions import Client, Jupyter, Stage
+from tests.support import needs
 
 pytestmark = pytest.mark.either("any_stage")
 
@@ -475,3 +479,39 @@ def test_what_is_stopped_with_its_checkpoint_goes_on_with_everything_that_waited
     assert cells[0].text == "".join(f"{i}\n" for i in range(40))
     assert [c.text for c in cells[1:4]] == ["0\n", "1\n", "2\n"]
     assert cells[4].text == "['slow', 0, 1, 2, 'meanwhile']\n"
+
+
+def test_outputs_wait_for_a_client_that_does_not_read_just_now(any_stage: Stage) -> None:
+    """Such a one is connected and not subscribed (libzmq does that when its program comes by): also across images."""
+    jupyter = with_extension(any_stage)
+    client = jupyter.client
+    cell = client.send("import time\nfor i in range(50): print(i); time.sleep(.05)")
+    nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "first", "--image", "--stop")
+    pid = revive(any_stage, "first")
+    time.sleep(NOBODY_S + 1)
+    nbcr(any_stage, "checkpoint", pid, "--name", "second", "--image")
+    nbcr(any_stage, "checkpoint", pid, "--name", "third", "--image", "--stop")
+    revive(any_stage, "third")
+    assert client.wait(cell, timeout_s=60)[0].text == "".join(f"{i}\n" for i in range(50))
+
+
+def test_connections_of_cells_are_kept_and_clients_come_back_at_once(stage: Stage) -> None:
+    needs("CAP_NET_ADMIN, to keep connections", available=os.geteuid() == 0)
+    jupyter = with_extension(stage)
+    client = jupyter.client
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client.run(f"import socket; line = socket.create_connection({server.getsockname()!r})")
+        other, _ = server.accept()
+        with other:
+            other.sendall(b"before")
+            client.run("line.sendall(b'sent')")
+            slow = client.send("import time; time.sleep(1); print('slow')")
+            nbcr(stage, "checkpoint", jupyter.pid, "--name", "stopped", "--image", "--stop", "--tcp", "keep")
+            revive(stage, "stopped")
+            begun = time.monotonic()
+            (cell,) = client.wait(slow, timeout_s=60)
+            assert (cell.status, cell.replies, cell.idles, cell.text) == ("ok", 1, 1, "slow\n")
+            assert time.monotonic() - begun < 5, "a restart waits for clients that do not know they were away"
+            client.run("line.sendall(b' and on')")
+            assert other.recv(99) == b"sent and on"
+            assert client.value("line.recv(99).decode()") == "before"

@@ -499,6 +499,8 @@ DATA: Final = (
         import warnings, os, logging, sys, gc, pandas as pd, matplotlib.pyplot as plt
         sys.path.insert(0, '/of-the-case')
         sys.setswitchinterval(.004)
+        _ = os.umask(0o027)
+        get_ipython().dir_stack[:] = ['/of-the-case']
         gc.set_threshold(800, 11, 11)
         logging.basicConfig(stream=sys.stdout, format='case %(message)s', force=True)
         get_ipython().run_line_magic('matplotlib', 'inline')
@@ -528,6 +530,7 @@ DATA: Final = (
             "get_ipython().display_formatter.formatters['text/plain'].float_format == '%.2e'",
             "get_ipython().run_line_magic('casemagic', 'a') == 'a!'",
             "any(name == 'casealias' for name, _ in get_ipython().alias_manager.aliases)",
+            "'Umask:\\t0027' in open('/proc/self/status').read() and get_ipython().dir_stack == ['/of-the-case']",
             "sys.path[0] == '/of-the-case' and sys.getswitchinterval() == .004 and gc.get_threshold()[:2] == (800, 11)",
             "any('autoreload' in name for name in get_ipython().extension_manager.loaded)",
         ),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.host import fds
 from kernel_backend.host.libc import pidfd_getfd
 from kernel_backend.image.descriptions import TcpSocket, UnixSocket
 from tests.support import needs
@@ -59,6 +60,33 @@ def test_capturing_disturbs_no_queue(tmp_path: Path) -> None:
             peer = found.at(100)
             assert isinstance(peer, UnixSocket)
             assert (1, 42, struct.pack("<i", 2)) in [(o.level, o.name, o.value) for o in peer.options]
+
+
+def test_a_tcp_stream_that_is_peeked_into_from_an_offset(tmp_path: Path) -> None:
+    """It is in the image from its beginning, and the offset stands where it stood."""
+    code = (
+        "door = socket.create_server(('127.0.0.1', 0)); b = socket.create_connection(door.getsockname())\n"
+        "a, _ = door.accept(); b.send(b'onetwothree'); a.recv(1, socket.MSG_PEEK)\n"
+        "os.dup2(a.fileno(), 100); os.dup2(b.fileno(), 101)\n"
+        "a.setsockopt(socket.SOL_SOCKET, 42, 3)"
+    )
+    if not can_peek_from_an_offset():
+        needs("OS kernel 6.9, where streams over TCP know SO_PEEK_OFF")
+    with holding(code) as held:
+        for _ in range(2):
+            entry = capture(held.pid, tmp_path).at(100)
+            assert isinstance(entry, TcpSocket)
+            assert entry.queue == b"onetwothree"
+            assert (1, 42, struct.pack("<i", 3)) in [(o.level, o.name, o.value) for o in entry.options]
+
+
+def can_peek_from_an_offset() -> bool:
+    with socket.socket() as s:
+        try:
+            s.setsockopt(socket.SOL_SOCKET, 42, 0)
+        except OSError:
+            return False
+    return True
 
 
 def test_descriptors_in_flight_arrive_with_their_byte(carry: Carry) -> None:
@@ -201,6 +229,44 @@ def test_a_connection_that_was_not_accepted_yet(carry: Carry) -> None:
         server.setblocking(True)
         assert server.recv(9) == b"early"
         server.close()
+
+
+def test_a_connection_that_is_being_made(tmp_path: Path) -> None:
+    """It is made anew, here when there is room in the backlog."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as door, socket.socket() as filling:
+        filling.connect(door.getsockname())
+        code = (
+            "import select, time; c = socket.socket(); c.setblocking(False); c.setsockopt(socket.IPPROTO_TCP, 1, 1)\n"
+            f"c.connect_ex({door.getsockname()!r}); os.dup2(c.fileno(), 100); time.sleep(.01)"
+        )
+        with holding(code) as held:
+            captured = capture(held.pid, tmp_path)
+            entry = captured.at(100)
+            assert isinstance(entry, TcpSocket)
+            if entry.state != 2:
+                needs("a backlog that can be filled")
+            assert (entry.peer_host, entry.peer_port) == door.getsockname()
+            held.kill()
+            door.accept()[0].close()
+            with rebuilding(captured) as rebuilt, sock(rebuilt, 100) as client:
+                accepted, _ = door.accept()
+                with accepted:
+                    accepted.sendall(b"at last")
+                    assert fds.is_ready(client.fileno(), wait_ms=2000)
+                    assert client.recv(9) == b"at last"
+                    assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_what_had_come_before_a_reset(carry: Carry) -> None:
+    rebuilt = carry(
+        _TCP.format(family="socket.AF_INET") + "c.send(b'last words'); import time; time.sleep(.01)\n"
+        "c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); c.close(); os.close(101)",
+        "127.0.0.1",
+    )
+    with sock(rebuilt, 102) as server:
+        assert server.recv(99) == b"last words"
+        with pytest.raises(ConnectionResetError):
+            server.recv(99)
 
 
 def test_half_closed_connections(carry: Carry) -> None:

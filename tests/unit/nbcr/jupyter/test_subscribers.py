@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +21,7 @@ from ipykernel.iostream import IOPubThread
 from jupyter_client.session import Session
 
 from nbcr.jupyter import links
+from nbcr.jupyter.living import run_on
 from nbcr.jupyter.subscribers import SETTLE_S, UNHEARD_S, Return, Subscriptions
 
 CAP_S = 60.0
@@ -52,6 +53,7 @@ class Channel:
         self.thread.start()
         self.subscriptions = Subscriptions(self.thread)
         self.image_ends = 0.0
+        self.late, self.is_enough = threading.Event(), False
         self.clients: list[subprocess.Popen[bytes]] = []
 
     def close(self) -> None:
@@ -80,19 +82,21 @@ class Channel:
         self.thread.io_loop.add_callback(self.subscriptions.listen)
         self.image_ends = time.time()
 
-    def watch(self, count: int) -> threading.Event:
+    def watch(self, count: int, cap_s: float = CAP_S) -> threading.Event:
         """Wait as a restored life does for `count` listeners."""
         done = threading.Event()
-        waits = Return(
+        self.waits = Return(
             self.thread,
             self.subscriptions,
             self.image_ends,
             lambda: links.is_one_back(self.app),
             lambda: links.counts(self.app)["iopub"] >= count,
             done.set,
-            CAP_S,
+            cap_s,
+            self.late.set,
+            lambda: not self.is_enough,
         )
-        self.thread.io_loop.add_callback(waits.watch)
+        self.thread.io_loop.add_callback(self.waits.watch)
         return done
 
 
@@ -149,3 +153,45 @@ def test_one_that_is_connected_and_has_not_subscribed_is_waited_for(channel: Cha
     assert not done.wait(2 * UNHEARD_S)
     channel.add_client()
     assert done.wait(CAP_S / 2)
+
+
+def watch_a_silent_one(channel: Channel) -> threading.Event:
+    channel.take_image()
+    channel.add_client(_SILENT)
+    await_connection(channel)
+    done = channel.watch(1, cap_s=0.1)
+    assert channel.late.wait(CAP_S / 2)
+    assert not done.wait(1.0)
+    return done
+
+
+def test_outputs_wait_for_one_that_does_not_look_until_it_does(channel: Channel) -> None:
+    done = watch_a_silent_one(channel)
+    channel.add_client()
+    assert done.wait(CAP_S / 2)
+
+
+def test_outputs_wait_no_longer_for_one_that_goes(channel: Channel) -> None:
+    done = watch_a_silent_one(channel)
+    channel.clients[0].kill()
+    assert done.wait(CAP_S / 2)
+
+
+def test_outputs_wait_until_they_are_too_many(channel: Channel) -> None:
+    done = watch_a_silent_one(channel)
+    channel.is_enough = True
+    assert done.wait(CAP_S / 2)
+
+
+def test_who_subscribes_during_a_checkpoint_is_served_after_it(channel: Channel) -> None:
+    done = watch_a_silent_one(channel)
+    assert on_the_thread(channel, channel.waits.pause)
+    channel.add_client()
+    assert not done.wait(1.0)
+    on_the_thread(channel, channel.waits.resume)
+    assert done.wait(CAP_S / 2)
+    assert not on_the_thread(channel, channel.waits.pause), "there is nothing to wait for any more"
+
+
+def on_the_thread(channel: Channel, call: Callable[[], Any]) -> Any:
+    return run_on(channel.thread.io_loop, channel.thread.thread, call)

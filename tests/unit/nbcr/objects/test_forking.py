@@ -382,7 +382,7 @@ while time.monotonic() < end:
         refused += 1
 assert sys.getswitchinterval() == interval
 print(made, refused, flush=True)
-os._exit(0)  # Python's own way out waits for ever for OpenBLAS now and then, while threads calculate: 1 of 15 without us
+os._exit(0)  # the usual way out waits for ever for OpenBLAS 1 time of 15, with us or without
 """
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nbcr import packer
 from nbcr.errors import EntryDamaged
 from nbcr.store import Entry, Store, housekeeping, opening, packing, recipe, writers
 from nbcr.store.entry import packed_parts, recipe_of
@@ -255,6 +257,21 @@ def test_one_packer_a_store(store: Store) -> None:
         assert packed_parts(entry.path) == []
     assert housekeeping.keep(store) == []
     assert packed_parts(entry.path) == ["image"]
+
+
+def test_a_packer_makes_way_for_a_checkpoint_that_is_being_written(store: Store) -> None:
+    put(store, "a")
+    draft = store.draft("b")
+    assert store.is_written()
+    waits = threading.Thread(target=packer.Courtesy(store, 1e6).make_way)
+    waits.start()
+    waits.join(0.3)
+    assert waits.is_alive()
+    packer.Courtesy(store, 0.1).make_way()  # not for ever
+    store.discard(draft)
+    waits.join(10)
+    assert not waits.is_alive()
+    assert not store.is_written()
 
 
 def test_a_store_that_is_not_there_has_nothing_to_pack(store: Store) -> None:
