@@ -113,7 +113,8 @@ class NbcrAuto(Magics):
         args = parsed(self.undo, line)
         if args is None:
             return None
-        point = self.points.point_before(args.cells)  # if there is none, say so before anything is kept
+        point = self.points.point_before(args.cells)
+        self.points.entry_of(point)  # if there is none, say so before anything is kept, or told
         back = self.keep(f"%undo {args.cells}", f"%undo {args.cells} --discard", discard=args.discard)
         if back is not None:
             return back

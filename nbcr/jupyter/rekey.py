@@ -9,9 +9,11 @@ context of its own.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,13 +95,34 @@ def rekey(living: Living, to: Connection) -> bool:
     if now.same_wires(to):
         return False
     _adopt(app, to)
-    living.on_shell(lambda: _rebind(living.shell_stream.socket, "shell", to))
-    living.on_control(lambda: _rebind(living.control_stream.socket, "control", to))
-    living.on_control(lambda: _reconnect(app.debug_shell_socket, to))
-    living.on_iopub(lambda: _rebind(living.iopub.socket, "iopub", to))
-    _replace_stdin(living, to)
-    _replace_heartbeat(app, to)
+    with _rand_kept():
+        living.on_shell(lambda: _rebind(living.shell_stream.socket, "shell", to))
+        living.on_control(lambda: _rebind(living.control_stream.socket, "control", to))
+        living.on_control(lambda: _reconnect(app.debug_shell_socket, to))
+        living.on_iopub(lambda: _rebind(living.iopub.socket, "iopub", to))
+        _replace_stdin(living, to)
+        _replace_heartbeat(app, to)
     return now.key != to.key or now.signature_scheme != to.signature_scheme
+
+
+@contextlib.contextmanager
+def _rand_kept() -> Iterator[None]:
+    """C's rand() goes on as in the image: ZeroMQ seeds it with the time for each new context, and draws from it."""
+    libc = ctypes.CDLL(None)
+    try:
+        exchange, back = libc.initstate, libc.setstate
+    except AttributeError:  # a C library without them
+        yield
+        return
+    exchange.restype, exchange.argtypes = ctypes.c_void_p, (ctypes.c_uint, ctypes.c_void_p, ctypes.c_size_t)
+    back.restype, back.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+    meanwhile = ctypes.create_string_buffer(128)
+    programs = exchange(1, meanwhile, len(meanwhile))
+    try:
+        yield
+    finally:
+        if programs:
+            back(programs)
 
 
 def put_right(living: Living, was: Connection, warnings: list[str]) -> None:

@@ -26,6 +26,7 @@ from nbcr.session import auto, inprocess
 from nbcr.session.auto import SettingsOf
 from nbcr.session.results import CheckpointResult
 from nbcr.states import Outcome
+from nbcr.store import Entry
 
 LONGEST_TRAIL = 1000
 IDLE_AFTER_S = 0.3  # longer than any client takes between two cells of a "Run All", shorter than people do
@@ -226,20 +227,26 @@ class Points:
             hint = "`%nbcr auto --each-cell` keeps a point after each cell from then on"
         raise NotPossible(f"no point was kept before {what}", hint=hint)
 
+    def entry_of(self, point: Point) -> Entry:
+        """What `point` holds. Raises NotPossible when it is not kept any more."""
+        settings = self._settings()
+        try:
+            return inprocess.find(point.entry_id, settings.store, deadline_s=settings.deadline_s)
+        except UnknownName:
+            kept = settings.keep.get("cell", auto.KEEP["cell"])
+            hint = f"the last {kept} are kept (NbcrAuto.keep_cells says how many)"
+            there = {entry.id for entry in settings.store.entries()}
+            left = [each for each in self.trail if each.entry_id in there and each.position < self.position]
+            if left:
+                hint += f"; `%undo {self.position - left[0].position}` goes back to the oldest of them, {left[0].where}"
+            raise NotPossible(f"the point {point.where} is not in the store any more", hint=hint) from None
+
     def undo(self, point: Point) -> NoReturn:
         """Go back to `point`; does not return.
 
         Raises NbcrError when that cannot be; then this session goes on as it was.
         """
-        settings = self._settings()
-        try:
-            entry = inprocess.find(point.entry_id, settings.store, deadline_s=settings.deadline_s)
-        except UnknownName:
-            kept = settings.keep.get("cell", auto.KEEP["cell"])
-            raise NotPossible(
-                f"the point {point.where} is not in the store any more",
-                hint=f"the last {kept} are kept: NbcrAuto.keep_cells says how many",
-            ) from None
+        entry, settings = self.entry_of(point), self._settings()
         inprocess.replace_by(entry, settings.store, deadline_s=settings.deadline_s)
 
 

@@ -153,3 +153,13 @@ def test_a_cell_that_goes_back_to_the_end_of_a_failed_one_has_not_failed(stage: 
     client.run("kept = 2", PATIENCE_S)
     assert "goes back to what it was after cell" in client.run("%undo", PATIENCE_S)
     assert client.run("print(kept)") == "1\n"
+    # a point that is not kept any more is missed before anything is said or written
+    client.run("%config NbcrAuto.keep_cells = 2")
+    client.run("%nbcr auto --before-restart")
+    for value in range(3, 6):
+        client.run(f"kept = {value}", PATIENCE_S)
+    (gone,) = client.wait(client.send("%undo 3"), timeout_s=PATIENCE_S)
+    assert "not in the store any more" in gone.error
+    assert "`%undo 1` goes back to the oldest of them" in gone.error
+    assert gone.text == ""
+    assert not automatic(stage, "restart")
