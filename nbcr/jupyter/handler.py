@@ -60,6 +60,7 @@ class JupyterHandler(Handler):
         self._reached = threading.Event()  # replies leave again
         self._reached.set()
         self._return: Return | None = None  # of clients, in a restored life
+        self._listened: frozenset[Any] = frozenset()  # connections when the image was taken
         self._unheard = False  # outputs wait still for one who has not subscribed, across the checkpoint
 
     # One checkpoint
@@ -77,6 +78,7 @@ class JupyterHandler(Handler):
             self._history.hold()
             self._parent.disarm()
             self._inbox.park()
+            self._listened = links.listeners(self._here.app)
             self._here.on_iopub(self._pause_return)
             self._outgoing.close()
             self._here.on_iopub(self._subscriptions.listen)
@@ -222,7 +224,8 @@ class JupyterHandler(Handler):
             here.iopub,
             self._subscriptions,
             image_ends,
-            lambda: links.is_one_back(here.app),
+            lambda: links.listeners(here.app),
+            self._listened,
             lambda: links.are_back(here.app, before),
             back,
             cap_s,

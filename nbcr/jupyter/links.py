@@ -26,6 +26,11 @@ class Wire:
     remote: Any
 
     @property
+    def name(self) -> Any:
+        """What tells it from those that come later: the other end's address, or the socket where that has none."""
+        return self.remote or self.inode
+
+    @property
     def is_open(self) -> bool:
         """Whether its owner still has it: libzmq closes it when it has read all that came before the end."""
         try:
@@ -75,9 +80,9 @@ def counts(app: Any) -> dict[str, int]:
     return {channel: sum(wire.has_peer for wire in of_clients(app, channel)) for channel in CHANNELS}
 
 
-def is_one_back(app: Any) -> bool:
-    """Whether anybody listens."""
-    return counts(app)["iopub"] > 0
+def listeners(app: Any) -> frozenset[Any]:
+    """The connections of those that listen, by name."""
+    return frozenset(wire.name for wire in of_clients(app, "iopub") if wire.has_peer)
 
 
 def are_back(app: Any, before: Mapping[str, int]) -> bool:

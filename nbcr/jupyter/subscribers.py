@@ -88,8 +88,9 @@ class Subscriptions:
 class Return:
     """Calls `then` once, on the IOPub thread, when clients have come back or the cap has passed.
 
-    `is_one_back` tells whether anybody is connected, `are_back` whether as many are as are expected; `restored` is a
-    moment between the image and all that came after it. Where one is connected and has not subscribed, `late` is
+    `listeners` are the connections of those that are there, `before` those of the image (which a restart may have
+    kept, and their subscriptions with them); `are_back` tells whether as many are there as are expected; `restored` is
+    a moment between the image and all that came after it. Where one has connected since and not subscribed, `late` is
     called at the cap, and `then` when it has, when it is gone, or when `may_stay` says that it is enough.
     """
 
@@ -98,7 +99,8 @@ class Return:
         iopub: Any,
         subscriptions: Subscriptions,
         restored: float,
-        is_one_back: Callable[[], bool],
+        listeners: Callable[[], frozenset[Any]],
+        before: frozenset[Any],
         are_back: Callable[[], bool],
         then: Callable[[], None],
         cap_s: float,
@@ -108,7 +110,8 @@ class Return:
         self._iopub = iopub
         self._subscriptions = subscriptions
         self._restored = restored
-        self._is_one_back = is_one_back
+        self._listeners = listeners
+        self._before = before
         self._are_back = are_back
         self._then = then
         self._cap_s = cap_s
@@ -124,7 +127,7 @@ class Return:
         self._subscriptions.on_next(self._heard)
         if self._subscriptions.since(self._restored):
             self._heard()
-        elif not self._subscriptions.are_heard and self._is_one_back():
+        elif not self._subscriptions.are_heard and self._listeners():
             self._look(UNHEARD_S)
 
     def pause(self) -> bool:
@@ -158,7 +161,7 @@ class Return:
 
     def _late(self) -> None:
         """The cap has passed."""
-        if self._done or self._settling or not (self._subscriptions.are_heard and self._is_one_back()):
+        if self._done or self._settling or not self._is_one_unheard():
             self._finish()
         else:
             self._tell_late()
@@ -167,10 +170,13 @@ class Return:
     def _stay(self) -> None:
         if self._done or self._paused or self._settling:
             return
-        if self._may_stay() and self._is_one_back():
+        if self._may_stay() and self._is_one_unheard():
             self._iopub.io_loop.call_later(_STAY_S, self._stay)
         else:
             self._finish()
+
+    def _is_one_unheard(self) -> bool:
+        return self._subscriptions.are_heard and bool(self._listeners() - self._before)
 
     def _finish(self) -> None:
         if self._done or self._paused:

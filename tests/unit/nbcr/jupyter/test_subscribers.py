@@ -53,6 +53,7 @@ class Channel:
         self.thread.start()
         self.subscriptions = Subscriptions(self.thread)
         self.image_ends = 0.0
+        self.before: frozenset[Any] = frozenset()
         self.late, self.is_enough = threading.Event(), False
         self.clients: list[subprocess.Popen[bytes]] = []
 
@@ -89,7 +90,8 @@ class Channel:
             self.thread,
             self.subscriptions,
             self.image_ends,
-            lambda: links.is_one_back(self.app),
+            lambda: links.listeners(self.app),
+            self.before,
             lambda: links.counts(self.app)["iopub"] >= count,
             done.set,
             cap_s,
@@ -102,7 +104,7 @@ class Channel:
 
 def await_connection(channel: Channel) -> None:
     deadline = time.monotonic() + CAP_S / 2
-    while not links.is_one_back(channel.app) and time.monotonic() < deadline:
+    while not links.listeners(channel.app) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
@@ -169,6 +171,16 @@ def test_outputs_wait_for_one_that_does_not_look_until_it_does(channel: Channel)
     done = watch_a_silent_one(channel)
     channel.add_client()
     assert done.wait(CAP_S / 2)
+
+
+def test_outputs_do_not_wait_for_a_connection_that_the_restart_has_kept(channel: Channel) -> None:
+    """Its subscription was kept, too, and will not come again."""
+    channel.add_client(_SILENT)
+    await_connection(channel)
+    channel.before = links.listeners(channel.app)
+    channel.take_image()
+    assert channel.watch(1, cap_s=0.1).wait(CAP_S / 2)
+    assert not channel.late.is_set()
 
 
 def test_outputs_wait_no_longer_for_one_that_goes(channel: Channel) -> None:
