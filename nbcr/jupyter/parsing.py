@@ -24,10 +24,23 @@ def parsed(magic: Callable[..., Any], line: str) -> Any:
     """The parsed arguments; None after -h, which shows the help."""
     parser = magic.parser  # type: ignore[attr-defined]
     try:
-        words = shlex.split(line)  # as a shell does it: IPython's own way would leave quotes in names
+        words = shlex.split(_without_comment(line))  # IPython's own way would leave quotes in names
     except ValueError as error:
         raise UsageError(f"{error}: {line}") from None
     if {"-h", "--help"} & set(words):
         print(parser.format_help())
         return None
     return parser.parse_args(words)
+
+
+def _without_comment(line: str) -> str:
+    """The line up to a ``#`` that begins a word, as people copy it from a page. (`shlex` would end at any, as in a#b.)"""
+    quote, escaped = "", False
+    for at, letter in enumerate(line):
+        if escaped or (letter == "\\" and quote != "'"):
+            escaped = not escaped
+        elif quote or letter in "'\"":
+            quote = "" if letter == quote else quote or letter
+        elif letter == "#" and (at == 0 or line[at - 1].isspace()):
+            return line[:at]
+    return line

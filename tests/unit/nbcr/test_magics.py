@@ -18,8 +18,10 @@ from IPython.core.interactiveshell import InteractiveShell
 import nbcr
 from nbcr import rendering, session
 from nbcr.jupyter import magics
+from nbcr.jupyter.parsing import parsed
 from nbcr.session import CheckpointResult, EntryList
 from nbcr.store import Store
+from tests.support import CHECKOUT
 
 WAIT_S = 20.0
 
@@ -63,6 +65,24 @@ def test_a_checkpoint_and_the_list(ip: Any, store: Store) -> None:
     assert run(ip, "r = %checkpoint two\nr.wait(20)").name == "two"
     assert run(ip, '%checkpoint "with blanks" -w').name == "with blanks"
     assert run(ip, "%checkpoint -w").name == run(ip, "%checkpoints")[-1].id
+
+
+def test_comments_behind_magics_are_no_arguments(ip: Any) -> None:
+    """As in the README, from which people copy them; a name may hold the sign."""
+    assert run(ip, "%checkpoint a#b -w  # as it was").name == "a#b"
+    result = run(ip, r"""%checkpoint -w --note "one # \" two" 'three # four' # five""")
+    assert result.entry.note == 'one # " two three # four'
+    assert len(run(ip, "%checkpoints # all")) == 2
+
+
+def test_every_magic_of_the_pages_is_understood_as_it_stands(ip: Any) -> None:
+    found = []
+    for page in (CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")):
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+            found += re.findall(r"^%(checkpoint|restart|checkpoints|undo|nbcr)\b(.*)$", block, re.M)
+    assert len(found) > 5
+    for name, words in found:
+        parsed(ip.find_line_magic(name), words)
 
 
 def test_errors_are_one_line_and_the_cell_fails(ip: Any, capsys: pytest.CaptureFixture[str]) -> None:
