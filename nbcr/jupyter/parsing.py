@@ -34,7 +34,7 @@ def parsed(magic: Callable[..., Any], line: str) -> Any:
 
 
 def _without_comment(line: str) -> str:
-    """The line up to a ``#`` that begins a word, as people copy it from a page. (`shlex` would end at any, as in a#b.)"""
+    """The line up to a ``#`` that begins a word, as people copy it from a page. `shlex` would end at any, as in a#b."""
     quote, escaped = "", False
     for at, letter in enumerate(line):
         if escaped or (letter == "\\" and quote != "'"):
