@@ -13,6 +13,7 @@ import pytest
 
 from nbcr.crs import components
 from nbcr.launcher import jobs
+from nbcr.session import Terms
 from nbcr.store import Entry, Store
 from tests.support import CHECKOUT, ProcessTracker, needs
 
@@ -76,7 +77,7 @@ class Stage:
         sock = jobs.connect(job)
         assert sock is not None, f"there is no job {job}"
         return jobs.checkpoint(
-            job, sock, store=self.store, deadline_s=deadline_s, name=name, leave=leave,
+            job, sock, Terms(name=name, leave=leave), store=self.store, deadline_s=deadline_s,
             on_plain=lambda pid, job: pytest.fail("plain"),
         )  # fmt: skip
 
