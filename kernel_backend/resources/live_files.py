@@ -57,6 +57,8 @@ def _same_files(entry: RegularFile, tables: RebuildTables) -> Iterator[int]:
 
 def _ours(tables: RebuildTables) -> _ByFile:
     """The present's descriptors by what they lead to, read once: there may be thousands of one file."""
+    if not tables.live:
+        return {}  # a fresh restore, or they are not taken yet
     known: _ByFile | None = tables.cache.get("the present's descriptors by file")
     if known is None:
         known = _by_file((number, os.fstat(fd)) for number, fd in tables.live.items())

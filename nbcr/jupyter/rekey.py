@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 from nbcr.jupyter.living import Living
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+_SOCKET_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,9 @@ def _replace_heartbeat(app: Any, to: Connection) -> None:
         curve_secretkey=_bytes(to.curve_secretkey),
     )
     app.heartbeat.start()
+    until = time.monotonic() + _SOCKET_S  # it makes its socket itself, for which ZeroMQ draws from rand(): `_rand_kept`
+    while getattr(app.heartbeat, "socket", None) is None and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def _text(value: Any) -> str | None:
