@@ -95,7 +95,7 @@ class JupyterHandler(Handler):
     def continue_(self) -> None:
         """The life that goes on: everything held leaves, everything parked is served."""
         self._clock.stop()
-        self._open()
+        self._open(parted=self._ends)
         self._inbox.resume()
         self._parent.rearm()
         self._history.release()
@@ -103,11 +103,11 @@ class JupyterHandler(Handler):
     def _pause_return(self) -> None:
         self._unheard = self._return is not None and self._return.pause()
 
-    def _open(self) -> None:
+    def _open(self, *, parted: bool) -> None:
         unheard, self._unheard = self._unheard, False
         if not unheard:
             self._here.on_iopub(self._subscriptions.stop)
-        if self._ends:
+        if parted:
             self._outgoing.open_after_parting(published=not unheard)
         else:
             self._outgoing.open(published=not unheard)
@@ -119,10 +119,10 @@ class JupyterHandler(Handler):
         drained, self._drained = self._drained, None
         self._clock.stop()
         if drained is not None:
-            self._outgoing.open_after_parting()
+            self._open(parted=True)
             self._inbox.put_back(drained.taken)
         else:
-            self._open()
+            self._open(parted=self._ends)
             self._inbox.resume()
         self._parent.rearm()
         self._history.release()
@@ -134,6 +134,7 @@ class JupyterHandler(Handler):
         self._flush()
         self._requester = threading.get_ident()
         running = self._running()
+        self._here.on_iopub(self._pause_return)
         self._drained = self._inbox.drain()
         return {
             "connection": Connection.of(self._here.app).as_dict(),

@@ -119,7 +119,7 @@ class Return:
         self._may_stay = may_stay
         self._settling = False
         self._done = False
-        self._paused = self._missed = False
+        self._paused = self._missed = self._is_late = False
 
     def watch(self) -> None:
         """Start to wait. Call on the IOPub thread."""
@@ -136,12 +136,12 @@ class Return:
         return self._paused
 
     def resume(self) -> None:
-        """Wait again for one that has not subscribed, the cap having passed. On that thread."""
+        """Wait again. On that thread."""
         self._paused = False
         if self._missed:
             self._heard()
-        else:
-            self._stay()
+        elif self._is_late:
+            self._late()
 
     def _heard(self) -> None:
         if self._paused:
@@ -161,6 +161,9 @@ class Return:
 
     def _late(self) -> None:
         """The cap has passed."""
+        self._is_late = True
+        if self._paused:
+            return
         if self._done or self._settling or not self._is_one_unheard():
             self._finish()
         else:

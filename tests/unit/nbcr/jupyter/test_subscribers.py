@@ -157,11 +157,11 @@ def test_one_that_is_connected_and_has_not_subscribed_is_waited_for(channel: Cha
     assert done.wait(CAP_S / 2)
 
 
-def watch_a_silent_one(channel: Channel) -> threading.Event:
+def watch_a_silent_one(channel: Channel, count: int = 1) -> threading.Event:
     channel.take_image()
     channel.add_client(_SILENT)
     await_connection(channel)
-    done = channel.watch(1, cap_s=0.1)
+    done = channel.watch(count, cap_s=0.1)
     assert channel.late.wait(CAP_S / 2)
     assert not done.wait(1.0)
     return done
@@ -203,6 +203,18 @@ def test_who_subscribes_during_a_checkpoint_is_served_after_it(channel: Channel)
     on_the_thread(channel, channel.waits.resume)
     assert done.wait(CAP_S / 2)
     assert not on_the_thread(channel, channel.waits.pause), "there is nothing to wait for any more"
+
+
+def test_a_checkpoint_while_the_others_are_given_time_does_not_end_the_waiting(channel: Channel) -> None:
+    done = watch_a_silent_one(channel, count=9)
+    channel.add_client()
+    deadline = time.monotonic() + CAP_S / 2
+    while not channel.subscriptions.since(channel.image_ends) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert on_the_thread(channel, channel.waits.pause)
+    assert not done.wait(SETTLE_S + 0.5)
+    on_the_thread(channel, channel.waits.resume)
+    assert done.wait(CAP_S / 2)
 
 
 def on_the_thread(channel: Channel, call: Callable[[], Any]) -> Any:
