@@ -14,6 +14,7 @@ intercomms                     … between two groups
 requests, messages             requests and matched messages
 persistent, buffered           requests that are started again and again; sends that nobody waits for
 handles, attributes            types, groups, operations, hints: noted, so that they are made again; what hangs on them
+unowned_errors                 errors that no communicator's handler is asked about
 constants                      the module's own objects as ours, and their pickles
 support                        what no checkpoint can hold: noted, and refused by name
 queue, draining                messages that were taken out of MPI, and how

@@ -4,6 +4,7 @@ it here, with the functions that copy and delete them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import traceback
 from typing import Any
@@ -28,6 +29,8 @@ def create_keyval(copy_fn: Any = None, delete_fn: Any = None, nopython: bool = F
 
 def free_keyval(keyval: int) -> int:
     """Values stay where they are, as in MPI."""
+    if keyval not in _keyvals:
+        raise MPI.Exception(MPI.ERR_KEYVAL)
     return int(MPI.KEYVAL_INVALID)
 
 
@@ -39,6 +42,8 @@ class Attributes:
 
     def get(self, keyval: int) -> Any:
         """The value, None without one."""
+        if keyval not in _keyvals:
+            raise MPI.Exception(MPI.ERR_KEYVAL)
         return self._values.get(keyval)
 
     def set(self, owner: Any, keyval: int, value: Any) -> None:
@@ -50,18 +55,18 @@ class Attributes:
         self._values[keyval] = value
 
     def delete(self, owner: Any, keyval: int) -> None:
-        """Delete one, as its key says."""
+        """Delete one, as its key says; it is gone, whatever its function raises."""
         if keyval not in self._values:
             raise MPI.Exception(MPI.ERR_KEYVAL)
-        delete = _keyvals[keyval][1]
+        delete, value = _keyvals[keyval][1], self._values.pop(keyval)
         if callable(delete):
-            _called(delete, owner, keyval, self._values[keyval])
-        del self._values[keyval]
+            _called(delete, owner, keyval, value)
 
     def clear(self, owner: Any) -> None:
-        """The handle is about to be freed: the last set is the first deleted."""
+        """The handle is about to be freed: the last set is the first deleted. What functions raise is told only."""
         for keyval in reversed(list(self._values)):
-            self.delete(owner, keyval)
+            with contextlib.suppress(MPI.Exception):
+                self.delete(owner, keyval)
 
     def copy(self, owner: Any, duplicate: Any) -> None:
         """What a duplicate gets."""

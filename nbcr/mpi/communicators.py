@@ -18,7 +18,7 @@ from nbcr.mpi.messages import contents
 from nbcr.mpi.queue import Queue
 from nbcr.mpi.requests import GatedRequest, outstanding
 from nbcr.mpi.support import noted_call, refused, unsupported
-from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, world
+from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, BYTE, COMM_NULL, MPI, Comm, Intracomm, reseat, world
 
 live: dict[str, Any] = {}  # key → communicator, until it is freed: what has to be made again
 
@@ -79,16 +79,20 @@ class Gated(Comm):
         self, sendbuf: Any, dest: int, sendtag: int = 0, recvbuf: Any = None, source: int = ANY_SOURCE,
         recvtag: int = ANY_TAG, status: Any = None,
     ) -> None:  # fmt: skip
-        sent = self.Isend(sendbuf, dest, sendtag)
-        self.Recv(recvbuf, source, recvtag, status)
-        sent.Wait()
+        self.Isendrecv(sendbuf, dest, sendtag, recvbuf, source, recvtag).Wait(status)
 
     def Isendrecv(
         self, sendbuf: Any, dest: int, sendtag: int = 0, recvbuf: Any = None, source: int = ANY_SOURCE,
         recvtag: int = ANY_TAG,
     ) -> Any:  # fmt: skip
-        sent = self.Isend(sendbuf, dest, sendtag)
-        return self.Irecv(recvbuf, source, recvtag).together_with(sent)
+        """Nothing is sent to anybody when one of the two buffers is none that mpi4py knows."""
+        received = self.Irecv(recvbuf, source, recvtag)
+        try:
+            return received.together_with(self.Isend(sendbuf, dest, sendtag))
+        except BaseException:
+            received.Cancel()
+            received.Wait()
+            raise
 
     def Isendrecv_replace(
         self, buf: Any, dest: int, sendtag: int = 0, source: int = ANY_SOURCE, recvtag: int = ANY_TAG
@@ -204,9 +208,13 @@ class Gated(Comm):
     Disconnect = Free
 
     def free(self) -> None:
-        """Free it, unless it is null or the program's from its beginning."""
+        """Free it, unless it is null or the program's from its beginning; copies of those are null then."""
         if self and not self._is_given:
             self.Free()
+        elif self and self._seats[0]() is not self:
+            self.__dict__ = {}
+            reseat(self, Comm(COMM_NULL), COMM_NULL)
+            become_null(self)
 
     @property
     def _is_given(self) -> bool:
@@ -416,5 +424,5 @@ _NEED_A_COMMUNICATOR = frozenset(
     name
     for each in (Intracomm, MPI.Topocomm, MPI.Cartcomm, MPI.Graphcomm, MPI.Distgraphcomm, MPI.Intercomm, Comm)
     for name, made in each.__dict__.items()
-    if not name.startswith("_") and callable(made) and name not in ("free", "Compare", "toint", "py2f")
+    if not name.startswith("_") and callable(made) and name not in ("free", "Compare", "Get_name", "toint", "py2f")
 )

@@ -32,12 +32,13 @@ def put(module: Any, classes: dict[Any, Any]) -> None:
 
 def given(module: Any, name: str, made: Any) -> None:
     """A constant of the module."""
+    made.is_constant = True
     _constants[name] = made
     setattr(module, name, made)
 
 
 def _as_theirs(ours: Any, theirs: Any) -> Any:
-    """`ours`, called as `theirs`, and pickled in its name."""
+    """`ours`, called and explained as `theirs`, and pickled in its name."""
 
     def reduce_(self: Any) -> Any:
         for name, constant in _constants.items():
@@ -45,19 +46,33 @@ def _as_theirs(ours: Any, theirs: Any) -> Any:
                 return name
         for name, constant in _constants.items():
             if isinstance(constant, theirs) and constant == self:
-                return _constant, (name,)
+                return _like_constant, (type(self), name)
+        if self and isinstance(self, MPI.Request | MPI.Message):
+            raise ValueError(f"a {theirs.__name__} that is under way cannot be pickled")
         return _ours(guarded_call(theirs.__reduce__, self))
 
-    ours.__module__, ours.__qualname__ = MODULE, theirs.__name__
+    ours.__module__, ours.__name__, ours.__qualname__ = MODULE, theirs.__name__, theirs.__name__
     if "Status" not in theirs.__name__:
+        reduce_.__name__ = reduce_.__qualname__ = "__reduce__"
         ours.__reduce__ = reduce_
+    _explain(ours, theirs)
     return ours
 
 
-def _constant(name: str) -> Any:
+def _explain(ours: Any, theirs: Any) -> None:
+    """What `help(comm.Bcast)` shows is what mpi4py says."""
+    ours.__doc__ = theirs.__doc__
+    for name, made in vars(ours).items():
+        explained = getattr(theirs, name, None) if not name.startswith("_") else None
+        made = getattr(made, "__func__", made)
+        if explained is not None and explained.__doc__ and hasattr(made, "__doc__"):
+            made.__doc__ = explained.__doc__
+
+
+def _like_constant(kind: Any, name: str) -> Any:
     from mpi4py import MPI
 
-    return getattr(MPI, name)
+    return kind(getattr(MPI, name))
 
 
 def _ours(value: Any) -> Any:

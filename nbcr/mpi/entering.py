@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import importlib.abc
 import importlib.machinery
@@ -101,10 +102,11 @@ def _leads_elsewhere(number: int) -> bool:
 def enter(module: Any) -> None:
     """Set MPI up, and give the module's names to the program as ours."""
     from nbcr import sealed
-    from nbcr.mpi import buffered, communicators, constants, handles, intercomms
+    from nbcr.mpi import buffered, communicators, constants, handles, intercomms, unowned_errors
     from nbcr.mpi.rank import rank
     from nbcr.mpi.world import Intracomm, world
 
+    unowned_errors.become_exceptions(ctypes.CDLL(module.__file__))
     world.set_up()
     every = communicators.adopt(Intracomm.Dup(world.comm), "w")
     own = communicators.adopt(Intracomm.Dup(world.own), "s")
@@ -112,8 +114,7 @@ def enter(module: Any) -> None:
     last = communicators.adopt(Intracomm.Dup(world.comm), "e")
     every.Set_name("MPI_COMM_WORLD")
     own.Set_name("MPI_COMM_SELF")
-    _forbid(module)
-    _put_classes(module)
+    _put_classes(module, _forbid(module))
     communicators.become_null(module.COMM_NULL)
     constants.given(module, "COMM_WORLD", every)
     constants.given(module, "COMM_SELF", own)
@@ -129,6 +130,11 @@ def enter(module: Any) -> None:
     module.Finalize, module._set_abort_status = rank.end, rank.set_abort_status
     for name in ("Get_processor_name", "Compute_dims", "Get_error_string", "Get_error_class"):
         setattr(module, name, functools.partial(handles.guarded_call, getattr(module, name)))
+    if hasattr(module, "Get_hw_resource_info"):
+        about_host = module.Get_hw_resource_info
+        module.Get_hw_resource_info = lambda: handles.GuardedInfo(handles.guarded_call(about_host))
+    for name in ("_typecode", "_typealign"):
+        setattr(module, name, functools.partial(_of_like, getattr(module, name)))
     for name, call in buffered.MODULE.items():
         setattr(module, name, call)
     module.Alloc_mem = lambda size, info=None: module.buffer.allocate(size)
@@ -136,6 +142,10 @@ def enter(module: Any) -> None:
     atexit.register(rank.end)
     rank.begin(os.environ.pop(SOCKET_VARIABLE), os.environ.pop(sealed.VARIABLE, ""), last)
     _restore_path()
+
+
+def _of_like(function: Any, datatype: Any) -> Any:
+    return function(datatype.like())
 
 
 def _restore_path() -> None:
@@ -146,13 +156,14 @@ def _restore_path() -> None:
         os.environ.pop("PYTHONPATH", None)
 
 
-def _put_classes(module: Any) -> None:
+def _put_classes(module: Any, more: dict[Any, Any]) -> None:
     from nbcr.mpi import communicators, constants, handles, messages, persistent, requests
 
     constants.put(
         module,
         {
             **communicators.OURS,
+            **more,
             module.Request: requests.GatedRequest,
             module.Prequest: persistent.GatedPrequest,
             module.Message: messages.GatedMessage,
@@ -166,8 +177,8 @@ def _put_classes(module: Any) -> None:
     )
 
 
-def _forbid(module: Any) -> None:
-    """What no checkpoint can hold is noted when it is used."""
+def _forbid(module: Any) -> dict[Any, Any]:
+    """What no checkpoint can hold is noted when it is used. Classes of ours for some of theirs."""
     from nbcr.mpi.support import note, note_window, refused, unsupported
 
     for name in ("Add_error_class", "Add_error_code", "Add_error_string"):
@@ -187,10 +198,10 @@ def _forbid(module: Any) -> None:
 
     module.Grequest = type("Grequest", (requests,), {"Start": classmethod(start), "__module__": _MODULE})
     makers = {name: _with_our_self(module, getattr(theirs, name)) for name in _MAKE_WINDOWS}
-    module.Win = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE, **makers})
+    windows = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE, **makers})
     hint = "let each rank write a file of its own, or start the job without `nbcr run`"
     without = {name: refused(f"MPI-IO (MPI.File.{name})", files.__dict__[name], hint) for name in ("Open", "Delete")}
-    module.File = type("File", (files,), {**without, "__module__": _MODULE})
+    return {theirs: windows, files: type("File", (files,), {**without, "__module__": _MODULE})}
 
 
 _MAKE_WINDOWS = ("Create", "Allocate", "Allocate_shared", "Create_dynamic")

@@ -35,11 +35,11 @@ class Memory:
     @classmethod
     def of(cls, function: int) -> Memory:
         """Of the library that has `function`, an address."""
-        areas = list(_areas(Path("/proc/self/maps").read_text()))
-        (text, path), *_ = [(area, path) for area, path, _ in areas if function in area]
+        mapped = list(areas(Path("/proc/self/maps").read_text()))
+        (text, path), *_ = [(area, path) for area, path, _ in mapped if function in area]
         writable: list[range] = []
         before = range(0)
-        for area, name, rights in areas:
+        for area, name, rights in mapped:
             if rights.startswith("rw") and (name == path or (not name and before and area.start == before.stop)):
                 writable.append(area)
             before = area if name == path or area in writable else range(0)
@@ -50,7 +50,8 @@ class Memory:
         return [(area.start, ctypes.string_at(area.start, len(area))) for area in self.writable]
 
 
-def _areas(maps: str) -> Iterator[tuple[range, str, str]]:
+def areas(maps: str) -> Iterator[tuple[range, str, str]]:
+    """Addresses, file and rights of each line of /proc/self/maps."""
     for line in maps.splitlines():
         addresses, rights, _, _, _, *path = line.split(maxsplit=5)
         start, end = (int(each, 16) for each in addresses.split("-"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from nbcr.mpi.attributes import Attributes, create_keyval, free_keyval
 from nbcr.mpi.gate import gate
+from nbcr.mpi.support import unsupported
 from nbcr.mpi.world import MPI, reseat, world
 
 
@@ -48,8 +49,35 @@ def _called_as(name: str, call: Any, function: Any) -> Any:
 
 def _guard(ours: type, theirs: type) -> None:
     for name, descriptor in theirs.__dict__.items():
-        if not name.startswith("_") and name not in ours.__dict__:
-            setattr(ours, name, guarded(descriptor))
+        if not name.startswith("_") and name not in ours.__dict__ and name != "free":
+            setattr(ours, name, _found(descriptor) if name in _FINDERS else guarded(descriptor))
+
+
+_FINDERS = ("fromhandle", "fromint", "f2py")
+
+
+def _found(descriptor: Any) -> Any:
+    """What finds the object for a number; mpi4py gives one of its own class."""
+
+    def find(cls: Any, number: int) -> Any:
+        return cls(guarded_call(descriptor.__get__(None, cls), number))
+
+    return classmethod(_called_as(descriptor.__func__.__name__, find, find))
+
+
+class _Freed:
+    """What all handles of the program have that are no communicators."""
+
+    is_constant = False  # of mpi4py's module
+
+    def free(self: Any) -> None:
+        """Free it, unless it is null; what is predefined stays, but for the object that stood for it."""
+        if not self or self.is_constant:
+            return
+        try:
+            self.Free()
+        except MPI.Exception:
+            reseat(self, type(self)(), type(self)())
 
 
 class _Noted:
@@ -86,7 +114,7 @@ def _world_ranks(group: Any) -> list[int]:
     return list(guarded_call(lambda: MPI.Group.Translate_ranks(group, None, world.group)))
 
 
-class GuardedGroup(MPI.Group):
+class GuardedGroup(_Freed, MPI.Group):
     """The program's group."""
 
     def __new__(cls, group: Any = None) -> GuardedGroup:
@@ -131,7 +159,14 @@ class GuardedGroup(MPI.Group):
         return cls(guarded_call(lambda: world.group.Incl(ranks)))
 
 
-class GuardedDatatype(MPI.Datatype):
+_KINDS_OF_F90 = {MPI.COMBINER_F90_INTEGER: "i", MPI.COMBINER_F90_REAL: "f", MPI.COMBINER_F90_COMPLEX: "c"}
+_KINDS_OF_FORTRAN = (
+    (MPI.LOGICAL, "i"), (MPI.INTEGER, "i"), (MPI.REAL, "f"), (MPI.DOUBLE_PRECISION, "f"), (MPI.COMPLEX, "c"),
+    (MPI.DOUBLE_COMPLEX, "c"),
+)  # fmt: skip
+
+
+class GuardedDatatype(_Freed, MPI.Datatype):
     """The program's datatype; predefined ones too, so that those derived from them are ours."""
 
     _committed = False
@@ -179,6 +214,37 @@ class GuardedDatatype(MPI.Datatype):
         made._committed = True
         return made
 
+    # MPICH 5.0.2 keeps a list of these, and would give those of another life again
+
+    Create_f90_integer, Create_f90_real, Create_f90_complex = (
+        unsupported(f"datatypes of Fortran 90 ({name})", MPI.Datatype.__dict__[name])
+        for name in ("Create_f90_integer", "Create_f90_real", "Create_f90_complex")
+    )
+
+    # How types of Python call it: mpi4py looks into duplicates, and asks for sizes, where it has set MPI up itself only
+
+    def tocode(self) -> str:
+        return str(MPI.Datatype.tocode(self.like()))
+
+    @property
+    def typechar(self) -> str:
+        return str(MPI.Datatype.typechar.__get__(self.like()))
+
+    @property
+    def typestr(self) -> str:
+        found = str(MPI.Datatype.typestr.__get__(self.like()))
+        return f"V{self.extent}" if found == "V0" else found
+
+    def like(self) -> Any:
+        """The predefined datatype that has the same values; without one, the datatype itself."""
+        if not self:
+            return self
+        combiner = guarded_call(MPI.Datatype.Get_envelope, self)[-1]
+        if combiner == MPI.COMBINER_DUP:
+            return self._taken_over(guarded_call(MPI.Datatype.decode, self)[0]).like()
+        kind = _KINDS_OF_F90.get(combiner) or next((kind for each, kind in _KINDS_OF_FORTRAN if each == self), None)
+        return MPI.Datatype.fromcode(f"{kind}{self.size}") if kind else self
+
     def Get_attr(self, keyval: int) -> Any:
         return self._attributes.get(keyval)
 
@@ -197,7 +263,7 @@ class GuardedDatatype(MPI.Datatype):
         return self
 
 
-class GuardedOperation(MPI.Op):
+class GuardedOperation(_Freed, MPI.Op):
     """The program's operation; MPI knows a function of Python by a number only."""
 
     _made: tuple[Any, bool] | None = None
@@ -214,7 +280,7 @@ class GuardedOperation(MPI.Op):
         return self
 
 
-class GuardedInfo(MPI.Info):
+class GuardedInfo(_Freed, MPI.Info):
     """The program's hints."""
 
     def __new__(cls, info: Any = None) -> GuardedInfo:
@@ -241,7 +307,7 @@ class GuardedInfo(MPI.Info):
         return bool(guarded_call(MPI.Info.__contains__, self, value))
 
 
-class GuardedErrhandler(MPI.Errhandler):
+class GuardedErrhandler(_Freed, MPI.Errhandler):
     """The program's function that is called on errors."""
 
     _function: Any = None

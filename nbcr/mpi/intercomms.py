@@ -12,6 +12,7 @@ from typing import Any
 from nbcr.mpi import collectives, combining
 from nbcr.mpi.communicators import OURS, Gated, GatedIntracomm, adopt, fill
 from nbcr.mpi.gate import gate
+from nbcr.mpi.handles import GuardedGroup, guarded_call
 from nbcr.mpi.pickled import cut, dumps, gated_collective, joined, loads, places, zeros
 from nbcr.mpi.world import BYTE, MPI, Comm, Intracomm
 
@@ -120,13 +121,11 @@ class GatedIntercomm(Gated, MPI.Intercomm):
     allreduce, reduce = allreduce, reduce
 
     def Get_remote_size(self) -> int:
-        return len(self._peers)
+        return len(self._peers) or int(guarded_call(MPI.Intercomm.Get_remote_size, self))
 
     remote_size = property(Get_remote_size)
 
     def Get_remote_group(self) -> Any:
-        from nbcr.mpi.handles import GuardedGroup, guarded_call
-
         return GuardedGroup(guarded_call(MPI.Intercomm.Get_remote_group, self))
 
     remote_group = property(Get_remote_group)

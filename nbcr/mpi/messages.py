@@ -83,15 +83,23 @@ class GatedMessage(Message):
 
     _real: Any
     _apart: Matched | None
+    is_constant = False  # of mpi4py's module
 
     @classmethod
     def nobodys(cls, real: Any) -> GatedMessage:
-        """MESSAGE_NO_PROC."""
-        return cls(real, Matched(PROC_NULL, ANY_TAG, 0))
+        """MESSAGE_NO_PROC, which stays what it is when it is received."""
+        self: GatedMessage = super().__new__(cls, real)
+        self._real, self._apart = real, Matched(PROC_NULL, ANY_TAG, 0)
+        return self
 
     def __new__(cls, real: Any = None, apart: Matched | None = None) -> GatedMessage:
-        """`real` is MPI's, None when it was drained."""
+        """`real` is MPI's, None when it was drained; or one of ours, for which this is another name."""
+        if real is not None and not isinstance(real, Message):
+            raise TypeError(f"expecting a Message, got {type(real).__name__}")
         self: GatedMessage = super().__new__(cls)
+        if isinstance(real, GatedMessage):
+            self.__dict__ = {**real.__dict__, "is_constant": False} if real.is_nobodys else real.__dict__
+            return self
         self._real, self._apart = real, apart
         if real is not None and not self.is_nobodys:
             matched[id(self)] = weakref.ref(self)
@@ -110,7 +118,8 @@ class GatedMessage(Message):
                 return deliver(Comm.Recv if upper else Comm.recv, buf, self._apart.drained, status)
             return Message.Recv(self._real, buf, status) if upper else Message.recv(self._real, status)
         finally:
-            self._real = self._apart = None
+            if not self.is_constant:
+                self._real = self._apart = None
 
     def Recv(self, buf: Any, status: Any = None) -> None:
         self._received(True, buf, status)
@@ -132,6 +141,12 @@ class GatedMessage(Message):
         status = Status()
         return GatedRequest.of_result(status, self.recv(status))
 
+    def free(self) -> None:
+        """Forget it, without receiving it."""
+        if not self.is_constant:
+            matched.pop(id(self), None)
+            self._real = self._apart = None
+
     def __bool__(self) -> bool:
         return self._apart is not None
 
@@ -143,13 +158,14 @@ class GatedMessage(Message):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GatedMessage):
             return NotImplemented
-        return self is other or (not self and not other) or (self.is_nobodys and other.is_nobodys)
+        same = self.__dict__ is other.__dict__
+        return same or (not self and not other) or (self.is_nobodys and other.is_nobodys)
 
     def __ne__(self, other: object) -> bool:  # theirs knows handles only
-        return not self == other
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = None  # type: ignore[assignment]  # as theirs
 
     @classmethod
     def Probe(cls, comm: Any, *args: Any, **named: Any) -> Any:

@@ -79,11 +79,11 @@ class GatedPrequest(GatedRequest, MPI.Prequest):
     cancel = Cancel
 
     def Free(self) -> None:
+        if self._over:
+            raise MPI.Exception(MPI.ERR_REQUEST)
         if self.is_active:
             self._under_way.Free()
         self._over, self._under_way = True, None
-
-    free = Free
 
     # Partitioned ones
 

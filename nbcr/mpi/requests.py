@@ -40,8 +40,13 @@ class GatedRequest(Request):
         cls, real: Any = None, comm: Any = None, receive: tuple[Any, Any, int, int] | None = None
     ) -> GatedRequest:
         """`receive`: how it is posted (Comm.Irecv or Comm.irecv, buffer, source, tag), for receives."""
-        if isinstance(real, GatedRequest) and isinstance(real, cls):  # another name for the same
-            return real
+        if isinstance(real, GatedRequest):
+            if not real:
+                real = None
+            elif isinstance(real, cls):  # another name for the same
+                return real
+        if real is not None and not isinstance(real, Request):
+            raise TypeError(f"expecting a Request, got {type(real).__name__}")
         self: GatedRequest = Request.__new__(cls)
         self._real, self._comm, self._receive = real, comm, receive
         if real is None and receive is None:
@@ -185,6 +190,8 @@ class GatedRequest(Request):
         """Only receives can be cancelled (MPI-5 3.8.4 deprecates the rest)."""
         if gate.closed:
             gate.stay_out()
+        if self._over:
+            raise MPI.Exception(MPI.ERR_REQUEST)
         if self._real is not None:
             self._cancelled = True
             Request.Cancel(self._real)
@@ -194,10 +201,13 @@ class GatedRequest(Request):
     def Free(self) -> None:
         """The program does not care when it ends; we do."""
         if self._over:
-            return
+            raise MPI.Exception(MPI.ERR_REQUEST)
         guarded_call(self._let_go)
 
-    free = Free
+    def free(self) -> None:
+        """Free it, unless it is null."""
+        if self:
+            self.Free()
 
     def _let_go(self) -> None:
         kept = GatedRequest()
@@ -214,10 +224,10 @@ class GatedRequest(Request):
         return self._over and not other if isinstance(other, Request) else NotImplemented
 
     def __ne__(self, other: object) -> bool:  # theirs knows handles only
-        return not self == other
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = None  # type: ignore[assignment]  # as theirs
 
     # Several
 

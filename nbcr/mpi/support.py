@@ -47,7 +47,12 @@ def note(what: str) -> None:
 def unsupported(what: str, base: Any) -> Any:
     """`base`, as it stands in a class or module, noted when it is called. Properties and classmethods too."""
     if isinstance(base, classmethod):
-        return classmethod(lambda cls, *args, **named: noted_call(what, base.__get__(None, cls), *args, **named))
+
+        @functools.wraps(base.__func__, assigned=("__name__", "__doc__"), updated=())
+        def call_of_class(cls: Any, *args: Any, **named: Any) -> Any:
+            return noted_call(what, base.__get__(None, cls), *args, **named)
+
+        return classmethod(call_of_class)
     if isinstance(base, property) or not callable(base):
         return property(lambda self: noted_call(what, base.__get__, self))
 

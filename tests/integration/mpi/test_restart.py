@@ -25,6 +25,7 @@ SUBJECTS = {
     "between": (120, 0.03),
     "objects": (100, 0.03),
     "looping": (150, 0.02),
+    "likeness": (60, 0.04),
 }
 
 

@@ -1,0 +1,76 @@
+"""Errors that belong to no communicator, as exceptions: a datatype of a negative count, a handle that was freed.
+
+MPICH (5.0.2) gives such an error to the error handler of MPI_COMM_SELF. Where MPI is set up by sessions there is none,
+and it ends the job, where it would have raised MPI.Exception without us. All its calls come to that by one function of
+its own, MPIR_Err_return_comm(communicator or NULL, function, code), and they call it by the library's table of
+functions (its PLT's, System V ABI 5.3): ours takes its place there. It gives the code back where there is no
+communicator, as MPI_ERRORS_RETURN does, and calls MPICH's for all others. What is not found (another MPI) is left.
+
+Rejected: asking beforehand whether a call can fail, which is to know all of MPI's rules once more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nbcr.mpi.finalizers import areas
+
+_NAME = "MPIR_Err_return_comm"
+_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int)
+_DYNAMIC = struct.Struct("<qQ")  # Elf64_Dyn
+_RELOCATION = struct.Struct("<QQq")  # Elf64_Rela
+_SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym
+_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_PT_DYNAMIC = 2
+_DT_PLTRELSZ, _DT_STRTAB, _DT_SYMTAB, _DT_JMPREL = 2, 5, 6, 23
+
+_kept: list[Any] = []  # what the table refers to
+
+
+def become_exceptions(library: Any) -> None:
+    """From now on, in the MPI that `library` (a ctypes.CDLL) leads to; once is enough for all lives of a process."""
+    try:
+        theirs = _FUNCTION((_NAME, library))
+    except AttributeError:
+        return  # another MPI
+    address = ctypes.cast(theirs, ctypes.c_void_p).value or 0
+
+    def returned(comm: int | None, function: bytes, code: int) -> int:
+        return code if comm is None else int(theirs(comm, function, code))
+
+    ours = _FUNCTION(returned)
+    for place in _places(address):
+        _kept.extend((theirs, ours))
+        ctypes.c_void_p.from_address(place).value = ctypes.cast(ours, ctypes.c_void_p).value
+
+
+def _places(function: int) -> Iterator[int]:
+    """Where the library that has `function` keeps its address to call it, as far as it may be written to."""
+    mapped = list(areas(Path("/proc/self/maps").read_text()))
+    path = next((path for area, path, _ in mapped if function in area), "")
+    base = min((area.start for area, name, _ in mapped if path and name == path), default=0)
+    if not base:
+        return
+    tables = _dynamic(base)
+    if not {_DT_JMPREL, _DT_PLTRELSZ, _DT_SYMTAB, _DT_STRTAB} <= tables.keys():
+        return
+    for offset, info, _ in _RELOCATION.iter_unpack(ctypes.string_at(tables[_DT_JMPREL], tables[_DT_PLTRELSZ])):
+        name, *_ = _SYMBOL.unpack(ctypes.string_at(tables[_DT_SYMTAB] + (info >> 32) * _SYMBOL.size, _SYMBOL.size))
+        if ctypes.string_at(tables[_DT_STRTAB] + name) == _NAME.encode():
+            place = base + offset
+            if any(place in area and rights.startswith("rw") for area, _, rights in mapped):
+                yield place
+
+
+def _dynamic(base: int) -> dict[int, int]:
+    """The dynamic section of a library that begins at `base`: tag → value. glibc has made addresses of offsets."""
+    (start,) = struct.unpack_from("<Q", ctypes.string_at(base, 64), 32)
+    size, count = struct.unpack_from("<HH", ctypes.string_at(base, 64), 54)
+    for kind, _, _, address, _, length, *_ in _PROGRAM_HEADER.iter_unpack(ctypes.string_at(base + start, size * count)):
+        if kind == _PT_DYNAMIC:
+            return dict(_DYNAMIC.iter_unpack(ctypes.string_at(base + address, length)))
+    return {}
