@@ -38,13 +38,18 @@ def execute(
 ) -> int:
     """Execute notebook `source` into `target`. Returns how many cells were executed. Raises RunFailed, NbcrError.
 
-    `resume`: go on behind the last cell of which `target` and a checkpoint hold the state, where there is one.
+    `resume`: go on behind the last cell of which `target` and a checkpoint hold the state, where there is one. Where
+    `target` is the whole run of these very cells, nothing is executed.
     """
     try:
         notebook = _format().read(source, as_version=4)
     except (OSError, ValueError) as error:
         raise UsageProblem(f"notebook {source} cannot be read: {error}") from error
     run = _Run(notebook, source, target, Store(store), say)
+    if resume and run.is_done():
+        run.forget()
+        say(f"{target} holds the whole run of this notebook: nothing is left to do (without --resume it is run again)")
+        return 0
     return run.whole(run.first_cell() if resume else 0, kernel_name, timeout_s)
 
 
@@ -113,13 +118,28 @@ class _Run:
         self._course = Course(str(target.absolute()), store, say)
         self._client: Any = None
 
+    def is_done(self) -> bool:
+        """Whether the output is that of a run of these cells that has come to its end."""
+        before = self._before()
+        if before is None or MARK in before.metadata:
+            return False
+        same = [(cell.cell_type, cell.source) for cell in self._notebook.cells]
+        return same == [(cell.cell_type, cell.source) for cell in before.cells] and all(map(_has_ended, before.cells))
+
+    def forget(self) -> None:
+        """Remove what a run that died at its very end has left."""
+        self._course.forget()
+
+    def _before(self) -> Any:
+        """The output file as it is; None without one."""
+        try:
+            return _format().read(self._target, as_version=4)
+        except (OSError, ValueError):
+            return None
+
     def first_cell(self) -> int:
         """Where to go on: takes over what an earlier run has done. 0 where there is nothing to go on from."""
-        try:
-            before = _format().read(self._target, as_version=4)
-        except (OSError, ValueError):
-            before = None
-        first = self._course.take_over(self._notebook, before)
+        first = self._course.take_over(self._notebook, self._before())
         if not first:
             self._say(f"{self._target} holds no run to go on with: from the first cell")
         return first
@@ -164,6 +184,15 @@ class _Run:
 
     def _write(self) -> None:
         write_atomically(self._target, _format().writes(self._notebook).encode())
+
+
+def _has_ended(cell: Any) -> bool:
+    """Whether a cell of an output is text, or was executed and did not fail, or was allowed to."""
+    if cell.cell_type != "code" or not cell.source.strip():
+        return True
+    may_fail = "raises-exception" in cell.metadata.get("tags", ())
+    failed = any(output.output_type == "error" for output in cell.outputs)
+    return cell.execution_count is not None and (may_fail or not failed)
 
 
 def _ask(client: Any, call: str) -> str:

@@ -73,6 +73,11 @@ def test_it_goes_on_where_it_died(whom: str, environ: dict[str, str], tmp_path: 
     assert outputs(tmp_path / "out.ipynb") == outputs(tmp_path / "whole.ipynb")
     assert "nbcr" not in nbformat.read(tmp_path / "out.ipynb", as_version=4).metadata
     assert Store(environ["NBCR_STORE"]).entries() == []
+    written = (tmp_path / "out.ipynb").stat().st_mtime_ns
+    done = run(environ, file, "-o", tmp_path / "out.ipynb", "--resume")
+    assert "nothing is left to do" in done.stderr
+    assert done.stdout == f"executed 0 cells into {tmp_path / 'out.ipynb'}\n"
+    assert (tmp_path / "out.ipynb").stat().st_mtime_ns == written
 
 
 @pytest.mark.long
