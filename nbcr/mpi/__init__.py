@@ -12,6 +12,7 @@ point_to_point                 … their messages
 collectives, pickled           … their collective calls
 intercomms                     … between two groups
 requests, messages             requests and matched messages
+windows                        memory that other ranks reach (RMA)
 persistent, buffered           requests that are started again and again; sends that nobody waits for
 handles, attributes            types, groups, operations, hints: noted, so that they are made again; what hangs on them
 unowned_errors                 errors that no communicator's handler is asked about

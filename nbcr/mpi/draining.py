@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nbcr.mpi import handles, messages
+from nbcr.mpi import handles, messages, windows
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate, waited
 from nbcr.mpi.handles import Recipes
@@ -47,6 +47,7 @@ class Torn:
 
     def down(self) -> None:
         """Finalise MPI. No rank may be in it any more, and nothing in flight."""
+        windows.take_down()
         self._recipes.free()
         for comm in live.values():
             Comm.Free(Comm(comm))
@@ -58,6 +59,7 @@ class Torn:
         self._recipes.make()
         for key in sorted(live):  # in the same order everywhere: making one needs all its members
             self._make(key)
+        windows.put_up()
 
     def _make(self, key: str) -> None:
         comm = live[key]

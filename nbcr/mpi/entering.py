@@ -12,7 +12,6 @@ import ctypes
 import functools
 import importlib.abc
 import importlib.machinery
-import inspect
 import os
 import stat
 import sys
@@ -157,7 +156,7 @@ def _restore_path() -> None:
 
 
 def _put_classes(module: Any, more: dict[Any, Any]) -> None:
-    from nbcr.mpi import communicators, constants, handles, messages, persistent, requests
+    from nbcr.mpi import communicators, constants, handles, messages, persistent, requests, windows
 
     constants.put(
         module,
@@ -167,6 +166,7 @@ def _put_classes(module: Any, more: dict[Any, Any]) -> None:
             module.Request: requests.GatedRequest,
             module.Prequest: persistent.GatedPrequest,
             module.Message: messages.GatedMessage,
+            module.Win: windows.GatedWin,
             module.Status: handles.GuardedStatus,
             module.Group: handles.GuardedGroup,
             module.Op: handles.GuardedOperation,
@@ -179,17 +179,13 @@ def _put_classes(module: Any, more: dict[Any, Any]) -> None:
 
 def _forbid(module: Any) -> dict[Any, Any]:
     """What no checkpoint can hold is noted when it is used. Classes of ours for some of theirs."""
-    from nbcr.mpi.support import note, note_window, refused, unsupported
+    from nbcr.mpi.support import note, refused, unsupported
 
     for name in ("Add_error_class", "Add_error_code", "Add_error_string"):
         setattr(module, name, unsupported(name, getattr(module, name)))
     for name in ("Open_port", "Close_port", "Publish_name", "Unpublish_name", "Lookup_name"):
         setattr(module, name, refused(f"MPI.{name}", getattr(module, name)))
-    theirs, files = module.Win, module.File
-
-    def new(cls: Any, *args: Any) -> Any:
-        return note_window(theirs.__new__(cls, *args))
-
+    files = module.File
     requests = module.Grequest
 
     def start(cls: Any, *args: Any, **named: Any) -> Any:
@@ -197,24 +193,6 @@ def _forbid(module: Any) -> dict[Any, Any]:
         return requests.Start(*args, **named)
 
     module.Grequest = type("Grequest", (requests,), {"Start": classmethod(start), "__module__": _MODULE})
-    makers = {name: _with_our_self(module, getattr(theirs, name)) for name in _MAKE_WINDOWS}
-    windows = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE, **makers})
     hint = "let each rank write a file of its own, or start the job without `nbcr run`"
     without = {name: refused(f"MPI-IO (MPI.File.{name})", files.__dict__[name], hint) for name in ("Open", "Delete")}
-    return {theirs: windows, files: type("File", (files,), {**without, "__module__": _MODULE})}
-
-
-_MAKE_WINDOWS = ("Create", "Allocate", "Allocate_shared", "Create_dynamic")
-
-
-def _with_our_self(module: Any, make: Any) -> Any:
-    """A maker of windows whose default is MPI_COMM_SELF, which is not there without a world."""
-    from nbcr.mpi.support import make_window
-
-    parameters = list(inspect.signature(make).parameters)
-
-    def call(cls: Any, *args: Any, **named: Any) -> Any:
-        given = dict(zip(parameters, args, strict=False)) | named
-        return make_window(make.__func__, cls, **{"comm": module.COMM_SELF, **given})
-
-    return classmethod(call)
+    return {files: type("File", (files,), {**without, "__module__": _MODULE})}

@@ -33,7 +33,8 @@ from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
 from nbcr.handlers.sections import all_left
 from nbcr.mpi import agents, buffered, dialling, draining, leaving, support
 from nbcr.mpi.communicators import live
-from nbcr.mpi.gate import gate
+from nbcr.mpi.gate import gate, waited
+from nbcr.mpi.windows import epochs
 from nbcr.mpi.world import MPI, world
 
 THREAD_NAME = "nbcr-mpi"
@@ -344,6 +345,10 @@ class Rank(Handler):
         return {"counts": counts, "held": gate.waiting_for(), "ended": self.ended}
 
     def _take_all(self, channel: Channel, deadline_s: float) -> None:
+        if not waited(lambda: not epochs or channel.readable(), deadline_s):
+            raise NotPossible(
+                f"rank {world.rank} has had an exclusive lock of a window (MPI.Win.Lock) for {deadline_s:g} s"
+            )
         gate.lock()
         drain = self._drain = draining.Drain(deadline_s, channel.readable)
         try:

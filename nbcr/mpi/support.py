@@ -12,18 +12,20 @@ from nbcr.errors import NotPossible
 from nbcr.mpi.gate import gate
 
 used: dict[str, None] = {}  # in order
+_WINDOWS = "an RMA window by Allocate_shared, Create_dynamic, Attach, Start or Post (MPI.Win)"
 _windows: list[Any] = []  # until the program frees them
 _being_made: list[None] = []
 
 
 def in_the_way() -> list[str]:
     """What the program uses, by name."""
-    return [*used, *(["RMA windows (MPI.Win)"] if _being_made or any(_windows) else [])]
+    return [*used, *([_WINDOWS] if _being_made or any(_windows) else [])]
 
 
 def note_window(window: Any) -> Any:
-    """Note a window until it is freed."""
-    _windows[:] = [*filter(None, _windows), window]
+    """Note a window that cannot be made again, until it is freed."""
+    if not any(each is window for each in _windows):
+        _windows[:] = [*filter(None, _windows), window]
     return window
 
 

@@ -26,11 +26,19 @@ def _argv(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
-@pytest.mark.parametrize(("how", "named"), [("window", "RMA windows"), ("session", "Intracomm.Create_from_group")])
+@pytest.mark.parametrize(("how", "named"), [("window", "an RMA window by"), ("session", "Intracomm.Create_from_group")])
 def test_what_no_image_can_hold_is_refused_by_name(stage: Stage, how: str, named: str) -> None:
     launcher = stage.run("job", program("waiting", 2, how, 4))
     with pytest.raises(NotPossible, match=named):
         stage.checkpoint("job", "never")
+    assert launcher.communicate(timeout=END_S)[0] == "done 1\n"
+    assert not stage.store.entries()
+
+
+def test_a_lock_that_is_not_given_back_fails_the_checkpoint_alone(stage: Stage) -> None:
+    launcher = stage.run("job", program("waiting", 2, "locked", 4))
+    with pytest.raises(NotPossible, match="rank 0 has had an exclusive lock of a window"):
+        stage.checkpoint("job", "never", deadline_s=1)
     assert launcher.communicate(timeout=END_S)[0] == "done 1\n"
     assert not stage.store.entries()
 

@@ -26,6 +26,7 @@ SUBJECTS = {
     "objects": (100, 0.03),
     "looping": (150, 0.02),
     "likeness": (60, 0.04),
+    "windows": (60, 0.04),
 }
 
 

@@ -1,6 +1,6 @@
 """Ranks that wait for each other as argv[1] says, for so many seconds; for tests of what goes wrong.
 
-python waiting.py computing|blocked|window|session|unequal|signal|threads|meeting SECONDS
+python waiting.py computing|blocked|window|locked|session|unequal|signal|threads|meeting SECONDS
 """
 
 import sys
@@ -13,7 +13,11 @@ from mpi4py import MPI
 how, seconds = sys.argv[1], float(sys.argv[2])
 comm = MPI.COMM_WORLD
 if how == "window":
+    window = MPI.Win.Create_dynamic(comm=comm)
+if how == "locked":
     window = MPI.Win.Create(np.zeros(8), comm=comm)
+    if comm.rank == 0:
+        window.Lock(1)
 if how == "session":
     session = MPI.Session.Init()
     comm = MPI.Intracomm.Create_from_group(session.Create_group("mpi://WORLD"))
@@ -45,7 +49,10 @@ if how == "blocked" and comm.rank == 0:
     comm.recv(source=1)
 if how == "blocked" and comm.rank == 1:
     comm.send("late", 0)
-if how == "window":
+if how == "locked" and comm.rank == 0:
+    window.Put(np.ones(8), 1)
+    window.Unlock(1)
+if how in ("window", "locked"):
     window.Free()
 total = comm.allreduce(comm.rank)
 if comm.rank == 0:
