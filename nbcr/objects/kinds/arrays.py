@@ -1,6 +1,6 @@
 """numpy arrays.
 
-Views stay views of one memory, memory goes out of band; memory-mapped files; pandas' frames.
+Views stay views of one memory, memory goes out of band; memory-mapped files.
 """
 
 from __future__ import annotations
@@ -241,32 +241,4 @@ def make_mapped_view(cls: Any, maker: Any, arguments: tuple[Any, ...]) -> Any:
     return made
 
 
-class BlockManagers(Kind):
-    """What holds the memory of a pandas frame or series.
-
-    Two that share memory copy on write, which pandas forgets when it is pickled: the second gets its own copy.
-    """
-
-    types = ("pandas.core.internals.managers.BaseBlockManager",)
-
-    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
-        if not _copies_on_write():
-            return NotImplemented
-        arrays = [block.values for block in obj.blocks if dotted_name(type(block.values)) == "numpy.ndarray"]
-        owners = [memory_owner(array) for array in arrays]
-        for owner in owners:
-            pickler.context.is_shared(owner)  # or it is not known who else has this memory
-        if all(pickler.claimed.setdefault(id(owner), id(obj)) == id(obj) for owner in owners):
-            return NotImplemented
-        return pickler.stand_ins.setdefault(id(obj), obj.copy(deep=True)).__reduce_ex__(5)
-
-
-def _copies_on_write() -> bool:
-    import pandas as pd
-
-    if int(pd.__version__.partition(".")[0]) >= 3:
-        return True
-    return bool(pd.options.mode.copy_on_write is True)
-
-
-KINDS: tuple[Kind, ...] = (Arrays(), MappedArrays(), BlockManagers())
+KINDS: tuple[Kind, ...] = (Arrays(), MappedArrays())
