@@ -14,6 +14,7 @@ from nbcr.objects.kinds import (
     arrays,
     buffers,
     classes,
+    containers,
     contexts,
     databases,
     enums,
@@ -43,6 +44,7 @@ _ROOMS = (
     classes,
     generated,
     images,
+    instances,
     modules,
     named,
     references,
@@ -74,7 +76,7 @@ _LEAVES = (
     "builtins.member_descriptor builtins.wrapper_descriptor builtins.method_descriptor "
     "builtins.classmethod_descriptor builtins.method-wrapper datetime.date datetime.time datetime.timedelta "
     "datetime.tzinfo decimal.Decimal fractions.Fraction uuid.UUID re.Pattern pathlib.PurePath numpy.dtype "
-    "numpy.generic numpy.ufunc pandas.core.dtypes.base.ExtensionDtype pyarrow.lib._Weakrefable "
+    "numpy.generic pandas.core.dtypes.base.ExtensionDtype pyarrow.lib._Weakrefable "
     "pyarrow.lib.DataType polars.datatypes.classes.DataType _abc._abc_data torch.dtype torch.device"
 ).split()
 _LEAF_MODULES = ("typing", "_typing")
@@ -178,6 +180,8 @@ def _home_of(type_: type) -> Kind | None:
 
 def _watched(type_: type) -> Kind | None:
     """Who looks at how pickle would save objects of a type that has no room."""
+    if containers.base_of(type_) is not None:
+        return containers.CONTAINERS
     if _says_itself(type_):
         return named.NAMED
     return instances.AWKWARD if instances.is_awkward(type_) else None

@@ -510,4 +510,71 @@ CLASSES: Final = (
         ),
         outcome="restored",
     ),
+    case(
+        "containers of an own class, with an __init__, methods and attributes of their own",
+        """
+        import collections
+        class Least(collections.OrderedDict):
+            def __init__(self, size):
+                super().__init__()
+                self.size = size
+            def __setitem__(self, key, value):
+                super().__setitem__(key, value)
+                while len(self) > self.size:
+                    self.popitem(last=False)
+        class Noting(dict):
+            def __init__(self, *args):
+                self.noted = []
+                super().__init__(*args)
+            def __setitem__(self, key, value):
+                self.noted.append(key)
+                super().__setitem__(key, value)
+        class Checked(list):
+            def __init__(self, kind):
+                super().__init__()
+                self.kind = kind
+            def append(self, value):
+                super().append(self.kind(value))
+        class Lists(collections.defaultdict):
+            def __init__(self, note):
+                super().__init__(list)
+                self.note = note
+        class Last(collections.deque):
+            def __init__(self, count, me=None):
+                super().__init__(maxlen=count)
+        class Counted(collections.Counter):
+            def __init__(self, of, tag='?'):
+                super().__init__(of)
+                self.tag = tag
+        class Named(set):
+            def __init__(self, name):
+                super().__init__()
+                self.name = name
+        class Frozen(frozenset):
+            def __new__(cls, name, members):
+                made = super().__new__(cls, members)
+                made.name = name
+                return made
+        class Plain(collections.OrderedDict):
+            pass
+        least, noting, checked, lists = Least(2), Noting({'a': 1}), Checked(int), Lists('n')
+        last, counted, named, frozen = Last(2), Counted('aab', tag='t'), Named('s'), Frozen('f', [1, 2])
+        least['x'], least['y'], least['z'], noting['b'], noting['me'] = 1, 2, 3, 2, noting
+        checked.append('4')
+        lists['k'].append(checked)
+        last.extend([1, 2, last])
+        named.add(5)
+        plain = Plain(q=1)
+        plain.more = lists
+        """,
+        check=all_of(
+            "list(least.items()) == [('y', 2), ('z', 3)] and least.size == 2 and type(least) is Least",
+            "noting['me'] is noting and list(noting) == ['a', 'b', 'me'] and noting.noted == ['b', 'me']",
+            "checked == [4] and checked.kind is int and lists['k'][0] is checked",
+            "lists.note == 'n' and lists.default_factory is list and plain.more is lists and plain['q'] == 1",
+            "last.maxlen == 2 and last[0] == 2 and last[1] is last",
+            "counted['a'] == 2 and counted.tag == 't'",
+            "named == {5} and named.name == 's' and frozen == {1, 2} and frozen.name == 'f'",
+        ),
+    ),
 )
