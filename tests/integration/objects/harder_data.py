@@ -33,6 +33,7 @@ DATA: Final = (
         pol = np.polynomial.Polynomial([1, 2])
         vec = np.vectorize(lambda x: x + 1)
         uf = np.frompyfunc(lambda a, b: a + b, 2, 1)
+        si = np.sin
         sc = np.float32(1.5)
         cx = np.complex128(1j)
         stt = np.dtypes.StringDType() if hasattr(np, 'dtypes') else None
@@ -60,6 +61,7 @@ DATA: Final = (
             "emp.shape == (0, 3)",
             "pol(2) == 5",
             "vec([1]).tolist() == [2]",
+            "uf(1, 2) == 3 and uf.reduce([1, 2, 3]) == 6 and si is np.sin",
             "sc.dtype == np.float32 and sc == 1.5",
             "sa.tolist() == ['a', 'bb'] and sa.dtype == stt",
             "mat.shape == (1, 2) and type(mat) is np.matrix",
@@ -68,10 +70,9 @@ DATA: Final = (
         ),
         lost={
             "it": "it: cannot pickle 'numpy.nditer' object",
-            "uf": "uf: PicklingError: can't pickle <ufunc '<lambda> (vectorized)'>: attri",
             "fl": "fl: cannot pickle 'numpy.flatiter' object",
         },
-        outcome="restored; iterators and made ufuncs lost, by name",
+        outcome="restored; iterators lost, by name",
     ),
     case(
         "categories, MultiIndex, extension types, own subclass of a frame",
@@ -506,6 +507,9 @@ DATA: Final = (
         get_ipython().run_line_magic('matplotlib', 'inline')
         fig, ax = plt.subplots()
         plt.close(fig)
+        import matplotlib as mpl
+        mpl.colors.get_named_colors_mapping().update(b='#123456', ofthecase='#ff0000')
+        mpl.colors.colorConverter.cache.clear()
         pd.set_option('display.precision', 3, 'display.max_rows', 7)
         warnings.filterwarnings('ignore', message='of the case')
         os.environ['NBCRCASE'] = 'set'
@@ -517,6 +521,10 @@ DATA: Final = (
         @register_line_magic
         def casemagic(line):
             return line + '!'
+        get_ipython().display_formatter.formatters['text/plain'].for_type(slice, lambda s, p, cycle: p.text('a case'))
+        def on_cell(info):
+            get_ipython().case_cell = info.raw_cell  # which is there after a %reset, too
+        get_ipython().events.register('pre_run_cell', on_cell)
         """,
         """
         get_ipython().ast_node_interactivity = 'last_expr'
@@ -527,8 +535,12 @@ DATA: Final = (
             "pd.get_option('display.precision') == 3 and pd.get_option('display.max_rows') == 7",
             "any(getattr(f[1], 'pattern', f[1]) == 'of the case' for f in warnings.filters)",
             "os.environ['NBCRCASE'] == 'set'",
+            "mpl.colors.to_hex('b') == '#123456' and mpl.colors.to_hex('ofthecase') == '#ff0000'",
             "get_ipython().display_formatter.formatters['text/plain'].float_format == '%.2e'",
             "get_ipython().run_line_magic('casemagic', 'a') == 'a!'",
+            "get_ipython().display_formatter.format(slice(1))[0]['text/plain'] == 'a case'",
+            "get_ipython().events.callbacks['pre_run_cell'].count(on_cell) == 1",
+            "get_ipython().case_cell.startswith('print(bool(')",
             "any(name == 'casealias' for name, _ in get_ipython().alias_manager.aliases)",
             "'Umask:\\t0027' in open('/proc/self/status').read() and get_ipython().dir_stack == ['/of-the-case']",
             "sys.path[0] == '/of-the-case' and sys.getswitchinterval() == .004 and gc.get_threshold()[:2] == (800, 11)",
