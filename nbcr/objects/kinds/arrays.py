@@ -5,8 +5,10 @@ Views stay views of one memory, memory goes out of band; memory-mapped files.
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from nbcr.objects.absent import absent
 from nbcr.objects.blobs import OUT_OF_BAND_BYTES
 from nbcr.objects.kinds.base import Kind, Reduction, dotted_name
 from nbcr.objects.kinds.buffers import address_of
+from nbcr.objects.kinds.functions import attribute
 
 if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
@@ -241,4 +244,43 @@ def make_mapped_view(cls: Any, maker: Any, arguments: tuple[Any, ...]) -> Any:
     return made
 
 
-KINDS: tuple[Kind, ...] = (Arrays(), MappedArrays())
+class UniversalFunctions(Kind):
+    """numpy.ufunc: by its name, which pickle would look for in all modules; one of Python by the function it calls."""
+
+    types = ("numpy.ufunc",)
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
+        return _called_by(obj)
+
+    def shares(self, obj: Any) -> bool:
+        return False
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        name = str(obj.__name__)
+        for home in _HOMES_OF_UFUNCS:
+            if getattr(sys.modules.get(home), name, None) is obj:
+                pickler.note_package(home)
+                return attribute, (home, name)
+        called = _called_by(obj)
+        return (make_ufunc, (called[0], obj.nin, obj.nout, obj.identity)) if called else NotImplemented
+
+
+_HOMES_OF_UFUNCS = ("numpy", "scipy.special")
+_OF_PYTHON = " (vectorized)"
+
+
+def _called_by(ufunc: Any) -> list[Any]:
+    """The function that numpy.frompyfunc was given."""
+    own = ufunc.__name__.endswith(_OF_PYTHON)
+    return [part for part in gc.get_referents(ufunc) if callable(part)][:1] if own else []
+
+
+def make_ufunc(function: Any, inputs: int, outputs: int, identity: Any) -> Any:
+    """As numpy.frompyfunc made it; without an identity it says None."""
+    import numpy as np
+
+    options = {} if identity is None else {"identity": identity}
+    return np.frompyfunc(function, inputs, outputs, **options)
+
+
+KINDS: tuple[Kind, ...] = (Arrays(), MappedArrays(), UniversalFunctions())

@@ -1,4 +1,4 @@
-"""sqlite3 connections.
+"""sqlite3 connections, and rows.
 
 What is in memory is saved whole, what is in a file stays there and is connected to again.
 """
@@ -179,4 +179,20 @@ def _with(connection: Any, settings: dict[str, Any]) -> Any:
     return connection
 
 
-KINDS: tuple[Kind, ...] = (Connections(),)
+class Rows(Kind):
+    """sqlite3.Row: what is in it, and the names of its columns."""
+
+    types = ("sqlite3.Row",)
+
+    def reduce(self, obj: sqlite3.Row, pickler: UnitPickler) -> Reduction:
+        return make_row, (type(obj), tuple(obj.keys()), tuple(obj))
+
+
+def make_row(cls: Any, columns: tuple[str, ...], values: tuple[Any, ...]) -> Any:
+    """A row as a query with these columns gives it."""
+    names = ", ".join('NULL AS "{}"'.format(name.replace('"', '""')) for name in columns)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return cls(connection.execute(f"SELECT {names}"), values)
+
+
+KINDS: tuple[Kind, ...] = (Connections(), Rows())

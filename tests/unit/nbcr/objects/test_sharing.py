@@ -94,7 +94,8 @@ def test_frames_of_pandas_do_not_write_into_each_other(there_and_back: ThereAndB
 def test_what_was_taken_from_a_frame_keeps_its_values(dtype: str, size: int, there_and_back: ThereAndBack) -> None:
     """Whoever wrote to the frame had it copied, as somebody else had the same memory."""
     frame = pd.DataFrame({"a": np.arange(size) % 5}).astype(dtype)
-    names = {"frame": frame, "column": frame["a"], "index": pd.Index(frame["a"], copy=False), "renamed": frame.rename(index=int)}
+    index = pd.Index(frame["a"], copy=False)
+    names = {"frame": frame, "column": frame["a"], "index": index, "renamed": frame.rename(index=int)}
     if dtype == "float64":
         names["array"] = frame["a"].to_numpy()
     back = there_and_back({"__name__": "__main__", **names})
