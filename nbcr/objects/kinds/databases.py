@@ -1,10 +1,12 @@
-"""sqlite3 connections, and rows.
+"""sqlite3 connections and rows, SQLAlchemy's engines.
 
 What is in memory is saved whole, what is in a file stays there and is connected to again.
 """
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import sqlite3
 import tempfile
 import threading
@@ -195,4 +197,25 @@ def make_row(cls: Any, columns: tuple[str, ...], values: tuple[Any, ...]) -> Any
         return cls(connection.execute(f"SELECT {names}"), values)
 
 
-KINDS: tuple[Kind, ...] = (Connections(), Rows())
+class Engines(Kind):
+    """SQLAlchemy's engines, without the queries they have compiled: those know classes that do not come back."""
+
+    types = ("sqlalchemy.engine.base.Engine",)
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
+        return _without_compiled(obj).values()
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        return copyreg.__newobj__, (type(obj),), _without_compiled(obj)  # type: ignore[attr-defined]
+
+
+def _without_compiled(engine: Any) -> dict[str, Any]:
+    state = dict(vars(engine))
+    cache = state.get("_compiled_cache")
+    if cache is not None:
+        empty = state["_compiled_cache"] = copy.copy(cache)
+        empty._data = {}
+    return state
+
+
+KINDS: tuple[Kind, ...] = (Connections(), Rows(), Engines())

@@ -577,4 +577,36 @@ CLASSES: Final = (
             "named == {5} and named.name == 's' and frozen == {1, 2} and frozen.name == 'f'",
         ),
     ),
+    case(
+        "structs of msgspec, with tags, names and factories; encoders and decoders",
+        """
+        import msgspec
+        from typing import Generic, TypeVar
+        Q = TypeVar('Q')
+        class Base(msgspec.Struct, kw_only=True, rename='camel', tag='base', order=True):
+            a_b: int
+            more: dict = msgspec.field(default_factory=lambda: {'k': 1})
+            own: int = msgspec.field(default=3, name='NAME')
+            constant = 4
+            def __post_init__(self):
+                self.own += 1
+        class Child(Base, tag='child'):
+            c: float = 1.5
+            other: 'Child | None' = None
+            def twice(self):
+                return self.c * 2
+        class Frozen(msgspec.Struct, Generic[Q], frozen=True):
+            v: Q
+        base, child, frozen = Base(a_b=1), Child(2.0, a_b=2), Frozen[int](3)
+        decoder, encoder = msgspec.json.Decoder(Child, strict=False), msgspec.msgpack.Encoder(order='sorted')
+        """,
+        check=all_of(
+            "base == Base(a_b=1) and base.own == 4 and base.more == {'k': 1} and Base.constant == 4",
+            "type(child) is Child and isinstance(child, Base) and child.twice() == 4 and child.own == 4",
+            'msgspec.json.encode(child) == b\'{"type":"child","c":2.0,"other":null,"aB":2,"more":{"k":1},"NAME":4}\'',
+            "frozen.v == 3 and hash(frozen) == hash(Frozen(3)) and Base(a_b=1) < Base(a_b=2)",
+            'decoder.decode(b\'{"type":"child","aB":"5","other":{"type":"child","aB":6}}\').other.a_b == 6',
+            "encoder.encode({'b': 1, 'a': 2}) == msgspec.msgpack.encode({'a': 2, 'b': 1})",
+        ),
+    ),
 )

@@ -298,6 +298,39 @@ SYSTEM: Final = (
         outcome="restored; what SQL no longer knows is told",
     ),
     case(
+        "declarative classes of SQLAlchemy, engines, tables, queries",
+        """
+        import os, sqlalchemy as sa
+        from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+        path = os.environ['NBCR_TEST_FOLDER'] + '/sa.db'
+        class Base(DeclarativeBase):
+            pass
+        class User(Base):
+            __tablename__ = 'users'
+            key: Mapped[int] = mapped_column(primary_key=True)
+        engine = sa.create_engine('sqlite:///' + path, poolclass=sa.NullPool)
+        Base.metadata.drop_all(engine)
+        Base.metadata.create_all(engine)
+        with Session(engine) as opened:
+            opened.add(User(key=7))
+            opened.commit()
+            ada = opened.scalars(sa.select(User)).one()
+        session = Session(engine)
+        table = sa.Table('users', sa.MetaData(), sa.Column('key', sa.Integer))
+        query = sa.select(table.c.key).where(table.c.key > 6)
+        """,
+        check=all_of(
+            "session.execute(query).scalars().all() == [7]",
+            "engine.connect().execute(query).scalar() == 7 and 'users' in str(query)",
+        ),
+        lost={
+            "Base": "Base: SQLAlchemy has mapped it: its class statement has to run again",
+            "User": "User: SQLAlchemy has mapped it",
+            "ada": "SQLAlchemy has mapped it",
+        },
+        outcome="lost, by name; engines, tables and queries restored",
+    ),
+    case(
         "generators, coroutines, frames, finished ones too",
         """
         import types

@@ -30,6 +30,7 @@ REFERRED = {
     "logs": "find_logger",
     "modules": "fill_module",
     "references": "dead_proxy dead_reference fill_weak_set",
+    "structs": "make_struct set_fields",
     "tensors": "make_generator make_storage make_tensor make_variable set_tensor_state",
     "texts": "find_match make_csv_reader make_csv_writer",
     "threads": "make_lock",
