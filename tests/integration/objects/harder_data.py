@@ -548,6 +548,25 @@ DATA: Final = (
         ),
     ),
     case(
+        "documents of Beautiful Soup and elements of them",
+        """
+        import bs4
+        soup = bs4.BeautifulSoup('<table>' + '<tr><td>a<b>c</b></td></tr><!-- x -->' * 2000 + '</table>', 'html.parser')
+        rows, cell = soup.find_all('tr'), soup.td
+        inside = {'deep': soup.find_all('b')[1999], 'text': soup.td.b.string}
+        changed = bs4.BeautifulSoup('<p>one</p>', 'html.parser')
+        changed.p.append(' two')
+        part = changed.p.contents[1]
+        alone = bs4.BeautifulSoup('<i>x</i>', 'html.parser').i.extract()
+        """,
+        check=all_of(
+            "len(rows) == 2000 and rows[0] is soup.tr and cell is rows[0].td and cell.parent is rows[0]",
+            "inside['deep'] is soup.find_all('b')[1999] and inside['text'] is cell.b.string",
+            "str(changed) == '<p>one two</p>' and part == ' two' and str(alone) == '<i>x</i>'",
+        ),
+        remark=dict.fromkeys(("changed", "part"), "it comes back apart from its document"),
+    ),
+    case(
         "arrays of an own subclass, with attributes",
         """
         import numpy as np

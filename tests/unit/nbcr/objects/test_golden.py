@@ -29,6 +29,7 @@ REFERRED = {
     "instances": "make_instance set_instance_state",
     "logs": "find_logger",
     "modules": "fill_module",
+    "pages": "list_elements",
     "references": "dead_proxy dead_reference fill_weak_set",
     "structs": "make_struct set_fields",
     "tensors": "make_generator make_storage make_tensor make_variable set_tensor_state",
