@@ -1,9 +1,13 @@
-"""Models of libraries that calculate while they are pickled, with threads which a forked child does not have."""
+"""Models of libraries that calculate while they are pickled, with threads which a forked child does not have.
+
+They would wait for these for ever: there they get along with the one thread that there is.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nbcr.objects.kinds.base import Kind, Reduction
@@ -13,15 +17,29 @@ if TYPE_CHECKING:
 
 
 class Boosters(Kind):
-    """LightGBM's, which would wait for these threads for ever: there it gets along with the one that there is."""
+    """Models that pickle themselves, once their library has been told of the child."""
 
-    types = ("lightgbm.basic.Booster",)
+    def __init__(self, type_: str, use_one_thread: Callable[[Any], None]) -> None:
+        self.types = (type_,)
+        self._module = type_.rpartition(".")[0]
+        self._use_one_thread = use_one_thread
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
         if pickler.context.forked:
-            with contextlib.suppress(AttributeError):  # another version: the child stands still, and is given up
-                sys.modules["lightgbm.basic"]._LIB.LGBM_SetMaxThreads(1)
+            with contextlib.suppress(Exception):  # another version: the child stands still, and is given up
+                self._use_one_thread(sys.modules[self._module])
         return NotImplemented
 
 
-KINDS: tuple[Kind, ...] = (Boosters(),)
+def _lightgbm(basic: Any) -> None:
+    basic._LIB.LGBM_SetMaxThreads(1)
+
+
+def _xgboost(core: Any) -> None:
+    sys.modules["xgboost"].set_config(nthread=1)
+
+
+KINDS: tuple[Kind, ...] = (
+    Boosters("lightgbm.basic.Booster", _lightgbm),
+    Boosters("xgboost.core.Booster", _xgboost),
+)
