@@ -394,6 +394,21 @@ DATA: Final = (
         for _ in range(3000):
             x_.append([])
             x_ = x_[0]
+        class Node:
+            __slots__ = ('before', 'after')
+        first = node = Node()
+        first.before = None
+        for _ in range(2000):
+            node.after = Node()
+            node.after.before = node
+            node = node.after
+        node.after = None
+        last, node = node, None
+        def steps(where, way):
+            count = 0
+            while where := way(where):
+                count += 1
+            return count
         """,
         check=all_of(
             "huge == 10**5000",
@@ -411,9 +426,9 @@ DATA: Final = (
             "frozenset() in fs",
             "ty is type(None)",
             "boolk == {1: 't', 2: 'two'}",
+            "steps(deep, lambda part: part and part[0]) == 2999 and x_ == []",
+            "steps(first, lambda node: node.after) == steps(last, lambda node: node.before) == 2000",
         ),
-        lost={"deep": "deep: it is nested too deeply"},
-        outcome="restored; what is nested too deeply lost, by name",
     ),
     case(
         "one array in views, closures, partials, classes",
