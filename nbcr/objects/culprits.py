@@ -11,6 +11,7 @@ from types import CellType, FunctionType, MethodType
 from typing import Any
 
 from nbcr.objects.board import Late, Orphaned
+from nbcr.objects.deep import is_too_deep
 from nbcr.objects.kinds.base import CannotSave
 from nbcr.objects.names import is_a
 from nbcr.objects.pickling import Context, failure_of
@@ -21,7 +22,7 @@ _SEARCH_S = 3.0
 
 def find(name: str, value: Any, context: Context, failure: BaseException) -> tuple[str, str]:
     """Path and reason: the deepest part of `value` that cannot be pickled on its own."""
-    if _is_too_deep(failure):  # whatever part is next is only where it stopped
+    if is_too_deep(failure):  # whatever part is next is only where it stopped
         return name, reason_of(failure)
     path, until = name, time.monotonic() + _SEARCH_S
     above = [value]  # they fail because of what is below them: a way back to them is no way to the culprit
@@ -34,14 +35,6 @@ def find(name: str, value: Any, context: Context, failure: BaseException) -> tup
         above.append(value)
         path += label
     return path, reason_of(failure)
-
-
-def _is_too_deep(failure: BaseException | None) -> bool:
-    while failure is not None:
-        if isinstance(failure, RecursionError):
-            return True
-        failure = failure.__cause__
-    return False
 
 
 def _seen_in(value: Any) -> list[tuple[str, Any]]:

@@ -28,11 +28,13 @@ _MISSING = object()
 
 def made_by(cells: Iterable[Any], namespace: Namespace) -> dict[str, Any]:
     """ "module.attribute": value, for all that these cells, or a load before them, have put into modules of others."""
-    targets = {target: None for cell in cells if isinstance(cell, str) for target in _targets(cell)}
+    cells = [cell for cell in cells if isinstance(cell, str)]
+    targets = {target: None for cell in cells for target in _targets(cell)}
     owners = [(_found(path, namespace), name) for path, name in targets]
+    owners += [(_class_of(library, cls), name) for cell in cells for library, cls, name in _registered(cell)]
     found = {}
     for owner, name in [*owners, *placed()]:
-        home = _home_of(owner)
+        home = _home_of(owner) if owner is not None else ""
         value = vars(owner).get(name, _MISSING) if home else _MISSING
         if value is not _MISSING and not _is_at_home(value, owner, name):
             found[f"{home}.{name}"] = value
@@ -59,6 +61,29 @@ def _assigned(tree: ast.AST) -> Iterator[tuple[tuple[str, ...], str]]:
             match node.args:
                 case [owner, ast.Constant(value=str(name)), _]:
                     yield _path_to(owner), name
+
+
+_REGISTERING = re.compile(r"register_(\w+?)_(?:accessor|namespace)\(\s*[\"'](\w+)[\"']")
+_REGISTERED_IN = {
+    "dataframe": (("pandas", "DataFrame"), ("polars", "DataFrame")),
+    "series": (("pandas", "Series"), ("polars", "Series")),
+    "index": (("pandas", "Index"),),
+    "dataset": (("xarray", "Dataset"),),
+    "dataarray": (("xarray", "DataArray"),),
+    "lazyframe": (("polars", "LazyFrame"),),
+    "expr": (("polars", "Expr"),),
+}
+
+
+def _registered(cell: str) -> Iterator[tuple[str, str, str]]:
+    """Accessors that a cell has given to frames: `@pd.api.extensions.register_dataframe_accessor("geo")`."""
+    for what, name in _REGISTERING.findall(cell):
+        for library, cls in _REGISTERED_IN.get(what, ()):
+            yield library, cls, name
+
+
+def _class_of(library: str, name: str) -> Any:
+    return vars(sys.modules[library]).get(name) if library in sys.modules else None
 
 
 def _path_to(node: ast.AST) -> tuple[str, ...]:

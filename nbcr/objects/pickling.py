@@ -66,7 +66,6 @@ class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.packages: set[str] = set()
         self.remarks = Remarks()
         self.passing: set[int] = set()  # locks that are held in passing: no remark is due
-        self.claimed: dict[int, int] = {}  # shared memory: the pandas block that keeps it
         self.stand_ins: dict[Any, Any] = {}  # what is pickled in place of something else
         self.probing = False  # whether it only matters which objects were pickled before
         self._kind_of = context.kinds.reducer_of

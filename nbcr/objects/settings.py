@@ -276,64 +276,33 @@ def set_open_figures(pyplot: Any, was: tuple[list[int], bool]) -> None:
         raise Incomplete(f"{missing} of pyplot's {len(numbers)} open figures belonged to no variable")
 
 
-_SHOWN = {"precision": "float_precision", "pprint": "pprint"}
+def changed_colours(colors: Any) -> dict[str, Any]:
+    """Names of colours that mean something else than matplotlib says: `seaborn.set_theme` changes single letters."""
+    usual = _usual_colours(colors)
+    now = colors.get_named_colors_mapping()
+    return {name: value for name, value in dict.items(now) if usual.get(name) != value}
+
+
+def _usual_colours(colors: Any) -> dict[str, Any]:
+    named = {**colors.XKCD_COLORS, **colors.CSS4_COLORS, **colors.TABLEAU_COLORS}
+    british = {name.replace("gray", "grey"): value for name, value in named.items()}
+    return {**british, **named, **colors.BASE_COLORS}
+
+
+def set_colours(colors: Any, changed: dict[str, Any]) -> None:
+    """These and no others."""
+    names = colors.get_named_colors_mapping()
+    usual = _usual_colours(colors)
+    for name in changed_colours(colors).keys() - changed.keys():
+        if name in usual:
+            names[name] = usual[name]
+        else:
+            del names[name]
+    for name, value in changed.items():
+        names[name] = value  # which forgets what the name has meant, as `update` does not
 
 
 def umask(module: Any) -> int:
     """As the OS kernel tells it: umask(2) would change it for a moment, for all threads."""
     told = Path("/proc/self/status").read_text().partition("\nUmask:")[2]
     return int(told.split(maxsplit=1)[0], 8)
-
-
-def shell_settings(ipython: Any) -> dict[str, Any]:
-    """How the notebook shows values, and what the notebook has added to its commands."""
-    shell = ipython.get_ipython()
-    plain = shell.display_formatter.formatters["text/plain"]
-    magics = shell.magics_manager.magics
-    return {
-        **{name: getattr(plain, trait) for name, trait in _SHOWN.items()},
-        "interactivity": shell.ast_node_interactivity,
-        "xmode": shell.InteractiveTB.mode,
-        "magics": [
-            (kind, name, made) for kind, known in magics.items() for name, made in known.items() if _is_own(made)
-        ],
-        "aliases": shell.alias_manager.aliases,
-        "extensions": sorted(shell.extension_manager.loaded - {"nbcr"}),
-        "folders": list(shell.dir_stack),  # of %pushd
-        "printers": sorted({_printer_of(made) for made in plain.type_printers.values()} - {""}),
-    }
-
-
-def _is_own(made: Any) -> bool:
-    return getattr(made, "__module__", "") == "__main__" and type(made).__name__ == "function"
-
-
-def _printer_of(made: Any) -> str:
-    module = getattr(made, "__module__", None) or ""
-    return {"__main__": "its own", "sympy.interactive.printing": "sympy's (init_printing)"}.get(module, "")
-
-
-def set_shell_settings(ipython: Any, wanted: dict[str, Any]) -> None:
-    """Set those that differ, where there is a shell; raises Incomplete for what the user has to do again."""
-    shell = ipython.get_ipython()
-    if shell is None:
-        return
-    now = shell_settings(ipython)
-    plain = shell.display_formatter.formatters["text/plain"]
-    for name, trait in _SHOWN.items():
-        setattr(plain, trait, wanted[name])
-    shell.ast_node_interactivity = wanted["interactivity"]
-    shell.dir_stack[:] = wanted.get("folders", shell.dir_stack)  # older snapshots tell of none
-    if now["xmode"] != wanted["xmode"]:
-        shell.InteractiveTB.set_mode(wanted["xmode"])
-    for kind, name, made in wanted["magics"]:
-        shell.register_magic_function(made, kind, name)
-    for name, command in wanted["aliases"]:
-        if (name, command) not in now["aliases"]:
-            shell.alias_manager.define_alias(name, command)
-    for name in wanted["extensions"]:
-        if name not in now["extensions"]:
-            shell.extension_manager.load_extension(name)
-    missing = [name for name in wanted["printers"] if name not in now["printers"]]
-    if missing:
-        raise Incomplete(f"run the cell again that chose how types are shown: {', '.join(missing)}")

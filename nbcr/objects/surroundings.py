@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nbcr.objects import settings
+from nbcr.objects import settings, shell
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,13 @@ STATES = (
     State("torch settings", "torch", settings.torch_settings, settings.set_torch_settings),
     State("torch gradients", "torch", lambda m: m.is_grad_enabled(), lambda m, on: m.set_grad_enabled(on),
           before_fork=True, of_thread=True),
-    State("settings of the notebook", "IPython", settings.shell_settings, settings.set_shell_settings),
+    State("settings of the notebook", "IPython", shell.shell_settings, shell.set_shell_settings),
+    State("how types are shown", "IPython", shell.printers, shell.set_printers),
+    State("what is told of events", "IPython", shell.callbacks, shell.set_callbacks),
     State("figures", "matplotlib_inline.backend_inline", settings.inline_figures, settings.set_inline_figures),
     State("open figures", "matplotlib.pyplot", settings.open_figures, settings.set_open_figures, before_fork=True),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
+    State("matplotlib colours", "matplotlib.colors", settings.changed_colours, settings.set_colours),
 )  # fmt: skip
 
 

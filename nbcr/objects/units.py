@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from nbcr.objects import culprits, fallback
 from nbcr.objects import index as indexes
 from nbcr.objects.blobs import INLINE_BYTES, BlobWriter, Stream, TooLarge, WriteFailed
 from nbcr.objects.board import Board, Stage
+from nbcr.objects.deep import is_too_deep, with_larger_stack
 from nbcr.objects.forking import Guard
 from nbcr.objects.index import Name
 from nbcr.objects.kinds.buffers import address_of
@@ -24,6 +25,8 @@ from nbcr.objects.sharing import Bound, Group, TooMuch, grouped, heaviest
 
 _MOST_BYTES_FOR_DIGESTS = 8 << 20
 _PROBING_S = 0.02
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -215,7 +218,7 @@ class Units:
         unit = self._dumped(tuple(names), value, limit)
         assert unit is not None
         if len(names) > 1:
-            self._tell_apart(unit, values)
+            self._however_deep(lambda: self._tell_apart(unit, values))
         return unit
 
     def _dumped(
@@ -223,6 +226,24 @@ class Units:
         accept: Callable[[UnitPickler, Stream], bool] | None = None,
     ) -> Pickled | None:  # fmt: skip
         """The unit of these names; None when it is not accepted after it was pickled."""
+        return self._however_deep(lambda: self._dumped_here(names, value, limit, accept))
+
+    def _however_deep(self, pickle_it: Callable[[], Result]) -> Result:
+        try:
+            return pickle_it()
+        except Exception as error:
+            if not is_too_deep(error):
+                raise
+        in_main, self._context.in_main = self._context.in_main, False
+        try:
+            return with_larger_stack(pickle_it)
+        finally:
+            self._context.in_main = in_main
+
+    def _dumped_here(
+        self, names: tuple[str, ...], value: Any, limit: int | None,
+        accept: Callable[[UnitPickler, Stream], bool] | None,
+    ) -> Pickled | None:  # fmt: skip
         stream = self._blobs.stream(limit)
         buffers: list[memoryview] = []
 

@@ -27,6 +27,7 @@ from nbcr.objects.forking import Guard
 from nbcr.objects.index import Blob, Index, Name, Unit
 from nbcr.objects.kinds.functions import forget_answers, importable, importable_method
 from nbcr.objects.kinds.modules import is_importable
+from nbcr.objects.kinds.singletons import forget_bare_objects
 from nbcr.objects.names import Cells, Namespace, is_a
 from nbcr.objects.pickling import Context, failure_of
 from nbcr.objects.results import Fate
@@ -71,6 +72,7 @@ class Writer:
         self._how = "at once" if at_once else "in-process" if guard is None else "forked"
         self._until = 0.0  # of processor time, where it is saved at once
         forget_answers()
+        forget_bare_objects()
         order.place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._blobs = BlobWriter(order.place, Previous.of(order.previous), _pulse(board, guard, order.deadline))
         self._context = Context(

@@ -1,12 +1,14 @@
 """numpy arrays.
 
-Views stay views of one memory, memory goes out of band; memory-mapped files; pandas' frames.
+Views stay views of one memory, memory goes out of band; memory-mapped files.
 """
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from nbcr.objects.absent import absent
 from nbcr.objects.blobs import OUT_OF_BAND_BYTES
 from nbcr.objects.kinds.base import Kind, Reduction, dotted_name
 from nbcr.objects.kinds.buffers import address_of
+from nbcr.objects.kinds.functions import attribute
 
 if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
@@ -241,32 +244,43 @@ def make_mapped_view(cls: Any, maker: Any, arguments: tuple[Any, ...]) -> Any:
     return made
 
 
-class BlockManagers(Kind):
-    """What holds the memory of a pandas frame or series.
+class UniversalFunctions(Kind):
+    """numpy.ufunc: by its name, which pickle would look for in all modules; one of Python by the function it calls."""
 
-    Two that share memory copy on write, which pandas forgets when it is pickled: the second gets its own copy.
-    """
+    types = ("numpy.ufunc",)
 
-    types = ("pandas.core.internals.managers.BaseBlockManager",)
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
+        return _called_by(obj)
+
+    def shares(self, obj: Any) -> bool:
+        return False
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
-        if not _copies_on_write():
-            return NotImplemented
-        arrays = [block.values for block in obj.blocks if dotted_name(type(block.values)) == "numpy.ndarray"]
-        owners = [memory_owner(array) for array in arrays]
-        for owner in owners:
-            pickler.context.is_shared(owner)  # or it is not known who else has this memory
-        if all(pickler.claimed.setdefault(id(owner), id(obj)) == id(obj) for owner in owners):
-            return NotImplemented
-        return pickler.stand_ins.setdefault(id(obj), obj.copy(deep=True)).__reduce_ex__(5)
+        name = str(obj.__name__)
+        for home in _HOMES_OF_UFUNCS:
+            if getattr(sys.modules.get(home), name, None) is obj:
+                pickler.note_package(home)
+                return attribute, (home, name)
+        called = _called_by(obj)
+        return (make_ufunc, (called[0], obj.nin, obj.nout, obj.identity)) if called else NotImplemented
 
 
-def _copies_on_write() -> bool:
-    import pandas as pd
-
-    if int(pd.__version__.partition(".")[0]) >= 3:
-        return True
-    return bool(pd.options.mode.copy_on_write is True)
+_HOMES_OF_UFUNCS = ("numpy", "scipy.special")
+_OF_PYTHON = " (vectorized)"
 
 
-KINDS: tuple[Kind, ...] = (Arrays(), MappedArrays(), BlockManagers())
+def _called_by(ufunc: Any) -> list[Any]:
+    """The function that numpy.frompyfunc was given."""
+    own = ufunc.__name__.endswith(_OF_PYTHON)
+    return [part for part in gc.get_referents(ufunc) if callable(part)][:1] if own else []
+
+
+def make_ufunc(function: Any, inputs: int, outputs: int, identity: Any) -> Any:
+    """As numpy.frompyfunc made it; without an identity it says None."""
+    import numpy as np
+
+    options = {} if identity is None else {"identity": identity}
+    return np.frompyfunc(function, inputs, outputs, **options)
+
+
+KINDS: tuple[Kind, ...] = (Arrays(), MappedArrays(), UniversalFunctions())

@@ -221,4 +221,5 @@ def own_attribute(cls: type, name: str) -> Any:
     return vars(cls)[name]
 
 
-KINDS: tuple[Kind, ...] = (Classes(), Supers(), Descriptors())
+CLASSES = Classes()
+KINDS: tuple[Kind, ...] = (CLASSES, Supers(), Descriptors())

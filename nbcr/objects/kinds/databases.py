@@ -1,10 +1,12 @@
-"""sqlite3 connections.
+"""sqlite3 connections and rows, SQLAlchemy's engines.
 
 What is in memory is saved whole, what is in a file stays there and is connected to again.
 """
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import sqlite3
 import tempfile
 import threading
@@ -179,4 +181,41 @@ def _with(connection: Any, settings: dict[str, Any]) -> Any:
     return connection
 
 
-KINDS: tuple[Kind, ...] = (Connections(),)
+class Rows(Kind):
+    """sqlite3.Row: what is in it, and the names of its columns."""
+
+    types = ("sqlite3.Row",)
+
+    def reduce(self, obj: sqlite3.Row, pickler: UnitPickler) -> Reduction:
+        return make_row, (type(obj), tuple(obj.keys()), tuple(obj))
+
+
+def make_row(cls: Any, columns: tuple[str, ...], values: tuple[Any, ...]) -> Any:
+    """A row as a query with these columns gives it."""
+    names = ", ".join('NULL AS "{}"'.format(name.replace('"', '""')) for name in columns)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return cls(connection.execute(f"SELECT {names}"), values)
+
+
+class Engines(Kind):
+    """SQLAlchemy's engines, without the queries they have compiled: those know classes that do not come back."""
+
+    types = ("sqlalchemy.engine.base.Engine",)
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
+        return _without_compiled(obj).values()
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        return copyreg.__newobj__, (type(obj),), _without_compiled(obj)  # type: ignore[attr-defined]
+
+
+def _without_compiled(engine: Any) -> dict[str, Any]:
+    state = dict(vars(engine))
+    cache = state.get("_compiled_cache")
+    if cache is not None:
+        empty = state["_compiled_cache"] = copy.copy(cache)
+        empty._data = {}
+    return state
+
+
+KINDS: tuple[Kind, ...] = (Connections(), Rows(), Engines())

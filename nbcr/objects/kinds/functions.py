@@ -114,8 +114,8 @@ class Functions(Kind):
 
 
 def _is_generated(function: FunctionType) -> bool:
-    """Whether attrs wrote it, whose methods have a copy of all the globals there were when their class was made."""
-    return function.__code__.co_filename.startswith("<attrs generated ")
+    """Whether attrs or sympy wrote it: they give their functions globals of their own, with all there is in them."""
+    return function.__code__.co_filename.startswith(("<attrs generated ", "<lambdifygenerated-"))
 
 
 def _used_globals(function: FunctionType) -> dict[str, Any]:

@@ -87,5 +87,14 @@ def set_instance_state(obj: Any, state: Any) -> None:
         object.__setattr__(obj, name, value)
 
 
+class SystemRandoms(Kind):
+    """random.SystemRandom, which has no state, and says so when it is asked for it."""
+
+    types = ("random.SystemRandom",)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        return copyreg.__newobj__, (type(obj),), vars(obj), None, None, set_instance_state  # type: ignore[attr-defined]
+
+
 AWKWARD = Awkward()
-KINDS: tuple[Kind, ...] = ()
+KINDS: tuple[Kind, ...] = (SystemRandoms(),)

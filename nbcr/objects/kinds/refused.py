@@ -63,5 +63,9 @@ KINDS: tuple[Kind, ...] = (
     Refused("sqlite3.Cursor sqlite3.Blob", "it is in the middle of a database: make it again from its connection"),
     Refused("weakref.finalize _contextvars.Context _contextvars.Token", "it belongs to the running session"),
     Refused("ipywidgets.widgets.widget.Widget comm.base_comm.BaseComm", "its other half is in the browser"),
+    Refused(
+        "numba.experimental.jitclass._box.Box numba.experimental.jitclass.base.JitClassType",
+        "numba has compiled its class: the class statement has to run again",
+    ),
     Refused("os.ScandirIterator posix.ScandirIterator", "it is in the middle of a folder"),
 )

@@ -21,11 +21,16 @@ class Sentinels(Kind):
     )  # fmt: skip
 
     def shares(self, obj: Any) -> bool:
-        return _home_of(obj) is None
+        return self.home_of(obj) is None
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
-        home = _home_of(obj)
+        home = self.home_of(obj)
         return NotImplemented if home is None else (attribute, home)
+
+    def home_of(self, obj: Any) -> tuple[str, str] | None:
+        """The module that keeps this very object, and its name there."""
+        module = type(obj).__module__
+        return next(((module, name) for name, value in _globals_of(module) if value is obj), None)
 
 
 class BareObjects(Sentinels):
@@ -33,17 +38,30 @@ class BareObjects(Sentinels):
 
     types = ()
 
+    def home_of(self, obj: Any) -> tuple[str, str] | None:
+        """The same, in any module."""
+        known = _bare.get(id(obj))
+        if known is None:  # all that there are now: figures have dozens
+            _bare.update(
+                (id(value), (value, (module, name)))
+                for module in list(sys.modules)
+                for name, value in _globals_of(module)
+                if type(value) is object
+            )
+            known = _bare.setdefault(id(obj), (obj, None))
+        return known[1]
 
-def _home_of(obj: Any) -> tuple[str, str] | None:
-    """The module that keeps this very object, and its name there."""
-    own = type(obj).__module__
-    names = [own] if own != "builtins" else list(sys.modules)
-    for name in names:
-        module = sys.modules.get(name)
-        for attribute_name, value in list(getattr(module, "__dict__", {}).items()) if name != "__main__" else ():
-            if value is obj:
-                return name, attribute_name
-    return None
+
+_bare: dict[int, tuple[object, tuple[str, str] | None]] = {}  # by id; the object is kept with it
+
+
+def forget_bare_objects() -> None:
+    """Look for them anew from now on: modules may have changed."""
+    _bare.clear()
+
+
+def _globals_of(module: str) -> list[tuple[str, Any]]:
+    return list(getattr(sys.modules.get(module), "__dict__", {}).items()) if module != "__main__" else []
 
 
 BARE_OBJECTS = BareObjects()

@@ -14,22 +14,27 @@ from nbcr.objects.kinds import (
     arrays,
     buffers,
     classes,
+    containers,
     contexts,
     databases,
     enums,
     exceptions,
     files,
     foreign,
+    frames,
     functions,
     generated,
     images,
     instances,
     logs,
+    models,
     modules,
     named,
+    pages,
     references,
     refused,
     singletons,
+    structs,
     tables,
     tensors,
     texts,
@@ -42,10 +47,14 @@ _ROOMS = (
     classes,
     generated,
     images,
+    instances,
+    models,
     modules,
     named,
+    pages,
     references,
     arrays,
+    frames,
     buffers,
     threads,
     files,
@@ -56,6 +65,7 @@ _ROOMS = (
     exceptions,
     foreign,
     singletons,
+    structs,
     tables,
     tensors,
     texts,
@@ -72,7 +82,7 @@ _LEAVES = (
     "builtins.member_descriptor builtins.wrapper_descriptor builtins.method_descriptor "
     "builtins.classmethod_descriptor builtins.method-wrapper datetime.date datetime.time datetime.timedelta "
     "datetime.tzinfo decimal.Decimal fractions.Fraction uuid.UUID re.Pattern pathlib.PurePath numpy.dtype "
-    "numpy.generic numpy.ufunc pandas.core.dtypes.base.ExtensionDtype pyarrow.lib._Weakrefable "
+    "numpy.generic pandas.core.dtypes.base.ExtensionDtype pyarrow.lib._Weakrefable "
     "pyarrow.lib.DataType polars.datatypes.classes.DataType _abc._abc_data torch.dtype torch.device"
 ).split()
 _LEAF_MODULES = ("typing", "_typing")
@@ -176,6 +186,8 @@ def _home_of(type_: type) -> Kind | None:
 
 def _watched(type_: type) -> Kind | None:
     """Who looks at how pickle would save objects of a type that has no room."""
+    if containers.base_of(type_) is not None:
+        return containers.CONTAINERS
     if _says_itself(type_):
         return named.NAMED
     return instances.AWKWARD if instances.is_awkward(type_) else None

@@ -1,9 +1,13 @@
-"""Matches of regular expressions, and compiled formats: made again from what they were made of."""
+"""Matches of regular expressions, compiled formats, csv: made again from what they were made of."""
 
 from __future__ import annotations
 
+import csv
+import gc
+import itertools
 import re
 import struct
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from nbcr.objects.kinds.base import CannotSave, Kind, Reduction
@@ -45,4 +49,43 @@ class Formats(Kind):
         return struct.Struct, (obj.format,)
 
 
-KINDS: tuple[Kind, ...] = (Matches(), Formats())
+class Readers(Kind):
+    """csv.reader: what it reads from, and how many lines it has read."""
+
+    types = ("_csv.reader",)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        (lines,) = [part for part in gc.get_referents(obj) if hasattr(part, "__next__") and not isinstance(part, type)]
+        return make_csv_reader, (lines, _dialect_of(obj), obj.line_num)
+
+
+def make_csv_reader(lines: Any, dialect: dict[str, Any], read: int) -> Any:
+    """A reader that believes to have read this many lines."""
+    reader = csv.reader(itertools.chain(itertools.repeat("", read), lines), **dialect)
+    next(itertools.islice(reader, read, read), None)
+    return reader
+
+
+class Writers(Kind):
+    """csv.writer: the function by which it writes."""
+
+    types = ("_csv.writer",)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        (write,) = [part for part in gc.get_referents(obj) if callable(part) and not isinstance(part, type)]
+        return make_csv_writer, (write, _dialect_of(obj))
+
+
+def make_csv_writer(write: Any, dialect: dict[str, Any]) -> Any:
+    """A writer that writes by this function."""
+    return csv.writer(SimpleNamespace(write=write), **dialect)
+
+
+_DIALECT = "delimiter doublequote escapechar lineterminator quotechar quoting skipinitialspace strict".split()
+
+
+def _dialect_of(obj: Any) -> dict[str, Any]:
+    return {name: getattr(obj.dialect, name) for name in _DIALECT}
+
+
+KINDS: tuple[Kind, ...] = (Matches(), Formats(), Readers(), Writers())

@@ -1,14 +1,17 @@
-"""Locks and what is local to a thread. Threads themselves do not come back (see `refused`)."""
+"""Locks, of asyncio too, and what is local to a thread. Threads themselves do not come back (see `refused`)."""
 
 from __future__ import annotations
 
+import copyreg
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from nbcr.objects.kinds.base import CannotSave, Kind, Reduction
+from nbcr.objects.kinds.base import CannotSave, Kind, Reduction, dotted_name
 
 if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
+    from nbcr.objects.sharing import Survey
 
 _HELD = "its lock was held, by whoever does not come back: it is free again"
 
@@ -87,4 +90,32 @@ class Threads(Kind):
         raise CannotSave("a thread does not come back: start it again")
 
 
-KINDS: tuple[Kind, ...] = (Locks(), Conditions(), Queues(), Locals(), Threads())
+class OfEventLoops(Kind):
+    """Queues, events, semaphores and locks of asyncio: they belong to the loop in which somebody first waited for them.
+
+    Without one they belong to the next that does.
+    """
+
+    types = ("asyncio.mixins._LoopBoundMixin",)
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
+        return self._state(obj).values()
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        if any(not one.done() for name in _WAITING for one in getattr(obj, name, None) or ()):
+            pickler.remarks.add("nobody waits for it any more")
+        state = self._state(obj)
+        if dotted_name(type(obj)) == "asyncio.locks.Lock" and state["_locked"]:
+            state["_locked"] = False
+            pickler.remarks.add(_HELD)
+        return copyreg.__newobj__, (type(obj),), state  # type: ignore[attr-defined]
+
+    def _state(self, obj: Any) -> dict[str, Any]:
+        state = {**vars(obj), "_loop": None}
+        return state | {name: state[name] and type(state[name])() for name in _WAITING if name in state}
+
+
+_WAITING = ("_waiters", "_getters", "_putters")
+
+
+KINDS: tuple[Kind, ...] = (Locks(), Conditions(), Queues(), Locals(), Threads(), OfEventLoops())

@@ -558,6 +558,30 @@ FACTS: Final = (
         "rlock.acquire(False) and local.x == 5 and cond.acquire(False)",
     ),
     case(
+        "queues, locks, semaphores of asyncio that were waited for",
+        """
+        import asyncio
+        q, sem, lock, held = asyncio.Queue(2), asyncio.Semaphore(1), asyncio.Lock(), asyncio.Lock()
+        event = asyncio.Event()
+        async def use():
+            async with sem, lock:
+                await asyncio.sleep(0.001)
+        async def meet():
+            await asyncio.gather(*[use() for _ in range(3)], q.get(), q.put(1))
+            await q.put(2)
+            event.set()
+            await held.acquire()
+            waiting.append(asyncio.ensure_future(held.acquire()))
+            await asyncio.sleep(0)
+        waiting = []
+        await meet()
+        del waiting
+        """,
+        check="q.get_nowait() == 2 and q.empty() and q.maxsize == 2 and not sem.locked() and event.is_set() "
+        "and sem._loop is q._loop is None and not lock.locked() and not held.locked()",
+        remark={"held": "nobody waits for it any more"},
+    ),
+    case(
         "executors and futures",
         """
         from concurrent.futures import ThreadPoolExecutor

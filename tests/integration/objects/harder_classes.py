@@ -510,4 +510,103 @@ CLASSES: Final = (
         ),
         outcome="restored",
     ),
+    case(
+        "containers of an own class, with an __init__, methods and attributes of their own",
+        """
+        import collections
+        class Least(collections.OrderedDict):
+            def __init__(self, size):
+                super().__init__()
+                self.size = size
+            def __setitem__(self, key, value):
+                super().__setitem__(key, value)
+                while len(self) > self.size:
+                    self.popitem(last=False)
+        class Noting(dict):
+            def __init__(self, *args):
+                self.noted = []
+                super().__init__(*args)
+            def __setitem__(self, key, value):
+                self.noted.append(key)
+                super().__setitem__(key, value)
+        class Checked(list):
+            def __init__(self, kind):
+                super().__init__()
+                self.kind = kind
+            def append(self, value):
+                super().append(self.kind(value))
+        class Lists(collections.defaultdict):
+            def __init__(self, note):
+                super().__init__(list)
+                self.note = note
+        class Last(collections.deque):
+            def __init__(self, count, me=None):
+                super().__init__(maxlen=count)
+        class Counted(collections.Counter):
+            def __init__(self, of, tag='?'):
+                super().__init__(of)
+                self.tag = tag
+        class Named(set):
+            def __init__(self, name):
+                super().__init__()
+                self.name = name
+        class Frozen(frozenset):
+            def __new__(cls, name, members):
+                made = super().__new__(cls, members)
+                made.name = name
+                return made
+        class Plain(collections.OrderedDict):
+            pass
+        least, noting, checked, lists = Least(2), Noting({'a': 1}), Checked(int), Lists('n')
+        last, counted, named, frozen = Last(2), Counted('aab', tag='t'), Named('s'), Frozen('f', [1, 2])
+        least['x'], least['y'], least['z'], noting['b'], noting['me'] = 1, 2, 3, 2, noting
+        checked.append('4')
+        lists['k'].append(checked)
+        last.extend([1, 2, last])
+        named.add(5)
+        plain = Plain(q=1)
+        plain.more = lists
+        """,
+        check=all_of(
+            "list(least.items()) == [('y', 2), ('z', 3)] and least.size == 2 and type(least) is Least",
+            "noting['me'] is noting and list(noting) == ['a', 'b', 'me'] and noting.noted == ['b', 'me']",
+            "checked == [4] and checked.kind is int and lists['k'][0] is checked",
+            "lists.note == 'n' and lists.default_factory is list and plain.more is lists and plain['q'] == 1",
+            "last.maxlen == 2 and last[0] == 2 and last[1] is last",
+            "counted['a'] == 2 and counted.tag == 't'",
+            "named == {5} and named.name == 's' and frozen == {1, 2} and frozen.name == 'f'",
+        ),
+    ),
+    case(
+        "structs of msgspec, with tags, names and factories; encoders and decoders",
+        """
+        import msgspec
+        from typing import Generic, TypeVar
+        Q = TypeVar('Q')
+        class Base(msgspec.Struct, kw_only=True, rename='camel', tag='base', order=True):
+            a_b: int
+            more: dict = msgspec.field(default_factory=lambda: {'k': 1})
+            own: int = msgspec.field(default=3, name='NAME')
+            constant = 4
+            def __post_init__(self):
+                self.own += 1
+        class Child(Base, tag='child'):
+            c: float = 1.5
+            other: 'Child | None' = None
+            def twice(self):
+                return self.c * 2
+        class Frozen(msgspec.Struct, Generic[Q], frozen=True):
+            v: Q
+        base, child, frozen = Base(a_b=1), Child(2.0, a_b=2), Frozen[int](3)
+        decoder, encoder = msgspec.json.Decoder(Child, strict=False), msgspec.msgpack.Encoder(order='sorted')
+        """,
+        check=all_of(
+            "base == Base(a_b=1) and base.own == 4 and base.more == {'k': 1} and Base.constant == 4",
+            "type(child) is Child and isinstance(child, Base) and child.twice() == 4 and child.own == 4",
+            'msgspec.json.encode(child) == b\'{"type":"child","c":2.0,"other":null,"aB":2,"more":{"k":1},"NAME":4}\'',
+            "frozen.v == 3 and hash(frozen) == hash(Frozen(3)) and Base(a_b=1) < Base(a_b=2)",
+            'decoder.decode(b\'{"type":"child","aB":"5","other":{"type":"child","aB":6}}\').other.a_b == 6',
+            "encoder.encode({'b': 1, 'a': 2}) == msgspec.msgpack.encode({'a': 2, 'b': 1})",
+        ),
+    ),
 )

@@ -33,6 +33,7 @@ DATA: Final = (
         pol = np.polynomial.Polynomial([1, 2])
         vec = np.vectorize(lambda x: x + 1)
         uf = np.frompyfunc(lambda a, b: a + b, 2, 1)
+        si = np.sin
         sc = np.float32(1.5)
         cx = np.complex128(1j)
         stt = np.dtypes.StringDType() if hasattr(np, 'dtypes') else None
@@ -60,6 +61,7 @@ DATA: Final = (
             "emp.shape == (0, 3)",
             "pol(2) == 5",
             "vec([1]).tolist() == [2]",
+            "uf(1, 2) == 3 and uf.reduce([1, 2, 3]) == 6 and si is np.sin",
             "sc.dtype == np.float32 and sc == 1.5",
             "sa.tolist() == ['a', 'bb'] and sa.dtype == stt",
             "mat.shape == (1, 2) and type(mat) is np.matrix",
@@ -68,10 +70,9 @@ DATA: Final = (
         ),
         lost={
             "it": "it: cannot pickle 'numpy.nditer' object",
-            "uf": "uf: PicklingError: can't pickle <ufunc '<lambda> (vectorized)'>: attri",
             "fl": "fl: cannot pickle 'numpy.flatiter' object",
         },
-        outcome="restored; iterators and made ufuncs lost, by name",
+        outcome="restored; iterators lost, by name",
     ),
     case(
         "categories, MultiIndex, extension types, own subclass of a frame",
@@ -393,6 +394,21 @@ DATA: Final = (
         for _ in range(3000):
             x_.append([])
             x_ = x_[0]
+        class Node:
+            __slots__ = ('before', 'after')
+        first = node = Node()
+        first.before = None
+        for _ in range(2000):
+            node.after = Node()
+            node.after.before = node
+            node = node.after
+        node.after = None
+        last, node = node, None
+        def steps(where, way):
+            count = 0
+            while where := way(where):
+                count += 1
+            return count
         """,
         check=all_of(
             "huge == 10**5000",
@@ -410,9 +426,9 @@ DATA: Final = (
             "frozenset() in fs",
             "ty is type(None)",
             "boolk == {1: 't', 2: 'two'}",
+            "steps(deep, lambda part: part and part[0]) == 2999 and x_ == []",
+            "steps(first, lambda node: node.after) == steps(last, lambda node: node.before) == 2000",
         ),
-        lost={"deep": "deep: it is nested too deeply"},
-        outcome="restored; what is nested too deeply lost, by name",
     ),
     case(
         "one array in views, closures, partials, classes",
@@ -506,6 +522,9 @@ DATA: Final = (
         get_ipython().run_line_magic('matplotlib', 'inline')
         fig, ax = plt.subplots()
         plt.close(fig)
+        import matplotlib as mpl
+        mpl.colors.get_named_colors_mapping().update(b='#123456', ofthecase='#ff0000')
+        mpl.colors.colorConverter.cache.clear()
         pd.set_option('display.precision', 3, 'display.max_rows', 7)
         warnings.filterwarnings('ignore', message='of the case')
         os.environ['NBCRCASE'] = 'set'
@@ -517,6 +536,10 @@ DATA: Final = (
         @register_line_magic
         def casemagic(line):
             return line + '!'
+        get_ipython().display_formatter.formatters['text/plain'].for_type(slice, lambda s, p, cycle: p.text('a case'))
+        def on_cell(info):
+            get_ipython().case_cell = info.raw_cell  # which is there after a %reset, too
+        get_ipython().events.register('pre_run_cell', on_cell)
         """,
         """
         get_ipython().ast_node_interactivity = 'last_expr'
@@ -527,13 +550,36 @@ DATA: Final = (
             "pd.get_option('display.precision') == 3 and pd.get_option('display.max_rows') == 7",
             "any(getattr(f[1], 'pattern', f[1]) == 'of the case' for f in warnings.filters)",
             "os.environ['NBCRCASE'] == 'set'",
+            "mpl.colors.to_hex('b') == '#123456' and mpl.colors.to_hex('ofthecase') == '#ff0000'",
             "get_ipython().display_formatter.formatters['text/plain'].float_format == '%.2e'",
             "get_ipython().run_line_magic('casemagic', 'a') == 'a!'",
+            "get_ipython().display_formatter.format(slice(1))[0]['text/plain'] == 'a case'",
+            "get_ipython().events.callbacks['pre_run_cell'].count(on_cell) == 1",
+            "get_ipython().case_cell.startswith('print(bool(')",
             "any(name == 'casealias' for name, _ in get_ipython().alias_manager.aliases)",
             "'Umask:\\t0027' in open('/proc/self/status').read() and get_ipython().dir_stack == ['/of-the-case']",
             "sys.path[0] == '/of-the-case' and sys.getswitchinterval() == .004 and gc.get_threshold()[:2] == (800, 11)",
             "any('autoreload' in name for name in get_ipython().extension_manager.loaded)",
         ),
+    ),
+    case(
+        "documents of Beautiful Soup and elements of them",
+        """
+        import bs4
+        soup = bs4.BeautifulSoup('<table>' + '<tr><td>a<b>c</b></td></tr><!-- x -->' * 2000 + '</table>', 'html.parser')
+        rows, cell = soup.find_all('tr'), soup.td
+        inside = {'deep': soup.find_all('b')[1999], 'text': soup.td.b.string}
+        changed = bs4.BeautifulSoup('<p>one</p>', 'html.parser')
+        changed.p.append(' two')
+        part = changed.p.contents[1]
+        alone = bs4.BeautifulSoup('<i>x</i>', 'html.parser').i.extract()
+        """,
+        check=all_of(
+            "len(rows) == 2000 and rows[0] is soup.tr and cell is rows[0].td and cell.parent is rows[0]",
+            "inside['deep'] is soup.find_all('b')[1999] and inside['text'] is cell.b.string",
+            "str(changed) == '<p>one two</p>' and part == ' two' and str(alone) == '<i>x</i>'",
+        ),
+        remark=dict.fromkeys(("changed", "part"), "it comes back apart from its document"),
     ),
     case(
         "arrays of an own subclass, with attributes",

@@ -208,7 +208,10 @@ SYSTEM: Final = (
         zr = zipfile.ZipFile(F + '/z.zip')
         wr = csv.writer(sio2 := io.StringIO())
         wr.writerow([1, 2])
-        dr = csv.DictReader(io.StringIO('a,b\n1,2\n'))
+        dr = csv.DictReader(io.StringIO('a,b\n1,2\n3,4\n'))
+        next(dr)
+        cr = csv.reader(open(F + '/f1.txt'), delimiter='n')
+        next(cr)
         pf = os.popen('echo hi')
         r, w = os.pipe()
         pr = os.fdopen(r)
@@ -231,6 +234,9 @@ SYSTEM: Final = (
             "bio.tell() == 1",
             "zr.read('a') == b'1'",
             "bw.tell() == 4",
+            "(wr.writerow([3, 'a b']), sio2.getvalue())[1] == '1,2\\r\\n3,a b\\r\\n'",
+            "dr.line_num == 2 and next(dr) == {'a': '3', 'b': '4'} and dr.line_num == 3",
+            "cr.line_num == 1 and next(cr) == ['li', 'e2']",
         ),
         lost={
             "tf": "tf: it is not a file with a path",
@@ -238,8 +244,6 @@ SYSTEM: Final = (
             "cl": "cl: ValueError: I/O operation on closed file.",
             "g": "g: it is not a file with a path",
             "gz": "gz: it is not a file with a path",
-            "wr": "wr: cannot pickle '_csv.writer' object",
-            "dr": "dr.reader: cannot pickle '_csv.reader' object",
             "pf": "pf._stream: it is not a file with a path",
             "pr": "pr: it is not a file with a path",
             "de": "de: it is in the middle of a folder",
@@ -263,7 +267,7 @@ SYSTEM: Final = (
         sh = {'db': m, 'again': m}
         clo = sqlite3.connect(':memory:')
         clo.close()
-        rw = m.execute('select x from t').fetchone()
+        rw = m.execute('select x, x as "a ""b" from t').fetchone()
         opened = sqlite3.connect(':memory:', detect_types=sqlite3.PARSE_DECLTYPES, check_same_thread=False)
         opened.execute('pragma foreign_keys = on')
         opened.execute('create table z(v cpx)')
@@ -280,11 +284,11 @@ SYSTEM: Final = (
             "own.execute('select 1').fetchone() == (1,)",
             "m.execute('select x from t').fetchone()['x'] == 1",
             "sh['db'] is m and sh['again'] is m",
+            "rw['x'] == rw['a \"b'] == 1 and rw.keys() == ['x', 'a \"b'] and type(rw) is sqlite3.Row",
         ),
         lost={
             "cur": "cur: it is in the middle of a database: make it again from its connect",
             "clo": "clo: Cannot operate on a closed database.",
-            "rw": "rw: cannot pickle 'sqlite3.Row' object",
         },
         remark={
             "m": "functions that were given to its connection are not there: dbl",
@@ -292,6 +296,39 @@ SYSTEM: Final = (
             "own": "temporary tables of its connection are not there",
         },
         outcome="restored; what SQL no longer knows is told",
+    ),
+    case(
+        "declarative classes of SQLAlchemy, engines, tables, queries",
+        """
+        import os, sqlalchemy as sa
+        from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+        path = os.environ['NBCR_TEST_FOLDER'] + '/sa.db'
+        class Base(DeclarativeBase):
+            pass
+        class User(Base):
+            __tablename__ = 'users'
+            key: Mapped[int] = mapped_column(primary_key=True)
+        engine = sa.create_engine('sqlite:///' + path, poolclass=sa.NullPool)
+        Base.metadata.drop_all(engine)
+        Base.metadata.create_all(engine)
+        with Session(engine) as opened:
+            opened.add(User(key=7))
+            opened.commit()
+            ada = opened.scalars(sa.select(User)).one()
+        session = Session(engine)
+        table = sa.Table('users', sa.MetaData(), sa.Column('key', sa.Integer))
+        query = sa.select(table.c.key).where(table.c.key > 6)
+        """,
+        check=all_of(
+            "session.execute(query).scalars().all() == [7]",
+            "engine.connect().execute(query).scalar() == 7 and 'users' in str(query)",
+        ),
+        lost={
+            "Base": "Base: SQLAlchemy has mapped it: its class statement has to run again",
+            "User": "User: SQLAlchemy has mapped it",
+            "ada": "SQLAlchemy has mapped it",
+        },
+        outcome="lost, by name; engines, tables and queries restored",
     ),
     case(
         "generators, coroutines, frames, finished ones too",
@@ -439,10 +476,9 @@ SYSTEM: Final = (
             "r.getstate() == e1",
             "rr.random() == 0.5 and type(rr) is R",
             "ch.__self__ is r",
+            "0 <= sr.random() < 1 and type(sr) is random.SystemRandom",
             "random.getstate() == e2 and rnd.__self__ is random._inst",
         ),
-        lost={"sr": "sr: NotImplementedError: system entropy source does not have state."},
-        outcome="restored; SystemRandom lost, by name",
     ),
     case(
         "loggers with handlers and filters",

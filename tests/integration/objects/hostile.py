@@ -155,7 +155,7 @@ HOSTILE: Final = (
                 s.a = a
         """,
         made="H(4)",
-        later="missing 1 required positional argument",
+        check="type(x) is H and x.a == 4 and sibling[0] is x",
     ),
     hostile(
         "eq raises",

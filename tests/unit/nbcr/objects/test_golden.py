@@ -15,21 +15,25 @@ SNAPSHOTS = sorted(path for path in make.HERE.iterdir() if (path / "index").exis
 
 # What streams refer to: FORMAT.md promises that these keep their names.
 REFERRED = {
-    "arrays": "make_array_view map_array set_array_attributes",
+    "arrays": "make_array_view make_ufunc map_array set_array_attributes",
     "buffers": "make_view",
     "classes": "make_class own_attribute set_class_state",
+    "containers": "fill_container make_container",
     "contexts": "make_variable set_variable",
-    "databases": "connect_to_file connect_to_memory",
+    "databases": "connect_to_file connect_to_memory make_row",
     "exceptions": "set_exception_state",
     "files": "open_file make_closed_file",
     "foreign": "load_library make_array_type make_structure",
+    "frames": "set_index_references set_manager_state",
     "functions": "attribute fill_cell make_cache make_cell make_code make_function module_globals set_function_state",
     "instances": "make_instance set_instance_state",
     "logs": "find_logger",
     "modules": "fill_module",
+    "pages": "list_elements",
     "references": "dead_proxy dead_reference fill_weak_set",
+    "structs": "make_struct set_fields",
     "tensors": "make_generator make_storage make_tensor make_variable set_tensor_state",
-    "texts": "find_match",
+    "texts": "find_match make_csv_reader make_csv_writer",
     "threads": "make_lock",
 }
 

@@ -108,3 +108,27 @@ def test_an_encoder_of_the_standard_library(saved: Saved, place: Path, monkeypat
     monkeypatch.setattr(json.JSONEncoder, "default", json.JSONEncoder.default)
     load(place, {"__name__": "__main__"})
     assert json.dumps({1}) == '"some set"'
+
+
+def test_accessors_of_frames_come_back(saved: Saved, place: Path) -> None:
+    import pandas as pd
+
+    values = notebook(
+        """
+        import pandas as pd
+        @pd.api.extensions.register_dataframe_accessor("ofcase")
+        class OfCase:
+            def __init__(self, frame):
+                self.frame = frame
+            def rows(self):
+                return len(self.frame)
+        """,
+    )
+    assert saved(values).lost == []
+    del pd.DataFrame.ofcase
+    back: Namespace = {"__name__": "__main__", "In": [""]}
+    assert load(place, back).lost == []
+    try:
+        assert pd.DataFrame({"a": [1, 2]}).ofcase.rows() == 2
+    finally:
+        del pd.DataFrame.ofcase

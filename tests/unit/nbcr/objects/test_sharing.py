@@ -89,6 +89,32 @@ def test_frames_of_pandas_do_not_write_into_each_other(there_and_back: ThereAndB
     assert back["rows"]["b"].iloc[1] == 6
 
 
+@pytest.mark.parametrize("dtype", ["float64", "Int64", "category"])
+@pytest.mark.parametrize("size", [6, 20_000])
+def test_what_was_taken_from_a_frame_keeps_its_values(dtype: str, size: int, there_and_back: ThereAndBack) -> None:
+    """Whoever wrote to the frame had it copied, as somebody else had the same memory."""
+    frame = pd.DataFrame({"a": np.arange(size) % 5}).astype(dtype)
+    index = pd.Index(frame["a"], copy=False)
+    names = {"frame": frame, "column": frame["a"], "index": index, "renamed": frame.rename(index=int)}
+    if dtype == "float64":
+        names["array"] = frame["a"].to_numpy()
+    back = there_and_back({"__name__": "__main__", **names})
+    back["frame"].loc[0, "a"] = 4
+    assert back["frame"]["a"].iloc[0] == 4
+    assert [back[name][0] for name in names if name not in ("frame", "renamed")] == [0] * (len(names) - 2)
+    assert back["renamed"]["a"].iloc[0] == 0
+
+
+def test_a_frame_alone_is_written_to_in_place(there_and_back: ThereAndBack) -> None:
+    frame = pd.DataFrame({"a": np.arange(20_000.0)})
+    column = frame["a"]
+    back = there_and_back({"__name__": "__main__", "frame": frame, "column": column})
+    del back["column"]
+    address = back["frame"]["a"].to_numpy().__array_interface__["data"]
+    back["frame"].loc[0, "a"] = -1
+    assert back["frame"]["a"].to_numpy().__array_interface__["data"] == address
+
+
 def test_memory_that_is_shared_in_an_unknown_way_is_told(saved: Saved) -> None:
     class Exporter:
         """Makes arrays over the same memory, that know nothing of each other."""
