@@ -11,6 +11,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from kernel_backend import kinship
+from kernel_backend.abi import linux
 from kernel_backend.ahead import Ahead
 from kernel_backend.errors import TargetUnsupported
 from kernel_backend.host import proc
@@ -157,9 +159,40 @@ def capture_processes(capture: Capture) -> None:
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
         _ = process.maps_text  # read now, sorted out later: that may take longer than a pause should
+    _note_sharing(capture)
     sessions = {e.sid for e in capture.processes.values()} | {e.sid for e in capture.tree.zombies.values()}
     strange = sessions - capture.processes.keys() - capture.tree.zombies.keys()
     capture.outside_sessions = sorted(sid for sid in strange if sid == 0 or Path(f"/proc/{sid}").exists())
+    _check_sharing(capture)
+
+
+@dataclass
+class _Kin:
+    """See kinship.Kin."""
+
+    processes: list[ProcessEntry]
+    root_pid: int
+    outside_sessions: list[int]
+
+
+def _check_sharing(capture: Capture) -> None:
+    """Refuse processes that share tables in a way in which no fork of ours could give them."""
+    programs = capture.programs
+    kin = _Kin(list(capture.processes.values()), capture.tree.root, capture.outside_sessions)
+    for entry in kin.processes:
+        shared = {linux.KCMP_FILES: entry.table_of, linux.KCMP_FS: entry.folders_of}
+        kind, first = next(((kind, first) for kind, first in shared.items() if first), (0, 0))
+        if first and not kinship.forker(kin, entry, lambda one, other: programs[one.pid] == programs[other.pid]):
+            why = "without being parent and child, or siblings, in one session and with one program"
+            raise sharing.alike(entry.pid, first, sharing.TABLES[kind], why)
+
+
+def _note_sharing(capture: Capture) -> None:
+    """Which processes have descriptors or folders in common, without being threads."""
+    for pid, first in sharing.together(capture.tree.processes, linux.KCMP_FILES).items():
+        capture.processes[pid].table_of = first
+    for pid, first in sharing.together(capture.tree.processes, linux.KCMP_FS).items():
+        capture.processes[pid].folders_of = first
 
 
 def _ask_keyrings(capture: Capture, chorus: Chorus, mains: dict[int, Borrowed]) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kernel_backend import capture
+from kernel_backend import capture, kinship
 from kernel_backend.abi import linux
 from kernel_backend.errors import (
     EngineError,
     FileChanged,
     HostUnsupported,
+    ImageCorrupt,
     ImageDenied,
     ImageMissing,
     NoRoom,
@@ -151,6 +152,13 @@ def check_folder(entry: ProcessEntry) -> None:
         )  # fmt: skip
 
 
+def _check_sharing(inventory: Inventory) -> None:
+    """Every process can be forked by one that it shares tables with. Raises ImageCorrupt."""
+    for entry in inventory.processes:
+        if (entry.table_of or entry.folders_of) and kinship.forker(inventory, entry) is None:
+            raise ImageCorrupt(f"process {entry.pid} of the image shares tables of a process that could not fork it")
+
+
 def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) -> None:
     """Everything that can be known to be wrong before the present is touched."""
     if not trust:
@@ -158,6 +166,7 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) ->
     check_host(inventory)
     check_user(inventory)
     written_here = inventory.host.boot_id == capture.boot_id()
+    _check_sharing(inventory)
     aio.check(inventory)
     reader.verify_files(folder, inventory, trust_untouched=lazy or written_here)
     with acting_as(None if trust else image_user(inventory)):

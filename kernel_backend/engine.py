@@ -397,6 +397,7 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     for building in rebuild.built.values():
         furnishing.furnish(rebuild, building)
         furnishing.close_memory(rebuild, building)
+    for building in rebuild.built.values():  # descriptors: what memory needed is closed in everybody's table by now
         reach(Stage.RESTORE_PLACE, building.pid)
         furnishing.place_descriptors(rebuild, building)
         reach(Stage.RESTORE_SETTLE, building.pid)

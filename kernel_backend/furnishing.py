@@ -160,8 +160,9 @@ def _run_harmless(shop: Workshop, calls: Sequence[Call]) -> bool:
 
 
 def place_descriptors(rebuild: Rebuild, building: Building) -> None:
-    """Put every descriptor at its number."""
-    placing_fds.place(building.shop, building.entry, rebuild.tables.own)
+    """Put every descriptor at its number, unless it shares the table of a process that has them by now."""
+    if not building.entry.table_of:
+        placing_fds.place(building.shop, building.entry, rebuild.tables.own)
 
 
 def settle(rebuild: Rebuild, building: Building) -> None:

@@ -160,7 +160,8 @@ def empty(frozen: FrozenTree, process: Process) -> None:
     leader.set_sigmask(ALL_BUT_SIGTRAP)
     reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
     _stop_lingering(process)
-    stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
+    stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, linux.CLOSE_RANGE_UNSHARE)
+    stub.step_call(leader, gadget, "unshare", linux.CLONE_FS)  # processes outside may have the same folders
     reach(Stage.RESTORE_EMPTIED, process.pid)
 
 

@@ -14,7 +14,7 @@ from kernel_backend.host import proc
 from kernel_backend.host.identity import Identity, acting_as, as_ourselves
 from kernel_backend.image.descriptions import Epoll
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
-from kernel_backend.kinship import root
+from kernel_backend.kinship import heirs_of_tables, root
 from kernel_backend.resources import (
     descriptors,
     epoll_told,
@@ -86,6 +86,8 @@ class Rebuild:
 
     def __post_init__(self) -> None:
         self.heirs = forked_pages.heirs(self.inventory)
+        for pid in heirs_of_tables(self.inventory):
+            self.heirs.setdefault(pid, forked_pages.Heritage([], []))
         self.by_pid = {entry.pid: entry for entry in self.inventory.processes}
         self.mothers = {self.by_pid[pid].ppid for pid in self.heirs}
         self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)

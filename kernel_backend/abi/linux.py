@@ -147,6 +147,8 @@ KCMP_FS = 3
 KCMP_SIGHAND = 4
 KCMP_EPOLL_TFD = 7
 
+CLOSE_RANGE_UNSHARE = 2  # close_range(2): in a table of one's own
+
 # --- fcntl.h ------------------------------------------------------------------------------------------------------
 F_SETSIG = 10
 F_GETSIG = 11

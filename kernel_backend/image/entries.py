@@ -280,6 +280,8 @@ class ProcessEntry(Entry):
     aio: Annotated[list[AioEntry], MANY] = []
     control_groups: Annotated[list[ControlGroup], FEW] = []  # those that the root process is not in
     login_uid: OptionalId = -1  # /proc/PID/loginuid; 2^32-1: nobody has logged in, -1: not known
+    table_of: Pid = 0  # the first process with the same descriptor table (CLONE_FILES of clone(2)); 0: itself
+    folders_of: Pid = 0  # … with the same working folder, root folder and umask (CLONE_FS)
 
 
 def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:

@@ -93,6 +93,26 @@ def _check_tree(inventory: Inventory) -> None:
         expect(member.ppid in depth, f"process {member.pid} comes before its parent")
         depth[member.pid] = depth[member.ppid] + 1
         expect(depth[member.pid] <= limits.MAX_DEPTH, f"process {member.pid} is the {depth[member.pid]}th generation")
+    _check_sharing(inventory)
+
+
+def _check_sharing(inventory: Inventory) -> None:
+    """What processes have in common is told of the first of them, and of the others in the same words."""
+    before: dict[int, ProcessEntry] = {}
+    for process in inventory.processes:
+        if process.table_of:
+            owner = before.get(process.table_of)
+            same = owner is not None and not owner.table_of and owner.descriptors == process.descriptors
+            expect(same, f"the descriptor table that process {process.pid} shares")
+        if process.folders_of:
+            owner = before.get(process.folders_of)
+            same = owner is not None and not owner.folders_of and _folders(owner) == _folders(process)
+            expect(same, f"the folders that process {process.pid} shares")
+        before[process.pid] = process
+
+
+def _folders(process: ProcessEntry) -> tuple[object, ...]:
+    return process.cwd, process.cwd_deleted, process.cwd_identity, process.root, process.umask
 
 
 _MCL_FUTURE = 2 | 4  # MCL_FUTURE, MCL_ONFAULT

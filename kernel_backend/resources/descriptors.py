@@ -378,7 +378,7 @@ def _capture_one(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> No
     if _is_locked(look):
         from kernel_backend.resources import locks
 
-        locks.note_record_locks(look, tables.descriptions[index])
+        locks.note_record_locks(look, tables.descriptions[index], tables.processes)
 
 
 def _is_locked(look: Look) -> bool:

@@ -100,5 +100,6 @@ def leave(shop: Workshop) -> None:
 
 
 def enter_calls(entry: ProcessEntry, data: int) -> tuple[Sequence[Call], bytes]:
-    """The process's own root; where its working folder is stays as it is."""
-    return [Call("chroot", data)] if entry.root != "/" else [], os.fsencode(entry.root) + b"\0"
+    """The process's own root, unless it shares that of one which is in it by now; its working folder stays as it is."""
+    enters = entry.root != "/" and not entry.folders_of
+    return [Call("chroot", data)] if enters else [], os.fsencode(entry.root) + b"\0"

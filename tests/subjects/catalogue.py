@@ -332,9 +332,15 @@ CATALOGUE: list[Subject] = [
         privilege="CAP_SETUID and CAP_SETPCAP",
         trust=True,
     ),
+    *_rows(
+        "processes that share tables",
+        "trees/shared_tables trees/shared_tables:descriptors trees/shared_tables:folders trees/shared_tables:siblings "
+        "trees/shared_tables:chain",
+        issue=4,
+        keeps_pids=True,
+    ),
     Subject("refused/shared_with_child", "processes that share tables", issue=4, refused=("memory",)),
-    Subject("refused/shared_with_child:descriptors", "processes that share tables", issue=4, refused=("descriptor",)),
-    Subject("refused/shared_with_child:folders", "processes that share tables", issue=4, refused=("folder",)),
+    Subject("refused/shared_with_child:nephew", "processes that share tables", issue=4, refused=("descriptor table",)),
     Subject("refused/traced_child", "traced processes", issue=4, refused=("trace",)),
     Subject("refused/segments", "segment descriptors (modify_ldt)", issue=4, refused=("segment",)),
     Subject("identity/user_keyring", "a user's keyring", issue=4, outside=True),
