@@ -43,6 +43,7 @@ from kernel_backend.resources import (
     pages,
     processes,
     roots,
+    seccomp,
     settings,
     sharing,
     signals,
@@ -104,7 +105,7 @@ def refuse_early(tree: FrozenTree, ahead: Ahead) -> None:
     for pid, process in tree.processes.items():
         sharing.check_rights(process, ahead.unlike)
         status = proc.status(process.view)
-        processes.check_seccomp(pid, status)
+        seccomp.check(process)
         processes.check_trap(pid, status)
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
@@ -149,6 +150,7 @@ def capture_processes(capture: Capture) -> None:
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             capture.processes[pid].untold = untold.get(pid, 0)
+            capture.processes[pid].seccomp = seccomp.capture(process)
             if places[pid].sid == pid:
                 capture.processes[pid].settings.autogroup_nice = settings.autogroup_nice(process.view)
     views = {pid: process.view for pid, process in capture.tree.processes.items()}

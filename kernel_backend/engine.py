@@ -27,7 +27,17 @@ from kernel_backend import rebuild as reb
 from kernel_backend.host import limits, proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
-from kernel_backend.resources import descriptors, file_policy, lazy_pages, locks, placing_fds, roots, signals, tcp_kept
+from kernel_backend.resources import (
+    descriptors,
+    file_policy,
+    lazy_pages,
+    locks,
+    placing_fds,
+    roots,
+    seccomp,
+    signals,
+    tcp_kept,
+)
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
@@ -126,6 +136,7 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
     pid = course.pid
     reach(Stage.DUMP_LOOK, pid)
     members = ahead.tree_pids(pid, descend=course.tree)
+    seccomp.check_running(members)
     for member in members:
         clean_stale_twins(member)
     seen = ahead.look_ahead(members)
@@ -323,6 +334,7 @@ def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], No
     signals.check(rebuild.inventory, limits.hard(os.getpid(), limits.SIGPENDING))
     old_pids.choose(rebuild, policy, set(), None)
     roots.check(rebuild.inventory, 0, own_namespace=rebuild.own_namespace, for_a_user=rebuild.user is not None)
+    seccomp.check_image(rebuild.inventory, None, for_a_user=rebuild.user is not None)
     try:
         reb.prepare(rebuild)
         reach(Stage.RESTORE_COMMIT)
@@ -354,6 +366,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
             rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
         old_pids.choose(rebuild, policy, frozen.tids, process)
         roots.check(rebuild.inventory, target, own_namespace=False, for_a_user=rebuild.user is not None)
+        seccomp.check_image(rebuild.inventory, process, for_a_user=rebuild.user is not None)
         rebuild.tables.present_pid = target
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.leaving_sockets |= present.sockets_of(frozen)

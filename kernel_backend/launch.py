@@ -21,6 +21,7 @@ from kernel_backend.resources import (
     numa,
     processes,
     roots,
+    seccomp,
     settings,
     signals,
     tcp_kept,
@@ -117,6 +118,7 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     calls, arguments = roots.enter_calls(entry, building.shop.data)
     building.shop.put(arguments)
     building.shop.run(calls)
+    seccomp.put_back(building.shop, building.threads.values(), entry)
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))
     rebuild.warnings.extend(settings.apply_futex_hash(building.shop, entry.futex_hash, building.pid))
@@ -223,7 +225,8 @@ def _arm(pids: dict[int, int], building: Building) -> None:
 
 def _let_wait(building: Building) -> set[int]:
     """Let threads that waited with a limit wait again, for what was left; the tids of those that do."""
-    limited = [thread for thread in building.entry.threads if thread.wait_left_ns >= 0]
+    may = seccomp.let_restart(building.entry)
+    limited = [thread for thread in building.entry.threads if thread.wait_left_ns >= 0 and may]
     return {t.tid for t in limited if timeouts.wait_again(building.shop, building.threads[t.tid], t)}
 
 

@@ -237,6 +237,20 @@ class AioEntry(Entry):
     events: Annotated[bytes, Meta(max_length=8 << 20)] = b""  # [struct io_event] between them
 
 
+class SeccompFilter(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """A filter of system calls: SECCOMP_FILTER_FLAG_ and struct sock_filter[]."""
+
+    flags: Annotated[int, Meta(ge=0, le=2)]  # SECCOMP_FILTER_FLAG_LOG
+    program: Annotated[bytes, Meta(min_length=8, max_length=1 << 15)]
+
+
+class SeccompEntry(Entry):
+    """What system calls a process may make (seccomp(2)); its filters are in force together, the oldest first."""
+
+    strict: bool = False
+    filters: Annotated[list[SeccompFilter], MANY] = []
+
+
 class ProcessEntry(Entry):
     """Everything that belongs to one process and not to a shared open file description."""
 
@@ -282,6 +296,7 @@ class ProcessEntry(Entry):
     login_uid: OptionalId = -1  # /proc/PID/loginuid; 2^32-1: nobody has logged in, -1: not known
     table_of: Pid = 0  # the first process with the same descriptor table (CLONE_FILES of clone(2)); 0: itself
     folders_of: Pid = 0  # … with the same working folder, root folder and umask (CLONE_FS)
+    seccomp: SeccompEntry | None = None  # None: nothing but what whoever made the image was under, too
 
 
 def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:

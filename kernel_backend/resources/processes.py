@@ -72,17 +72,6 @@ def ask_lock_future(borrowed: Borrowed, pid: int) -> Asking[int]:
     return (linux.MCL_FUTURE | (0 if at_once else linux.MCL_ONFAULT)) if locks else 0
 
 
-def check_seccomp(pid: int, status: dict[str, str]) -> None:
-    """A filter that we do not share could not be put back; a container's own filter, which we share, needs not be."""
-    mine = proc.status(os.getpid())
-    theirs = (status.get("Seccomp", "0"), status.get("Seccomp_filters", "0"))
-    if theirs != (mine.get("Seccomp", "0"), mine.get("Seccomp_filters", "0")):
-        raise ResourceUnsupported(
-            f"process {pid} runs under a seccomp filter of its own, which cannot be read back",
-            hint="start it without the sandbox, or run nbcr inside the same one", pid=pid,
-        )  # fmt: skip
-
-
 def check_trap(pid: int, status: dict[str, str]) -> None:
     """Refuse a process in which a SIGTRAP waits: tracing needs that signal, and would take it away."""
     if (int(status["ShdPnd"], 16) | int(status["SigPnd"], 16)) & ~ALL_BUT_SIGTRAP:

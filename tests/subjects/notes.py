@@ -35,6 +35,10 @@ NOTES: dict[str, Note] = {
     "control groups": Note(
         "a tree is in those of who restores it; members that were in others than its root are put back, or told"
     ),
+    "seccomp filters": Note(
+        "filters that ask a supervisor, and threads with other filters than their process, are refused",
+        "refused, also where root can take the checkpoint",
+    ),
     "root folder": Note(
         "", "in place, whatever has another root folder; what is put into one by root comes back fresh"
     ),
