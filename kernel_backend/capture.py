@@ -36,6 +36,7 @@ from kernel_backend.renumber import inner_numbers, renumber
 from kernel_backend.resources import (
     control_groups,
     descriptors,
+    inherited,
     jobs,
     landlock,
     mapped_files,
@@ -82,6 +83,7 @@ class Capture:
     processes: dict[int, ProcessEntry] = field(default_factory=dict)
     shared: list[SharedMemoryEntry] = field(default_factory=list)
     objects: set[str] = field(default_factory=set)  # their keys
+    apart: dict[int, dict[int, int]] = field(default_factory=dict)  # by KCMP_ kind, threads with tables of their own
     message_queues: list[SysvQueueEntry] = field(default_factory=list)
     semaphore_sets: list[SysvSetEntry] = field(default_factory=list)
     guards: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # those that a twin may have lost, by pid
@@ -99,9 +101,11 @@ class Capture:
         return self.tables.warnings
 
 
-def refuse_early(tree: FrozenTree, ahead: Ahead) -> None:
+def refuse_early(capture: Capture) -> None:
     """What cannot be captured at all is named before anything is read."""
+    tree, ahead = capture.tree, capture.ahead
     sharing.check(tree.processes)
+    capture.apart = {kind: sharing.apart(tree.processes, kind) for kind in sharing.TABLES}
     for pid, process in tree.processes.items():
         sharing.check_rights(process, ahead.unlike)
         status = proc.status(process.view)
@@ -148,6 +152,9 @@ def capture_processes(capture: Capture) -> None:
             timers.find_owners(chorus, members, by_process[mains[pid]].timers)
         for pid, process in capture.tree.processes.items():
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
+            for entry in entries:
+                if entry.tid in capture.apart[linux.KCMP_FS]:
+                    entry.folders = inherited.folders_of_thread(pid, entry.tid)
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             capture.processes[pid].untold = untold.get(pid, 0)
             capture.processes[pid].seccomp = seccomp.capture(process)
@@ -260,10 +267,14 @@ def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntr
 
 def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:
     """Descriptor tables and open file descriptions of the whole tree."""
+    apart = capture.apart[linux.KCMP_FILES]
+    capture.tables.apart = {tid: capture.tree.processes[pid].as_seen_by(tid) for tid, pid in apart.items()}
     descriptors.capture(capture.tables, kinds)
     terminal_sessions.warn_unreachable(capture.tables)
     for pid, entry in capture.processes.items():
         entry.descriptors = capture.tables.tables[pid]
+        for thread in entry.threads:
+            thread.descriptors = capture.tables.tables.get(thread.tid) if thread.tid in apart else None
 
 
 def capture_sysv(capture: Capture) -> None:

@@ -24,7 +24,7 @@ from kernel_backend.errors import (
 from kernel_backend.host import room
 from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
-from kernel_backend.image.entries import Inventory, ProcessEntry
+from kernel_backend.image.entries import FoldersEntry, Inventory, ProcessEntry
 from kernel_backend.resources import aio, mapped_files, pages, processes
 
 
@@ -143,11 +143,14 @@ def _locked_bytes(entry: ProcessEntry) -> int:
 
 def check_folder(entry: ProcessEntry) -> None:
     """The working folder can be entered. Raises FileChanged."""
-    if processes.is_own_proc_folder(entry):
-        return
+    if not processes.is_own_proc_folder(entry):
+        _check_can_be_entered(entry, f"process {entry.pid}")
+
+
+def _check_can_be_entered(entry: ProcessEntry | FoldersEntry, who: str) -> None:
     if not entry.cwd_deleted and not os.access(f"{entry.cwd}/.", os.X_OK, effective_ids=True):
         raise FileChanged(
-            f"{entry.cwd}, the working folder of process {entry.pid}, is gone or cannot be entered by this user",
+            f"{entry.cwd}, the working folder of {who}, is gone or cannot be entered by this user",
             hint="make it again, then restart", path=entry.cwd,
         )  # fmt: skip
 
@@ -173,3 +176,6 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) ->
         for entry in inventory.processes:
             mapped_files.check_files(entry)
             check_folder(entry)
+            for thread in entry.threads:
+                if thread.folders is not None:
+                    _check_can_be_entered(thread.folders, f"thread {thread.tid} of process {entry.pid}")

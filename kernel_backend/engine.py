@@ -185,7 +185,7 @@ def _capture(
     stack.callback(tables.close)
     capture = cap.Capture(writer, frozen, seen, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
-    cap.refuse_early(frozen, seen)
+    cap.refuse_early(capture)
     reach(Stage.DUMP_PROCESSES, frozen.root)
     cap.capture_processes(capture)
     reach(Stage.DUMP_DESCRIPTORS, frozen.root)
@@ -320,11 +320,13 @@ def _validated(
     )  # fmt: skip
     file_policy.check(tables)
     for entry in inventory.processes:
-        for row in entry.descriptors:
-            tables.holders.setdefault(row.description, []).append((entry.pid, row.fd))
+        for holder, rows in [(entry.pid, entry.descriptors), *((t.tid, t.descriptors or []) for t in entry.threads)]:
+            for row in rows:
+                tables.holders.setdefault(row.description, []).append((holder, row.fd))
     user = None if trust else checks.image_user(inventory)
     if user is not None:
-        tables.users = {entry.pid: entry.credentials.uids[1] for entry in inventory.processes}
+        everybody = ((thread.tid, entry) for entry in inventory.processes for thread in entry.threads)
+        tables.users = {tid: entry.credentials.uids[1] for tid, entry in everybody}
     return reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy, user=user)
 
 
@@ -417,6 +419,7 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
         furnishing.settle(rebuild, building)
         reach(Stage.RESTORE_THREADS, building.pid)
         launch.make_threads(rebuild, building)
+        furnishing.leave_tables(rebuild, building)
     reb.remove_folders(rebuild)
     reach(Stage.RESTORE_ZOMBIES, leader.tgid)
     fates.happen_again(rebuild)

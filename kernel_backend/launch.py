@@ -12,7 +12,7 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.host.identity import acting_as
-from kernel_backend.image.entries import SettingsEntry, ThreadEntry
+from kernel_backend.image.entries import FoldersEntry, ProcessEntry, SettingsEntry, ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import (
@@ -115,9 +115,7 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid, last=False))
     if rebuild.own_namespace and os.geteuid() != 0 and building.pid == rebuild.root_pid:
         rebuild.warnings.extend(keyrings.link_users(building.shop))
-    calls, arguments = roots.enter_calls(entry, building.shop.data)
-    building.shop.put(arguments)
-    building.shop.run(calls)
+    _enter_roots(rebuild, building)
     seccomp.put_back(building.shop, building.threads.values(), entry)
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))
@@ -125,6 +123,15 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     for thread in entry.threads[1:]:
         if thread.pdeathsig:
             building.shop.run([processes.death_signal_call(thread)], thread=building.threads[thread.tid])
+
+
+def _enter_roots(rebuild: Rebuild, building: Building) -> None:
+    every: list[tuple[Workshop, ProcessEntry | FoldersEntry]] = [(building.shop, building.entry)]
+    every += [(rebuild.apart[t.tid], t.folders) for t in building.entry.threads if t.folders is not None]
+    for shop, folders in every:
+        calls, arguments = roots.enter_calls(folders, shop.data)
+        shop.put(arguments)
+        shop.run(calls)
 
 
 def _credentials(rebuild: Rebuild, building: Building) -> None:

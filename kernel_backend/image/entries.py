@@ -175,6 +175,24 @@ class CredentialsEntry(Entry):
     keepcaps: bool = False
 
 
+class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """One row of a descriptor table: number, close-on-exec, index into Inventory.descriptions."""
+
+    fd: FdNumber
+    cloexec: bool
+    description: Index
+
+
+class FoldersEntry(Entry):
+    """Where a thread is that has left the folders of its process; see ProcessEntry."""
+
+    cwd: PathText
+    root: PathText
+    umask: Annotated[int, Meta(ge=0, le=0o777)]
+    cwd_deleted: bool = False
+    cwd_identity: tuple[Word, Word] = (0, 0)
+
+
 class ThreadEntry(Entry):
     """The core of one thread."""
 
@@ -198,6 +216,8 @@ class ThreadEntry(Entry):
     wait_left_ns: Nanoseconds = -1  # of the limit of the call that it waits in; -1: none
     exited: bool = False  # a leader that ended while other threads go on
     credentials: CredentialsEntry | None = None  # where it is somebody else than its process
+    descriptors: Annotated[list[DescriptorEntry], MANY] | None = None  # where it has left its process's table
+    folders: FoldersEntry | None = None  # where it has left its process's folders
 
 
 class TimerEntry(Entry):
@@ -211,14 +231,6 @@ class TimerEntry(Entry):
     target_tid: Pid
     setting: Timing  # struct itimerspec: interval, remaining
     owner_tid: Natural = 0  # whose processor time it measures (CLOCK_THREAD_CPUTIME_ID), 0: the leader's
-
-
-class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
-    """One row of a descriptor table: number, close-on-exec, index into Inventory.descriptions."""
-
-    fd: FdNumber
-    cloexec: bool
-    description: Index
 
 
 class ControlGroup(msgspec.Struct, forbid_unknown_fields=True, array_like=True):

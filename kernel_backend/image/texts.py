@@ -36,6 +36,8 @@ def _change(inventory: Inventory, change: Callable[[str], str]) -> None:
             vma.name = change(vma.name)
         for thread in process.threads:
             thread.name = change(thread.name)
+            if thread.folders is not None:
+                thread.folders.cwd, thread.folders.root = change(thread.folders.cwd), change(thread.folders.root)
     for zombie in inventory.zombies:
         zombie.name = change(zombie.name)
     for memory in inventory.shared_memory:

@@ -155,10 +155,13 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
 
 
 def _check_rows(process: ProcessEntry, inventory: Inventory) -> None:
-    distinct([row.fd for row in process.descriptors], f"descriptor numbers of process {process.pid}")
-    for row in process.descriptors:
-        there = 0 <= row.description < len(inventory.descriptions)
-        expect(there, f"descriptor {row.fd} of process {process.pid} has no description")
+    tables = [(f"process {process.pid}", process.descriptors)]
+    tables += [(f"thread {thread.tid}", thread.descriptors) for thread in process.threads if thread.descriptors]
+    for who, rows in tables:
+        distinct([row.fd for row in rows], f"descriptor numbers of {who}")
+        for row in rows:
+            there = 0 <= row.description < len(inventory.descriptions)
+            expect(there, f"descriptor {row.fd} of {who} has no description")
 
 
 def _check_mappings(process: ProcessEntry, inventory: Inventory) -> None:
@@ -279,6 +282,10 @@ def _check_thread(thread: ThreadEntry, process: ProcessEntry, xstate_bytes: int)
         writable = _joined((vma.start, vma.end) for vma in process.vmas if vma.prot & linux.PROT_WRITE)
         expect(any(start <= low < high <= end for start, end in writable), f"restartable sequences of {who}")
     expect("\0" not in thread.name, f"name of {who}")
+    apart = thread.descriptors is not None or thread.folders is not None
+    expect(not apart or thread is not process.threads[0], f"{who} has left its own tables")
+    for path in (thread.folders.cwd, thread.folders.root) if thread.folders else ():
+        check_path(path, f"a folder of {who}")
 
 
 def _check_words(process: ProcessEntry, who: str) -> None:

@@ -51,7 +51,7 @@ def note_record_locks(look: Look, entry: Description, tree: Container[int]) -> N
             continue
         exclusive, start, length = _range(words)
         taker = int(words[5])
-        pid = taker if taker in tree else look.process.pid
+        pid = look.tid or (taker if taker in tree else look.process.pid)
         found = RecordLock(pid=pid, exclusive=exclusive, start=start, length=length)
         if found not in entry.record_locks:
             entry.record_locks = [*entry.record_locks, found]

@@ -11,7 +11,7 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import limits, proc
-from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry, ThreadEntry
+from kernel_backend.image.entries import CredentialsEntry, FoldersEntry, MmEntry, ProcessEntry, ThreadEntry
 from kernel_backend.resources import settings
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
@@ -169,9 +169,18 @@ def check_proc_folder(entry: ProcessEntry, tree: Collection[int]) -> None:
         )  # fmt: skip
 
 
-def folder_calls(entry: ProcessEntry, path: str, data: int) -> tuple[list[Call], bytes]:
+def check_folder_of_thread(pid: int, tid: int, cwd: str) -> None:
+    """A thread of its own folders is in none below /proc that is about a process. Raises ResourceUnsupported."""
+    if _PROC_FOLDER.fullmatch(cwd):
+        raise ResourceUnsupported(
+            f"the working folder of thread {tid} of process {pid} is what /proc shows of a process: {cwd}",
+            hint="let it go elsewhere (chdir) and checkpoint again", pid=pid, path=cwd,
+        )  # fmt: skip
+
+
+def folder_calls(entry: ProcessEntry | FoldersEntry, path: str, data: int) -> tuple[list[Call], bytes]:
     """Working directory and umask."""
-    if is_own_proc_folder(entry):
+    if isinstance(entry, ProcessEntry) and is_own_proc_folder(entry):
         path = re.sub(r"^/proc/\d+", "/proc/self", path)
     return [Call("chdir", data), Call("umask", entry.umask)], os.fsencode(path) + b"\0"
 

@@ -1,10 +1,10 @@
 """What threads share and processes do not: a rebuilt tree has it so, and no other way.
 
-A thread may leave the descriptor table or the folders of its process (unshare(2)), or have a filter of its own; a child
-may share its parent's memory without being a thread (clone(2)); a process may live in namespaces of its own. All of
-that would come back as something else, so it is refused by name.
+A thread may have a filter of its own; a child may share its parent's memory without being a thread (clone(2)); a
+process may live in namespaces of its own. All of that would come back as something else, so it is refused by name.
 
-Tables that processes share come back: who forks whom so that they do is kinship.forker's to find.
+Tables that processes share come back: who forks whom so that they do is kinship.forker's to find. So does a thread that
+has left the descriptor table or the folders of its process (unshare(2)), and leaves them again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check(tree: Mapping[int, Process]) -> None:
     for process in tree.values():
         check_namespaces(process)
         _check_childrens_namespaces(process)
-        _check_threads(process)
+        _check_dispatch(process)
     for pid, other in together(tree, linux.KCMP_VM).items():
         raise alike(pid, other, "memory", "without being threads")
 
@@ -105,13 +105,38 @@ def warn_of_groups_namespace(processes: Iterable[Process]) -> list[str]:
     ]
 
 
-def _check_threads(process: Process) -> None:
-    for tid in process.threads:
-        for kind, what in TABLES.items():
-            if tid != process.view and libc.kcmp(process.view, tid, kind, 0, 0):
-                raise _unlike(process.pid, tid, f"a {what} of its own")
-        if process.threads[tid].dispatches_calls():
+def _check_dispatch(process: Process) -> None:
+    for tid, thread in process.threads.items():
+        if thread.dispatches_calls():
             raise _unlike(process.pid, tid, "its system calls dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)")
+
+
+def apart(tree: Mapping[int, Process], kind: int) -> dict[int, int]:
+    """Threads that have left the table or folders of their process: tid → pid.
+
+    Refuses those that share what they have now with somebody else.
+    """
+    views = {process.view: pid for pid, process in tree.items()}
+    found: dict[int, int] = {}
+    for pid, process in tree.items():
+        for tid in process.threads:
+            if tid != process.view and libc.kcmp(process.view, tid, kind, 0, 0):
+                found[tid] = pid
+    for tid, pid in found.items():
+        if any(tid != other and libc.kcmp(tid, other, kind, 0, 0) == 0 for other in (*views, *found)):
+            raise _unlike(pid, tid, f"a {TABLES[kind]} which it shares, though not with all of its process,")
+        if kind == linux.KCMP_FILES and not _can_be_looked_into(tid):
+            raise _unlike(pid, tid, f"a {TABLES[kind]} of its own")
+    return found
+
+
+def _can_be_looked_into(tid: int) -> bool:
+    """Whether a thread's own descriptors can be had (since OS kernel 6.9)."""
+    try:
+        os.close(libc.pidfd_open(tid, thread=True))
+    except OSError:
+        return False
+    return True
 
 
 def _unlike(pid: int, tid: int, what: str) -> ResourceUnsupported:

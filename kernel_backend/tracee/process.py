@@ -34,6 +34,7 @@ class Process:
         self._pidfd = -1
         self._spare_end = 0
         self._lent = (0, 0)  # address and size of code that we have put there
+        self._seen: list[Process] = []
         self.unfiltered = False  # its seccomp filters, which it has, are suspended
         self._restarts = True  # whether they let a sleeper go on that our stop has woken
 
@@ -124,9 +125,17 @@ class Process:
         for thread in self.threads.values():
             thread.detach()
         self.threads.clear()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        for one in (self, *self._seen):
+            if one._pidfd >= 0:
+                os.close(one._pidfd)
+                one._pidfd = -1
+
+    def as_seen_by(self, tid: int) -> Process:
+        """The process as one of its threads has it, which has left the descriptor table of the others."""
+        seen = Process(self.pid)
+        seen.view, seen.threads = tid, {tid: self.threads[tid]}
+        self._seen.append(seen)
+        return seen
 
     # --- looking and borrowing ----------------------------------------------------------------------------------
     @property
