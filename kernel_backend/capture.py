@@ -164,6 +164,9 @@ def capture_processes(capture: Capture) -> None:
     for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
         capture.warnings.extend(warn(capture.tree.processes.values()))
     capture.warnings.extend(control_groups.capture(capture.processes, views, capture.tree.root))
+    for pid in {*capture.ahead.grouped.values()} & capture.processes.keys():
+        member = capture.processes[pid]
+        capture.warnings.extend(control_groups.capture_threads(member, views[pid], capture.ahead.grouped))
     for pid, process in capture.tree.processes.items():
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino

@@ -105,6 +105,8 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     entry = building.entry
     with acting_as(rebuild.user):
         rebuild.warnings.extend(control_groups.join(entry, building.pid))  # some have an affinity of their own
+        tids = {tid: thread.tid for tid, thread in building.threads.items()}
+        rebuild.warnings.extend(control_groups.join_threads(entry, tids))
     for thread in entry.threads:
         if not thread.exited:
             rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))

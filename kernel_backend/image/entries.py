@@ -183,6 +183,13 @@ class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=Tru
     description: Index
 
 
+class ControlGroup(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """A group that a process is in (cgroups(7))."""
+
+    hierarchy: Name  # by its controllers, as /proc/PID/cgroup has them; empty: version 2
+    path: PathText
+
+
 class FoldersEntry(Entry):
     """Where a thread is that has left the folders of its process; see ProcessEntry."""
 
@@ -218,6 +225,7 @@ class ThreadEntry(Entry):
     credentials: CredentialsEntry | None = None  # where it is somebody else than its process
     descriptors: Annotated[list[DescriptorEntry], MANY] | None = None  # where it has left its process's table
     folders: FoldersEntry | None = None  # where it has left its process's folders
+    control_groups: Annotated[list[ControlGroup], FEW] = []  # those that the first thread of its process is not in
 
 
 class TimerEntry(Entry):
@@ -231,13 +239,6 @@ class TimerEntry(Entry):
     target_tid: Pid
     setting: Timing  # struct itimerspec: interval, remaining
     owner_tid: Natural = 0  # whose processor time it measures (CLOCK_THREAD_CPUTIME_ID), 0: the leader's
-
-
-class ControlGroup(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
-    """A group that a process is in (cgroups(7))."""
-
-    hierarchy: Name  # by its controllers, as /proc/PID/cgroup has them; empty: version 2
-    path: PathText
 
 
 class AioEntry(Entry):

@@ -135,7 +135,7 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     expect(inventory.channel_fd <= limits.FD_MAX, "the channel's number")
     for path, what in ((process.exe.path, "program"), (process.cwd, "working folder"), (process.root, "root folder")):
         check_path(path, f"the {what} of {who}")
-    for group in process.control_groups:
+    for group in [*process.control_groups, *(group for thread in process.threads for group in thread.control_groups)]:
         check_path(group.path, f"a control group of {who}")
     expect(not process.lock_future & ~_MCL_FUTURE, f"what {who} will lock")  # what is there is locked one by one
     for file in process.files:

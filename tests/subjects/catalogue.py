@@ -243,6 +243,7 @@ CATALOGUE: list[Subject] = [
     *_rows("prctl: name, parent-death signal, subreaper, timer slack", "identity/prctl"),
     *_rows("no_new_privs, personality, oom_score_adj", "identity/no_new_privs", into=False),
     Subject("trees/control_groups", "control groups", issue=4, privilege="root", outside=True),
+    Subject("threads/control_groups", "control groups", issue=4, privilege="root", outside=True),
     *_rows("login user of the audit log", "identity/login", issue=4),
     *_rows("no_new_privs, personality, oom_score_adj", "identity/personality identity/oom", issue=4),
     *_rows("further settings (prctl, core dump filter)", "identity/settings identity/session_nice", issue=4),
