@@ -255,7 +255,7 @@ def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
 def _comes_late(item: EpollItem, tables: RebuildTables) -> bool:
     """What is watched is opened again from inside (`finish`): before, it is another description."""
     late = (SignalFd, PidFd, ControllingTerminal, ProcFile)
-    return isinstance(tables.descriptions[item.description], late)
+    return isinstance(tables.descriptions[item.description], late) or inotify.is_late(item.description, tables)
 
 
 def _needs_inside(item: EpollItem, tables: RebuildTables) -> bool:

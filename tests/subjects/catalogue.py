@@ -144,6 +144,7 @@ CATALOGUE: list[Subject] = [
     *_rows("descriptor owner and signal", "files/owner", issue=4),
     *_rows("inotify", "files/inotify", issue=4, outside=True),
     *_rows("inotify", "events/inotify_removed", issue=4, outside=True),
+    *_rows("inotify", "events/inotify_many", issue=4),
     Subject("files/fanotify", "fanotify", issue=4, refused=("fanotify",), privilege="CAP_SYS_ADMIN"),
     *_rows("named FIFOs", "files/fifo", issue=4),
     *_rows("named FIFOs", "files/fifo_ends", issue=4),
