@@ -157,7 +157,7 @@ CATALOGUE: list[Subject] = [
     *_rows("socketpairs", "sockets/seqpacket", issue=4),
     *_rows("socketpairs", "sockets/peers", issue=4),
     *_rows("socket options", "sockets/options"),
-    *_rows("socket options", "sockets/options_more sockets/options_newer", issue=4),
+    *_rows("socket options", "sockets/options_more sockets/options_newer sockets/options_odd", issue=4),
     *_rows("packet filters of sockets", "sockets/filter", issue=4),
     *_rows("socket options", "sockets/rewound", issue=4),
     *_rows("socket options", "sockets/freebound", issue=4),
