@@ -120,6 +120,7 @@ class RegularFile(_Base, tag="file"):
     saved: bool = False  # `content` is that of a file that has a path (file_policy.py)
     content: OptionalFileName = ""  # file name in the image folder
     content_runs: Annotated[list[PageRun], RUNS] = []  # where its parts belong
+    target: PathText = ""  # pack_path: of a symbolic link that has no path any more
     write_hint: Natural = 0  # RWH_WRITE_LIFE_ (F_SET_RW_HINT) of one that has no path any more,
     uid: OptionalId = -1  # owner and group
     gid: OptionalId = -1

@@ -55,6 +55,8 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
         _check_addresses(entry, what)
     if isinstance(entry, RegularFile | MemoryFile):
         _check_contents(entry, inventory, what)
+        if isinstance(entry, RegularFile):
+            _name(entry.target, what)
     elif isinstance(entry, UnixSocket):
         _check_unix(index, entry, inventory.descriptions, what)
     elif isinstance(entry, TcpSocket):

@@ -76,7 +76,10 @@ class Process:
     def _suspend_filters(self) -> None:
         if filters.mode(self.view) != filters.NONE and filters.can_be_suspended():
             self.unfiltered = filters.suspend(self.threads.values())
-            self._restarts = filters.let_restart(filters.read(self.main))
+            try:
+                self._restarts = filters.let_restart(filters.read(self.main))
+            except OSError:  # one that cannot be read: who needs to know it says so
+                self._restarts = False
 
     def _tasks(self) -> list[int]:
         try:
