@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass
 
 from kernel_backend.host import proc
-from kernel_backend.resources import pages, settings, sharing, timeouts, unsaved
+from kernel_backend.resources import control_groups, pages, settings, sharing, timeouts, unsaved
 from kernel_backend.tracee.process import look_for_gadgets
 
 
@@ -70,6 +70,7 @@ class Ahead:
     unlike: dict[int, int]  # threads with rights of their own: tid → pid
     keyrings: unsaved.Keyrings
     speculating: set[int]  # threads that speculate otherwise than their process does
+    grouped: dict[int, int]  # threads in other control groups than their process: tid → pid
     guarded: set[int]  # processes with guard regions: a fork loses those in memory of files
 
 
@@ -78,7 +79,9 @@ def look_ahead(pids: list[int]) -> Ahead:
     for pid in pids:
         look_for_gadgets(pid)
     unlike, speculating = sharing.unlike_threads(pids), settings.speculate_otherwise(pids)
-    return Ahead(VmaFlags(pids), timeouts.look(pids), unlike, unsaved.keyrings_about(), speculating, _guarded(pids))
+    grouped = control_groups.threads_elsewhere(pids)
+    keyrings = unsaved.keyrings_about()
+    return Ahead(VmaFlags(pids), timeouts.look(pids), unlike, keyrings, speculating, grouped, _guarded(pids))
 
 
 def _guarded(pids: list[int]) -> set[int]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from kernel_backend import kinship
+from kernel_backend.abi import linux
 from kernel_backend.ahead import Ahead
 from kernel_backend.errors import TargetUnsupported
 from kernel_backend.host import proc
@@ -34,6 +36,7 @@ from kernel_backend.renumber import inner_numbers, renumber
 from kernel_backend.resources import (
     control_groups,
     descriptors,
+    inherited,
     jobs,
     landlock,
     mapped_files,
@@ -41,6 +44,7 @@ from kernel_backend.resources import (
     pages,
     processes,
     roots,
+    seccomp,
     settings,
     sharing,
     signals,
@@ -79,6 +83,7 @@ class Capture:
     processes: dict[int, ProcessEntry] = field(default_factory=dict)
     shared: list[SharedMemoryEntry] = field(default_factory=list)
     objects: set[str] = field(default_factory=set)  # their keys
+    apart: dict[int, dict[int, int]] = field(default_factory=dict)  # by KCMP_ kind, threads with tables of their own
     message_queues: list[SysvQueueEntry] = field(default_factory=list)
     semaphore_sets: list[SysvSetEntry] = field(default_factory=list)
     guards: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # those that a twin may have lost, by pid
@@ -96,13 +101,15 @@ class Capture:
         return self.tables.warnings
 
 
-def refuse_early(tree: FrozenTree, ahead: Ahead) -> None:
+def refuse_early(capture: Capture) -> None:
     """What cannot be captured at all is named before anything is read."""
+    tree, ahead = capture.tree, capture.ahead
     sharing.check(tree.processes)
+    capture.apart = {kind: sharing.apart(tree.processes, kind) for kind in sharing.TABLES}
     for pid, process in tree.processes.items():
         sharing.check_rights(process, ahead.unlike)
         status = proc.status(process.view)
-        processes.check_seccomp(pid, status)
+        seccomp.check(process)
         processes.check_trap(pid, status)
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
@@ -145,21 +152,59 @@ def capture_processes(capture: Capture) -> None:
             timers.find_owners(chorus, members, by_process[mains[pid]].timers)
         for pid, process in capture.tree.processes.items():
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
+            for entry in entries:
+                if entry.tid in capture.apart[linux.KCMP_FS]:
+                    entry.folders = inherited.folders_of_thread(pid, entry.tid)
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             capture.processes[pid].untold = untold.get(pid, 0)
+            capture.processes[pid].seccomp = seccomp.capture(process)
             if places[pid].sid == pid:
                 capture.processes[pid].settings.autogroup_nice = settings.autogroup_nice(process.view)
     views = {pid: process.view for pid, process in capture.tree.processes.items()}
     for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
         capture.warnings.extend(warn(capture.tree.processes.values()))
     capture.warnings.extend(control_groups.capture(capture.processes, views, capture.tree.root))
+    for pid in {*capture.ahead.grouped.values()} & capture.processes.keys():
+        member = capture.processes[pid]
+        capture.warnings.extend(control_groups.capture_threads(member, views[pid], capture.ahead.grouped))
     for pid, process in capture.tree.processes.items():
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
         _ = process.maps_text  # read now, sorted out later: that may take longer than a pause should
+    _note_sharing(capture)
     sessions = {e.sid for e in capture.processes.values()} | {e.sid for e in capture.tree.zombies.values()}
     strange = sessions - capture.processes.keys() - capture.tree.zombies.keys()
     capture.outside_sessions = sorted(sid for sid in strange if sid == 0 or Path(f"/proc/{sid}").exists())
+    _check_sharing(capture)
+
+
+@dataclass
+class _Kin:
+    """See kinship.Kin."""
+
+    processes: list[ProcessEntry]
+    root_pid: int
+    outside_sessions: list[int]
+
+
+def _check_sharing(capture: Capture) -> None:
+    """Refuse processes that share tables in a way in which no fork of ours could give them."""
+    programs = capture.programs
+    kin = _Kin(list(capture.processes.values()), capture.tree.root, capture.outside_sessions)
+    for entry in kin.processes:
+        shared = {linux.KCMP_FILES: entry.table_of, linux.KCMP_FS: entry.folders_of}
+        kind, first = next(((kind, first) for kind, first in shared.items() if first), (0, 0))
+        if first and not kinship.forker(kin, entry, lambda one, other: programs[one.pid] == programs[other.pid]):
+            why = "without being parent and child, or siblings, in one session and with one program"
+            raise sharing.alike(entry.pid, first, sharing.TABLES[kind], why)
+
+
+def _note_sharing(capture: Capture) -> None:
+    """Which processes have descriptors or folders in common, without being threads."""
+    for pid, first in sharing.together(capture.tree.processes, linux.KCMP_FILES).items():
+        capture.processes[pid].table_of = first
+    for pid, first in sharing.together(capture.tree.processes, linux.KCMP_FS).items():
+        capture.processes[pid].folders_of = first
 
 
 def _ask_keyrings(capture: Capture, chorus: Chorus, mains: dict[int, Borrowed]) -> None:
@@ -225,10 +270,14 @@ def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntr
 
 def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:
     """Descriptor tables and open file descriptions of the whole tree."""
+    apart = capture.apart[linux.KCMP_FILES]
+    capture.tables.apart = {tid: capture.tree.processes[pid].as_seen_by(tid) for tid, pid in apart.items()}
     descriptors.capture(capture.tables, kinds)
     terminal_sessions.warn_unreachable(capture.tables)
     for pid, entry in capture.processes.items():
         entry.descriptors = capture.tables.tables[pid]
+        for thread in entry.threads:
+            thread.descriptors = capture.tables.tables.get(thread.tid) if thread.tid in apart else None
 
 
 def capture_sysv(capture: Capture) -> None:

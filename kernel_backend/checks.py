@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kernel_backend import capture
+from kernel_backend import capture, kinship
 from kernel_backend.abi import linux
 from kernel_backend.errors import (
     EngineError,
     FileChanged,
     HostUnsupported,
+    ImageCorrupt,
     ImageDenied,
     ImageMissing,
     NoRoom,
@@ -23,7 +24,7 @@ from kernel_backend.errors import (
 from kernel_backend.host import room
 from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
-from kernel_backend.image.entries import Inventory, ProcessEntry
+from kernel_backend.image.entries import FoldersEntry, Inventory, ProcessEntry
 from kernel_backend.resources import aio, mapped_files, pages, processes
 
 
@@ -142,13 +143,23 @@ def _locked_bytes(entry: ProcessEntry) -> int:
 
 def check_folder(entry: ProcessEntry) -> None:
     """The working folder can be entered. Raises FileChanged."""
-    if processes.is_own_proc_folder(entry):
-        return
+    if not processes.is_own_proc_folder(entry):
+        _check_can_be_entered(entry, f"process {entry.pid}")
+
+
+def _check_can_be_entered(entry: ProcessEntry | FoldersEntry, who: str) -> None:
     if not entry.cwd_deleted and not os.access(f"{entry.cwd}/.", os.X_OK, effective_ids=True):
         raise FileChanged(
-            f"{entry.cwd}, the working folder of process {entry.pid}, is gone or cannot be entered by this user",
+            f"{entry.cwd}, the working folder of {who}, is gone or cannot be entered by this user",
             hint="make it again, then restart", path=entry.cwd,
         )  # fmt: skip
+
+
+def _check_sharing(inventory: Inventory) -> None:
+    """Every process can be forked by one that it shares tables with. Raises ImageCorrupt."""
+    for entry in inventory.processes:
+        if (entry.table_of or entry.folders_of) and kinship.forker(inventory, entry) is None:
+            raise ImageCorrupt(f"process {entry.pid} of the image shares tables of a process that could not fork it")
 
 
 def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) -> None:
@@ -158,9 +169,13 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) ->
     check_host(inventory)
     check_user(inventory)
     written_here = inventory.host.boot_id == capture.boot_id()
+    _check_sharing(inventory)
     aio.check(inventory)
     reader.verify_files(folder, inventory, trust_untouched=lazy or written_here)
     with acting_as(None if trust else image_user(inventory)):
         for entry in inventory.processes:
             mapped_files.check_files(entry)
             check_folder(entry)
+            for thread in entry.threads:
+                if thread.folders is not None:
+                    _check_can_be_entered(thread.folders, f"thread {thread.tid} of process {entry.pid}")

@@ -27,7 +27,17 @@ from kernel_backend import rebuild as reb
 from kernel_backend.host import limits, proc
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
-from kernel_backend.resources import descriptors, file_policy, lazy_pages, locks, placing_fds, roots, signals, tcp_kept
+from kernel_backend.resources import (
+    descriptors,
+    file_policy,
+    lazy_pages,
+    locks,
+    placing_fds,
+    roots,
+    seccomp,
+    signals,
+    tcp_kept,
+)
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
@@ -126,6 +136,7 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
     pid = course.pid
     reach(Stage.DUMP_LOOK, pid)
     members = ahead.tree_pids(pid, descend=course.tree)
+    seccomp.check_running(members)
     for member in members:
         clean_stale_twins(member)
     seen = ahead.look_ahead(members)
@@ -174,7 +185,7 @@ def _capture(
     stack.callback(tables.close)
     capture = cap.Capture(writer, frozen, seen, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
-    cap.refuse_early(frozen, seen)
+    cap.refuse_early(capture)
     reach(Stage.DUMP_PROCESSES, frozen.root)
     cap.capture_processes(capture)
     reach(Stage.DUMP_DESCRIPTORS, frozen.root)
@@ -309,11 +320,13 @@ def _validated(
     )  # fmt: skip
     file_policy.check(tables)
     for entry in inventory.processes:
-        for row in entry.descriptors:
-            tables.holders.setdefault(row.description, []).append((entry.pid, row.fd))
+        for holder, rows in [(entry.pid, entry.descriptors), *((t.tid, t.descriptors or []) for t in entry.threads)]:
+            for row in rows:
+                tables.holders.setdefault(row.description, []).append((holder, row.fd))
     user = None if trust else checks.image_user(inventory)
     if user is not None:
-        tables.users = {entry.pid: entry.credentials.uids[1] for entry in inventory.processes}
+        everybody = ((thread.tid, entry) for entry in inventory.processes for thread in entry.threads)
+        tables.users = {tid: entry.credentials.uids[1] for tid, entry in everybody}
     return reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy, user=user)
 
 
@@ -323,6 +336,7 @@ def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], No
     signals.check(rebuild.inventory, limits.hard(os.getpid(), limits.SIGPENDING))
     old_pids.choose(rebuild, policy, set(), None)
     roots.check(rebuild.inventory, 0, own_namespace=rebuild.own_namespace, for_a_user=rebuild.user is not None)
+    seccomp.check_image(rebuild.inventory, None, for_a_user=rebuild.user is not None)
     try:
         reb.prepare(rebuild)
         reach(Stage.RESTORE_COMMIT)
@@ -354,6 +368,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
             rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
         old_pids.choose(rebuild, policy, frozen.tids, process)
         roots.check(rebuild.inventory, target, own_namespace=False, for_a_user=rebuild.user is not None)
+        seccomp.check_image(rebuild.inventory, process, for_a_user=rebuild.user is not None)
         rebuild.tables.present_pid = target
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.leaving_sockets |= present.sockets_of(frozen)
@@ -397,12 +412,14 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     for building in rebuild.built.values():
         furnishing.furnish(rebuild, building)
         furnishing.close_memory(rebuild, building)
+    for building in rebuild.built.values():  # descriptors: what memory needed is closed in everybody's table by now
         reach(Stage.RESTORE_PLACE, building.pid)
         furnishing.place_descriptors(rebuild, building)
         reach(Stage.RESTORE_SETTLE, building.pid)
         furnishing.settle(rebuild, building)
         reach(Stage.RESTORE_THREADS, building.pid)
         launch.make_threads(rebuild, building)
+        furnishing.leave_tables(rebuild, building)
     reb.remove_folders(rebuild)
     reach(Stage.RESTORE_ZOMBIES, leader.tgid)
     fates.happen_again(rebuild)

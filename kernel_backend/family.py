@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from kernel_backend import kinship
@@ -73,17 +73,32 @@ def _grow(
         session = session_of(rebuild.inventory, child)
         at_home, before = session in (own, child.pid), own == entry.pid and session == born_in
         (late if at_home else early if before else strangers).append(child)
-    born = [(child, fork(rebuild, shop, child.pid, child.exit_signal), born_in) for child in early]
+    born = {entry.pid: shop}
+    for child in early:
+        born[child.pid] = _bear(rebuild, child, born)
     _lead(shop, entry)
     if own == entry.pid:
         terminal_sessions.take_early(entry.pid, rebuild.tables, shop)
-    born += [(child, fork(rebuild, shop, child.pid, child.exit_signal), own) for child in late]
-    for child, child_shop, session in born:
+    for child in late:
+        born[child.pid] = _bear(rebuild, child, born)
+    sessions = {child.pid: born_in for child in early}
+    for child in (*early, *late):
         if isinstance(child, ProcessEntry):
-            rebuild.adopt(child, child_shop)
+            rebuild.adopt(child, born[child.pid])
             rebuild.built[child.pid].heritage = rebuild.heirs.get(child.pid)
-        strangers += _settle_in(rebuild, child, child_shop, session, furnish)
+        strangers += _settle_in(rebuild, child, born[child.pid], sessions.get(child.pid, own), furnish)
     return strangers
+
+
+def _bear(rebuild: Rebuild, child: Member, born: Mapping[int, Workshop]) -> Workshop:
+    """A child, forked by its parent or by a sibling that it shares tables with; both are among those that are born."""
+    how = None
+    if isinstance(child, ProcessEntry) and (child.table_of or child.folders_of):
+        how = kinship.forker(rebuild.inventory, child)
+    if how is None:
+        return fork(rebuild, born[child.ppid], child.pid, child.exit_signal)
+    forker, flags = how
+    return fork(rebuild, born[forker.pid], child.pid, 0 if flags & linux.CLONE_PARENT else child.exit_signal, flags)
 
 
 def _settle_in(
@@ -184,11 +199,11 @@ def _lead(shop: Workshop, entry: ProcessEntry | ZombieEntry) -> None:
         shop.call("setpgid", 0, 0)
 
 
-def fork(rebuild: Rebuild, shop: Workshop, pid: int, exit_signal: int) -> Workshop:
+def fork(rebuild: Rebuild, shop: Workshop, pid: int, exit_signal: int, flags: int = 0) -> Workshop:
     """A child of a stub, with the image's `pid` (0: any) where pids may be chosen; its workshop copies the parent's."""
     tid_at = shop.put(struct.pack("<i", pid), 128)
     count = 1 if rebuild.set_tids and pid else 0
-    args = arch.CLONE_ARGS.pack(0, 0, 0, 0, exit_signal, 0, 0, 0, tid_at if count else 0, count, 0)
+    args = arch.CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, tid_at if count else 0, count, 0)
     shop.call("clone3", shop.put(args), len(args))
     new = shop.new_tids.pop()
     rebuild.born.append(new)

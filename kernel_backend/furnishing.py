@@ -12,7 +12,7 @@ from kernel_backend import family, remains
 from kernel_backend.abi import linux
 from kernel_backend.host import proc
 from kernel_backend.host.identity import acting_as
-from kernel_backend.image.entries import ProcessEntry
+from kernel_backend.image.entries import FoldersEntry, ProcessEntry
 from kernel_backend.resources import (
     aio,
     forked_pages,
@@ -160,8 +160,9 @@ def _run_harmless(shop: Workshop, calls: Sequence[Call]) -> bool:
 
 
 def place_descriptors(rebuild: Rebuild, building: Building) -> None:
-    """Put every descriptor at its number."""
-    placing_fds.place(building.shop, building.entry, rebuild.tables.own)
+    """Put every descriptor at its number, unless it shares the table of a process that has them by now."""
+    if not building.entry.table_of:
+        placing_fds.place(building.shop, building.entry.descriptors, rebuild.tables.own)
 
 
 def settle(rebuild: Rebuild, building: Building) -> None:
@@ -170,17 +171,34 @@ def settle(rebuild: Rebuild, building: Building) -> None:
     for warning in processes.apply_login_uid(shop, entry, rebuild.may_speak_of):
         rebuild.tables.warn(warning)  # all of a tree have usually been the same user's
     with acting_as(rebuild.user):
-        _run_with(shop, processes.folder_calls(entry, _working_folder(rebuild, entry), shop.data))
+        _run_with(shop, processes.folder_calls(entry, _working_folder(rebuild, entry, entry.pid), shop.data))
     reset_signals(building)
     shop.run(processes.prctl_calls(entry))
     if entry.lock_future and not _run_harmless(shop, [Call("mlockall", entry.lock_future)]):
         rebuild.tables.warn(f"what process {entry.pid} maps from now on will not be locked: it may not lock memory")
 
 
-def _working_folder(rebuild: Rebuild, entry: ProcessEntry) -> str:
+def leave_tables(rebuild: Rebuild, building: Building) -> None:
+    """Let threads have descriptors and folders of their own again."""
+    shop = building.shop
+    for entry in building.entry.threads:
+        if entry.descriptors is None and entry.folders is None:
+            continue
+        own = rebuild.apart[entry.tid] = shop.of_thread(building.threads[entry.tid])
+        if entry.descriptors is not None:
+            own.call("close_range", 0, 0xFFFFFFFF, linux.CLOSE_RANGE_UNSHARE)
+            placing_fds.place(own, entry.descriptors, rebuild.tables.own)
+        if entry.folders is not None:
+            own.call("unshare", linux.CLONE_FS)
+            with acting_as(rebuild.user):
+                path = _working_folder(rebuild, entry.folders, entry.tid)
+                _run_with(own, processes.folder_calls(entry.folders, path, own.data))
+
+
+def _working_folder(rebuild: Rebuild, entry: ProcessEntry | FoldersEntry, number: int) -> str:
     if not entry.cwd_deleted:
         return entry.cwd
-    identity = entry.cwd_identity if any(entry.cwd_identity) else (-1, entry.pid)
+    identity = entry.cwd_identity if any(entry.cwd_identity) else (-1, number)
     return removed_folders.path_of(identity, entry.cwd, rebuild.tables)
 
 

@@ -12,7 +12,7 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.host.identity import acting_as
-from kernel_backend.image.entries import SettingsEntry, ThreadEntry
+from kernel_backend.image.entries import FoldersEntry, ProcessEntry, SettingsEntry, ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import (
@@ -21,6 +21,7 @@ from kernel_backend.resources import (
     numa,
     processes,
     roots,
+    seccomp,
     settings,
     signals,
     tcp_kept,
@@ -104,6 +105,8 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     entry = building.entry
     with acting_as(rebuild.user):
         rebuild.warnings.extend(control_groups.join(entry, building.pid))  # some have an affinity of their own
+        tids = {tid: thread.tid for tid, thread in building.threads.items()}
+        rebuild.warnings.extend(control_groups.join_threads(entry, tids))
     for thread in entry.threads:
         if not thread.exited:
             rebuild.warnings.extend(threads.apply_scheduling(building.threads[thread.tid].tid, thread.scheduling))
@@ -114,15 +117,23 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid, last=False))
     if rebuild.own_namespace and os.geteuid() != 0 and building.pid == rebuild.root_pid:
         rebuild.warnings.extend(keyrings.link_users(building.shop))
-    calls, arguments = roots.enter_calls(entry, building.shop.data)
-    building.shop.put(arguments)
-    building.shop.run(calls)
+    _enter_roots(rebuild, building)
+    seccomp.put_back(building.shop, building.threads.values(), entry)
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))
     rebuild.warnings.extend(settings.apply_futex_hash(building.shop, entry.futex_hash, building.pid))
     for thread in entry.threads[1:]:
         if thread.pdeathsig:
             building.shop.run([processes.death_signal_call(thread)], thread=building.threads[thread.tid])
+
+
+def _enter_roots(rebuild: Rebuild, building: Building) -> None:
+    every: list[tuple[Workshop, ProcessEntry | FoldersEntry]] = [(building.shop, building.entry)]
+    every += [(rebuild.apart[t.tid], t.folders) for t in building.entry.threads if t.folders is not None]
+    for shop, folders in every:
+        calls, arguments = roots.enter_calls(folders, shop.data)
+        shop.put(arguments)
+        shop.run(calls)
 
 
 def _credentials(rebuild: Rebuild, building: Building) -> None:
@@ -223,7 +234,8 @@ def _arm(pids: dict[int, int], building: Building) -> None:
 
 def _let_wait(building: Building) -> set[int]:
     """Let threads that waited with a limit wait again, for what was left; the tids of those that do."""
-    limited = [thread for thread in building.entry.threads if thread.wait_left_ns >= 0]
+    may = seccomp.let_restart(building.entry)
+    limited = [thread for thread in building.entry.threads if thread.wait_left_ns >= 0 and may]
     return {t.tid for t in limited if timeouts.wait_again(building.shop, building.threads[t.tid], t)}
 
 

@@ -14,7 +14,7 @@ from kernel_backend.errors import EngineError, HostUnsupported, ResourceUnsuppor
 from kernel_backend.host import features, limits, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
-from kernel_backend.resources import landlock, processes, settings, sharing, timers
+from kernel_backend.resources import landlock, processes, seccomp, settings, sharing, timers
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
@@ -53,7 +53,7 @@ def _check_confinement(process: Process) -> None:
     """What a process has locked itself into stays with it, whatever it becomes."""
     try:
         sharing.check_namespaces(process)
-        processes.check_seccomp(process.view, proc.status(process.view))
+        seccomp.check(process)
         landlock.check(process)
     except ResourceUnsupported as error:
         raise TargetUnsupported(
@@ -160,7 +160,8 @@ def empty(frozen: FrozenTree, process: Process) -> None:
     leader.set_sigmask(ALL_BUT_SIGTRAP)
     reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
     _stop_lingering(process)
-    stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, 0)
+    stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, linux.CLOSE_RANGE_UNSHARE)
+    stub.step_call(leader, gadget, "unshare", linux.CLONE_FS)  # processes outside may have the same folders
     reach(Stage.RESTORE_EMPTIED, process.pid)
 
 

@@ -14,7 +14,7 @@ from kernel_backend.host import proc
 from kernel_backend.host.identity import Identity, acting_as, as_ourselves
 from kernel_backend.image.descriptions import Epoll
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
-from kernel_backend.kinship import root
+from kernel_backend.kinship import heirs_of_tables, root
 from kernel_backend.resources import (
     descriptors,
     epoll_told,
@@ -72,6 +72,7 @@ class Rebuild:
     user: Identity | None = None  # as whom files are opened and made; None: as ourselves
     init: Workshop | None = None  # the first process of that namespace
     built: dict[int, Building] = field(default_factory=dict)  # by image pid
+    apart: dict[int, Workshop] = field(default_factory=dict)  # by image tid, of threads with tables of their own
     shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
     mapped: dict[tuple[str, bool], int] = field(default_factory=dict)  # our descriptors of files that are mapped
     pages: dict[int, int] = field(default_factory=dict)  # and of the image's pages, by image pid
@@ -86,6 +87,8 @@ class Rebuild:
 
     def __post_init__(self) -> None:
         self.heirs = forked_pages.heirs(self.inventory)
+        for pid in heirs_of_tables(self.inventory):
+            self.heirs.setdefault(pid, forked_pages.Heritage([], []))
         self.by_pid = {entry.pid: entry for entry in self.inventory.processes}
         self.mothers = {self.by_pid[pid].ppid for pid in self.heirs}
         self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)
@@ -122,6 +125,10 @@ class Rebuild:
     def bequeaths(self, entry: ProcessEntry) -> bool:
         """Whether a process has its memory before its children are forked, since some of them share it."""
         return entry.pid in self.mothers
+
+    def shop_of(self, holder: int) -> Workshop:
+        """Where a process makes calls, or a thread with a descriptor table of its own, by image number."""
+        return self.apart[holder] if holder in self.apart else self.built[holder].shop
 
     @property
     def root_pid(self) -> int:
@@ -273,15 +280,15 @@ def finish_descriptors(rebuild: Rebuild) -> None:
             holders.setdefault(pid, fd)
         for pid in list(holders) if kind.every_process else list(holders)[:1]:
             with acting_as(rebuild.user):
-                kind.finish(index, entry, tables, rebuild.built[pid].shop, pid, holders[pid])
+                kind.finish(index, entry, tables, rebuild.shop_of(pid), pid, holders[pid])
         locks.take_late(index, entry, tables)
         if entry.flock and holders:
             taker = entry.flock_pid if entry.flock_pid in holders else next(iter(holders))
-            locks.take_flock(index, entry, tables, rebuild.built[taker].shop, holders[taker])
+            locks.take_flock(index, entry, tables, rebuild.shop_of(taker), holders[taker])
         for pid, fd in list(holders.items())[:1]:
-            locks.take_lease(index, entry, tables, rebuild.built[pid].shop, fd)
+            locks.take_lease(index, entry, tables, rebuild.shop_of(pid), fd)
         for pid in {lock.pid for lock in entry.record_locks} & holders.keys():
-            locks.take_record_locks(entry, tables, rebuild.built[pid].shop, pid, holders[pid])
+            locks.take_record_locks(entry, tables, rebuild.shop_of(pid), pid, holders[pid])
     for pid, building in rebuild.built.items():
         terminal_sessions.control_closed(pid, tables, building.shop)
     epoll_told.quieten(tables)

@@ -68,6 +68,8 @@ def renumber(inventory: Inventory, numbers: dict[int, int]) -> None:
         entry.pid, entry.ppid = numbers[entry.pid], numbers.get(entry.ppid, 0)
         entry.pgid, entry.sid = numbers.get(entry.pgid, 0), numbers.get(entry.sid, 0)
     for process in inventory.processes:
+        process.table_of = numbers.get(process.table_of, 0)
+        process.folders_of = numbers.get(process.folders_of, 0)
         for thread in process.threads:
             thread.tid = numbers[thread.tid]
         for timer in process.timers:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 MACHINE = "x86_64"
 ELF_MACHINE = 62
+AUDIT_ARCH = 0xC000003E  # linux/audit.h: ELF_MACHINE, 64 bits, little-endian
 
 SYS = {
     "read": 0, "write": 1, "open": 2, "close": 3, "fstat": 5, "poll": 7, "lseek": 8, "mmap": 9, "mprotect": 10,

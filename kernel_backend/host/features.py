@@ -67,6 +67,13 @@ def _ptrace() -> tuple[bool, str]:
             f"Yama's ptrace_scope is {scope}: only descendants may be traced; a Jupyter kernel that loaded the "
             "extension allows its own helper, others cannot be checkpointed from outside"
         )
+    if refused := _seize_child(0):
+        return False, f"tracing is forbidden here ({refused}): only the objects tier can work"
+    return True, "processes of this user can be checkpointed from outside"
+
+
+def _seize_child(options: int) -> str:
+    """Trace a child of ours; why that is refused, or nothing."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -75,14 +82,20 @@ def _ptrace() -> tuple[bool, str]:
         os._exit(0)
     os.close(reading)
     try:
-        libc.ptrace(linux.PTRACE_SEIZE, child, 0, 0)
-        return True, "processes of this user can be checkpointed from outside"
+        libc.ptrace(linux.PTRACE_SEIZE, child, 0, options)
+        return ""
     except OSError as error:
-        return False, f"tracing is forbidden here ({error.strerror}): only the objects tier can work"
+        return error.strerror or "refused"
     finally:
         os.close(writing)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def _seccomp() -> tuple[bool, str]:
+    if refused := _seize_child(linux.PTRACE_O_SUSPEND_SECCOMP):
+        return False, f"programs under a seccomp filter of their own are refused: nbcr may not suspend it ({refused})"
+    return True, "programs under seccomp filters can be checkpointed"
 
 
 def _set_tid() -> tuple[bool, str]:
@@ -164,4 +177,5 @@ _CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "user_namespaces": _user_namespaces,
     "pagemap_scan": _pagemap_scan,
     "tcp_repair": _tcp_repair,
+    "seccomp": _seccomp,
 }

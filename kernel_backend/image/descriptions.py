@@ -120,9 +120,11 @@ class RegularFile(_Base, tag="file"):
     saved: bool = False  # `content` is that of a file that has a path (file_policy.py)
     content: OptionalFileName = ""  # file name in the image folder
     content_runs: Annotated[list[PageRun], RUNS] = []  # where its parts belong
-    uid: OptionalId = -1  # owner and group of one that has no path any more
+    target: PathText = ""  # pack_path: of a symbolic link that has no path any more
+    write_hint: Natural = 0  # RWH_WRITE_LIFE_ (F_SET_RW_HINT) of one that has no path any more,
+    uid: OptionalId = -1  # owner and group
     gid: OptionalId = -1
-    xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # and its xattr(7)
+    xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # and xattr(7)
     shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
 
 
@@ -137,6 +139,7 @@ class MemoryFile(_Base, tag="memfd"):
     mode: Bits = 0
     seals: Bits = 0
     huge_page_size: Size = 0  # bytes; 0: ordinary pages
+    write_hint: Natural = 0  # RWH_WRITE_LIFE_ (F_SET_RW_HINT)
     content: OptionalFileName = ""  # file name in the image folder
     content_runs: Annotated[list[PageRun], RUNS] = []  # where its parts belong
     shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too

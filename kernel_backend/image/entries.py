@@ -175,6 +175,31 @@ class CredentialsEntry(Entry):
     keepcaps: bool = False
 
 
+class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """One row of a descriptor table: number, close-on-exec, index into Inventory.descriptions."""
+
+    fd: FdNumber
+    cloexec: bool
+    description: Index
+
+
+class ControlGroup(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """A group that a process is in (cgroups(7))."""
+
+    hierarchy: Name  # by its controllers, as /proc/PID/cgroup has them; empty: version 2
+    path: PathText
+
+
+class FoldersEntry(Entry):
+    """Where a thread is that has left the folders of its process; see ProcessEntry."""
+
+    cwd: PathText
+    root: PathText
+    umask: Annotated[int, Meta(ge=0, le=0o777)]
+    cwd_deleted: bool = False
+    cwd_identity: tuple[Word, Word] = (0, 0)
+
+
 class ThreadEntry(Entry):
     """The core of one thread."""
 
@@ -198,6 +223,9 @@ class ThreadEntry(Entry):
     wait_left_ns: Nanoseconds = -1  # of the limit of the call that it waits in; -1: none
     exited: bool = False  # a leader that ended while other threads go on
     credentials: CredentialsEntry | None = None  # where it is somebody else than its process
+    descriptors: Annotated[list[DescriptorEntry], MANY] | None = None  # where it has left its process's table
+    folders: FoldersEntry | None = None  # where it has left its process's folders
+    control_groups: Annotated[list[ControlGroup], FEW] = []  # those that the first thread of its process is not in
 
 
 class TimerEntry(Entry):
@@ -213,21 +241,6 @@ class TimerEntry(Entry):
     owner_tid: Natural = 0  # whose processor time it measures (CLOCK_THREAD_CPUTIME_ID), 0: the leader's
 
 
-class DescriptorEntry(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
-    """One row of a descriptor table: number, close-on-exec, index into Inventory.descriptions."""
-
-    fd: FdNumber
-    cloexec: bool
-    description: Index
-
-
-class ControlGroup(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
-    """A group that a process is in (cgroups(7))."""
-
-    hierarchy: Name  # by its controllers, as /proc/PID/cgroup has them; empty: version 2
-    path: PathText
-
-
 class AioEntry(Entry):
     """A context for asynchronous I/O (io_setup(2)), whose ring is the mapping of that kind at `address`."""
 
@@ -235,6 +248,20 @@ class AioEntry(Entry):
     head: Natural  # the place of the first event that nobody has fetched
     tail: Natural  # where the next one goes
     events: Annotated[bytes, Meta(max_length=8 << 20)] = b""  # [struct io_event] between them
+
+
+class SeccompFilter(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """A filter of system calls: SECCOMP_FILTER_FLAG_ and struct sock_filter[]."""
+
+    flags: Annotated[int, Meta(ge=0, le=2)]  # SECCOMP_FILTER_FLAG_LOG
+    program: Annotated[bytes, Meta(min_length=8, max_length=1 << 15)]
+
+
+class SeccompEntry(Entry):
+    """What system calls a process may make (seccomp(2)); its filters are in force together, the oldest first."""
+
+    strict: bool = False
+    filters: Annotated[list[SeccompFilter], MANY] = []
 
 
 class ProcessEntry(Entry):
@@ -280,6 +307,9 @@ class ProcessEntry(Entry):
     aio: Annotated[list[AioEntry], MANY] = []
     control_groups: Annotated[list[ControlGroup], FEW] = []  # those that the root process is not in
     login_uid: OptionalId = -1  # /proc/PID/loginuid; 2^32-1: nobody has logged in, -1: not known
+    table_of: Pid = 0  # the first process with the same descriptor table (CLONE_FILES of clone(2)); 0: itself
+    folders_of: Pid = 0  # … with the same working folder, root folder and umask (CLONE_FS)
+    seccomp: SeccompEntry | None = None  # None: nothing but what whoever made the image was under, too
 
 
 def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:

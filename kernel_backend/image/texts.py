@@ -36,6 +36,10 @@ def _change(inventory: Inventory, change: Callable[[str], str]) -> None:
             vma.name = change(vma.name)
         for thread in process.threads:
             thread.name = change(thread.name)
+            for group in thread.control_groups:
+                group.path = change(group.path)
+            if thread.folders is not None:
+                thread.folders.cwd, thread.folders.root = change(thread.folders.cwd), change(thread.folders.root)
     for zombie in inventory.zombies:
         zombie.name = change(zombie.name)
     for memory in inventory.shared_memory:

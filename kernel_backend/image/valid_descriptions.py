@@ -45,8 +45,9 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
     for path in _paths(entry):
         check_path(path, what)
     if entry.record_locks:
-        pids = {process.pid for process in inventory.processes}
-        expect(all(lock.pid in pids for lock in entry.record_locks), f"a lock of {what} belongs to nobody")
+        owners = {process.pid for process in inventory.processes}
+        owners |= {t.tid for p in inventory.processes for t in p.threads if t.descriptors is not None}
+        expect(all(lock.pid in owners for lock in entry.record_locks), f"a lock of {what} belongs to nobody")
     if isinstance(entry, ProcFile):
         _check_proc_path(entry, what, {process.pid for process in inventory.processes})
     if isinstance(entry, TcpSocket | UdpSocket):
@@ -54,6 +55,8 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
         _check_addresses(entry, what)
     if isinstance(entry, RegularFile | MemoryFile):
         _check_contents(entry, inventory, what)
+        if isinstance(entry, RegularFile):
+            _name(entry.target, what)
     elif isinstance(entry, UnixSocket):
         _check_unix(index, entry, inventory.descriptions, what)
     elif isinstance(entry, TcpSocket):

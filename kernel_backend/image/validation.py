@@ -93,6 +93,26 @@ def _check_tree(inventory: Inventory) -> None:
         expect(member.ppid in depth, f"process {member.pid} comes before its parent")
         depth[member.pid] = depth[member.ppid] + 1
         expect(depth[member.pid] <= limits.MAX_DEPTH, f"process {member.pid} is the {depth[member.pid]}th generation")
+    _check_sharing(inventory)
+
+
+def _check_sharing(inventory: Inventory) -> None:
+    """What processes have in common is told of the first of them, and of the others in the same words."""
+    before: dict[int, ProcessEntry] = {}
+    for process in inventory.processes:
+        if process.table_of:
+            owner = before.get(process.table_of)
+            same = owner is not None and not owner.table_of and owner.descriptors == process.descriptors
+            expect(same, f"the descriptor table that process {process.pid} shares")
+        if process.folders_of:
+            owner = before.get(process.folders_of)
+            same = owner is not None and not owner.folders_of and _folders(owner) == _folders(process)
+            expect(same, f"the folders that process {process.pid} shares")
+        before[process.pid] = process
+
+
+def _folders(process: ProcessEntry) -> tuple[object, ...]:
+    return process.cwd, process.cwd_deleted, process.cwd_identity, process.root, process.umask
 
 
 _MCL_FUTURE = 2 | 4  # MCL_FUTURE, MCL_ONFAULT
@@ -115,7 +135,7 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     expect(inventory.channel_fd <= limits.FD_MAX, "the channel's number")
     for path, what in ((process.exe.path, "program"), (process.cwd, "working folder"), (process.root, "root folder")):
         check_path(path, f"the {what} of {who}")
-    for group in process.control_groups:
+    for group in [*process.control_groups, *(group for thread in process.threads for group in thread.control_groups)]:
         check_path(group.path, f"a control group of {who}")
     expect(not process.lock_future & ~_MCL_FUTURE, f"what {who} will lock")  # what is there is locked one by one
     for file in process.files:
@@ -135,10 +155,13 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
 
 
 def _check_rows(process: ProcessEntry, inventory: Inventory) -> None:
-    distinct([row.fd for row in process.descriptors], f"descriptor numbers of process {process.pid}")
-    for row in process.descriptors:
-        there = 0 <= row.description < len(inventory.descriptions)
-        expect(there, f"descriptor {row.fd} of process {process.pid} has no description")
+    tables = [(f"process {process.pid}", process.descriptors)]
+    tables += [(f"thread {thread.tid}", thread.descriptors) for thread in process.threads if thread.descriptors]
+    for who, rows in tables:
+        distinct([row.fd for row in rows], f"descriptor numbers of {who}")
+        for row in rows:
+            there = 0 <= row.description < len(inventory.descriptions)
+            expect(there, f"descriptor {row.fd} of {who} has no description")
 
 
 def _check_mappings(process: ProcessEntry, inventory: Inventory) -> None:
@@ -259,6 +282,10 @@ def _check_thread(thread: ThreadEntry, process: ProcessEntry, xstate_bytes: int)
         writable = _joined((vma.start, vma.end) for vma in process.vmas if vma.prot & linux.PROT_WRITE)
         expect(any(start <= low < high <= end for start, end in writable), f"restartable sequences of {who}")
     expect("\0" not in thread.name, f"name of {who}")
+    apart = thread.descriptors is not None or thread.folders is not None
+    expect(not apart or thread is not process.threads[0], f"{who} has left its own tables")
+    for path in (thread.folders.cwd, thread.folders.root) if thread.folders else ():
+        check_path(path, f"a folder of {who}")
 
 
 def _check_words(process: ProcessEntry, who: str) -> None:

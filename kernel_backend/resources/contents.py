@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from kernel_backend.abi import linux
 from kernel_backend.abi.linux import PAGE_SIZE
 from kernel_backend.errors import ImageCorrupt, NoRoom
 from kernel_backend.host import proc
@@ -128,12 +130,28 @@ def made_object(entry: RegularFile | MemoryFile, tables: RebuildTables, make: Ca
 
 
 def note_inode(look: Look, entry: RegularFile) -> None:
-    """What else belongs to a file that is to be made again: owner, group, extended attributes."""
+    """What else belongs to a file that is to be made again: owner, group, how long it lives, extended attributes."""
     entry.uid, entry.gid = look.stat.st_uid, look.stat.st_gid
+    entry.write_hint = write_hint(look.own)
     with contextlib.suppress(OSError):  # a file system without them
         for name in os.listxattr(look.own):
             with contextlib.suppress(OSError):  # one that we may not read
                 entry.xattrs[name] = os.getxattr(look.own, name)
+
+
+def write_hint(fd: int) -> int:
+    """How long what is written to a file is going to live (fcntl(2)); 0: nobody has said so."""
+    try:
+        return int.from_bytes(fcntl.fcntl(fd, linux.F_GET_RW_HINT, bytes(8)), "little")
+    except OSError:
+        return 0  # a file system, or an OS kernel, without it
+
+
+def set_write_hint(fd: int, hint: int) -> None:
+    """Say it again; it is no more than a hint."""
+    if hint:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, linux.F_SET_RW_HINT, hint.to_bytes(8, "little"))
 
 
 def dress(fd: int, entry: RegularFile, tables: RebuildTables) -> None:
@@ -142,6 +160,7 @@ def dress(fd: int, entry: RegularFile, tables: RebuildTables) -> None:
     if entry.uid < 0 or (entry.device, entry.inode) in dressed:
         return
     dressed.add((entry.device, entry.inode))
+    set_write_hint(fd, entry.write_hint)
     found, lost = os.fstat(fd), []
     steps: list[tuple[str, Callable[[], None]]] = [
         ("owner", lambda: os.fchown(fd, entry.uid, entry.gid)),

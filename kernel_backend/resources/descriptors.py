@@ -51,6 +51,7 @@ class Look:
     info: proc.FdInfo
     stat: os.stat_result
     in_flight: bool = False  # on its way through a Unix socket; `process` is ourselves then
+    tid: int = 0  # of the thread in whose own table it is
     _own: int = -1
 
     @property
@@ -90,10 +91,11 @@ class CaptureTables:
 
     folder: Path  # where a room may save content files (through `save`)
     processes: dict[int, Process]
+    apart: dict[int, Process] = field(default_factory=dict)  # by tid, as threads see them that have tables of their own
     looks: list[Look] = field(default_factory=list)  # one per description, same index
     descriptions: list[Description] = field(default_factory=list)
     tables: dict[int, list[DescriptorEntry]] = field(default_factory=dict)
-    holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (pid, fd) pairs
+    holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (pid or tid, fd) pairs
     warnings: list[str] = field(default_factory=list)
     channel: tuple[int, int] | None = None  # (pid, fd) of the requester's channel
     later: list[Callable[[], None]] = field(default_factory=list)  # work that may be done when the tree runs again
@@ -158,10 +160,10 @@ class RebuildTables:
     )  # in place: inode → ours of a socket that only its children have
     present_pid: int = 0  # in place: the process that is replaced
     leaving_sockets: set[int] = field(default_factory=lambda: {0})  # inodes of the present's; 0: one not accepted yet
-    holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (image pid, fd)
+    holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (image pid or tid, fd)
     root_pid: int = 0  # image pid of the root process
     stdio: tuple[int, int, int] = (-1, -1, -1)  # ours, for streams whose other end was outside; -1: /dev/null
-    users: dict[int, int] = field(default_factory=dict)  # image pid → whose rights decide; where absent, ours
+    users: dict[int, int] = field(default_factory=dict)  # image pid or tid → whose rights decide; where absent, ours
     boot_id_same: bool = False
     stand_ins: StandIns | None = None  # who make sockets as the image's processes
     own_mounts: bool = False  # the tree will have mounts of its own, in which ours are others
@@ -349,6 +351,12 @@ def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
             tables.tables[pid] = []
             for fd in proc.fd_numbers(process.view):
                 _capture_one(look_at(process, fd), tables, kinds)
+        for tid, process in tables.apart.items():
+            tables.tables[tid] = []
+            for fd in proc.fd_numbers(tid):
+                look = look_at(process, fd)
+                look.tid = tid
+                _capture_one(look, tables, kinds)
         _capture_in_flight(tables, kinds)
         by_entry = {kind.entry: kind for kind in kinds}
         for index, (look, entry) in enumerate(zip(tables.looks, tables.descriptions, strict=True)):
@@ -371,14 +379,14 @@ def read_last(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
 
 def _capture_one(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> None:
     index = _index_of(look, tables, kinds)
-    pid = look.process.pid
+    pid = look.tid or look.process.pid
     tables.holders.setdefault(index, []).append((pid, look.fd))
     cloexec = bool(look.info.flags & O_CLOEXEC)
     tables.tables[pid].append(DescriptorEntry(fd=look.fd, cloexec=cloexec, description=index))
     if _is_locked(look):
         from kernel_backend.resources import locks
 
-        locks.note_record_locks(look, tables.descriptions[index])
+        locks.note_record_locks(look, tables.descriptions[index], tables.processes)
 
 
 def _is_locked(look: Look) -> bool:
@@ -409,7 +417,7 @@ def _capture_in_flight(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
 
 
 def _classify(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> Description:
-    if tables.channel == (look.process.pid, look.fd) and not look.in_flight:
+    if tables.channel == (look.process.pid, look.fd) and not look.in_flight and not look.tid:
         return Channel()
     kind = next(kind for kind in kinds if kind.matches(look))
     entry = kind.capture(look, tables)

@@ -169,6 +169,9 @@ def _other_link(look: Look) -> str:
 
 def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None:
     mode = look.stat.st_mode
+    if stat.S_ISLNK(mode):
+        entry.target = pack_path(os.readlink("", dir_fd=look.own))
+        return
     if not stat.S_ISDIR(mode) and (look.flags & linux.O_PATH or not stat.S_ISREG(mode)):
         raise ResourceUnsupported(
             f"{look.holder} is an O_PATH descriptor of {look.link}, which has no path any more",
@@ -258,6 +261,8 @@ def _not_opened(path: str, index: int, tables: RebuildTables, error: OSError) ->
 
 def _open_nameless(entry: RegularFile, tables: RebuildTables) -> int:
     """A description of a file without a name; the first of a new file made with O_TMPFILE is that very one."""
+    if stat.S_ISLNK(entry.mode):
+        return _open_nameless_link(entry, tables)
     fresh: list[int] = []
 
     def make() -> int:
@@ -270,6 +275,21 @@ def _open_nameless(entry: RegularFile, tables: RebuildTables) -> int:
     if fresh and entry.flags & linux.O_TMPFILE == linux.O_TMPFILE and entry.flags & os.O_ACCMODE == os.O_RDWR:
         return os.dup(made)
     return contents.reopen(made, entry.flags)
+
+
+def _open_nameless_link(entry: RegularFile, tables: RebuildTables) -> int:
+    """A symbolic link, for the moment where it was, or where there is room."""
+    target, path = unpack_path(entry.target), Path(unpack_path(entry.path))
+    try:
+        path.symlink_to(target)
+    except OSError:
+        path = Path(tempfile.gettempdir()) / f".nbcr-link-{os.urandom(8).hex()}"
+        path.symlink_to(target)
+    tables.guardian.file(path)
+    try:
+        return os.open(path, linux.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    finally:
+        path.unlink()
 
 
 def _make_nameless(entry: RegularFile) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.host import limits, proc
-from kernel_backend.image.entries import MmEntry, ProcessEntry
-from kernel_backend.resources import pkeys, processes, settings, signals, unsaved
+from kernel_backend.image.entries import FoldersEntry, MmEntry, ProcessEntry
+from kernel_backend.resources import pkeys, processes, roots, settings, signals, unsaved
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import Borrowed, Call
 from kernel_backend.tracee.twin import Twin
@@ -85,6 +85,16 @@ def _mm(pid: int, brk: int) -> MmEntry:
 def _argv(pid: int) -> list[str]:
     raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     return [os.fsdecode(part) for part in raw.rstrip(b"\0").split(b"\0")]
+
+
+def folders_of_thread(pid: int, tid: int) -> FoldersEntry:
+    """Those of a stopped thread that has left the ones of its process."""
+    cwd, deleted, identity = _cwd(tid)
+    processes.check_folder_of_thread(pid, tid, cwd)
+    return FoldersEntry(
+        cwd=cwd, cwd_deleted=deleted, cwd_identity=identity, root=roots.capture(pid, tid),
+        umask=int(proc.status(pid, tid)["Umask"], 8),
+    )  # fmt: skip
 
 
 def _cwd(pid: int) -> tuple[str, bool, tuple[int, int]]:

@@ -5,11 +5,15 @@ file; without, its inode is looked for in the places a program is likely to watc
 its open files and what they hold, and the folders above. A watch whose path is not found is left out with a warning,
 and so are events that were not read yet (they cannot be read without taking them away).
 
+A user may have so many (128, usually). In place those of the present count, too, as long as that is there: what there
+is no room for is made when it is gone (`finish`).
+
 Watch numbers are given out in order, so any number comes up by adding and removing watches until it is its turn.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -21,8 +25,18 @@ from typing import NamedTuple
 from kernel_backend.abi import linux
 from kernel_backend.host import fds
 from kernel_backend.image.descriptions import Description, Inotify, InotifyWatch, pack_path, unpack_path
-from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, set_status_flags
+from kernel_backend.resources.descriptors import (
+    CaptureTables,
+    Kind,
+    Look,
+    RebuildTables,
+    restore_owner,
+    set_status_flags,
+)
+from kernel_backend.resources.pidfd import passed_on
+from kernel_backend.tracee.inject import Workshop
 
+_LINK = "anon_inode:inotify"
 _LINE = re.compile(
     r"inotify wd:([0-9a-f]+) ino:([0-9a-f]+) sdev:([0-9a-f]+) mask:([0-9a-f]+) ignored_mask:[0-9a-f]+ "
     r"fhandle-bytes:([0-9a-f]+) fhandle-type:([0-9a-f]+) f_handle:([0-9a-f]*)"
@@ -46,9 +60,10 @@ class InotifyKind(Kind):
     """inotify_init(2)."""
 
     entry = Inotify
+    every_process = True
 
     def matches(self, look: Look) -> bool:
-        return look.link == "anon_inode:inotify"
+        return look.link == _LINK
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         entry = Inotify()
@@ -67,7 +82,37 @@ class InotifyKind(Kind):
         return entry
 
     def rebuild(self, index: int, entry: Inotify, tables: RebuildTables) -> None:
-        fd = tables.own[index] = fds.inotify_init(os.O_CLOEXEC)
+        try:
+            fd = tables.own[index] = fds.inotify_init(os.O_CLOEXEC)
+        except OSError as error:
+            late: set[int] = tables.cache.setdefault("late inotifies", set())
+            if error.errno != errno.EMFILE or len(late) >= len(_of_present(tables)):
+                raise
+            late.add(index)
+            tables.own[index] = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # until `finish`
+        else:
+            self._add_watches(fd, index, entry, tables)
+
+    def finish(self, index: int, entry: Inotify, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
+        if is_late(index, tables) and not passed_on(index, tables, workshop, pid):
+            self._make_late(index, entry, tables)
+            passed_on(index, tables, workshop, pid)
+        restore_owner(entry, tables, workshop, fd)
+
+    def _make_late(self, index: int, entry: Inotify, tables: RebuildTables) -> None:
+        for number in _of_present(tables):
+            os.close(tables.live.pop(number))
+        try:
+            made = fds.inotify_init(os.O_CLOEXEC)
+        except OSError as error:
+            tables.warn(f"the inotify at {tables.who(index)} is lost: {error.strerror}")
+            return
+        os.dup2(made, tables.own[index], inheritable=False)
+        os.close(made)
+        self._add_watches(tables.own[index], index, entry, tables)
+        tables.cache.setdefault("made inside", set()).add(index)
+
+    def _add_watches(self, fd: int, index: int, entry: Inotify, tables: RebuildTables) -> None:
         set_status_flags(fd, entry.flags)
         reached, left = 0, _MAX_TURNS
         for watch in sorted(entry.watches, key=lambda watch: watch.wd):
@@ -79,6 +124,16 @@ class InotifyKind(Kind):
                 reached = _add_at(fd, watch, reached)
             except OSError as error:
                 tables.warn(f"{unpack_path(watch.path)}, watched by {tables.who(index)}, is gone: {error.strerror}")
+
+
+def is_late(index: int, tables: RebuildTables) -> bool:
+    """Whether this one is made only when the present is gone."""
+    return index in tables.cache.get("late inotifies", ())
+
+
+def _of_present(tables: RebuildTables) -> list[int]:
+    """Under which numbers the present has one, as far as we have duplicates of them."""
+    return [number for number, fd in tables.live.items() if os.readlink(f"/proc/self/fd/{fd}") == _LINK]
 
 
 def _watches(look: Look) -> Iterator[_Watched]:

@@ -14,7 +14,7 @@ import contextlib
 import fcntl
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,13 +41,18 @@ def _range(words: list[str]) -> tuple[bool, int, int]:
     return words[4] == "WRITE", start, length
 
 
-def note_record_locks(look: Look, entry: Description) -> None:
-    """POSIX locks that this descriptor's process took; a lock is kept once, however often the descriptor is dup'ed."""
+def note_record_locks(look: Look, entry: Description, tree: Container[int]) -> None:
+    """POSIX locks that this descriptor's process took, or one of the tree with the same descriptor table.
+
+    A lock is kept once, however often the descriptor is dup'ed.
+    """
     for words in _lock_lines(look):
         if words[2] != "POSIX":
             continue
         exclusive, start, length = _range(words)
-        found = RecordLock(pid=look.process.pid, exclusive=exclusive, start=start, length=length)
+        taker = int(words[5])
+        pid = look.tid or (taker if taker in tree else look.process.pid)
+        found = RecordLock(pid=pid, exclusive=exclusive, start=start, length=length)
         if found not in entry.record_locks:
             entry.record_locks = [*entry.record_locks, found]
 

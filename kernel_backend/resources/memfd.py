@@ -36,6 +36,7 @@ class MemoryFileKind(Kind):
             size=look.stat.st_size,
             mode=stat.S_IMODE(look.stat.st_mode),
             seals=fcntl.fcntl(look.own, linux.F_GET_SEALS),
+            write_hint=contents.write_hint(look.own),
             huge_page_size=page if page > linux.PAGE_SIZE else 0,
             shared=contents.memory_key(look, tables, nameless=page <= linux.PAGE_SIZE),
         )
@@ -56,6 +57,7 @@ class MemoryFileKind(Kind):
         made = contents.made_object(entry, tables, lambda: _make(entry))  # `fd` may be of a description that only reads
         if stat.S_IMODE(os.fstat(made).st_mode) != entry.mode:
             os.fchmod(made, entry.mode)
+        contents.set_write_hint(made, entry.write_hint)
         missing = entry.seals & ~fcntl.fcntl(made, linux.F_GET_SEALS)
         if missing:
             fcntl.fcntl(made, linux.F_ADD_SEALS, missing)

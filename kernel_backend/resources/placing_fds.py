@@ -29,9 +29,13 @@ _SPARE = 2  # for the line by which descriptors come, and to break circles
 
 def numbers_needed(entry: ProcessEntry) -> int:
     """What the limit must be at least while the process is made."""
-    taken = {row.fd for row in entry.descriptors}
     lent = len(mapped_files.file_views(entry)) + len(memory.shared_views(entry)) + 1
-    return max([*taken, *gaps(taken, max(lent, _SPARE) + 1)]) + 1
+    return max(_highest(rows, lent) for rows in (entry.descriptors, *(t.descriptors or [] for t in entry.threads))) + 1
+
+
+def _highest(rows: Sequence[DescriptorEntry], lent: int) -> int:
+    taken = {row.fd for row in rows}
+    return max([*taken, *gaps(taken, max(lent, _SPARE) + 1)])
 
 
 def check(inventory: Inventory, hard: int) -> None:
@@ -104,9 +108,9 @@ def lend(shop: Workshop, ours: Sequence[int]) -> list[int]:
         return line.send(ours)
 
 
-def place(shop: Workshop, entry: ProcessEntry, own: Mapping[int, int]) -> None:
+def place(shop: Workshop, table: Sequence[DescriptorEntry], own: Mapping[int, int]) -> None:
     """Give the process, which has none yet, its descriptors."""
-    rows = sorted(entry.descriptors, key=lambda row: row.fd)
+    rows = sorted(table, key=lambda row: row.fd)
     aside, spare = gaps({row.fd for row in rows}, _SPARE)
     with courier(shop) as line:
         if line.remote != aside:

@@ -224,7 +224,7 @@ def _watched(look: Look, fd: int, nth: int, device: int, inode: int, tables: Cap
     Of eventfds, which all share one, those are thousands. It is nearly always what has the number now.
     """
     slot = struct.pack("<III", look.fd, fd, nth)  # struct kcmp_epoll_slot
-    same_number = _by_number(look.process.pid, tables).get(fd, -1)
+    same_number = _by_number(look.tid or look.process.pid, tables).get(fd, -1)
     first = [same_number] if same_number >= 0 and tables.looks[same_number].inode == (device, inode) else []
     for index in itertools.chain(first, tables.with_inode(device, inode)):
         target = tables.looks[index]
@@ -239,7 +239,7 @@ def _watched(look: Look, fd: int, nth: int, device: int, inode: int, tables: Cap
 
 
 def _by_number(pid: int, tables: CaptureTables) -> dict[int, int]:
-    """Descriptor → description, of one process."""
+    """Descriptor → description, of one process, or of a thread with a table of its own."""
     known: dict[int, dict[int, int]] = tables.cache.setdefault("descriptions by number", {})
     if pid not in known:
         known[pid] = {row.fd: row.description for row in tables.tables.get(pid, ())}
@@ -248,14 +248,14 @@ def _by_number(pid: int, tables: CaptureTables) -> dict[int, int]:
 
 def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
     return libc.syscall(
-        "kcmp", target.process.pid, look.process.pid, linux.KCMP_EPOLL_TFD, target.fd, slot
+        "kcmp", target.process.view, look.process.view, linux.KCMP_EPOLL_TFD, target.fd, slot
     ) == 0  # fmt: skip
 
 
 def _comes_late(item: EpollItem, tables: RebuildTables) -> bool:
     """What is watched is opened again from inside (`finish`): before, it is another description."""
     late = (SignalFd, PidFd, ControllingTerminal, ProcFile)
-    return isinstance(tables.descriptions[item.description], late)
+    return isinstance(tables.descriptions[item.description], late) or inotify.is_late(item.description, tables)
 
 
 def _needs_inside(item: EpollItem, tables: RebuildTables) -> bool:

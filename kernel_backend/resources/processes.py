@@ -11,7 +11,7 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import limits, proc
-from kernel_backend.image.entries import CredentialsEntry, MmEntry, ProcessEntry, ThreadEntry
+from kernel_backend.image.entries import CredentialsEntry, FoldersEntry, MmEntry, ProcessEntry, ThreadEntry
 from kernel_backend.resources import settings
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
@@ -70,17 +70,6 @@ def ask_lock_future(borrowed: Borrowed, pid: int) -> Asking[int]:
         at_once = borrowed.get(1) != b"\0"
     yield Call("munmap", at, linux.PAGE_SIZE)
     return (linux.MCL_FUTURE | (0 if at_once else linux.MCL_ONFAULT)) if locks else 0
-
-
-def check_seccomp(pid: int, status: dict[str, str]) -> None:
-    """A filter that we do not share could not be put back; a container's own filter, which we share, needs not be."""
-    mine = proc.status(os.getpid())
-    theirs = (status.get("Seccomp", "0"), status.get("Seccomp_filters", "0"))
-    if theirs != (mine.get("Seccomp", "0"), mine.get("Seccomp_filters", "0")):
-        raise ResourceUnsupported(
-            f"process {pid} runs under a seccomp filter of its own, which cannot be read back",
-            hint="start it without the sandbox, or run nbcr inside the same one", pid=pid,
-        )  # fmt: skip
 
 
 def check_trap(pid: int, status: dict[str, str]) -> None:
@@ -180,9 +169,18 @@ def check_proc_folder(entry: ProcessEntry, tree: Collection[int]) -> None:
         )  # fmt: skip
 
 
-def folder_calls(entry: ProcessEntry, path: str, data: int) -> tuple[list[Call], bytes]:
+def check_folder_of_thread(pid: int, tid: int, cwd: str) -> None:
+    """A thread of its own folders is in none below /proc that is about a process. Raises ResourceUnsupported."""
+    if _PROC_FOLDER.fullmatch(cwd):
+        raise ResourceUnsupported(
+            f"the working folder of thread {tid} of process {pid} is what /proc shows of a process: {cwd}",
+            hint="let it go elsewhere (chdir) and checkpoint again", pid=pid, path=cwd,
+        )  # fmt: skip
+
+
+def folder_calls(entry: ProcessEntry | FoldersEntry, path: str, data: int) -> tuple[list[Call], bytes]:
     """Working directory and umask."""
-    if is_own_proc_folder(entry):
+    if isinstance(entry, ProcessEntry) and is_own_proc_folder(entry):
         path = re.sub(r"^/proc/\d+", "/proc/self", path)
     return [Call("chdir", data), Call("umask", entry.umask)], os.fsencode(path) + b"\0"
 

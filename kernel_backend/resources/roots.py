@@ -15,7 +15,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, ResourceUnsupported, TargetDenied
 from kernel_backend.host import proc
 from kernel_backend.host.features import effective_capabilities
-from kernel_backend.image.entries import Inventory, ProcessEntry
+from kernel_backend.image.entries import FoldersEntry, Inventory, ProcessEntry
 from kernel_backend.resources.placing_fds import lend
 from kernel_backend.tracee.inject import Call, Workshop
 
@@ -56,24 +56,25 @@ def check_name(pid: int, view: int, name: str) -> None:
 
 def check(inventory: Inventory, present: int, *, own_namespace: bool, for_a_user: bool) -> None:
     """Raise unless all root folders are there and can be had: `present` is the process that is replaced, 0 for none."""
-    jailed = [entry for entry in inventory.processes if entry.root != "/"]
-    for entry in jailed:
-        if not Path(entry.root).is_dir():
+    every = [(entry.pid, entry.root) for entry in inventory.processes]
+    every += [(e.pid, t.folders.root) for e in inventory.processes for t in e.threads if t.folders is not None]
+    jailed = [(pid, root) for pid, root in every if root != "/"]
+    for pid, root in jailed:
+        if not Path(root).is_dir():
             raise FileChanged(
-                f"{entry.root}, the root folder of process {entry.pid}, is gone",
-                hint="make it again, then restart", path=entry.root,
-            )  # fmt: skip
+                f"{root}, the root folder of process {pid}, is gone", hint="make it again, then restart", path=root
+            )
     if jailed and for_a_user:  # a folder full of that user's own programs and passwords
         raise TargetDenied(
-            f"process {jailed[0].pid} of the image has the root folder {jailed[0].root}, where root puts no user",
-            hint="restore it as that user, or with --trust if you know where the image comes from", pid=jailed[0].pid,
+            f"process {jailed[0][0]} of the image has the root folder {jailed[0][1]}, where root puts no user",
+            hint="restore it as that user, or with --trust if you know where the image comes from", pid=jailed[0][0],
         )  # fmt: skip
     if not jailed and (not present or root_of(present) == "/"):
         return
     if not (_may_change(present) if present else own_namespace or "CAP_SYS_CHROOT" in effective_capabilities()):
         raise TargetDenied(
-            f"process {jailed[0].pid if jailed else present} cannot get its root folder "
-            f"({jailed[0].root if jailed else '/'}) again: that takes CAP_SYS_CHROOT",
+            f"process {jailed[0][0] if jailed else present} cannot get its root folder "
+            f"({jailed[0][1] if jailed else '/'}) again: that takes CAP_SYS_CHROOT",
             hint="restore the image as a fresh process" if present else "restore it as root, or without --pid any",
             pid=present,
         )
@@ -99,6 +100,7 @@ def leave(shop: Workshop) -> None:
     shop.run([Call("fchdir", theirs), Call("chroot", here), Call("close", theirs)])
 
 
-def enter_calls(entry: ProcessEntry, data: int) -> tuple[Sequence[Call], bytes]:
-    """The process's own root; where its working folder is stays as it is."""
-    return [Call("chroot", data)] if entry.root != "/" else [], os.fsencode(entry.root) + b"\0"
+def enter_calls(entry: ProcessEntry | FoldersEntry, data: int) -> tuple[Sequence[Call], bytes]:
+    """The process's own root, unless it shares that of one which is in it by now; its working folder stays as it is."""
+    enters = entry.root != "/" and not (isinstance(entry, ProcessEntry) and entry.folders_of)
+    return [Call("chroot", data)] if enters else [], os.fsencode(entry.root) + b"\0"

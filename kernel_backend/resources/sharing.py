@@ -1,14 +1,15 @@
 """What threads share and processes do not: a rebuilt tree has it so, and no other way.
 
-A thread may leave the descriptor table or the folders of its process (unshare(2)), or have a filter of its own; a child
-may share its parent's memory and tables without being a thread (clone(2)); a process may live in namespaces of its own.
-All of that would come back as something else, so it is refused by name.
+A thread may have a filter of its own; a child may share its parent's memory without being a thread (clone(2)); a
+process may live in namespaces of its own. All of that would come back as something else, so it is refused by name.
+
+Tables that processes share come back: who forks whom so that they do is kinship.forker's to find. So does a thread that
+has left the descriptor table or the folders of its process (unshare(2)), and leaves them again.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,8 +20,7 @@ from kernel_backend.host import libc, proc
 from kernel_backend.tracee.namespace import is_of_ours
 from kernel_backend.tracee.process import Process
 
-_TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
-_SHARED = {linux.KCMP_VM: "memory", linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
+TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
 _FILTERS = ["Seccomp", "Seccomp_filters"]
 _RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
 _NAMESPACES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user", "net": "network", "ipc": "IPC"}
@@ -34,9 +34,9 @@ def check(tree: Mapping[int, Process]) -> None:
     for process in tree.values():
         check_namespaces(process)
         _check_childrens_namespaces(process)
-        _check_threads(process)
-    for kind, what in _SHARED.items():
-        _check_apart([process.view for process in tree.values()], kind, what)
+        _check_dispatch(process)
+    for pid, other in together(tree, linux.KCMP_VM).items():
+        raise alike(pid, other, "memory", "without being threads")
 
 
 def check_namespaces(process: Process) -> None:
@@ -105,13 +105,38 @@ def warn_of_groups_namespace(processes: Iterable[Process]) -> list[str]:
     ]
 
 
-def _check_threads(process: Process) -> None:
-    for tid in process.threads:
-        for kind, what in _TABLES.items():
-            if tid != process.view and libc.kcmp(process.view, tid, kind, 0, 0):
-                raise _unlike(process.pid, tid, f"a {what} of its own")
-        if process.threads[tid].dispatches_calls():
+def _check_dispatch(process: Process) -> None:
+    for tid, thread in process.threads.items():
+        if thread.dispatches_calls():
             raise _unlike(process.pid, tid, "its system calls dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)")
+
+
+def apart(tree: Mapping[int, Process], kind: int) -> dict[int, int]:
+    """Threads that have left the table or folders of their process: tid → pid.
+
+    Refuses those that share what they have now with somebody else.
+    """
+    views = {process.view: pid for pid, process in tree.items()}
+    found: dict[int, int] = {}
+    for pid, process in tree.items():
+        for tid in process.threads:
+            if tid != process.view and libc.kcmp(process.view, tid, kind, 0, 0):
+                found[tid] = pid
+    for tid, pid in found.items():
+        if any(tid != other and libc.kcmp(tid, other, kind, 0, 0) == 0 for other in (*views, *found)):
+            raise _unlike(pid, tid, f"a {TABLES[kind]} which it shares, though not with all of its process,")
+        if kind == linux.KCMP_FILES and not _can_be_looked_into(tid):
+            raise _unlike(pid, tid, f"a {TABLES[kind]} of its own")
+    return found
+
+
+def _can_be_looked_into(tid: int) -> bool:
+    """Whether a thread's own descriptors can be had (since OS kernel 6.9)."""
+    try:
+        os.close(libc.pidfd_open(tid, thread=True))
+    except OSError:
+        return False
+    return True
 
 
 def _unlike(pid: int, tid: int, what: str) -> ResourceUnsupported:
@@ -121,18 +146,30 @@ def _unlike(pid: int, tid: int, what: str) -> ResourceUnsupported:
     )  # fmt: skip
 
 
-def _check_apart(views: list[int], kind: int, what: str) -> None:
-    """No two processes may share the object that `kind` names; kcmp(2) gives an order to sort by."""
+def together(tree: Mapping[int, Process], kind: int) -> dict[int, int]:
+    """Processes that share the object which `kind` names with one before them: pid → the first that has it."""
 
     def order(one: int, other: int) -> int:
-        return _order(one, other, kind)
+        return _order(tree[one].view, tree[other].view, kind)  # kcmp(2) gives an order to sort by
 
-    for one, other in itertools.pairwise(sorted(views, key=functools.cmp_to_key(order))):
-        if _order(one, other, kind) == 0:
-            raise ResourceUnsupported(
-                f"processes {min(one, other)} and {max(one, other)} share their {what} without being threads",
-                hint="end one of them and checkpoint again", pid=max(one, other),
-            )  # fmt: skip
+    places = {pid: place for place, pid in enumerate(tree)}
+    found: dict[int, int] = {}
+    group: list[int] = []
+    for pid in sorted(tree, key=functools.cmp_to_key(order)):
+        if group and order(group[0], pid):
+            group.clear()
+        group.append(pid)
+        first = min(group, key=places.__getitem__)
+        found.update({other: first for other in group if other != first})
+    return found
+
+
+def alike(pid: int, other: int, what: str, why: str) -> ResourceUnsupported:
+    """The error about two processes that share what only threads, or only others, may."""
+    return ResourceUnsupported(
+        f"processes {min(pid, other)} and {max(pid, other)} share their {what} {why}",
+        hint="end one of them and checkpoint again", pid=max(pid, other),
+    )  # fmt: skip
 
 
 def _order(one: int, other: int, kind: int) -> int:

@@ -55,9 +55,10 @@ _NETLINK = dict.fromkeys((3, 4, 5, 8, 10, 11, 12), _INT)
 _BEFORE_BINDING = {(1, SO_REUSEADDR), (1, SO_REUSEPORT), (1, 25), (0, 15), (0, 19), (0, 24), (41, 26)}
 
 # A stream can be asked for these, and may answer anything (an accepted socket does), but not told.
-_MULTICAST = {(0, 32), (0, 33), (0, 34), (0, 49), (41, 17), (41, 18), (41, 19), (41, 29)}
+_MULTICAST = {(0, 32), (0, 33), (41, 17), (41, 18)}
 
 _PRIORITY = (socket.SOL_SOCKET, socket.SO_PRIORITY)  # last: IP_TOS sets it
+_LOCK = (socket.SOL_SOCKET, SO_BUF_LOCK)
 _FILTER = (socket.SOL_SOCKET, fds.SO_GET_FILTER)
 
 _defaults: dict[tuple[int, int, int], dict[tuple[int, int], bytes]] = {}
@@ -231,6 +232,8 @@ def _put(
     if _FILTER in now and _FILTER not in values:
         s.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
     for (level, name), value in sorted(values.items(), key=lambda one: one[0] == _PRIORITY):
+        if (level, name) == _LOCK and _LOCK in now:  # a size that has just been set has changed it
+            now[_LOCK] = s.getsockopt(level, name, _INT)
         if now.get((level, name)) == value:
             continue
         try:

@@ -349,6 +349,10 @@ class Workshop:
         else:
             libc.vm_write(thread.tid, address, arch.RUN_TABLE)
 
+    def of_thread(self, thread: Thread) -> Workshop:
+        """The same page, for calls of another thread of the process: only one of both may work at a time."""
+        return Workshop(thread, self.address, self.size, 0 if self.code == self.address else self.code)
+
     def put(self, data: bytes, offset: int = 0) -> int:
         """Place argument bytes at `offset` of the data room; their address."""
         assert offset + len(data) <= self.data_bytes, (offset, len(data), self.data_bytes)

@@ -13,6 +13,7 @@ from pathlib import Path
 from kernel_backend.abi import arch
 from kernel_backend.errors import TargetDenied, TargetNotFound, TargetUnsupported
 from kernel_backend.host import libc, proc
+from kernel_backend.tracee import filters
 from kernel_backend.tracee.inject import Borrowed, Gadgets, as_interrupted
 from kernel_backend.tracee.thread import Stop, Thread, ThreadGone
 
@@ -33,6 +34,9 @@ class Process:
         self._pidfd = -1
         self._spare_end = 0
         self._lent = (0, 0)  # address and size of code that we have put there
+        self._seen: list[Process] = []
+        self.unfiltered = False  # its seccomp filters, which it has, are suspended
+        self._restarts = True  # whether they let a sleeper go on that our stop has woken
 
     # --- freezing -----------------------------------------------------------------------------------------------
     def seize_all(self) -> None:
@@ -53,6 +57,7 @@ class Process:
         if not self.threads:
             raise TargetNotFound(f"process {self.pid} ended", pid=self.pid)
         self.view = self.main.tid
+        self._suspend_filters()
 
     def seize_one(self) -> None:
         """Seize and stop the first thread that lets us."""
@@ -63,9 +68,18 @@ class Process:
                 self._settle(waiting.pop())
             if self.threads:
                 self.view = self.main.tid
+                self._suspend_filters()
                 self.return_signals()
                 return
         raise ThreadGone(f"process {self.pid} ended", pid=self.pid)
+
+    def _suspend_filters(self) -> None:
+        if filters.mode(self.view) != filters.NONE and filters.can_be_suspended():
+            self.unfiltered = filters.suspend(self.threads.values())
+            try:
+                self._restarts = filters.let_restart(filters.read(self.main))
+            except OSError:  # one that cannot be read: who needs to know it says so
+                self._restarts = False
 
     def _tasks(self) -> list[int]:
         try:
@@ -114,9 +128,17 @@ class Process:
         for thread in self.threads.values():
             thread.detach()
         self.threads.clear()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        for one in (self, *self._seen):
+            if one._pidfd >= 0:
+                os.close(one._pidfd)
+                one._pidfd = -1
+
+    def as_seen_by(self, tid: int) -> Process:
+        """The process as one of its threads has it, which has left the descriptor table of the others."""
+        seen = Process(self.pid)
+        seen.view, seen.threads = tid, {tid: self.threads[tid]}
+        self._seen.append(seen)
+        return seen
 
     # --- looking and borrowing ----------------------------------------------------------------------------------
     @property
@@ -218,12 +240,15 @@ class Process:
         return self._pidfd
 
     def fix_interrupted(self) -> None:
-        """Make calls repeat that returned EINTR only because we froze their thread."""
+        """Make calls repeat that returned EINTR only because we froze their thread.
+
+        So do those that would go on, where a filter forbids that: the program would die of our stop.
+        """
         for thread in self.threads.values():
             try:
                 regs = thread.get_regs()
                 before = regs.result
-                if as_interrupted(thread, regs, keep_block=True).result != before:
+                if as_interrupted(thread, regs, keep_block=self._restarts).result != before:
                     thread.set_regs(regs)
             except ThreadGone:
                 continue  # killed while it was stopped

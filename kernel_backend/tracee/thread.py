@@ -56,12 +56,13 @@ class ThreadGone(TargetNotFound):
 class Thread:
     """A thread we trace. Methods need it to be stopped, unless they say otherwise."""
 
-    __slots__ = ("group_stop", "regs", "stop", "tgid", "tid")
+    __slots__ = ("group_stop", "lasting", "regs", "stop", "tgid", "tid")
 
     def __init__(self, tid: int, tgid: int) -> None:
         self.tid = tid
         self.tgid = tgid
         self.stop: Stop | None = None
+        self.lasting = 0  # PTRACE_O_ options that hold as long as it is traced
         self.group_stop = 0  # the job-control signal that had stopped it before we came, or 0
         self.regs = UserRegs()
 
@@ -148,8 +149,13 @@ class Thread:
         return True
 
     def set_options(self, options: int) -> None:
-        """Replace the PTRACE_O_ options."""
-        self._ask(linux.PTRACE_SETOPTIONS, 0, options)
+        """Replace the PTRACE_O_ options, but for those that last."""
+        self._ask(linux.PTRACE_SETOPTIONS, 0, options | self.lasting)
+
+    def suspend_filters(self, options: int = GENTLE) -> None:
+        """Let no seccomp filter judge its calls until it is let go; `options` besides. Raises OSError."""
+        self._ask(linux.PTRACE_SETOPTIONS, 0, options | linux.PTRACE_O_SUSPEND_SECCOMP)
+        self.lasting = linux.PTRACE_O_SUSPEND_SECCOMP
 
     def event_message(self) -> int:
         """The tid of a new thread at a clone or fork event."""

@@ -39,6 +39,7 @@ class Twin:
         self.pid = pid
         self.gadgets = original.gadgets
         self.thread = Thread(pid, pid)
+        self.thread.lasting = original.main.lasting  # as a fork inherits them
         self.limits: list[tuple[int, int]] = []  # the original's, which would hinder it
         self._workshop: Workshop | None = None
         self._ended = False

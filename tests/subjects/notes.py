@@ -33,7 +33,12 @@ NOTES: dict[str, Note] = {
     "madvise, mlock": Note("", "what is locked beyond RLIMIT_MEMLOCK comes back unlocked, with a warning"),
     "login user of the audit log": Note("", "where somebody else has logged in, a warning says so"),
     "control groups": Note(
-        "a tree is in those of who restores it; members that were in others than its root are put back, or told"
+        "a tree is in those of who restores it; members that were in others than its root, and threads in others "
+        "than their process, are put back, or told"
+    ),
+    "seccomp filters": Note(
+        "filters that ask a supervisor, and threads with other filters than their process, are refused",
+        "refused, also where root can take the checkpoint",
     ),
     "root folder": Note(
         "", "in place, whatever has another root folder; what is put into one by root comes back fresh"

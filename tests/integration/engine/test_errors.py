@@ -298,6 +298,23 @@ def test_a_present_that_has_confined_itself(how: str, told: str, begin: Begin, a
     life.expect_pass()
 
 
+def test_a_filter_is_roots_to_suspend(begin: Begin, as_user: User, folder: Path) -> None:
+    engine, life = begin(BY_NAME["identity/seccomp:woken"], as_user)  # which would die of being stopped
+    told = engine.refuses("dump", life.pid, folder / "image")
+    assert "seccomp filter of its own" in told
+    assert "root can checkpoint it" in told
+    life.expect_pass()
+
+
+def test_a_present_under_another_filter(begin: Begin, ourselves: User, folder: Path) -> None:
+    needs("root, to suspend filters", available=os.geteuid() == 0)
+    engine, life = begin(replace(BY_NAME["identity/confined:data"], name="identity/confined:filter"), ourselves)
+    engine.must("dump", life.pid, folder / "image")
+    life.spoil()
+    assert "seccomp filter" in engine.refuses("restore", folder / "image", "--into", life.pid)
+    life.expect_pass()
+
+
 def test_restore_into_nobody(engine: Engine, good_image: Path) -> None:
     pid = a_pid_of_nobody()
     assert str(pid) in engine.refuses("restore", good_image, "--into", pid)

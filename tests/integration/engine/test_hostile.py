@@ -146,7 +146,11 @@ def shared(document: Document, name: str) -> None:
 
 TCP = {"kind": "tcp", "family": 2, "host": "127.0.0.1", "port": 1}
 CORRUPT = errors.ImageCorrupt.exit_code
+FILTERED = CORRUPT if os.geteuid() == 0 else errors.HostUnsupported.exit_code
 LIES: dict[str, tuple[Callable[[Document], object], int]] = {
+    "descriptors of nobody": (lambda d: root(d).update(table_of=1), CORRUPT),
+    "folders of itself": (lambda d: root(d).update(folders_of=root(d)["pid"]), CORRUPT),
+    "a seccomp filter that is none": (lambda d: root(d).update(seccomp={"filters": [[0, "AAAAAAAAAAA="]]}), FILTERED),
     "a file elsewhere": (lambda d: unwritten(d, "../../etc/shadow"), CORRUPT),
     "a file by its absolute name": (lambda d: unwritten(d, "/etc/shadow"), CORRUPT),
     "content elsewhere": (lambda d: opened(d, kind="file", path="/x", deleted=True, content="../x-1.img"), CORRUPT),
@@ -349,6 +353,7 @@ FORBIDDEN: dict[str, Callable[[Document, Path], object]] = {
     "a working folder": lambda d, own: root(d).update(cwd=str(own)),
     "a socket's name": lambda d, own: bound(d, own / "socket"),
     "init's memory map": lambda d, own: opened(d, kind="proc", path="/proc/1/maps"),
+    "a seccomp filter": lambda d, own: root(d).update(seccomp={"filters": [[0, _base64(b"\6\0\0\0\0\0\xff\x7f")]]}),
     "a setting of the OS kernel": lambda d, own: opened(d, kind="proc", path="/proc/sys/kernel/core_pattern", flags=1),
 }
 

@@ -1,4 +1,4 @@
-/* What belongs to a deleted file besides its contents: mode, time, extended attributes. */
+/* What belongs to a deleted file besides its contents: mode, time, hint, extended attributes. */
 #include "../subject.h"
 #include <sys/xattr.h>
 
@@ -11,6 +11,8 @@ int main(int argc, char **argv)
     bool has_attributes = fsetxattr(fd, "user.subject", "value", 5, 0) == 0;
     struct timespec times[2] = {{1000, 5}, {2000, 7}};
     MUST(futimens(fd, times));
+    uint64_t hint = RWH_WRITE_LIFE_SHORT, hint_now = 0;
+    bool hinted = fcntl(fd, F_SET_RW_HINT, &hint) == 0;
     MUST(fchmod(fd, 0466)); /* its owner may not write to it any more */
     MUST(unlink(subject_path("file")));
     struct stat before, after;
@@ -21,6 +23,8 @@ int main(int argc, char **argv)
     EXPECT(after.st_mode == before.st_mode, "the mode is %o, not %o", after.st_mode, before.st_mode);
     EXPECT(after.st_uid == before.st_uid && after.st_gid == before.st_gid, "the owner is %u", after.st_uid);
     EXPECT(after.st_mtim.tv_sec == 2000 && after.st_mtim.tv_nsec == 7, "the time is %ld", (long)after.st_mtim.tv_sec);
+    if (hinted)
+        EXPECT(fcntl(fd, F_GET_RW_HINT, &hint_now) == 0 && hint_now == hint, "the hint is %d", (int)hint_now);
     char bytes[16];
     EXPECT(pread(reader, bytes, sizeof bytes, 0) == 8 && memcmp(bytes, "contents", 8) == 0, "other contents");
     if (has_attributes)

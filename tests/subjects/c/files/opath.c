@@ -1,4 +1,4 @@
-/* O_PATH descriptors of a file, a folder and a symbolic link. */
+/* O_PATH descriptors of a file, a folder, a symbolic link, and one that has been removed. */
 #include "../subject.h"
 
 int main(int argc, char **argv)
@@ -12,7 +12,14 @@ int main(int argc, char **argv)
     int fds[3];
     for (int i = 0; i < 3; i++)
         fds[i] = (int)MUST(open(subject_path(names[i]), O_PATH | O_NOFOLLOW));
+    MUST(symlink("nowhere", subject_path("removed")));
+    int removed = (int)MUST(open(subject_path("removed"), O_PATH | O_NOFOLLOW));
+    MUST(unlink(subject_path("removed")));
     subject_wait(NULL);
+    char target[32] = "";
+    EXPECT(readlinkat(removed, "", target, sizeof target - 1) == 7, "the removed link: %s", strerror(errno));
+    EXPECT(strcmp(target, "nowhere") == 0, "the removed link leads to %s", target);
+    EXPECT(faccessat(AT_FDCWD, subject_path("removed"), F_OK, AT_SYMLINK_NOFOLLOW), "it has a name again");
     for (int i = 0; i < 3; i++) {
         struct stat st;
         MUST(fstat(fds[i], &st));

@@ -1,4 +1,4 @@
-/* The mode of a memfd that is mapped, too, and of two that forbid their owner to read them. */
+/* The mode of a memfd that is mapped, too, and of two that forbid their owner to read them; how long it will live. */
 #include "../subject.h"
 #include <sys/mman.h>
 
@@ -9,6 +9,8 @@ int main(int argc, char **argv)
     MUST(ftruncate(fd, 4096));
     char *mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     EXPECT(mapped != MAP_FAILED, "no mapping");
+    uint64_t hint = RWH_WRITE_LIFE_LONG, hint_now = 0;
+    bool hinted = fcntl(fd, F_SET_RW_HINT, &hint) == 0;
     MUST(fchmod(fd, 0640));
     int none = (int)MUST(memfd_create("none", 0)), unread = (int)MUST(memfd_create("unread", 0));
     char path[64];
@@ -23,6 +25,8 @@ int main(int argc, char **argv)
     struct stat now;
     MUST(fstat(fd, &now));
     EXPECT((now.st_mode & 07777) == 0640, "the mode is %o", now.st_mode);
+    if (hinted)
+        EXPECT(fcntl(fd, F_GET_RW_HINT, &hint_now) == 0 && hint_now == hint, "the hint is %d", (int)hint_now);
     MUST(pwrite(fd, "x", 1, 0));
     EXPECT(mapped[0] == 'x', "file and mapping are two");
     char found[8] = "";

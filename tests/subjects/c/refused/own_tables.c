@@ -1,18 +1,24 @@
-/* A thread with a descriptor table, or a working folder, of its own (unshare), by argument: refused by name. */
+/* Two threads that share a descriptor table, or folders, with each other only (unshare), by argument: refused by name. */
 #include "../subject.h"
 #include <pthread.h>
 #include <sched.h>
 
-static volatile bool apart, end;
+static volatile int apart;
+static volatile bool end;
 static int flag = CLONE_FILES;
 
-static void *run(void *argument)
+static void *run(void *first)
 {
-    (void)argument;
-    MUST(unshare(flag));
-    apart = true;
+    pthread_t other;
+    if (first) {
+        MUST(unshare(flag));
+        MUST0(pthread_create(&other, NULL, run, NULL));
+    }
+    __atomic_add_fetch(&apart, 1, __ATOMIC_SEQ_CST);
     while (!end)
         subject_tick();
+    if (first)
+        MUST0(pthread_join(other, NULL));
     return NULL;
 }
 
@@ -22,8 +28,8 @@ int main(int argc, char **argv)
     if (argc > 2 && strcmp(argv[2], "folder") == 0)
         flag = CLONE_FS;
     pthread_t thread;
-    MUST0(pthread_create(&thread, NULL, run, NULL));
-    while (!apart)
+    MUST0(pthread_create(&thread, NULL, run, ""));
+    while (apart < 2)
         subject_tick();
     subject_wait(NULL);
     end = true;
