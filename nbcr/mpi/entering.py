@@ -102,7 +102,7 @@ def _leads_elsewhere(number: int) -> bool:
 def enter(module: Any) -> None:
     """Set MPI up, and give the module's names to the program as ours."""
     from nbcr import sealed
-    from nbcr.mpi import buffered, communicators, constants, handles, intercomms, unowned_errors
+    from nbcr.mpi import buffered, communicators, constants, files, handles, intercomms, unowned_errors
     from nbcr.mpi.rank import rank
     from nbcr.mpi.world import Intracomm, world
 
@@ -139,6 +139,7 @@ def enter(module: Any) -> None:
         setattr(module, name, call)
     module.Alloc_mem = lambda size, info=None: module.buffer.allocate(size)
     module.Free_mem = lambda mem: mem.release()
+    module.Register_datarep = files.register_datarep
     atexit.register(rank.end)
     rank.begin(os.environ.pop(SOCKET_VARIABLE), os.environ.pop(sealed.VARIABLE, ""), last)
     _restore_path()
@@ -157,7 +158,7 @@ def _restore_path() -> None:
 
 
 def _put_classes(module: Any, more: dict[Any, Any]) -> None:
-    from nbcr.mpi import communicators, constants, handles, messages, persistent, requests
+    from nbcr.mpi import communicators, constants, files, handles, messages, persistent, requests
 
     constants.put(
         module,
@@ -173,6 +174,7 @@ def _put_classes(module: Any, more: dict[Any, Any]) -> None:
             module.Datatype: handles.GuardedDatatype,
             module.Info: handles.GuardedInfo,
             module.Errhandler: handles.GuardedErrhandler,
+            module.File: files.GatedFile,
         },
     )
 
@@ -185,7 +187,7 @@ def _forbid(module: Any) -> dict[Any, Any]:
         setattr(module, name, unsupported(name, getattr(module, name)))
     for name in ("Open_port", "Close_port", "Publish_name", "Unpublish_name", "Lookup_name"):
         setattr(module, name, refused(f"MPI.{name}", getattr(module, name)))
-    theirs, files = module.Win, module.File
+    theirs = module.Win
 
     def new(cls: Any, *args: Any) -> Any:
         return note_window(theirs.__new__(cls, *args))
@@ -199,9 +201,7 @@ def _forbid(module: Any) -> dict[Any, Any]:
     module.Grequest = type("Grequest", (requests,), {"Start": classmethod(start), "__module__": _MODULE})
     makers = {name: _with_our_self(module, getattr(theirs, name)) for name in _MAKE_WINDOWS}
     windows = type("Win", (theirs,), {"__new__": new, "__module__": _MODULE, **makers})
-    hint = "let each rank write a file of its own, or start the job without `nbcr run`"
-    without = {name: refused(f"MPI-IO (MPI.File.{name})", files.__dict__[name], hint) for name in ("Open", "Delete")}
-    return {theirs: windows, files: type("File", (files,), {**without, "__module__": _MODULE})}
+    return {theirs: windows}
 
 
 _MAKE_WINDOWS = ("Create", "Allocate", "Allocate_shared", "Create_dynamic")

@@ -1,0 +1,42 @@
+"""Jobs with MPI-IO: what is in their files is what an undisturbed run writes."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("leave", ["killed", "running"])
+def test_files_are_written_on(stage: Stage, rng: random.Random, tmp_path: Path, ranks: int, leave: str) -> None:
+    """Also when the original has come to its end meanwhile, with all its files written and the shared pointer gone."""
+    expected = undisturbed("filing", ranks, made(tmp_path / "expected"), 150).removeprefix("ready\n")
+    launcher = stage.run("files", program("filing", ranks, made(tmp_path / "files"), 150, 0.02))
+    time.sleep(rng.random())
+    stage.checkpoint("files", "half", leave=leave)
+    out, err = launcher.communicate(timeout=END_S)
+    assert launcher.returncode == 0, err
+    if leave == "running":
+        assert out == expected
+    out, err = stage.nbcr("restart", "half").communicate(timeout=END_S)
+    assert out == expected, err
+
+
+def test_errors_are_those_of_mpi_and_views_its_own(stage: Stage, tmp_path: Path) -> None:
+    """The same program with mpi4py's own files."""
+    words = program("reading", 2, made(tmp_path / "expected"))
+    expected = subprocess.run(words, capture_output=True, text=True, timeout=END_S, check=True).stdout
+    launcher = stage.run("reading", program("reading", 2, made(tmp_path / "files")))
+    out, err = launcher.communicate(timeout=END_S)
+    assert "ready\n" + out == expected, err
