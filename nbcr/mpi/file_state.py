@@ -59,7 +59,7 @@ class OpenFile:
         incoming = None if writes else file_bytes.Incoming(buf)
         data = file_bytes.outgoing(buf) if incoming is None else incoming.room
         etype_size = self.view.etype_size or 1
-        if len(data) % etype_size:
+        if len(data) % etype_size or (len(data) and self.view.is_empty):
             raise MPI.Exception(MPI.ERR_IO)
         with self.lock if where is own_pointer else contextlib.nullcontext():
             start = where(self, len(data) // etype_size, offset)
@@ -86,7 +86,9 @@ class OpenFile:
 
     def _move(self, writes: bool, position: int, data: memoryview) -> int:
         move = file_bytes.write if writes else file_bytes.read
-        if not self.is_atomic or not len(data):
+        if not len(data):
+            return 0
+        if not self.is_atomic:
             return move(self.number, self.view, position, data)
         first, last = self.view.offset(position), self.view.offset(position + len(data) - 1)
         with self.lock, file_bytes.locked(self.number, writes, first, last + 1 - first):

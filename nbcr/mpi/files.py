@@ -33,7 +33,8 @@ from nbcr.mpi.file_state import (
     own_pointer,
     shared_pointer,
 )
-from nbcr.mpi.file_views import View, runs_of
+from nbcr.mpi.file_types import runs_of
+from nbcr.mpi.file_views import View
 from nbcr.mpi.gate import gate
 from nbcr.mpi.handles import GuardedErrhandler, GuardedInfo
 from nbcr.mpi.requests import GatedRequest

@@ -21,8 +21,8 @@ def made(folder: Path) -> Path:
 @pytest.mark.parametrize("leave", ["killed", "running"])
 def test_files_are_written_on(stage: Stage, rng: random.Random, tmp_path: Path, ranks: int, leave: str) -> None:
     """Also when the original has come to its end meanwhile, with all its files written and the shared pointer gone."""
-    expected = undisturbed("filing", ranks, made(tmp_path / "expected"), 150).removeprefix("ready\n")
-    launcher = stage.run("files", program("filing", ranks, made(tmp_path / "files"), 150, 0.02))
+    expected = undisturbed("filing", ranks, made(tmp_path / "expected"), 100).removeprefix("ready\n")
+    launcher = stage.run("files", program("filing", ranks, made(tmp_path / "files"), 100, 0.03))
     time.sleep(rng.random())
     stage.checkpoint("files", "half", leave=leave)
     out, err = launcher.communicate(timeout=END_S)
