@@ -115,7 +115,7 @@ class Incoming:
         try:
             Comm.Recv(world.own, self._buf, 0, tag)
         except BaseException:
-            Comm.Recv(world.own, [data, BYTE], 0, tag)
+            Comm.Recv(world.own, [bytearray(size_bytes), BYTE], 0, tag)
             raise
         finally:
             Request.Wait(sent)
@@ -140,7 +140,7 @@ def _plain(buf: Any, writable: bool) -> memoryview | None:
             return None
     try:
         given = memoryview(buf)
-    except TypeError:
+    except (TypeError, ValueError, BufferError):
         return None
     if not given.contiguous or (writable and given.readonly):
         return None

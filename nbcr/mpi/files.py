@@ -166,7 +166,7 @@ class GatedFile(_File):
 
     @classmethod
     def Open(cls, comm: Any, filename: Any, amode: int = READS, info: Any = MPI.INFO_NULL) -> Any:
-        file = cls()
+        file = cls.__new__(cls)
         file._open(comm, _path(filename), amode, info)
         return file
 
@@ -185,7 +185,7 @@ class GatedFile(_File):
 
     @classmethod
     def Delete(cls, filename: Any, info: Any = MPI.INFO_NULL) -> None:
-        cls()._delete(_path(filename))
+        GatedFile()._delete(_path(filename))
 
     @_call
     def _delete(self, path: str) -> None:
@@ -357,7 +357,7 @@ class GatedFile(_File):
 
     @classmethod
     def fromhandle(cls, handle: int) -> Any:
-        file = cls()
+        file = cls.__new__(cls)
         file._state = by_handle.get(handle)
         return file
 

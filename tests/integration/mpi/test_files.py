@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed
+from tests.integration.mpi.hosts import SpreadStage
+from tests.support import ProcessTracker
 
 
 def made(folder: Path) -> Path:
@@ -30,6 +33,25 @@ def test_files_are_written_on(stage: Stage, rng: random.Random, tmp_path: Path, 
     if leave == "running":
         assert out == expected
     out, err = stage.nbcr("restart", "half").communicate(timeout=END_S)
+    assert out == expected, err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("where", [("h3", 4), ("h1,h2,h3", 1)])
+def test_hosts_share_files(
+    processes: ProcessTracker, rng: random.Random, tmp_path: Path, where: tuple[str, int]
+) -> None:
+    spread = SpreadStage.built(tmp_path, processes)
+    expected = undisturbed("filing", 4, made(tmp_path / "expected"), 80).removeprefix("ready\n")
+    launcher = spread.run(
+        "files", spread.program("filing", 4, spread.placing("h1,h2", 2), made(tmp_path / "files"), 80, 0.05)
+    )
+    time.sleep(rng.random())
+    spread.checkpoint("files", "half", leave="killed")
+    launcher.communicate(timeout=END_S)
+    out, err = spread.nbcr("restart", "half", "--mpiexec", shlex.join(spread.placing(*where))).communicate(
+        timeout=END_S
+    )
     assert out == expected, err
 
 
