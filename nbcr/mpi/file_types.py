@@ -66,13 +66,16 @@ def _extent(datatype: Any) -> int:
 
 def _merged(runs: Iterable[Run]) -> list[Run]:
     merged: list[Run] = []
-    end = None
+    start = end = -1
     for offset, length in runs:
         if offset == end:
-            merged[-1] = (merged[-1][0], merged[-1][1] + length)
+            end += length
         elif length:
-            merged.append((offset, length))
-        end = sum(merged[-1]) if merged else None
+            if end > start:
+                merged.append((start, end - start))
+            start, end = offset, offset + length
+    if end > start:
+        merged.append((start, end - start))
     return merged
 
 
