@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.mpi.conftest import END_S, Stage, program, undisturbed
+from tests.integration.mpi.conftest import END_S, Stage, program
 from tests.integration.mpi.hosts import SpreadStage
 from tests.support import ProcessTracker
+
+WELL = "interleaved log ordered table\ndone\n"  # what a job says that has found all in its files, and no others
 
 
 def made(folder: Path) -> Path:
@@ -20,20 +22,18 @@ def made(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
 @pytest.mark.parametrize("leave", ["killed", "running"])
-def test_files_are_written_on(stage: Stage, rng: random.Random, tmp_path: Path, ranks: int, leave: str) -> None:
+def test_files_are_written_on(stage: Stage, rng: random.Random, tmp_path: Path, leave: str) -> None:
     """Also when the original has come to its end meanwhile, with all its files written and the shared pointer gone."""
-    expected = undisturbed("filing", ranks, made(tmp_path / "expected"), 100).removeprefix("ready\n")
-    launcher = stage.run("files", program("filing", ranks, made(tmp_path / "files"), 100, 0.03))
+    launcher = stage.run("files", program("filing", rng.choice([2, 3]), made(tmp_path / "files"), 100, 0.03))
     time.sleep(rng.random())
     stage.checkpoint("files", "half", leave=leave)
     out, err = launcher.communicate(timeout=END_S)
     assert launcher.returncode == 0, err
     if leave == "running":
-        assert out == expected
+        assert out == WELL
     out, err = stage.nbcr("restart", "half").communicate(timeout=END_S)
-    assert out == expected, err
+    assert out == WELL, err
 
 
 @pytest.mark.long
@@ -42,7 +42,6 @@ def test_hosts_share_files(
     processes: ProcessTracker, rng: random.Random, tmp_path: Path, where: tuple[str, int]
 ) -> None:
     spread = SpreadStage.built(tmp_path, processes)
-    expected = undisturbed("filing", 4, made(tmp_path / "expected"), 80).removeprefix("ready\n")
     launcher = spread.run(
         "files", spread.program("filing", 4, spread.placing("h1,h2", 2), made(tmp_path / "files"), 80, 0.05)
     )
@@ -52,7 +51,7 @@ def test_hosts_share_files(
     out, err = spread.nbcr("restart", "half", "--mpiexec", shlex.join(spread.placing(*where))).communicate(
         timeout=END_S
     )
-    assert out == expected, err
+    assert out == WELL, err
 
 
 def test_errors_are_those_of_mpi_and_views_its_own(stage: Stage, tmp_path: Path) -> None:
