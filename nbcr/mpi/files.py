@@ -389,10 +389,8 @@ def _calls() -> Iterator[tuple[str, Any]]:
 
 
 for _name, _made in _calls():
+    _made.__name__ = _made.__qualname__ = _name
     setattr(GatedFile, _name, _made)
-for _name, _theirs in _File.__dict__.items():
-    if callable(_ours := GatedFile.__dict__.get(_name)) and not _name.startswith("__"):
-        _ours.__name__, _ours.__doc__ = _name, _theirs.__doc__
 
 
 def register_datarep(datarep: str, read_fn: Any, write_fn: Any, extent_fn: Any) -> None:
