@@ -16,6 +16,10 @@ windows                        memory that other ranks reach (RMA)
 persistent, buffered           requests that are started again and again; sends that nobody waits for
 handles, attributes            types, groups, operations, hints: noted, so that they are made again; what hangs on them
 unowned_errors                 errors that no communicator's handler is asked about
+files                          MPI-IO: mpi4py's files, over plain ones
+file_state, file_shared        … one that is open; the pointer that its ranks share
+file_views, file_types         … which of its bytes the program sees
+file_bytes                     … between these and the program's buffers
 constants                      the module's own objects as ours, and their pickles
 support                        what no checkpoint can hold: noted, and refused by name
 queue, draining                messages that were taken out of MPI, and how

@@ -178,15 +178,15 @@ class Gated(Comm):
 
     @classmethod
     def fromhandle(cls, handle: int) -> Any:
-        return _known(noted_call("Comm.fromhandle", Comm.fromhandle, handle))
+        return known(noted_call("Comm.fromhandle", Comm.fromhandle, handle))
 
     @classmethod
     def fromint(cls, arg: int) -> Any:
-        return _known(noted_call("Comm.fromint", Comm.fromint, arg))
+        return known(noted_call("Comm.fromint", Comm.fromint, arg))
 
     @classmethod
     def f2py(cls, arg: int) -> Any:
-        return _known(noted_call("Comm.f2py", Comm.f2py, arg))
+        return known(noted_call("Comm.f2py", Comm.f2py, arg))
 
     def Clone(self) -> Any:
         return self.Dup()
@@ -271,7 +271,8 @@ def _raise_null(*args: Any, **named: Any) -> Any:
     raise MPI.Exception(MPI.ERR_COMM)
 
 
-def _known(comm: Any) -> Any:
+def known(comm: Any) -> Any:
+    """The program's object for a communicator of mpi4py's."""
     return next((type(each)(each) for each in live.values() if each == comm), comm)
 
 

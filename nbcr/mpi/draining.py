@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nbcr.mpi import handles, messages, windows
+from nbcr.mpi import file_shared, handles, messages, windows
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate, waited
 from nbcr.mpi.handles import Recipes
@@ -41,6 +41,7 @@ class Torn:
 
     def __init__(self) -> None:
         self._recipes = Recipes()
+        self._file_pointers = file_shared.remembered()
         self._topologies = {key: _topology(comm) for key, comm in live.items()}
         self._names = {key: Comm.Get_name(comm) for key, comm in live.items()}
         self._errhandlers = {key: handles.errhandler_of(comm) for key, comm in live.items()}
@@ -55,7 +56,9 @@ class Torn:
 
     def up(self) -> None:
         """Initialise it, maybe under another mpiexec, and give the program's objects their meaning again."""
-        world.set_up()
+        for pointer, text in self._file_pointers:
+            pointer.restore(text)
+        world.set_up()  # for which all must come: nobody uses a file before
         self._recipes.make()
         for key in sorted(live):  # in the same order everywhere: making one needs all its members
             self._make(key)

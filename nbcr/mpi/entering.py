@@ -101,7 +101,7 @@ def _leads_elsewhere(number: int) -> bool:
 def enter(module: Any) -> None:
     """Set MPI up, and give the module's names to the program as ours."""
     from nbcr import sealed
-    from nbcr.mpi import buffered, communicators, constants, handles, intercomms, unowned_errors
+    from nbcr.mpi import buffered, communicators, constants, files, handles, intercomms, unowned_errors
     from nbcr.mpi.rank import rank
     from nbcr.mpi.world import Intracomm, world
 
@@ -113,7 +113,8 @@ def enter(module: Any) -> None:
     last = communicators.adopt(Intracomm.Dup(world.comm), "e")
     every.Set_name("MPI_COMM_WORLD")
     own.Set_name("MPI_COMM_SELF")
-    _put_classes(module, _forbid(module))
+    _forbid(module)
+    _put_classes(module)
     communicators.become_null(module.COMM_NULL)
     constants.given(module, "COMM_WORLD", every)
     constants.given(module, "COMM_SELF", own)
@@ -138,6 +139,7 @@ def enter(module: Any) -> None:
         setattr(module, name, call)
     module.Alloc_mem = lambda size, info=None: module.buffer.allocate(size)
     module.Free_mem = lambda mem: mem.release()
+    module.Register_datarep = files.register_datarep
     atexit.register(rank.end)
     rank.begin(os.environ.pop(SOCKET_VARIABLE), os.environ.pop(sealed.VARIABLE, ""), last)
     _restore_path()
@@ -155,14 +157,13 @@ def _restore_path() -> None:
         os.environ.pop("PYTHONPATH", None)
 
 
-def _put_classes(module: Any, more: dict[Any, Any]) -> None:
-    from nbcr.mpi import communicators, constants, handles, messages, persistent, requests, windows
+def _put_classes(module: Any) -> None:
+    from nbcr.mpi import communicators, constants, files, handles, messages, persistent, requests, windows
 
     constants.put(
         module,
         {
             **communicators.OURS,
-            **more,
             module.Request: requests.GatedRequest,
             module.Prequest: persistent.GatedPrequest,
             module.Message: messages.GatedMessage,
@@ -173,19 +174,19 @@ def _put_classes(module: Any, more: dict[Any, Any]) -> None:
             module.Datatype: handles.GuardedDatatype,
             module.Info: handles.GuardedInfo,
             module.Errhandler: handles.GuardedErrhandler,
+            module.File: files.GatedFile,
         },
     )
 
 
-def _forbid(module: Any) -> dict[Any, Any]:
-    """What no checkpoint can hold is noted when it is used. Classes of ours for some of theirs."""
+def _forbid(module: Any) -> None:
+    """What no checkpoint can hold is noted when it is used."""
     from nbcr.mpi.support import note, refused, unsupported
 
     for name in ("Add_error_class", "Add_error_code", "Add_error_string"):
         setattr(module, name, unsupported(name, getattr(module, name)))
     for name in ("Open_port", "Close_port", "Publish_name", "Unpublish_name", "Lookup_name"):
         setattr(module, name, refused(f"MPI.{name}", getattr(module, name)))
-    files = module.File
     requests = module.Grequest
 
     def start(cls: Any, *args: Any, **named: Any) -> Any:
@@ -193,6 +194,3 @@ def _forbid(module: Any) -> dict[Any, Any]:
         return requests.Start(*args, **named)
 
     module.Grequest = type("Grequest", (requests,), {"Start": classmethod(start), "__module__": _MODULE})
-    hint = "let each rank write a file of its own, or start the job without `nbcr run`"
-    without = {name: refused(f"MPI-IO (MPI.File.{name})", files.__dict__[name], hint) for name in ("Open", "Delete")}
-    return {files: type("File", (files,), {**without, "__module__": _MODULE})}

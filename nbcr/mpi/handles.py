@@ -6,9 +6,13 @@ into its module before the program runs, see all of them.
 
 from __future__ import annotations
 
+import ctypes
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import mpi4py
 
 from nbcr.mpi.attributes import Attributes, create_keyval, free_keyval
 from nbcr.mpi.gate import gate
@@ -308,9 +312,13 @@ class GuardedInfo(_Freed, MPI.Info):
 
 
 class GuardedErrhandler(_Freed, MPI.Errhandler):
-    """The program's function that is called on errors."""
+    """The program's function that is called on errors.
+
+    MPI is given a function of ours for it, and the same one in each life: mpi4py has room for 32, and gives none back.
+    """
 
     _function: Any = None
+    _callback: Any = None
 
     def __new__(cls, errhandler: Any = None) -> GuardedErrhandler:
         self: GuardedErrhandler = super().__new__(cls, errhandler)
@@ -320,9 +328,17 @@ class GuardedErrhandler(_Freed, MPI.Errhandler):
     @classmethod
     def of_function(cls, function: Any) -> GuardedErrhandler:
         """One for communicators."""
-        self = cls(guarded_call(MPI.Comm.Create_errhandler, function))
-        self._function = function
+        self = cls()
+        self._function, self._callback = function, _callback_of(function)
+        guarded_call(self.make)
         return self
+
+    def make(self) -> None:
+        """Make it known to MPI. Raises MPI.Exception."""
+        create = ctypes.CDLL(mpi4py.MPI.__file__).MPI_Comm_create_errhandler
+        code = create(self._callback, ctypes.c_void_p(MPI._addressof(self)))
+        if code != MPI.SUCCESS:
+            raise MPI.Exception(code)
 
     @classmethod
     def of_handle(cls, errhandler: Any) -> GuardedErrhandler:
@@ -330,6 +346,25 @@ class GuardedErrhandler(_Freed, MPI.Errhandler):
         self = cls(errhandler)
         self._function = next((each._function for each in _errhandlers if each._function and each == self), None)
         return self
+
+
+_HANDLE = ctypes.c_uint32 if MPI._sizeof(MPI.Comm) == ctypes.sizeof(ctypes.c_uint32) else ctypes.c_uint64
+_ON_ERROR = ctypes.CFUNCTYPE(None, ctypes.POINTER(_HANDLE), ctypes.POINTER(ctypes.c_int))
+
+
+def _callback_of(function: Any) -> Any:
+    """What MPI calls. As mpi4py has it, an error in the program's function ends the job."""
+
+    def call(comm: Any, code: Any) -> None:
+        from nbcr.mpi.communicators import known
+
+        try:
+            function(known(MPI.Comm.fromhandle(comm[0])), code[0])
+        except BaseException:
+            traceback.print_exc()
+            world.comm.Abort(1)
+
+    return _ON_ERROR(call)
 
 
 def errhandler_of(comm: Any) -> Any:
@@ -415,7 +450,7 @@ class Recipes:
         for info, items in self._infos:
             reseat(info, MPI.Info.Create(items), MPI.INFO_NULL)
         for errhandler in self._errhandlers:
-            reseat(errhandler, MPI.Comm.Create_errhandler(errhandler._function), MPI.ERRHANDLER_NULL)
+            errhandler.make()
 
 
 def _freed(alias: Any) -> None:
