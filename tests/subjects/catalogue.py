@@ -137,6 +137,7 @@ CATALOGUE: list[Subject] = [
     *_rows("devices: null, zero, full, urandom", "files/devices"),
     Subject("files/devices:removed", "devices: null, zero, full, urandom", issue=4, privilege="CAP_MKNOD"),
     *_rows("own files in /proc", "files/proc_self", issue=4),
+    Subject("files/proc_of_zombie", "own files in /proc", issue=4, steady=False),  # the path names a dead process
     *_rows("file locks", "files/flock files/posix_lock files/ofd_lock", issue=4),
     *_rows("file locks", "files/lock_other_kinds", issue=4, outside=True),
     *_rows("file locks", "files/flock_owner", issue=4),
@@ -288,6 +289,7 @@ CATALOGUE: list[Subject] = [
     *_rows("asynchronous I/O (io_setup)", "events/aio", issue=4),
     Subject("refused/aio", "asynchronous I/O (io_setup)", issue=4, refused=("asynchronous", "in flight")),
     Subject("refused/aio:forked", "asynchronous I/O (io_setup)", issue=4, refused=("asynchronous", "parent")),
+    Subject("refused/rseq_area", "restartable sequences (rseq) whose memory is gone", issue=4, refused=("rseq",)),
     Subject("refused/packet", "packet sockets", issue=4, refused=("packet",), privilege="CAP_NET_RAW"),
     Subject("refused/repair", "TCP inside", issue=4, refused=("being repaired",), privilege="CAP_NET_ADMIN"),
     Subject("refused/vsock", "sockets of other protocols", issue=4, refused=("vsock",)),
