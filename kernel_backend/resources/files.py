@@ -420,7 +420,7 @@ def _is_zombie(path: str) -> bool:
     """Whether the process of a path below /proc has ended. Its name is still there, but most of it cannot be opened."""
     found = re.match(r".*/proc/\d+", path)
     try:
-        return bool(found) and Path(f"{found.group()}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        return found is not None and Path(f"{found.group()}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:  # by now it has been reaped
         return True
 
