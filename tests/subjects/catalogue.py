@@ -66,7 +66,11 @@ CATALOGUE: list[Subject] = [
     *_rows("tile registers (AMX)", "cpu/tiles", issue=4),
     *_rows("signal handlers, masks, stacks", "signals/mask signals/thread_masks signals/altstack"),
     *_rows("signal handlers, masks, stacks", "signals/in_handler signals/handlers", representative=True),
-    *_rows("signal handlers, masks, stacks", "signals/nested signals/autodisarm signals/ignored", issue=4),
+    *_rows(
+        "signal handlers, masks, stacks",
+        "signals/nested signals/autodisarm signals/ignored signals/ignored_traps",
+        issue=4,
+    ),
     *_rows("pending signals with siginfo", "signals/pending_process signals/pending_thread"),
     *_rows("pending signals with siginfo", "signals/senders signals/many_pending signals/no_room", issue=4),
     *_rows("interrupted system calls", "signals/sigsuspend signals/sigwait"),
