@@ -234,7 +234,7 @@ CATALOGUE: list[Subject] = [
     *_rows("pseudo-terminals", "terminals/exclusive terminals/dressed", issue=4),
     Subject("terminals/locked_modes", "pseudo-terminals", issue=4, privilege="CAP_SYS_ADMIN"),
     *_rows("controlling terminals", "terminals/controlling", issue=4),
-    *_rows("controlling terminals", "terminals/closed_side", issue=4, keeps_pids=True),
+    *_rows("controlling terminals", "terminals/closed_side terminals/closed_side:300", issue=4, keeps_pids=True),
     *_rows("controlling terminals", "terminals/session", issue=4, keeps_pids=True),
     *_rows("working folder, umask", "identity/folder"),
     *_rows("working folder, umask", "identity/deleted_folder identity/proc_folder", issue=4),
