@@ -10,6 +10,7 @@ from kernel_backend.host import proc
 from kernel_backend.tracee.thread import ThreadGone
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _GONE = (errno.ESRCH, errno.ENOENT)
 
 
@@ -62,6 +63,11 @@ def _no_room(error: Exception, what: str) -> NoRoom | None:
         return NoRoom(f"{what} at {stages.latest()} for want of memory: {reason(error)}", errno=errno.ENOMEM)
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return NoRoom(f"{what} at {stages.latest()}: {reason(error)}", errno=error.errno)
+    if isinstance(error, OSError) and error.errno in _TOO_MANY:
+        return NoRoom(
+            f"{what} at {stages.latest()}: {error.strerror}; all that the processes have are held at once",
+            hint="allow more of them (ulimit -Hn) to who does it, and try again", errno=error.errno,
+        )  # fmt: skip
     return None
 
 

@@ -245,10 +245,13 @@ def _take_workshop_away(building: Building) -> int:
     code = [vma for vma in building.entry.vmas if vma.prot & linux.PROT_EXEC]
     code.sort(key=lambda vma: vma.kind != "vdso")
     gadget = next(filter(None, (_find_call(building.pid, vma.start, vma.end) for vma in code)), 0)
-    if not gadget:
-        return shop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)  # the page stays
-    stub.step_call(building.leader, gadget, "munmap", shop.address, shop.size)
-    return gadget
+    own = shop.address + arch.RUN_TABLE.index(arch.SYSCALL_INSTRUCTION)
+    unmap = [Call("munmap", shop.address, shop.size)] if gadget else []  # else the page stays
+    if ignoring := signals.ignore_traps_call(building.entry, shop):
+        stub.call_without_trap(building.leader, gadget or own, [ignoring, *unmap])
+    elif gadget:
+        stub.step_call(building.leader, gadget, "munmap", shop.address, shop.size)
+    return gadget or own
 
 
 def _find_call(pid: int, start: int, end: int) -> int:

@@ -18,8 +18,8 @@ AUDIT_ARCH = 0xC000003E  # linux/audit.h: ELF_MACHINE, 64 bits, little-endian
 SYS = {
     "read": 0, "write": 1, "open": 2, "close": 3, "fstat": 5, "poll": 7, "lseek": 8, "mmap": 9, "mprotect": 10,
     "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "ioctl": 16,
-    "pwrite64": 18, "select": 23, "mremap": 25, "mincore": 27, "shmget": 29, "shmat": 30, "shmctl": 31, "shmdt": 67,
-    "dup2": 33, "pause": 34, "nanosleep": 35,
+    "pread64": 17, "pwrite64": 18, "select": 23, "mremap": 25, "mincore": 27, "shmget": 29, "shmat": 30, "shmctl": 31,
+    "shmdt": 67, "dup2": 33, "pause": 34, "nanosleep": 35,
     "getitimer": 36, "setitimer": 38, "getpid": 39, "socket": 41, "connect": 42, "accept": 43, "recvfrom": 45,
     "listen": 50, "socketpair": 53, "getsockopt": 55,
     "recvmsg": 47, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "wait4": 61, "kill": 62,

@@ -13,7 +13,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -335,7 +335,7 @@ class ProcFileKind(Kind):
             number = int(found.group(1))
             path = f"/proc/{inside.get(number, number)}{found.group(2) or ''}"
             here = f"/proc/{look.process.view}/root"  # where its /proc is; ours shows others under these numbers
-        gone = bool(found) and not _leads_to(here + look.link, look)
+        gone = bool(found) and (not _leads_to(here + look.link, look) or _is_zombie(here + look.link))
         if found and not gone and look.in_flight and int(found.group(1)) in tables.processes:
             raise ResourceUnsupported(
                 f"{look.holder} is {path}, which can be opened again only when that process runs",
@@ -380,7 +380,7 @@ class ProcFileKind(Kind):
             tables.warn(f"{path} cannot be opened again for process {pid}: {error.strerror}")
             return
         if entry.pos:
-            workshop.call("lseek", made, entry.pos, os.SEEK_SET)
+            _seek_later(workshop, made, entry.pos)
         replace_everywhere(index, made, tables, workshop, pid)
 
     def _is_gone(self, entry: ProcFile, tables: RebuildTables) -> bool:
@@ -395,6 +395,18 @@ class ProcFileKind(Kind):
         found = _PROC_PID.match(entry.path)
         holders = {pid for rows in tables.holders.values() for pid, _ in rows}
         return int(found.group(1)) if found and int(found.group(1)) in holders else -1
+
+
+def _seek_later(workshop: Workshop, fd: int, pos: int) -> None:
+    """Give a file in /proc its offset, and have the next read look anew where that is.
+
+    The OS kernel writes such files (seq_file) record by record and notes which one an offset lies in. Found now, that
+    would be told by what the process is now: half-made, with a page of ours among its mappings. A read elsewhere
+    makes it forget.
+    """
+    workshop.call("lseek", fd, pos, os.SEEK_SET)
+    with suppress(OSError):  # a folder, or open for writing only
+        workshop.call("pread64", fd, workshop.put(bytes(2)), 2 if pos == 1 else 1, 0)
 
 
 @contextmanager
@@ -422,6 +434,15 @@ def _own_namespace(look: Look) -> str:
         return path if os.readlink(path) == look.link else ""
     except OSError:
         return ""
+
+
+def _is_zombie(path: str) -> bool:
+    """Whether the process of a path below /proc has ended. Its name is still there, but most of it cannot be opened."""
+    found = re.match(r".*/proc/\d+", path)
+    try:
+        return found is not None and Path(f"{found.group()}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:  # by now it has been reaped
+        return True
 
 
 def _open_of_the_dead(entry: ProcFile) -> int:

@@ -25,6 +25,7 @@ def read_in_twin(entry: ProcessEntry, twin: Twin) -> None:
     results = workshop.run(_calls(workshop.data))
     _complete(entry, workshop.thread.tid, results, workshop.get(_DATA_BYTES))
     entry.rlimits = twin.limits  # it has others now
+    signals.note_ignored_traps(entry, twin.ignored)
     entry.pkeys = pkeys.look(workshop.call)
 
 

@@ -18,7 +18,7 @@ from kernel_backend.resources import tty_queues
 from kernel_backend.resources.descriptors import RebuildTables
 
 _PTMX = os.makedev(5, 2)
-_FIRST_SLAVE_MAJOR = 136
+_SLAVE_MAJOR = 136
 _TIOCGPTN, _TIOCGPTLCK, _TIOCGSID, _TIOCPKT = 0x80045430, 0x80045439, 0x5429, 0x5420
 _TAKEN = "terminals taken from the present"
 
@@ -40,7 +40,7 @@ def take(index: int, entry: PtyMaster, tables: RebuildTables) -> bool:
 
 def present_slave(entry: PtyMaster | Terminal, tables: RebuildTables) -> int:
     """A descriptor of ours of the program's side, where the present has that; else -1."""
-    device = os.makedev(_FIRST_SLAVE_MAJOR + entry.index // 256, entry.index % 256)
+    device = os.makedev(_SLAVE_MAJOR, entry.index)
     slaves = [fd for fd in tables.live.values() if _device(fd) == device]
     return next((fd for fd in slaves if not tty_queues.is_hung_up(fd)), slaves[0] if slaves else -1)
 

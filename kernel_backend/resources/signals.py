@@ -14,7 +14,8 @@ from kernel_backend.tracee.thread import SIGINFO_BYTES, Thread
 
 SIGACTION_BYTES = 32
 LAST_SIGNAL = 64
-_SIGKILL, _SIGSTOP = 9, 19
+_SIGTRAP, _SIGKILL, _SIGSTOP = 5, 9, 19
+_SIG_IGN = 1
 SIGSET_BYTES = 8
 
 
@@ -49,9 +50,28 @@ def action_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
     return calls, bytes(arguments)
 
 
+def note_ignored_traps(entry: ProcessEntry, ignored: int) -> None:
+    """Correct what a twin said of SIGTRAP: `ignored` is the mask of what was ignored before the twin was traced."""
+    if ignored >> _SIGTRAP - 1 & 1:
+        action = entry.sigactions.get(_SIGTRAP, bytes(SIGACTION_BYTES))
+        entry.sigactions[_SIGTRAP] = struct.pack("<Q", _SIG_IGN) + action[8:]
+
+
+def ignore_traps_call(entry: ProcessEntry, shop: Workshop) -> Call | None:
+    """The call that has a process ignore SIGTRAP, if it did; its argument is placed.
+
+    Each trap that the OS kernel forces on a thread, as at the end of a table of calls, gives an ignored SIGTRAP its
+    default action back. So what `action_calls` has set is gone again, and this call has to be the last.
+    """
+    action = entry.sigactions.get(_SIGTRAP, b"")
+    if int.from_bytes(action[:8], "little") != _SIG_IGN:
+        return None
+    return Call("rt_sigaction", _SIGTRAP, shop.put(action), 0, SIGSET_BYTES)
+
+
 def flush_calls(data: int) -> tuple[list[Call], bytes]:
     """Calls that throw away everything queued in a process that is about to become another (SIG_IGN empties)."""
-    ignore = struct.pack("<4Q", 1, 0, 0, 0)
+    ignore = struct.pack("<4Q", _SIG_IGN, 0, 0, 0)
     return [Call("rt_sigaction", n, data, 0, SIGSET_BYTES) for n in _SETTABLE], ignore
 
 

@@ -49,11 +49,11 @@ _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTLCK, _TIOCGPKT = 0x80045430, 0x40045431, 0x80045
 _TIOCPKT, _TIOCGETD = 0x5420, 0x5424
 _TIOCGLCKTRMIOS, _TIOCSLCKTRMIOS, _TERMIOS_BYTES = 0x5456, 0x5457, 36
 _UNLOCKED = bytes(_TERMIOS_BYTES)
-_MAX_TRIES = 256
+_MAX_TRIES = 512
 
 _PTMX = (5, 2)
 _TTY = (5, 0)
-_SLAVE_MAJORS = range(136, 144)
+_SLAVE_MAJOR = 136  # the minor number is that of the terminal, however high
 _OTHER_MAJORS = (4, 5, 204, 229)  # consoles and serial lines
 
 
@@ -101,7 +101,7 @@ class PtyMasterKind(Kind):
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         fd = look.own
         index = tty_queues.word(fd, _TIOCGPTN)
-        session, foreground = sessions.of_device(os.makedev(_SLAVE_MAJORS[index // 256], index % 256), tables)
+        session, foreground = sessions.of_device(os.makedev(_SLAVE_MAJOR, index), tables)
         return PtyMaster(
             index=index,
             path=pack_path(look.link),
@@ -213,12 +213,12 @@ class TerminalKind(Kind):
 
     def matches(self, look: Look) -> bool:
         major, minor = _device(look)
-        known = major in _SLAVE_MAJORS or major in _OTHER_MAJORS
+        known = major == _SLAVE_MAJOR or major in _OTHER_MAJORS
         return known and (major, minor) not in (_PTMX, _TTY)
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         major, minor = _device(look)
-        if major not in _SLAVE_MAJORS and not os.isatty(look.own):
+        if major != _SLAVE_MAJOR and not os.isatty(look.own):
             raise ResourceUnsupported(
                 f"{look.holder} is the device {look.link}, which cannot be captured",
                 pid=look.process.pid, fd=look.fd, link=look.link,
@@ -232,7 +232,7 @@ class TerminalKind(Kind):
         return Terminal(
             path=pack_path(look.link.removesuffix(" (deleted)")),
             device=look.stat.st_rdev,
-            index=(major - 136) * 256 + minor if major in _SLAVE_MAJORS else -1,
+            index=minor if major == _SLAVE_MAJOR else -1,
             ctime_ns=look.stat.st_ctime_ns,
             uid=look.stat.st_uid,
             gid=look.stat.st_gid,
@@ -241,7 +241,7 @@ class TerminalKind(Kind):
             exclusive=bool(tty_queues.word(look.own, tty_queues.TIOCGEXCL)),
             session=session,
             foreground=foreground,
-            hung_up=major in _SLAVE_MAJORS and tty_queues.is_hung_up(look.own),
+            hung_up=major == _SLAVE_MAJOR and tty_queues.is_hung_up(look.own),
         )
 
     def capture_links(self, index: int, look: Look, entry: Terminal, tables: CaptureTables) -> None:
@@ -350,7 +350,7 @@ def _outside(index: int, entry: Terminal, tables: RebuildTables) -> int:
 
 
 def _is_terminal(found: os.stat_result) -> bool:
-    return stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) in (*_SLAVE_MAJORS, *_OTHER_MAJORS)
+    return stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) in (_SLAVE_MAJOR, *_OTHER_MAJORS)
 
 
 def _same_terminal(entry: Terminal, tables: RebuildTables) -> int:
@@ -360,7 +360,7 @@ def _same_terminal(entry: Terminal, tables: RebuildTables) -> int:
         found = os.lstat(path)
         same = _is_terminal(found) and found.st_rdev == entry.device
         ours = tables.boot_id_same and found.st_uid == os.geteuid()
-        if not same or (os.major(found.st_rdev) in _SLAVE_MAJORS and not ours):
+        if not same or (os.major(found.st_rdev) == _SLAVE_MAJOR and not ours):
             return -1
         fd = open_path(path, entry.flags | os.O_NONBLOCK, _is_terminal)
     except OSError as error:

@@ -16,7 +16,7 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.errors import EngineError, HostUnsupported
 from kernel_backend.host import fds, libc, proc
-from kernel_backend.tracee.inject import WORD, Workshop, check
+from kernel_backend.tracee.inject import WORD, Call, Workshop, check
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, Thread, ThreadGone
 
 STUB_OPTIONS = FOLLOW_NEW | linux.PTRACE_O_TRACEEXEC | linux.PTRACE_O_EXITKILL
@@ -37,6 +37,24 @@ def step_call(thread: Thread, gadget: int, name: str, *args: int) -> int:
         thread.resume(linux.PTRACE_SINGLESTEP)
         if thread.wait().is_step and thread.get_regs(after).pc == gadget + len(arch.SYSCALL_INSTRUCTION):
             return check(after.result, name)
+
+
+def call_without_trap(thread: Thread, gadget: int, calls: Iterable[Call]) -> None:
+    """System calls as `step_call` makes them, but led from entry to exit: nothing that may send SIGTRAP is used."""
+    thread.set_options(STUB_OPTIONS | linux.PTRACE_O_TRACESYSGOOD)
+    for name, args in calls:
+        regs = thread.get_regs()
+        regs.make_call(gadget, arch.SYS[name], [x & WORD for x in args])
+        thread.set_regs(regs)
+        for _ in ("entry", "exit"):
+            thread.resume(linux.PTRACE_SYSCALL)
+            while not thread.wait().is_syscall:
+                thread.resume(linux.PTRACE_SYSCALL)
+        check(thread.get_regs().result, name)
+    thread.interrupt()  # at an exit the OS kernel would not restart the call that is in the image's registers
+    thread.resume(linux.PTRACE_CONT)
+    while thread.wait().event != linux.PTRACE_EVENT_STOP:
+        thread.resume(linux.PTRACE_CONT)
 
 
 def spawn(set_tid: int = 0) -> Thread:

@@ -1,5 +1,4 @@
-"""MPI set up and torn down in one process, as checkpoints do it, with types, operations, an error handler and collectives
-in each life.
+"""MPI set up and torn down in one process, as checkpoints do it: types, operations, an error handler, collectives.
 
 python lives.py LIVES
 """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 from kernel_backend import failures
-from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.errors import NoRoom, ResourceUnsupported
 
 _NAME, _DEPTH = "n" * 200, 25
 
@@ -29,3 +30,10 @@ def test_a_path_that_is_too_long_to_be_told_is_refused_by_name(tmp_path: Path) -
     assert isinstance(found, ResourceUnsupported)
     assert f"/proc/self/fd/{folder}" in str(found)
     assert "shorter" in found.hint
+
+
+def test_more_descriptors_than_we_may_have_are_told_with_the_limit() -> None:
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    for found in (failures.of_dump(error, os.getpid()), failures.of_restore(error)):
+        assert isinstance(found, NoRoom)
+        assert "ulimit" in found.hint

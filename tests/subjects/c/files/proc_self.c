@@ -1,5 +1,16 @@
-/* Descriptors of its own files in /proc show the restored process. */
+/* Descriptors of its own files in /proc show the restored process, and one that is read half goes on at the same line. */
 #include "../subject.h"
+#include <sys/mman.h>
+
+static char maps_text[65536];
+
+static size_t read_all(int fd, char *text, size_t room)
+{
+    size_t size = 0;
+    for (ssize_t part; size < room && (part = MUST(read(fd, text + size, room - size))) > 0;)
+        size += (size_t)part;
+    return size;
+}
 
 int main(int argc, char **argv)
 {
@@ -8,7 +19,13 @@ int main(int argc, char **argv)
     int folder = (int)MUST(open("/proc/self/fd", O_RDONLY | O_DIRECTORY));
     char text[65536];
     MUST(read(status, text, 10));
+    int whole = (int)MUST(open("/proc/self/maps", O_RDONLY)), begun = (int)MUST(open("/proc/self/maps", O_RDONLY));
+    MUST(mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    size_t first = (size_t)MUST(read(begun, text, 1000));
     subject_wait(NULL);
+    size_t rest = first + read_all(begun, text + first, sizeof text - first);
+    size_t length = read_all(whole, maps_text, sizeof maps_text);
+    EXPECT(rest == length && memcmp(text, maps_text, length) == 0, "maps goes on elsewhere: %.200s", text + first);
     ssize_t size = MUST(pread(status, text, sizeof text - 1, 0));
     text[size] = 0;
     char *line = strstr(text, "\nPid:");

@@ -1,4 +1,5 @@
-/* A session whose controlling terminal none of it has open: the controlling side is its parent's. */
+/* A session whose controlling terminal none of it has open: the controlling side is its parent's.
+   With a number: its own is at least that high. */
 #include "../trees/tree.h"
 #include <sys/ioctl.h>
 #include <termios.h>
@@ -22,7 +23,12 @@ static int session(int told, void *name)
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
-    int master = (int)MUST(posix_openpt(O_RDWR | O_NOCTTY)), got;
+    int master, got, spare[512], spares = argc > 2 ? atoi(argv[2]) : 0;
+    for (int i = 0; i < spares; i++)
+        spare[i] = (int)MUST(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    master = (int)MUST(posix_openpt(O_RDWR | O_NOCTTY));
+    for (int i = 0; i < spares; i++)
+        MUST(close(spare[i]));
     char name[64], text[8] = "";
     MUST(unlockpt(master));
     MUST0(ptsname_r(master, name, sizeof name));
