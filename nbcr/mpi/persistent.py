@@ -21,7 +21,7 @@ class GatedPrequest(GatedRequest, MPI.Prequest):
     """The program's persistent request."""
 
     _begin: Callable[[], Any]
-    _under_way: Any
+    _under_way: Any = None
 
     @classmethod
     def beginning(cls, begin: Callable[[], Any]) -> GatedPrequest:
@@ -47,7 +47,7 @@ class GatedPrequest(GatedRequest, MPI.Prequest):
     def try_to_end(self) -> bool:
         return not self.is_active or bool(self._under_way.try_to_end())
 
-    def test(self, status: Any = None) -> tuple[bool, Any]:
+    def _tested(self, status: Any) -> tuple[bool, Any]:
         if not self.is_active:
             copy_status(Status(), status)
             return True, None
@@ -56,7 +56,7 @@ class GatedPrequest(GatedRequest, MPI.Prequest):
             self._under_way = None
         return ended, obj
 
-    def wait(self, status: Any = None) -> Any:
+    def _waited(self, status: Any) -> Any:
         if not self.is_active:
             copy_status(Status(), status)
             return None

@@ -34,7 +34,7 @@ from nbcr.handlers.sections import all_left
 from nbcr.mpi import agents, buffered, dialling, draining, leaving, support
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate, waited
-from nbcr.mpi.windows import epochs
+from nbcr.mpi.windows import epochs, helping
 from nbcr.mpi.world import MPI, world
 
 THREAD_NAME = "nbcr-mpi"
@@ -127,6 +127,7 @@ class Rank(Handler):
         buffered.flush_all()
         self._await_all()
         self._come_to_end()
+        helping.end()
         self._answered.wait(_SETTLE_TIMEOUT_S)  # the launcher must not take this end for a failure
         world.finish()
 

@@ -45,6 +45,10 @@ class GatedRequest(Request):
                 real = None
             elif isinstance(real, cls):  # another name for the same
                 return real
+            else:  # of a class of the program's
+                shared: GatedRequest = Request.__new__(cls)
+                shared.__dict__ = real.__dict__
+                return shared
         if real is not None and not isinstance(real, Request):
             raise TypeError(f"expecting a Request, got {type(real).__name__}")
         self: GatedRequest = Request.__new__(cls)
@@ -151,20 +155,28 @@ class GatedRequest(Request):
     # What the program calls
 
     def Test(self, status: Any = None) -> bool:
-        return self.test(status)[0]
+        return self._tested(status)[0]
+
+    def test(self, status: Any = None) -> tuple[bool, Any]:
+        return self._tested(status)
+
+    def Wait(self, status: Any = None) -> bool:
+        self._waited(status)
+        return True
+
+    def wait(self, status: Any = None) -> Any:
+        return self._waited(status)
+
+    # No call of the program's stands on another: it may have others in their place
 
     @gate.matches
-    def test(self, status: Any = None) -> tuple[bool, Any]:
+    def _tested(self, status: Any) -> tuple[bool, Any]:
         if gate.closed:
             gate.stay_out()
         return (True, self._seen(status)) if self.try_to_end() else (False, None)
 
-    def Wait(self, status: Any = None) -> bool:
-        self.wait(status)
-        return True
-
     @gate.matches
-    def wait(self, status: Any = None) -> Any:
+    def _waited(self, status: Any) -> Any:
         polls = 0
         while True:
             if gate.closed:
@@ -383,7 +395,8 @@ def _some(requests: Sequence[Any], statuses: list[Any] | None) -> tuple[list[int
 
 
 class Outstanding:
-    """Requests that have not ended, in the order in which they were begun."""
+    """Requests that have not ended, in the order in which they were begun. Several objects may stand for one: what is
+    known of it they have in common."""
 
     def __init__(self) -> None:
         self._requests: dict[int, GatedRequest] = {}
@@ -391,7 +404,7 @@ class Outstanding:
 
     def add(self, request: GatedRequest) -> GatedRequest:
         """Note it until the program has seen its end. Of sends that nobody asks for, the end is looked for here."""
-        self._requests[id(request)] = request
+        self._requests[id(request.__dict__)] = request
         if len(self._requests) > self._sweep_at:
             for each in list(self._requests.values()):
                 if (each._receive is None or each.is_forgotten) and each.try_to_end():
@@ -401,14 +414,15 @@ class Outstanding:
 
     def replace(self, request: GatedRequest, other: GatedRequest) -> None:
         """`other` takes its place."""
+        replaced = id(request.__dict__)
         self._requests = {
-            id(other) if each is request else number: other if each is request else each
+            id(other.__dict__) if number == replaced else number: other if number == replaced else each
             for number, each in self._requests.items()
         }
 
     def remove(self, request: GatedRequest) -> None:
         """It has ended."""
-        self._requests.pop(id(request), None)
+        self._requests.pop(id(request.__dict__), None)
 
     def __iter__(self) -> Iterator[GatedRequest]:
         return iter(list(self._requests.values()))

@@ -201,7 +201,7 @@ class GatedWin(_Win):
     def Allocate(cls, size: int, disp_unit: int = 1, info: Any = MPI.INFO_NULL, comm: Any = None) -> Any:
         """In memory of ours, which stays where it is. MPICH's own would be reached by other ranks without our help."""
         win = cls._made(MPI.buffer.allocate(size, True), disp_unit, info, comm, MPI.WIN_FLAVOR_ALLOCATE)
-        _help_others()
+        helping.begin()
         return win
 
     @classmethod
@@ -366,24 +366,39 @@ def _call_all(comm: Any, call: Callable[[], Any]) -> Any:
 # --- others reach this rank's memory with its help --------------------------------------------------------------------
 
 
-def _help_others() -> None:
-    if not _helping:
-        _helping.append(threading.Thread(target=_help, name="nbcr-mpi-windows", daemon=True))
-        _helping[0].start()
+class _Help:
+    """A thread that calls MPI now and then, while there are windows whose memory MPI would have given.
+
+    A program may calculate for long, or look at its memory until something comes; MPI moves on when it is called only.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._turn = threading.Lock()
+        self._is_over = False
+
+    def begin(self) -> None:
+        """From the first such window on."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="nbcr-mpi-windows", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """MPI is about to be finalised for good."""
+        with self._turn:
+            self._is_over = True
+
+    def _run(self) -> None:
+        while not self._is_over:
+            time.sleep(_PROGRESS_S)
+            if any(window.flavor == MPI.WIN_FLAVOR_ALLOCATE for window in live):
+                with self._turn:
+                    self._move_on()
+
+    @gate.matches
+    def _move_on(self) -> None:
+        if not gate.closed and not self._is_over:
+            Comm.Iprobe(world.own, ANY_SOURCE, ANY_TAG)
 
 
-def _help() -> None:
-    """A program may calculate for long, or look at its memory until something comes: MPI moves on when it is called."""
-    while True:
-        time.sleep(_PROGRESS_S)
-        if any(window.flavor == MPI.WIN_FLAVOR_ALLOCATE for window in live):
-            _move_on()
-
-
-@gate.matches
-def _move_on() -> None:
-    if not gate.closed:
-        Comm.Iprobe(world.own, ANY_SOURCE, ANY_TAG)
-
-
-_helping: list[threading.Thread] = []
+helping = _Help()

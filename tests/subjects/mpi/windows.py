@@ -74,7 +74,7 @@ comm.Barrier()
 board.Unlock_all()
 digest.update(repr((seen.tolist(), fenced.name, counter.flavor == MPI.WIN_FLAVOR_ALLOCATE)).encode())
 digest.update(repr((some.Get_attr(keyval), some.group_size, fenced.attrs[1:])).encode())
-for window in (fenced, counter, board, some):
+for window in (fenced, counter, some):  # the board is there to the end
     window.Free()
 for line in comm.gather(digest.hexdigest()) or ():
     print(line)
