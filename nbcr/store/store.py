@@ -60,6 +60,7 @@ class Draft:
     created: str
     path: Path
     replace: bool
+    before: frozenset[str] = frozenset()  # ids of entries that were there already, whatever their clocks said
 
     @property
     def image(self) -> Path:
@@ -182,6 +183,7 @@ class Store:
                     created=created or moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                     path=self._entries / f".tmp-{entry_id}.{runtime.own_pid()}",
                     replace=replace,
+                    before=frozenset(filter(names.is_id, os.listdir(self._entries))) if replace else frozenset(),
                 )
                 draft.path.mkdir(mode=0o700)
                 # Not durable: whoever asked for the checkpoint waits for this, and a disk may take its time to sync.
@@ -238,7 +240,8 @@ class Store:
             (final / OWNER).unlink(missing_ok=True)
         if draft.replace:
             for old in self.entries():
-                if old.name == draft.name and (old.created, old.id) < (draft.created, draft.id):
+                is_older = old.id in draft.before or (old.created, old.id) < (draft.created, draft.id)
+                if is_older and old.name == draft.name and old.id != draft.id:
                     self.remove(old)
         return final
 

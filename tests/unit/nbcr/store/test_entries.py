@@ -146,6 +146,14 @@ def test_replacing_keeps_the_old_entry_until_the_new_one_is_published(store: Sto
     assert hidden(store) == []
 
 
+def test_replacing_does_not_ask_the_clock(store: Store) -> None:
+    """One that was set back, as of a laptop or a virtual machine that has just woken up."""
+    old = put(store, "a")
+    new = put(store, "a", replace=True, now=datetime.now(UTC) - timedelta(days=9000))
+    assert store.entries() == [new]
+    assert not old.path.exists()
+
+
 def test_two_entries_of_one_name_mean_the_newer_one(store: Store) -> None:
     """As a writer leaves them that dies between publishing and removing."""
     now = datetime.now(UTC)
