@@ -82,6 +82,7 @@ class Writer:
         cells = Cells(order.namespace.get("In"))
         self._units = Units(self._context, self._blobs, board, guard, limits, cells)
         self._imported: dict[str, str] = {}
+        self._unsaved: list[str] = []  # remarks
 
     def run(self) -> None:
         """Write everything; the index, published last."""
@@ -121,8 +122,10 @@ class Writer:
 
     def _save_surroundings(self, states: dict[str, Any]) -> None:
         """What belongs to no name, as the last unit."""
-        fit = {name: state for name, state in states.items() if failure_of(state, self._context) is None}
-        self._units.save_apart(_SURROUNDINGS, fit)
+        failures = {name: failure_of(state, self._context) for name, state in states.items()}
+        self._units.save_apart(_SURROUNDINGS, {name: states[name] for name, why in failures.items() if why is None})
+        reasons = {name: " ".join(str(why).split()) for name, why in failures.items() if why is not None}
+        self._unsaved = [f"the session's {name}: not saved ({reason})" for name, reason in reasons.items()]
 
     # --- the index
 
@@ -143,7 +146,7 @@ class Writer:
             blobs=blobs,
             surroundings=len(units) - 1,
             packages=self._versions(units),
-            remarks=self._order.remarks,
+            remarks=(*self._order.remarks, *self._unsaved),
             size_bytes=sum(contents.values()) + sum(len(unit.inline) for unit in units),
             added_bytes=self._blobs.added_bytes,
             duration_ms=(time.monotonic() - self._order.begun) * 1e3,

@@ -195,6 +195,15 @@ def test_versions_may_be_of_a_class_of_their_own(saved: Saved, place: Path, monk
     assert [found.then for found in load(place, fresh()).drift] == ["1.5+cpu"]
 
 
+def test_a_setting_that_cannot_be_saved_is_told(saved: Saved) -> None:
+    numbers = (number for number in range(3))
+    with np.printoptions(formatter={"int": lambda value: f"{value} {next(numbers)}"}):
+        told = saved(session("import numpy as np; a = 1")).remarks
+    assert len(told) == 1
+    assert told[0].startswith("the session's numpy print options: not saved (")
+    assert "generator" in told[0]
+
+
 def test_redirected_output_is_told(saved: Saved, place: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         saved(session("a = 1"))
