@@ -40,11 +40,12 @@ class Torn:
     """MPI as it was, to be made again."""
 
     def __init__(self) -> None:
+        self._errhandlers = {key: handles.errhandler_of(comm) for key, comm in live.items()}
+        handles.forget_released(self._errhandlers.values())
         self._recipes = Recipes()
         self._file_pointers = file_shared.remembered()
         self._topologies = {key: _topology(comm) for key, comm in live.items()}
         self._names = {key: Comm.Get_name(comm) for key, comm in live.items()}
-        self._errhandlers = {key: handles.errhandler_of(comm) for key, comm in live.items()}
 
     def down(self) -> None:
         """Finalise MPI. No rank may be in it any more, and nothing in flight."""
@@ -62,6 +63,7 @@ class Torn:
         self._recipes.make()
         for key in sorted(live):  # in the same order everywhere: making one needs all its members
             self._make(key)
+        self._recipes.finish()
         windows.put_up()
 
     def _make(self, key: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import mpi4py
@@ -344,8 +344,30 @@ class GuardedErrhandler(_Freed, MPI.Errhandler):
     def of_handle(cls, errhandler: Any) -> GuardedErrhandler:
         """What MPI says is one that the program has made, or predefined."""
         self = cls(errhandler)
-        self._function = next((each._function for each in _errhandlers if each._function and each == self), None)
+        ours = _made_for(self)
+        if ours is not None:
+            self._function, self._callback = ours._function, ours._callback
         return self
+
+    def Free(self) -> None:
+        """Communicators that have it keep it."""
+        if self._function is not None and self:
+            _released.append(self.of_handle(self))
+        guarded_call(MPI.Errhandler.Free, self)
+
+
+_released: list[GuardedErrhandler] = []  # which the program has freed, and communicators may have
+
+
+def _made_for(errhandler: Any) -> Any:
+    """The program's errhandler that is the same; None: it is predefined."""
+    candidates = (*_of_the_program(), *reversed(_released))
+    return next((each for each in candidates if each._function is not None and each == errhandler), None)
+
+
+def _of_the_program() -> list[GuardedErrhandler]:
+    released = set(map(id, _released))
+    return [each for each in _errhandlers if id(each) not in released]
 
 
 _HANDLE = ctypes.c_uint32 if MPI._sizeof(MPI.Comm) == ctypes.sizeof(ctypes.c_uint32) else ctypes.c_uint64
@@ -372,7 +394,13 @@ def errhandler_of(comm: Any) -> Any:
     errhandler = MPI.Comm.Get_errhandler(comm)
     if errhandler == MPI.ERRORS_RETURN:
         return None
-    return next((each for each in _errhandlers if each._function and each == errhandler), errhandler)
+    return _made_for(errhandler) or errhandler
+
+
+def forget_released(in_use: Iterable[Any]) -> None:
+    """But for these, which communicators have."""
+    used = set(map(id, in_use))
+    _released[:] = [each for each in _released if id(each) in used]
 
 
 def give_hints(comm: Any, hints: dict[str, str]) -> None:
@@ -415,9 +443,8 @@ class Recipes:
         self._operations = [made for made in _operations if made._made is not None and made != MPI.OP_NULL]
         self._names = [(made, MPI.Datatype.Get_name(made)) for made, _ in self._types]
         self._infos = [(made, dict(MPI.Info.items(made))) for made in _infos if made not in _PREDEFINED_INFOS]
-        self._errhandlers = [
-            made for made in _errhandlers if made._function is not None and made != MPI.ERRHANDLER_NULL
-        ]
+        own = [made for made in _of_the_program() if made._function is not None and made != MPI.ERRHANDLER_NULL]
+        self._errhandlers, self._released = own, list(_released)
 
     def free(self) -> None:
         """Free what MPI knows of them; the program's objects stay."""
@@ -449,8 +476,13 @@ class Recipes:
                 MPI.Datatype.Set_name(made, name)
         for info, items in self._infos:
             reseat(info, MPI.Info.Create(items), MPI.INFO_NULL)
-        for errhandler in self._errhandlers:
+        for errhandler in (*self._errhandlers, *self._released):
             errhandler.make()
+
+    def finish(self) -> None:
+        """Communicators have been made again: what the program has freed is theirs alone."""
+        for errhandler in self._released:
+            _freed(MPI.Errhandler(errhandler))
 
 
 def _freed(alias: Any) -> None:

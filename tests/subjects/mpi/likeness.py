@@ -17,6 +17,12 @@ STEPS = int(sys.argv[1])
 PAUSE_S = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
 comm = MPI.COMM_WORLD
 digest = hashlib.sha256()
+watched, noticed = comm.Dup(), []
+handler = MPI.Comm.Create_errhandler(lambda comm, code: noticed.append((comm == watched, MPI.Get_error_class(code))))
+watched.Set_errhandler(handler)
+another = comm.Dup()
+another.Set_errhandler(handler)
+handler.Free()  # the communicators keep it
 
 
 def told(call, *args):
@@ -38,6 +44,8 @@ def freed(make):
 
 def errors():
     """Of calls that have no communicator."""
+    yield told(watched.Send, b"", comm.size + 5), noticed.pop()
+    yield told(another.Send, b"", comm.size + 5), noticed.pop(), noticed == []
     yield told(MPI.INT.Create_vector, -1, 1, 1)
     yield told(MPI.DATATYPE_NULL.Commit)
     yield told(MPI.INT.Free)
