@@ -108,9 +108,8 @@ def refuse_early(capture: Capture) -> None:
     capture.apart = {kind: sharing.apart(tree.processes, kind) for kind in sharing.TABLES}
     for pid, process in tree.processes.items():
         sharing.check_rights(process, ahead.unlike)
-        status = proc.status(process.view)
         seccomp.check(process)
-        processes.check_trap(pid, status)
+        processes.check_trap(pid, process.status())
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
 
@@ -234,7 +233,7 @@ def _ask(borrowed: Borrowed, pid: int, process: Process) -> Asking[_Own]:
     futex_hash = yield from settings.ask_futex_hash()
     itimers = yield from timers.ask_itimers(borrowed)
     posix_timers = yield from timers.ask_timers(borrowed, pid)
-    locks = proc.status(process.view).get("VmLck", "0").split()[0] != "0"
+    locks = process.status().get("VmLck", "0").split()[0] != "0"
     lock_future = (yield from processes.ask_lock_future(borrowed, borrowed.thread.tid)) if locks else 0
     return _Own(subreaper, futex_hash, itimers, posix_timers, lock_future)
 

@@ -43,6 +43,8 @@ class Outsiders:
 
     def __init__(self) -> None:
         self._made: dict[_User, int] = {}  # pids
+        self._mine = proc.status(os.getpid())
+        self._label = sharing.security_label(os.getpid())
 
     def __enter__(self) -> Outsiders:
         return self
@@ -61,12 +63,12 @@ class Outsiders:
         """
         if not _is_there() or os.readlink(f"/proc/{process.view}/ns/pid") != os.readlink("/proc/self/ns/pid"):
             return {}
-        if sharing.security_label(os.getpid()) != sharing.security_label(process.view):
+        if self._label != sharing.security_label(process.view):
             return {}  # others forbid such looks, too
-        mine, theirs = proc.status(os.getpid()), proc.status(process.view)
+        theirs = process.status()
         may_be = theirs.get("NoNewPrivs") == "1" or bool(int(theirs["CapEff"], 16) & _CAP_SYS_ADMIN)
         asked = [tid for tid in tids if may_be or tid == process.view or tid in unlike]
-        if self._are_alike(mine, theirs):
+        if self._are_alike(theirs):
             return dict.fromkeys(asked, os.getpid())
         user = _user_of(theirs)
         if os.geteuid() != 0 or user is None or not (may_be or {*asked} - {process.view}):
@@ -75,8 +77,8 @@ class Outsiders:
             self._made[user] = _become_and(user, _wait_for_ever)
         return dict.fromkeys(asked, self._made[user])
 
-    @staticmethod
-    def _are_alike(mine: dict[str, str], theirs: dict[str, str]) -> bool:
+    def _are_alike(self, theirs: dict[str, str]) -> bool:
+        mine = self._mine
         same = all(mine[ids].split()[:3] == theirs[ids].split()[:3] for ids in ("Uid", "Gid"))
         return same and _user_of(theirs) is not None and not int(mine["CapPrm"], 16) & ~int(theirs["CapPrm"], 16)
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kernel_backend.errors import HostUnsupported, ImageCorrupt, ResourceUnsupported, TargetDenied, TargetUnsupported
 from kernel_backend.host import fds, libc, proc
@@ -39,10 +40,15 @@ _HINT = (
 )
 
 
-def has_its_own(pid: int) -> bool:
-    """Whether a process is under filters that we are not under."""
-    mine, theirs = proc.status(os.getpid()), proc.status(pid)
+def has_its_own(theirs: Mapping[str, str]) -> bool:
+    """Whether a process with this status is under filters that we are not under."""
+    mine = _our_status(os.getpid())
     return [theirs.get(name, "0") for name in _FIELDS] != [mine.get(name, "0") for name in _FIELDS]
+
+
+@functools.cache
+def _our_status(pid: int) -> dict[str, str]:
+    return proc.status(pid)
 
 
 def check_running(pids: Iterable[int]) -> None:
@@ -51,13 +57,13 @@ def check_running(pids: Iterable[int]) -> None:
         return
     for pid in pids:
         with contextlib.suppress(OSError):  # the freeze will say so
-            if has_its_own(proc.view(pid)):
+            if has_its_own(proc.status(proc.view(pid))):
                 raise _unreadable(pid)
 
 
 def check(process: Process) -> None:
     """Refuse a frozen process whose filters we do not share and could not suspend."""
-    if has_its_own(process.view) and not process.unfiltered:
+    if has_its_own(process.status()) and not process.unfiltered:
         raise _unreadable(process.pid)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -178,13 +178,17 @@ def _order(one: int, other: int, kind: int) -> int:
 
 
 def unlike_threads(pids: Iterable[int]) -> dict[int, int]:
-    """Threads whose user, rights or filter differ from their leader's: tid → pid. Looked for before the freeze."""
+    """Threads whose user, rights, filter or namespaces differ from their leader's: tid → pid. Looked for before the
+    freeze.
+    """
     found = {}
     for pid in pids:
         try:
             tids = proc.task_ids(pid)
             usual = _rights(pid, proc.view(pid)) if len(tids) > 1 else None
             found.update({tid: pid for tid in tids if usual and (_rights(pid, tid) or usual) != usual})
+            if usual and int(usual[_RIGHTS.index("CapEff")], 16) & _CAP_SYS_ADMIN:
+                found.update(dict.fromkeys(_elsewhere(pid, tids), pid))
         except (OSError, KeyError):
             continue  # it ended meanwhile
     return found
@@ -197,15 +201,25 @@ def _rights(pid: int, tid: int) -> list[str] | None:
 
 def check_rights(process: Process, suspects: Mapping[int, int]) -> None:
     """Look again, now that it is frozen, at the threads that were unlike the others, and refuse what cannot be read."""
-    usual, unlike = proc.status(process.view), own_rights(process, suspects)
-    for tid in process.threads if int(usual["CapEff"], 16) & _CAP_SYS_ADMIN else unlike:
+    for tid in _among(process, suspects):
         for name in _OF_THREADS:
             if _namespace(process.view, tid, name) != _namespace(process.view, process.view, name):
                 raise _unlike(process.pid, tid, f"a {_NAMESPACES[name]} namespace of its own")
-    for tid in unlike:
+    usual = process.status()
+    for tid in own_rights(process, suspects):
         found = proc.status(process.pid, tid)
         if [found.get(name) for name in _FILTERS] != [usual.get(name) for name in _FILTERS]:
             raise _unlike(process.pid, tid, "a seccomp filter of its own")
+
+
+def _elsewhere(pid: int, tids: Iterable[int]) -> Iterator[int]:
+    """Threads that have left a namespace of their process."""
+    view = proc.view(pid)
+    usual = [_namespace(pid, view, name) for name in _OF_THREADS]
+    for tid in tids:
+        found = [_namespace(pid, tid, name) for name in _OF_THREADS]
+        if all(found) and found != usual:
+            yield tid
 
 
 def _namespace(pid: int, tid: int, name: str) -> int:
@@ -217,6 +231,10 @@ def _namespace(pid: int, tid: int, name: str) -> int:
 
 def own_rights(process: Process, suspects: Mapping[int, int]) -> set[int]:
     """Threads of a frozen process that still are somebody else than the others."""
-    mine = {tid for tid, pid in suspects.items() if pid == process.pid and tid in process.threads}
+    mine = _among(process, suspects)
     usual = _rights(process.pid, process.view) if mine else None
     return {tid for tid in mine if _rights(process.pid, tid) != usual}
+
+
+def _among(process: Process, suspects: Mapping[int, int]) -> set[int]:
+    return {tid for tid, pid in suspects.items() if pid == process.pid and tid in process.threads}

@@ -77,7 +77,7 @@ def flush_calls(data: int) -> tuple[list[Call], bytes]:
 
 def has_no_room(process: Process) -> bool:
     """Whether no more signals can be queued (RLIMIT_SIGPENDING): then some may be pending without a record."""
-    used, limit = map(int, proc.status(process.view)["SigQ"].split("/"))
+    used, limit = map(int, process.status()["SigQ"].split("/"))
     return used >= limit
 
 

@@ -35,6 +35,7 @@ class Process:
         self._spare_end = 0
         self._lent = (0, 0)  # address and size of code that we have put there
         self._seen: list[Process] = []
+        self._status: dict[str, str] = {}
         self.unfiltered = False  # its seccomp filters, which it has, are suspended
         self._restarts = True  # whether they let a sleeper go on that our stop has woken
 
@@ -56,8 +57,7 @@ class Process:
                 self._settle(waiting.pop(0))
         if not self.threads:
             raise TargetNotFound(f"process {self.pid} ended", pid=self.pid)
-        self.view = self.main.tid
-        self._suspend_filters()
+        self._has_stopped()
 
     def seize_one(self) -> None:
         """Seize and stop the first thread that lets us."""
@@ -67,14 +67,24 @@ class Process:
             if waiting:
                 self._settle(waiting.pop())
             if self.threads:
-                self.view = self.main.tid
-                self._suspend_filters()
+                self._has_stopped()
                 self.return_signals()
                 return
         raise ThreadGone(f"process {self.pid} ended", pid=self.pid)
 
+    def _has_stopped(self) -> None:
+        self.view = self.main.tid
+        self._status = {}
+        self._suspend_filters()
+
+    def status(self) -> dict[str, str]:
+        """/proc/PID/status, as it was when everybody asked of it first had stopped: read once, for a pause is short."""
+        if not self._status:
+            self._status = proc.status(self.view)
+        return self._status
+
     def _suspend_filters(self) -> None:
-        if filters.mode(self.view) != filters.NONE and filters.can_be_suspended():
+        if self.status().get("Seccomp", filters.NONE) != filters.NONE and filters.can_be_suspended():
             self.unfiltered = filters.suspend(self.threads.values())
             try:
                 self._restarts = filters.let_restart(filters.read(self.main))
