@@ -120,7 +120,7 @@ class _Run:
 
     def is_done(self) -> bool:
         """Whether the output is that of a run of these cells that has come to its end."""
-        before = self._before()
+        before = None if self._target.absolute() == self._source.absolute() else self._before()
         if before is None or MARK in before.metadata:
             return False
         same = [(cell.cell_type, cell.source) for cell in self._notebook.cells]

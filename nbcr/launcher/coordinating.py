@@ -32,6 +32,7 @@ _OPEN_TIMEOUT_S = 60.0
 _IMAGE_TIMEOUT_S = 120.0
 _ABORT_TIMEOUT_S = 15.0
 _ANSWER_TIMEOUT_S = 5.0
+_SLACK_S = 2.0  # a rank that gives up says why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ class _quiet:  # noqa: N801
             hear(members, "HELD", deadline_s)
             _agree(members, deadline_s)
             tell(members, {"op": "LOCK"})
-            hear(members, "LOCKED", deadline_s)
+            hear(members, "LOCKED", deadline_s + _SLACK_S)
             tell(members, {"op": "DRAIN"})
             drained = hear(members, "DRAINED", deadline_s)
             self._course.messages = sum(int(answer["messages"]) for answer in drained.values())

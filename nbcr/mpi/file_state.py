@@ -125,8 +125,8 @@ class OpenFile:
         return target
 
     def close(self) -> None:
-        """Collective."""
-        os.close(self.number)
+        """Collective: others wait also where this rank's own part fails, of which it is told at the end."""
+        failure = _attempted(lambda: os.close(self.number))
         by_handle.pop(self.handle, None)
         self.free_types()
         self.comm.Barrier()
@@ -140,6 +140,14 @@ class OpenFile:
         if self.amode & MPI.MODE_DELETE_ON_CLOSE:
             self.comm.Barrier()
         self.comm.Free()
+        _outcome(failure)
+
+    def sync(self) -> None:
+        """Collective, as `close`: what has been written is on the disk."""
+        failure = _attempted(lambda: os.fsync(self.number))
+        self.comm.Barrier()
+        if not self.amode & READS:
+            _outcome(failure)
 
     def check_displacement(self, displacement: int) -> None:
         """Whether a view may begin there."""

@@ -1,14 +1,14 @@
 """MPI-IO: `MPI.File` over plain files. MPICH's own (ROMIO) fails where MPI is set up by sessions.
 
 A file that is open is a descriptor, a view and pointers in this process, and a communicator of its own: all of that
-goes through a checkpoint by itself, but for the shared pointer. Nobody is in the middle of a call then: each `passes`.
+goes through a checkpoint by itself, but for the shared pointer. Nobody is at the file then, for each call `passes`; but
+a rank may wait in the middle of a call, for the others at a collective of the file's communicator.
 Collective calls that move data do so independently, which is all that MPI promises of them; those that change the file
 itself (its size, the view, its end) wait for all ranks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -231,10 +231,7 @@ class GatedFile(_File):
 
     @_call
     def Sync(self) -> None:
-        file = self._opened
-        with contextlib.suppress(OSError) if file.amode & READS else contextlib.nullcontext():
-            os.fsync(file.number)
-        file.comm.Barrier()
+        self._opened.sync()
 
     @_call
     def Set_atomicity(self, flag: bool) -> None:

@@ -327,10 +327,11 @@ class GuardedErrhandler(_Freed, MPI.Errhandler):
 
     @classmethod
     def of_function(cls, function: Any) -> GuardedErrhandler:
-        """One for communicators."""
+        """One for communicators, kept as mpi4py keeps functions: MPI calls it, whoever has it."""
         self = cls()
         self._function, self._callback = function, _callback_of(function)
         guarded_call(self.make)
+        _kept.append(self)
         return self
 
     def make(self) -> None:
@@ -354,8 +355,10 @@ class GuardedErrhandler(_Freed, MPI.Errhandler):
         if self._function is not None and self:
             _released.append(self.of_handle(self))
         guarded_call(MPI.Errhandler.Free, self)
+        _kept[:] = [each for each in _kept if each is not self]
 
 
+_kept: list[GuardedErrhandler] = []  # until they are freed: communicators may have them when the program has not
 _released: list[GuardedErrhandler] = []  # which the program has freed, and communicators may have
 
 
@@ -433,29 +436,30 @@ class Recipes:
 
     def __init__(self) -> None:
         self._types = [
-            (made, _recipe(made)) for made in _datatypes if made != MPI.DATATYPE_NULL and not _is_predefined(made)
+            (made, _recipe(made[0]))
+            for made in _by_handle(_datatypes, MPI.DATATYPE_NULL)
+            if not _is_predefined(made[0])
         ]
         self._groups = [
-            (made, list(MPI.Group.Translate_ranks(made, None, world.group)))
-            for made in _groups
-            if made not in (MPI.GROUP_NULL, MPI.GROUP_EMPTY)
+            (made, list(MPI.Group.Translate_ranks(made[0], None, world.group)))
+            for made in _by_handle(_groups, MPI.GROUP_NULL, MPI.GROUP_EMPTY)
         ]
         self._operations = [made for made in _operations if made._made is not None and made != MPI.OP_NULL]
-        self._names = [(made, MPI.Datatype.Get_name(made)) for made, _ in self._types]
-        self._infos = [(made, dict(MPI.Info.items(made))) for made in _infos if made not in _PREDEFINED_INFOS]
+        self._names = [(made[0], MPI.Datatype.Get_name(made[0])) for made, _ in self._types]
+        self._infos = [(made, dict(MPI.Info.items(made[0]))) for made in _by_handle(_infos, *_PREDEFINED_INFOS)]
         own = [made for made in _of_the_program() if made._function is not None and made != MPI.ERRHANDLER_NULL]
         self._errhandlers, self._released = own, list(_released)
 
     def free(self) -> None:
         """Free what MPI knows of them; the program's objects stay."""
         for made, _ in self._types:
-            _freed(MPI.Datatype(made))
+            _freed(MPI.Datatype(made[0]))
         for group, _ in self._groups:
-            _freed(MPI.Group(group))
+            _freed(MPI.Group(group[0]))
         for operation in self._operations:
             _freed(MPI.Op(operation))
         for info, _ in self._infos:
-            _freed(MPI.Info(info))
+            _freed(MPI.Info(info[0]))
         for errhandler in self._errhandlers:
             _freed(MPI.Errhandler(errhandler))
 
@@ -463,11 +467,11 @@ class Recipes:
         """Make them again."""
         for made, recipe in self._types:
             new = _cook(recipe)
-            if made._committed:
+            if any(each._committed for each in made):
                 new.Commit()
-            reseat(made, new, MPI.DATATYPE_NULL)
+            _seat(made, new, MPI.Datatype)
         for group, ranks in self._groups:
-            reseat(group, MPI.Group.Incl(world.group, ranks), MPI.GROUP_NULL)
+            _seat(group, MPI.Group.Incl(world.group, ranks), MPI.Group)
         for operation in self._operations:
             assert operation._made is not None
             reseat(operation, MPI.Op.Create(*operation._made), MPI.OP_NULL)
@@ -475,7 +479,7 @@ class Recipes:
             if name:
                 MPI.Datatype.Set_name(made, name)
         for info, items in self._infos:
-            reseat(info, MPI.Info.Create(items), MPI.INFO_NULL)
+            _seat(info, MPI.Info.Create(items), MPI.Info)
         for errhandler in (*self._errhandlers, *self._released):
             errhandler.make()
 
@@ -483,6 +487,22 @@ class Recipes:
         """Communicators have been made again: what the program has freed is theirs alone."""
         for errhandler in self._released:
             _freed(MPI.Errhandler(errhandler))
+
+
+def _by_handle(noted: Iterable[Any], *but: Any) -> list[list[Any]]:
+    """The program's objects, those together that stand for the same (`MPI.Info(info)`)."""
+    found: dict[int, list[Any]] = {}
+    for made in noted:
+        if made not in but:
+            found.setdefault(int(MPI._handleof(made)), []).append(made)
+    return list(found.values())
+
+
+def _seat(objects: list[Any], new: Any, kind: Any) -> None:
+    """Let all of them stand for `new`."""
+    for each in objects[1:]:
+        reseat(each, kind(new), kind())
+    reseat(objects[0], new, kind())
 
 
 def _freed(alias: Any) -> None:

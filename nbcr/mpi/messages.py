@@ -99,6 +99,8 @@ class GatedMessage(Message):
         self: GatedMessage = super().__new__(cls)
         if isinstance(real, GatedMessage):
             self.__dict__ = {**real.__dict__, "is_constant": False} if real.is_nobodys else real.__dict__
+            if self._real is not None and not self.is_nobodys:
+                matched[id(self)] = weakref.ref(self)
             return self
         self._real, self._apart = real, apart
         if real is not None and not self.is_nobodys:

@@ -193,9 +193,9 @@ class Rank(Handler):
             pass
         self._abort_heard = True
 
-    def _give_up(self) -> NoReturn:
+    def _give_up(self, why: str = "the launcher is gone in the middle of a checkpoint") -> NoReturn:
         """MPI is down, and nobody can say any more when all ranks may set it up again."""
-        os.write(2, f"nbcr: rank {world.rank} ends: the launcher is gone in the middle of a checkpoint\n".encode())
+        os.write(2, f"nbcr: rank {world.rank} ends: {why}\n".encode())
         os._exit(_LAUNCHER_LOST)
 
     def _course(self, order: dict[str, Any]) -> list[Any]:
@@ -298,7 +298,7 @@ class Rank(Handler):
             self._answer_until_down(channel, float(self._order["deadline_s"]))
         except BaseException as error:
             if self._is_down:
-                self._give_up()
+                self._give_up(f"MPI could not be torn down: {str(error).splitlines()[0] if str(error) else error!r}")
             try:
                 if not isinstance(error, _Aborted):
                     self._fail(channel, error if isinstance(error, NbcrError) else NotPossible(str(error)))
@@ -346,9 +346,11 @@ class Rank(Handler):
         return {"counts": counts, "held": gate.waiting_for(), "ended": self.ended}
 
     def _take_all(self, channel: Channel, deadline_s: float) -> None:
-        if not waited(lambda: not epochs or channel.readable(), deadline_s):
+        if not epochs.close(lambda done, limit_s: waited(lambda: done() or channel.readable(), limit_s), deadline_s):
             raise NotPossible(
-                f"rank {world.rank} has had an exclusive lock of a window (MPI.Win.Lock) for {deadline_s:g} s"
+                f"rank {world.rank} has had an exclusive lock of a window (MPI.Win.Lock), or waited for one, for "
+                f"{deadline_s:g} s",
+                hint="ask again, or with a longer --deadline",
             )
         gate.lock()
         drain = self._drain = draining.Drain(deadline_s, channel.readable)
@@ -402,6 +404,7 @@ class Rank(Handler):
         if self._drain is not None:
             draining.post_again()
             self._drain = None
+        epochs.open()
         gate.open()
 
 

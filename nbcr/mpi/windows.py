@@ -1,9 +1,10 @@
 """RMA windows: memory that other ranks read and write. Torn down with MPI for an image, and made again.
 
 A window is made again over the same memory: that of the program's buffer, or ours where the program had asked MPI for
-it (Allocate). No operation is in flight then: what a fence or a shared lock covers is completed and covered again
-before anybody goes on. An exclusive lock says that nobody else comes between, others may stand still in MPI until it is
-given back, and so it is waited for (`epochs`): no rank closes its gate while it has one.
+it (Allocate). No operation is in flight then: what a fence or a lock of all covers is completed and covered again
+before anybody goes on. A lock of one target says that nobody else comes between, others may stand still in MPI until it
+is given back, and so it is waited for (`epochs`): no rank closes its gate while it has one. A shared one that is held
+for longer, as some programs hold it to their end, is treated as one of all.
 
 Rejected: to have such locks in an image, for which they would have to be ours, and every Lock some messages more.
 """
@@ -27,24 +28,29 @@ from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, MPI, Comm, reseat, world
 _Win: Any = MPI.Win
 _PREDEFINED = (MPI.WIN_BASE, MPI.WIN_SIZE, MPI.WIN_DISP_UNIT, MPI.WIN_CREATE_FLAVOR, MPI.WIN_MODEL)
 _PROGRESS_S = 0.001
+_SHARED_S = 1.0  # a shared lock that is not given back within that is one for longer
 
 
 class Epochs:
-    """Exclusive locks that threads of this rank have, or wait for in MPI: what a checkpoint waits for."""
+    """Locks of one target that threads of this rank have, or wait for in MPI: what a checkpoint waits for."""
 
     def __init__(self) -> None:
-        self._of_threads: dict[tuple[int, int], int] = {}  # (window, target) → thread
+        self._of_threads: dict[
+            tuple[int, int], tuple[int, bool]
+        ] = {}  # (window, target) → thread, whether it is shared
+        self._is_closing = False
 
-    def begin(self, window: Window, target: int) -> None:
-        """Wait for a checkpoint that has begun, unless it waits for this thread already.
+    def begin(self, window: Window, target: int, *, shared: bool) -> None:
+        """Wait for a checkpoint that is about to close the gate, unless it waits for this thread already.
 
-        Noted first, looked at the gate then: as all calls are (see `gate`).
+        Noted first, looked at then: as all calls are (see `gate`). Not held from HOLD on: others may wait for what
+        comes behind the lock.
         """
         key, thread = (id(window), target), threading.get_ident()
         while True:
-            has_some = thread in self._of_threads.values()
-            self._of_threads[key] = thread
-            if has_some or not gate.alert:
+            has_some = any(thread == other for other, _ in self._of_threads.values())
+            self._of_threads[key] = (thread, shared)
+            if has_some or not self._is_closing:
                 return
             del self._of_threads[key]
             gate.wait_until_calm()
@@ -53,8 +59,16 @@ class Epochs:
         """It has been given back."""
         self._of_threads.pop((id(window), target), None)
 
-    def __bool__(self) -> bool:
-        return bool(self._of_threads)
+    def close(self, until: Callable[[Callable[[], bool], float], bool], deadline_s: float) -> bool:
+        """Let no further ones begin, and wait for those there are, by `until(condition, deadline_s)`; whether all that
+        must be given back are."""
+        self._is_closing = True
+        until(lambda: not self._of_threads, min(deadline_s, _SHARED_S))
+        return until(lambda: all(shared for _, shared in list(self._of_threads.values())), deadline_s)
+
+    def open(self) -> None:
+        """The checkpoint is over."""
+        self._is_closing = False
 
 
 epochs = Epochs()
@@ -206,11 +220,15 @@ class GatedWin(_Win):
 
     @classmethod
     def _made(cls, memory: Any, unit: int, info: Any, comm: Any, flavor: int) -> Any:
-        mine = _own(comm)
-        win = _call_all(mine, lambda: _Win.__dict__["Create"].__get__(None, cls)(memory, unit, info, mine))
-        win._window = Window(win, mine, memory, unit, dict(info.items()) if info else {}, flavor)
-        live.append(win._window)
-        return win
+        mine, hints = _own(comm), dict(info.items()) if info else {}
+
+        def make() -> Any:  # and note, before the gate can close
+            win = _Win.__dict__["Create"].__get__(None, cls)(memory, unit, info, mine)
+            win._window = Window(win, mine, memory, unit, hints, flavor)
+            live.append(win._window)
+            return win
+
+        return _call_all(mine, make)
 
     @classmethod
     def Allocate_shared(cls, size: int, disp_unit: int = 1, info: Any = MPI.INFO_NULL, comm: Any = None) -> Any:
@@ -254,18 +272,18 @@ class GatedWin(_Win):
 
     @gate.passes
     def Lock(self, rank: int, lock_type: int = MPI.LOCK_EXCLUSIVE, assertion: int = 0) -> None:
-        window = self._window
-        if window is not None and lock_type != MPI.LOCK_SHARED:
-            epochs.begin(window, rank)
+        window, shared = self._window, lock_type == MPI.LOCK_SHARED
+        if window is not None:
+            epochs.begin(window, rank, shared=shared)
         elif gate.closed:
             gate.stay_out()
         try:
             _Win.Lock(self, rank, lock_type, assertion)
         except BaseException:
-            if window is not None and lock_type != MPI.LOCK_SHARED:
+            if window is not None:
                 epochs.end(window, rank)
             raise
-        if window is not None and lock_type == MPI.LOCK_SHARED:
+        if window is not None and shared:
             window.shared[rank] = assertion
 
     @gate.passes
@@ -273,7 +291,8 @@ class GatedWin(_Win):
         if gate.closed:
             gate.stay_out()
         _Win.Unlock(self, rank)
-        if self._window is not None and self._window.shared.pop(rank, None) is None:
+        if self._window is not None:
+            self._window.shared.pop(rank, None)
             epochs.end(self._window, rank)
 
     @gate.passes
@@ -307,9 +326,12 @@ class GatedWin(_Win):
         return GuardedInfo(guarded_call(_Win.Get_info, self))
 
     def Set_info(self, info: Any) -> None:
-        guarded_call(_Win.Set_info, self, info)
-        if self._window is not None:
-            self._window.hints.update(info.items())
+        if self._window is None:
+            guarded_call(_Win.Set_info, self, info)
+            return
+        hints = dict(info.items()) if info else {}
+        _call_all(self._window.comm, lambda: _Win.Set_info(self, info))
+        self._window.hints.update(hints)
 
     info = property(Get_info, Set_info)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from nbcr.objects.settings import Incomplete
 
+_OWN_OF_OLDER = "its own"  # printers, as snapshots said that did not hold them
 _SHOWN = {"precision": "float_precision", "pprint": "pprint"}
 
 
@@ -69,7 +70,7 @@ def set_shell_settings(ipython: Any, wanted: dict[str, Any]) -> None:
     for name in wanted["extensions"]:
         if name not in now["extensions"]:
             shell.extension_manager.load_extension(name)
-    missing = [name for name in wanted["printers"] if name not in now["printers"]]
+    missing = [name for name in wanted["printers"] if name not in (*now["printers"], _OWN_OF_OLDER)]
     if missing:
         raise Incomplete(f"run the cell again that chose how types are shown: {', '.join(missing)}")
 

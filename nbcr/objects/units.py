@@ -171,7 +171,7 @@ class Units:
     # --- what does not go well
 
     def _save_without_culprits(self, names: list[str], values: dict[str, Any], failure: Exception) -> None:
-        failures = {name: failure_of(values[name], self._context) for name in names} if len(names) > 1 else {}
+        failures = {name: self._failure_of(values[name]) for name in names} if len(names) > 1 else {}
         failing = {name: why for name, why in failures.items() if why is not None} or dict.fromkeys(names, failure)
         for name, why in failing.items():
             if not self._saved_by_dill(name, values[name], why):
@@ -179,6 +179,10 @@ class Units:
         rest = [name for name in names if name not in failing]
         if rest:
             self._begin_and_save(rest, values)
+
+    def _failure_of(self, value: Any) -> BaseException | None:
+        failure = failure_of(value, self._context)
+        return with_larger_stack(lambda: failure_of(value, self._context)) if is_too_deep(failure) else failure
 
     def _saved_by_dill(self, name: str, value: Any, why: BaseException) -> bool:
         data = fallback.dumped(value, self._context, why)
@@ -202,13 +206,22 @@ class Units:
             if name not in fitting:
                 self.lose(name, name, f"it is larger than {said}")
         if fitting:
-            self._keep(self._pickled(fitting, values, None))
+            try:
+                self._keep(self._pickled(fitting, values, None))
+            except WriteFailed:
+                raise
+            except Exception as failure:
+                without_frames(failure)
+                self._save_without_culprits(fitting, values, failure)
 
     def _fits(self, value: Any, limit: int | None) -> bool:
+        """Whether a name is not too large; what else is wrong with it shows when it is saved."""
         try:
-            self._share_of(value, {}, limit)
+            self._however_deep(lambda: self._share_of(value, {}, limit))
         except TooLarge:
             return False
+        except Exception as failure:
+            without_frames(failure)
         return True
 
     # --- pickles

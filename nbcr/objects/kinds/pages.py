@@ -50,7 +50,7 @@ def _document_of(element: Any) -> Any:
     """What was parsed; None: the element is in no document."""
     while element.parent is not None:
         element = element.parent
-    return element if hasattr(element, "builder") else None
+    return element if "builder" in vars(element) else None  # asked for what they have not, tags search below
 
 
 def _without_elements(document: Any) -> dict[str, Any]:

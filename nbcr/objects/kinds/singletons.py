@@ -42,12 +42,10 @@ class BareObjects(Sentinels):
         """The same, in any module."""
         known = _bare.get(id(obj))
         if known is None:  # all that there are now: figures have dozens
-            _bare.update(
-                (id(value), (value, (module, name)))
-                for module in list(sys.modules)
-                for name, value in _globals_of(module)
-                if type(value) is object
-            )
+            for module in list(sys.modules):
+                for name, value in _globals_of(module):
+                    if type(value) is object:
+                        _bare.setdefault(id(value), (value, (module, name)))  # others may have imported it
             known = _bare.setdefault(id(obj), (obj, None))
         return known[1]
 

@@ -99,16 +99,19 @@ def make_struct(
 
 
 class Instances(Kind):
-    """Instances of classes with a ``__post_init__``, which pickle calls a second time: what it changes is put right."""
+    """Instances of classes with a ``__post_init__``, which pickle calls a second time: what it changes is put right. Of
+    classes with a dictionary (``dict=True``), what is in that comes along, which msgspec forgets.
+    """
 
     types = ("msgspec.Struct",)
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
         reduction = obj.__reduce__()
-        if not hasattr(obj, "__post_init__") or len(reduction) != 2:
+        beside = dict(getattr(obj, "__dict__", {}))
+        if not (beside or hasattr(obj, "__post_init__")) or len(reduction) != 2:
             return reduction
         values = {name: getattr(obj, name) for name in obj.__struct_fields__ if hasattr(obj, name)}
-        return (*reduction, values, None, None, set_fields)
+        return (*reduction, {**values, **beside}, None, None, set_fields)
 
 
 def set_fields(obj: Any, values: dict[str, Any]) -> None:
@@ -116,7 +119,10 @@ def set_fields(obj: Any, values: dict[str, Any]) -> None:
     import msgspec
 
     for name, value in values.items():
-        msgspec.structs.force_setattr(obj, name, value)
+        if name in obj.__struct_fields__:
+            msgspec.structs.force_setattr(obj, name, value)
+        else:
+            obj.__dict__[name] = value
 
 
 class Coders(Kind):

@@ -105,7 +105,13 @@ class OfEventLoops(Kind):
         if any(not one.done() for name in _WAITING for one in getattr(obj, name, None) or ()):
             pickler.remarks.add("nobody waits for it any more")
         state = self._state(obj)
-        if dotted_name(type(obj)) == "asyncio.locks.Lock" and state["_locked"]:
+        name = dotted_name(type(obj))
+        if name == "asyncio.locks.Semaphore" and not state["_value"]:
+            pickler.remarks.add("all of it was taken, by tasks that do not come back: release it, or make it again")
+        if name == "asyncio.locks.BoundedSemaphore" and state["_value"] != state["_bound_value"]:
+            state["_value"] = state["_bound_value"]
+            pickler.remarks.add(_HELD)
+        if name == "asyncio.locks.Lock" and state["_locked"]:
             state["_locked"] = False
             pickler.remarks.add(_HELD)
         return copyreg.__newobj__, (type(obj),), state  # type: ignore[attr-defined]
