@@ -35,6 +35,7 @@ from kernel_backend.resources import (
     placing_fds,
     roots,
     seccomp,
+    sharing,
     signals,
     tcp_kept,
 )
@@ -140,6 +141,7 @@ def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
     for member in members:
         clean_stale_twins(member)
     seen = ahead.look_ahead(members)
+    sharing.check_filters(seen.unlike)
     with ExitStack() as twins_stack:
         twins_stack.enter_context(originals.no_garbage_collection())
         reach(Stage.DUMP_FREEZE, pid)
@@ -356,6 +358,7 @@ def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], No
 
 def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Callable[[], None] | None) -> Restored:
     reach(Stage.RESTORE_FREEZE, target)
+    seccomp.check_running(ahead.tree_pids(target, descend=True))
     with frozen_tree(target) as frozen:
         process = frozen.processes[target]
         reach(Stage.RESTORE_JUDGE, target)

@@ -86,6 +86,8 @@ def _grow(
         if isinstance(child, ProcessEntry):
             rebuild.adopt(child, born[child.pid])
             rebuild.built[child.pid].heritage = rebuild.heirs.get(child.pid)
+            if rebuild.built[child.pid].heritage is not None:  # it is what forked it, and runs nothing
+                rebuild.built[child.pid].named = rebuild.built[entry.pid].named
         strangers += _settle_in(rebuild, child, born[child.pid], sessions.get(child.pid, own), furnish)
     return strangers
 

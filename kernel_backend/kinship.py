@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from itertools import takewhile
 from typing import Protocol
 
 from kernel_backend.abi import linux
@@ -88,14 +88,14 @@ def forker(
     if not shared:
         return parent, 0
     birthplace = _birthplace(kin, entry)
-    older = takewhile(lambda other: other is not entry, kin.processes)
-    siblings = [
+    older = itertools.takewhile(lambda other: other is not entry, kin.processes)
+    siblings = (
         other
         for other in older
         if other.ppid == entry.ppid and other.pid != kin.root_pid and other.exit_signal == entry.exit_signal
         and _birthplace(kin, other) == birthplace
-    ]  # fmt: skip
-    for other in (parent, *siblings) if birthplace is not None else ():
+    )  # fmt: skip
+    for other in itertools.chain([parent], siblings) if birthplace is not None else ():
         together = all(getattr(entry, field) == (getattr(other, field) or other.pid) for field in shared.values())
         fit = linux.CLONE_FILES not in shared or (same_program(other, entry) and same_program(parent, entry))
         if together and fit:

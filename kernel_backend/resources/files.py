@@ -437,10 +437,16 @@ def _own_namespace(look: Look) -> str:
 
 
 def _is_zombie(path: str) -> bool:
-    """Whether the process of a path below /proc has ended. Its name is still there, but most of it cannot be opened."""
-    found = re.match(r".*/proc/\d+", path)
+    """Whether the process of a path below /proc has ended. Its name is still there, but most of it cannot be opened.
+
+    One whose main thread alone has ended says so, too, but lists others.
+    """
+    found = re.match(r".*/proc/(\d+)", path)
+    if found is None:
+        return False
     try:
-        return found is not None and Path(f"{found.group()}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        state = Path(f"{found.group()}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in "ZX" and not {*os.listdir(f"{found.group()}/task")} - {found.group(1)}
     except OSError:  # by now it has been reaped
         return True
 

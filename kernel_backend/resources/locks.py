@@ -20,7 +20,7 @@ from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError, ResourceUnsupported
-from kernel_backend.host import proc
+from kernel_backend.host import libc, proc
 from kernel_backend.image.descriptions import Description, RangeLock, RecordLock
 from kernel_backend.resources.descriptors import Look, RebuildTables
 from kernel_backend.tracee.inject import Workshop
@@ -51,10 +51,20 @@ def note_record_locks(look: Look, entry: Description, tree: Container[int]) -> N
             continue
         exclusive, start, length = _range(words)
         taker = int(words[5])
-        pid = look.tid or (taker if taker in tree else look.process.pid)
+        pid = look.tid or (taker if taker in tree and _shares_table(look, taker) else look.process.pid)
         found = RecordLock(pid=pid, exclusive=exclusive, start=start, length=length)
         if found not in entry.record_locks:
             entry.record_locks = [*entry.record_locks, found]
+
+
+def _shares_table(look: Look, pid: int) -> bool:
+    """Whether a process that has taken a lock still has the table to which that belongs."""
+    if pid == look.process.pid:
+        return True
+    try:
+        return libc.kcmp(look.process.view, proc.view(pid), linux.KCMP_FILES, 0, 0) == 0
+    except OSError:
+        return False
 
 
 def capture_locks(look: Look, entry: Description) -> None:

@@ -74,18 +74,18 @@ def _ended_inside(fd: int, entry: PidFd, tables: RebuildTables, workshop: Worksh
     One of a dead process of which somebody has a pidfd already is a duplicate of that: what else is there to a dead
     one.
     """
-    known: dict[int, tuple[int, int]] = tables.cache.setdefault("the dead inside", {})
-    pid = workshop.thread.tgid
-    holder, other = known.setdefault(entry.inode, (pid, fd)) if entry.inode else (pid, fd)
-    if (holder, other) == (pid, fd):
+    known: dict[int, tuple[Thread, int]] = tables.cache.setdefault("the dead inside", {})
+    mine = workshop.thread, fd
+    holder, other = known.setdefault(entry.inode, mine) if entry.inode else mine
+    if (holder, other) == mine:
         return _end_a_child(workshop)
-    if holder == pid:
+    if holder is workshop.thread:
         return workshop.call("fcntl", other, fcntl.F_DUPFD, 0)
     return _from_another(holder, other, workshop)
 
 
-def _from_another(holder: int, fd: int, workshop: Workshop) -> int:
-    """A duplicate of what another process of the tree has."""
+def _from_another(holder: Thread, fd: int, workshop: Workshop) -> int:
+    """A duplicate of what another process of the tree has, or a thread with a table of its own."""
     ours = _duplicate(holder, fd)
     try:
         with courier(workshop) as line:
@@ -145,7 +145,7 @@ def replace_everywhere(index: int, made: int, tables: RebuildTables, workshop: W
     made_inside: set[int] = tables.cache.setdefault("made inside", set())
     if numbers and index not in made_inside:
         made_inside.add(index)
-        _take_over(tables.own[index], workshop.thread.tgid, numbers[0])
+        _take_over(tables.own[index], workshop.thread, numbers[0])
 
 
 def passed_on(index: int, tables: RebuildTables, workshop: Workshop, pid: int) -> bool:
@@ -158,17 +158,17 @@ def passed_on(index: int, tables: RebuildTables, workshop: Workshop, pid: int) -
     return True
 
 
-def _duplicate(pid: int, fd: int) -> int:
-    handle = os.pidfd_open(pid)
+def _duplicate(holder: Thread, fd: int) -> int:
+    handle = libc.pidfd_open(holder.tid, thread=holder.tid != holder.tgid)  # it may have left its process's table
     try:
         return libc.pidfd_getfd(handle, fd)
     finally:
         os.close(handle)
 
 
-def _take_over(ours: int, pid: int, fd: int) -> None:
+def _take_over(ours: int, holder: Thread, fd: int) -> None:
     """Let our descriptor be the new description too: an epoll may be about to watch it."""
-    found = _duplicate(pid, fd)
+    found = _duplicate(holder, fd)
     os.dup2(found, ours, inheritable=False)
     os.close(found)
 

@@ -9,7 +9,9 @@ has left the descriptor table or the folders of its process (unshare(2)), and le
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -122,9 +124,16 @@ def apart(tree: Mapping[int, Process], kind: int) -> dict[int, int]:
         for tid in process.threads:
             if tid != process.view and libc.kcmp(process.view, tid, kind, 0, 0):
                 found[tid] = pid
+
+    def order(one: int, other: int) -> int:
+        return _order(one, other, kind)
+
+    everybody = sorted([*views, *found] if found else [], key=functools.cmp_to_key(order))
+    for one, other in itertools.pairwise(everybody):
+        tid = one if one in found else other
+        if tid in found and _order(one, other, kind) == 0:
+            raise _unlike(found[tid], tid, f"a {TABLES[kind]} which it shares, though not with all of its process,")
     for tid, pid in found.items():
-        if any(tid != other and libc.kcmp(tid, other, kind, 0, 0) == 0 for other in (*views, *found)):
-            raise _unlike(pid, tid, f"a {TABLES[kind]} which it shares, though not with all of its process,")
         if kind == linux.KCMP_FILES and not _can_be_looked_into(tid):
             raise _unlike(pid, tid, f"a {TABLES[kind]} of its own")
     return found
@@ -207,9 +216,20 @@ def check_rights(process: Process, suspects: Mapping[int, int]) -> None:
                 raise _unlike(process.pid, tid, f"a {_NAMESPACES[name]} namespace of its own")
     usual = process.status()
     for tid in own_rights(process, suspects):
-        found = proc.status(process.pid, tid)
-        if [found.get(name) for name in _FILTERS] != [usual.get(name) for name in _FILTERS]:
-            raise _unlike(process.pid, tid, "a seccomp filter of its own")
+        _check_filter(process.pid, tid, usual)
+
+
+def check_filters(suspects: Mapping[int, int]) -> None:
+    """Refuse threads with filters of their own, before a stop wakes them: the filter may forbid what follows."""
+    for tid, pid in suspects.items():
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            _check_filter(pid, tid, proc.status(proc.view(pid)))
+
+
+def _check_filter(pid: int, tid: int, usual: Mapping[str, str]) -> None:
+    found = proc.status(pid, tid)
+    if [found.get(name) for name in _FILTERS] != [usual.get(name) for name in _FILTERS]:
+        raise _unlike(pid, tid, "a seccomp filter of its own")
 
 
 def _elsewhere(pid: int, tids: Iterable[int]) -> Iterator[int]:

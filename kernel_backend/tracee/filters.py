@@ -3,7 +3,7 @@
 A system call that we inject passes the program's own filter, which may answer it with the program's death. For the time
 of a trace there is none (PTRACE_O_SUSPEND_SECCOMP), if the tracer has CAP_SYS_ADMIN and no filter itself. One thing is
 left that a freeze brings about when the trace is over: a sleeper that it woke goes on by restart_syscall(2), of which
-not every filter has been told.
+not every filter has been told. And should the tracer be killed in the middle of a call of ours, the filter judges that.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from kernel_backend.abi import arch, linux
@@ -46,8 +47,9 @@ def mode(pid: int) -> str:
 
 
 def can_be_suspended() -> bool:
-    """Whether we may do so."""
-    return "CAP_SYS_ADMIN" in effective_capabilities() and mode(os.getpid()) == NONE
+    """Whether we may do so: root of a user namespace may not."""
+    everybody = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+    return everybody and "CAP_SYS_ADMIN" in effective_capabilities() and mode(os.getpid()) == NONE
 
 
 def suspend(threads: Iterable[Thread]) -> bool:

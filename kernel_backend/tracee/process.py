@@ -129,6 +129,7 @@ class Process:
                 borrowed.call("rt_tgsigqueueinfo", pid, tid, number, borrowed.put(info))
             thread.stop = Stop(5, 128)
         self._requeue.clear()
+        self._status = {}  # others of the tree may have sent it something until they stopped, too
 
     def release(self) -> None:
         """Let every thread go, with its own registers."""

@@ -41,7 +41,8 @@ class Twin:
         self.thread = Thread(pid, pid)
         self.thread.lasting = original.main.lasting  # as a fork inherits them
         self.limits: list[tuple[int, int]] = []  # the original's, which would hinder it
-        self.ignored = 0  # the signals that the original ignores, as a mask: a step has SIGTRAP not ignored any more
+        # The signals that the original ignores, as a mask: a step has SIGTRAP not ignored any more
+        self.ignored = int(original.status()["SigIgn"], 16)
         self._workshop: Workshop | None = None
         self._ended = False
 
@@ -54,7 +55,6 @@ class Twin:
         self.thread.set_options(linux.PTRACE_O_EXITKILL)
         self.thread.set_sigmask(ALL_BUT_SIGTRAP)
         self.limits = limits.read(self.pid)
-        self.ignored = int(proc.status(self.pid)["SigIgn"], 16)
         limits.lift(self.pid)
         step_call(self.thread, self.gadgets.syscall, "close_range", 0, 0xFFFFFFFF, 0)
         step_call(self.thread, self.gadgets.syscall, "setsid")
