@@ -7,10 +7,11 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 
 struct own {
     pthread_t thread;
-    int which, file, lock, pipe[2], epoll;
+    int which, file, lock, pipe[2], epoll, comm, pidfd;
     volatile bool ready;
 };
 
@@ -47,6 +48,10 @@ static void set_descriptors(struct own *own)
     MUST(dup2(own->pipe[1], 300));
     own->epoll = (int)MUST(epoll_create1(0));
     MUST(epoll_ctl(own->epoll, EPOLL_CTL_ADD, own->pipe[0], &event));
+    /* what can be opened by the process itself only, and the leader has something else at these numbers, or nothing */
+    own->comm = (int)MUST(open("/proc/self/comm", O_RDWR));
+    own->pidfd = (int)MUST(syscall(SYS_pidfd_open, getpid(), 0));
+    MUST(epoll_ctl(own->epoll, EPOLL_CTL_ADD, own->pidfd, &event));
 }
 
 static void check_descriptors(const struct own *own)
@@ -56,6 +61,15 @@ static void check_descriptors(const struct own *own)
     struct stat found, other;
     char byte;
     MUST(fstat(own->file, &found));
+    char comm[32] = "", fdinfo[64], line[64];
+    EXPECT(pread(own->comm, comm, sizeof comm - 1, 0) > 0 && strncmp(comm, "threads_own", 11) == 0, "comm: %s", comm);
+    snprintf(fdinfo, sizeof fdinfo, "/proc/thread-self/fdinfo/%d", own->pidfd);
+    FILE *about = fopen(fdinfo, "r");
+    bool is_ours = false;
+    while (about && fgets(line, sizeof line, about))
+        is_ours |= sscanf(line, "Pid: %d", &(int){0}) == 1 && atoi(line + 5) == getpid();
+    EXPECT(is_ours, "the pidfd of thread %d", own->which);
+    fclose(about);
     EXPECT(found.st_ino == inode_of(name("file", own->which)), "thread %d has another file", own->which);
     EXPECT(lseek(own->file, 0, SEEK_CUR) == 3 + own->which, "the offset of thread %d", own->which);
     EXPECT(fcntl(own->file, F_GETFD) == FD_CLOEXEC, "close-on-exec of thread %d", own->which);
