@@ -5,9 +5,12 @@ python windows.py STEPS [PAUSE_S]
 """
 
 import hashlib
+import os
 import sys
 import time
 from array import array
+
+os.environ["UCX_LOG_LEVEL"] = "error"  # it warns of windows on standard output, in words that differ
 
 from mpi4py import MPI
 
