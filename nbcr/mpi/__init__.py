@@ -14,7 +14,10 @@ intercomms                     … between two groups
 requests, messages             requests and matched messages
 windows                        memory that other ranks reach (RMA)
 persistent, buffered           requests that are started again and again; sends that nobody waits for
-handles, attributes            types, groups, operations, hints: noted, so that they are made again; what hangs on them
+guarding                       local calls, and which objects the program has
+handles, attributes            types, groups, operations, hints: noted; what hangs on them
+recipes                        … how they are made again
+errhandlers                    functions of the program that are called on errors
 unowned_errors                 errors that no communicator's handler is asked about
 files                          MPI-IO: mpi4py's files, over plain ones
 file_state, file_shared        … one that is open; the pointer that its ranks share

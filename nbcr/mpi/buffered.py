@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbcr.mpi.handles import guarded_call
+from nbcr.mpi.guarding import guarded_call
 from nbcr.mpi.messages import contents
 from nbcr.mpi.requests import GatedRequest
 from nbcr.mpi.world import BYTE, MPI, Status

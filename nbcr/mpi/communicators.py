@@ -12,8 +12,10 @@ from typing import Any
 from nbcr.errors import NotPossible
 from nbcr.mpi import buffered, collectives, leaving, persistent, pickled, point_to_point
 from nbcr.mpi.attributes import PREDEFINED, Attributes, create_keyval, free_keyval
+from nbcr.mpi.errhandlers import GuardedErrhandler
 from nbcr.mpi.gate import Count, gate
-from nbcr.mpi.handles import GuardedErrhandler, GuardedGroup, GuardedInfo, guarded, guarded_call
+from nbcr.mpi.guarding import guarded, guarded_call
+from nbcr.mpi.handles import GuardedGroup, GuardedInfo
 from nbcr.mpi.messages import contents
 from nbcr.mpi.queue import Queue
 from nbcr.mpi.requests import GatedRequest, outstanding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbcr.mpi.handles import guarded_call
+from nbcr.mpi.guarding import guarded_call
 from nbcr.mpi.world import MPI
 
 MODULE = "mpi4py.MPI"

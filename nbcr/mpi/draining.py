@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nbcr.mpi import file_shared, handles, messages, windows
+from nbcr.mpi import errhandlers, file_shared, messages, recipes, windows
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate, waited
-from nbcr.mpi.handles import Recipes
+from nbcr.mpi.recipes import Recipes
 from nbcr.mpi.requests import outstanding
 from nbcr.mpi.world import (
     ANY_SOURCE,
@@ -40,8 +40,8 @@ class Torn:
     """MPI as it was, to be made again."""
 
     def __init__(self) -> None:
-        self._errhandlers = {key: handles.errhandler_of(comm) for key, comm in live.items()}
-        handles.forget_released(self._errhandlers.values())
+        self._errhandlers = {key: errhandlers.errhandler_of(comm) for key, comm in live.items()}
+        errhandlers.forget_released(self._errhandlers.values())
         self._recipes = Recipes()
         self._file_pointers = file_shared.remembered()
         self._topologies = {key: _topology(comm) for key, comm in live.items()}
@@ -77,7 +77,7 @@ class Torn:
         if self._names[key]:
             Comm.Set_name(new, self._names[key])
         if comm._hints:
-            handles.give_hints(new, comm._hints)
+            recipes.give_hints(new, comm._hints)
         if self._errhandlers[key] is not None:
             Comm.Set_errhandler(new, self._errhandlers[key])
         for seat in comm._seats:

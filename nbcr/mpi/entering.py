@@ -101,7 +101,7 @@ def _leads_elsewhere(number: int) -> bool:
 def enter(module: Any) -> None:
     """Set MPI up, and give the module's names to the program as ours."""
     from nbcr import sealed
-    from nbcr.mpi import buffered, communicators, constants, files, handles, intercomms, unowned_errors
+    from nbcr.mpi import buffered, communicators, constants, files, guarding, handles, intercomms, unowned_errors
     from nbcr.mpi.rank import rank
     from nbcr.mpi.world import Intracomm, world
 
@@ -129,10 +129,10 @@ def enter(module: Any) -> None:
     module.Is_thread_main = lambda: threading.current_thread() is main
     module.Finalize, module._set_abort_status = rank.end, rank.set_abort_status
     for name in ("Get_processor_name", "Compute_dims", "Get_error_string", "Get_error_class"):
-        setattr(module, name, functools.partial(handles.guarded_call, getattr(module, name)))
+        setattr(module, name, functools.partial(guarding.guarded_call, getattr(module, name)))
     if hasattr(module, "Get_hw_resource_info"):
         about_host = module.Get_hw_resource_info
-        module.Get_hw_resource_info = lambda: handles.GuardedInfo(handles.guarded_call(about_host))
+        module.Get_hw_resource_info = lambda: handles.GuardedInfo(guarding.guarded_call(about_host))
     for name in ("_typecode", "_typealign"):
         setattr(module, name, functools.partial(_of_like, getattr(module, name)))
     for name, call in buffered.MODULE.items():
@@ -158,7 +158,7 @@ def _restore_path() -> None:
 
 
 def _put_classes(module: Any) -> None:
-    from nbcr.mpi import communicators, constants, files, handles, messages, persistent, requests, windows
+    from nbcr.mpi import communicators, constants, errhandlers, files, handles, messages, persistent, requests, windows
 
     constants.put(
         module,
@@ -173,7 +173,7 @@ def _put_classes(module: Any) -> None:
             module.Op: handles.GuardedOperation,
             module.Datatype: handles.GuardedDatatype,
             module.Info: handles.GuardedInfo,
-            module.Errhandler: handles.GuardedErrhandler,
+            module.Errhandler: errhandlers.GuardedErrhandler,
             module.File: files.GatedFile,
         },
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 from nbcr.mpi import file_bytes
 from nbcr.mpi.communicators import live
+from nbcr.mpi.errhandlers import GuardedErrhandler
 from nbcr.mpi.file_state import (
     READS,
     OpenFile,
@@ -36,7 +37,7 @@ from nbcr.mpi.file_state import (
 from nbcr.mpi.file_types import runs_of
 from nbcr.mpi.file_views import View
 from nbcr.mpi.gate import gate
-from nbcr.mpi.handles import GuardedErrhandler, GuardedInfo
+from nbcr.mpi.handles import GuardedInfo
 from nbcr.mpi.requests import GatedRequest
 from nbcr.mpi.world import BYTE, MPI, copy_status, world
 

@@ -12,7 +12,8 @@ from typing import Any
 from nbcr.mpi import collectives, combining
 from nbcr.mpi.communicators import OURS, Gated, GatedIntracomm, adopt, fill
 from nbcr.mpi.gate import gate
-from nbcr.mpi.handles import GuardedGroup, guarded_call
+from nbcr.mpi.guarding import guarded_call
+from nbcr.mpi.handles import GuardedGroup
 from nbcr.mpi.pickled import cut, dumps, gated_collective, joined, loads, places, zeros
 from nbcr.mpi.world import BYTE, MPI, Comm, Intracomm
 

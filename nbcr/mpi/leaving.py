@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any
 
-from nbcr.mpi.handles import guarded_call
+from nbcr.mpi.guarding import guarded_call
 from nbcr.mpi.world import Comm, world
 
 _LEAVE_TIMEOUT_S = 5.0

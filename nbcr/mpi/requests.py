@@ -11,7 +11,8 @@ from typing import Any
 
 from nbcr.mpi import messages
 from nbcr.mpi.gate import gate
-from nbcr.mpi.handles import GuardedStatus, guarded_call
+from nbcr.mpi.guarding import guarded_call
+from nbcr.mpi.handles import GuardedStatus
 from nbcr.mpi.queue import Drained
 from nbcr.mpi.world import BYTE, MPI, Comm, Request, Status, copy_status, world
 

@@ -19,8 +19,10 @@ from typing import Any
 
 from nbcr.mpi import collectives, communicators
 from nbcr.mpi.attributes import Attributes, create_keyval, free_keyval
+from nbcr.mpi.errhandlers import GuardedErrhandler
 from nbcr.mpi.gate import gate
-from nbcr.mpi.handles import GuardedErrhandler, GuardedGroup, GuardedInfo, guarded, guarded_call
+from nbcr.mpi.guarding import guarded, guarded_call
+from nbcr.mpi.handles import GuardedGroup, GuardedInfo
 from nbcr.mpi.requests import GatedRequest, outstanding
 from nbcr.mpi.support import make_window, note_window, unsupported
 from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, MPI, Comm, reseat, world
@@ -28,6 +30,7 @@ from nbcr.mpi.world import ANY_SOURCE, ANY_TAG, MPI, Comm, reseat, world
 _Win: Any = MPI.Win
 _PREDEFINED = (MPI.WIN_BASE, MPI.WIN_SIZE, MPI.WIN_DISP_UNIT, MPI.WIN_CREATE_FLAVOR, MPI.WIN_MODEL)
 _PROGRESS_S = 0.001
+_Epoch = tuple[int, int]  # window and target
 _SHARED_S = 1.0  # a shared lock that is not given back within that is one for longer
 
 
@@ -35,9 +38,7 @@ class Epochs:
     """Locks of one target that threads of this rank have, or wait for in MPI: what a checkpoint waits for."""
 
     def __init__(self) -> None:
-        self._of_threads: dict[
-            tuple[int, int], tuple[int, bool]
-        ] = {}  # (window, target) → thread, whether it is shared
+        self._of_threads: dict[_Epoch, tuple[int, bool]] = {}  # by what they are: thread, whether it is shared
         self._is_closing = False
 
     def begin(self, window: Window, target: int, *, shared: bool) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from nbcr.mpi.handles import GuardedErrhandler
+from nbcr.mpi.errhandlers import GuardedErrhandler
 from nbcr.mpi.world import MPI, world
 
 lives = int(sys.argv[1])

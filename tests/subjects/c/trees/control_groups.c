@@ -1,49 +1,16 @@
 /* A child in another control group than its parent (privileged), of both versions where the host has them. */
-#include "../subject.h"
+#include "../control_groups.h"
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-
-#define MOST 2
-static char folders[MOST][3100];
-static int made;
-
-/* A group of our own in the first hierarchy that is mounted as `sort`; other than cpuset, which needs to be set up. */
-static void make(const char *sort)
-{
-    char line[2 * PATH_MAX], place[PATH_MAX], type[64], options[512];
-    FILE *mounts = fopen("/proc/self/mountinfo", "r");
-    while (mounts && made < MOST && fgets(line, sizeof line, mounts)) {
-        char *other = strstr(line, " - ");
-        if (!other || sscanf(line, "%*s %*s %*s / %s", place) != 1 || sscanf(other, " - %63s %*s %511s", type, options) != 2)
-            continue;
-        if (strcmp(type, sort) || strstr(options, "cpuset") || strstr(options, "name="))
-            continue;
-        snprintf(folders[made], sizeof folders[made], "%.3000s/nbcr-test-%d", place, (int)getpid());
-        if (mkdir(folders[made], 0755) == 0) {
-            made++;
-            break;
-        }
-    }
-    if (mounts)
-        fclose(mounts);
-}
-
-static void groups(char *room, size_t size)
-{
-    int fd = open("/proc/self/cgroup", O_RDONLY);
-    ssize_t got = read(fd, room, size - 1);
-    room[got > 0 ? got : 0] = 0;
-    close(fd);
-}
 
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
     char before[8192], after[8192], byte;
     int asked[2], told[2], status;
-    make("cgroup2");
-    make("cgroup");
+    make("cgroup2", NULL);
+    make("cgroup", NULL);
     if (!made)
         subject_skip("a control group of its own: %s", strerror(errno));
     MUST(pipe(asked));
