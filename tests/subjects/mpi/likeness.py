@@ -23,6 +23,9 @@ watched.Set_errhandler(handler)
 another = comm.Dup()
 another.Set_errhandler(handler)
 handler.Free()  # the communicators keep it
+hint, pair = MPI.Info.Create({"a": "b"}), MPI.INT.Create_contiguous(2).Commit()  # each has several names
+hints = [hint, MPI.Info(hint), MPI.Info.fromhandle(hint.handle)]
+pairs = [pair, MPI.Datatype(pair)]
 
 
 def told(call, *args):
@@ -71,6 +74,7 @@ def handles():
         yield found == constant, found is constant, type(found) is type(constant), type(constant).__name__
         copy.free()
         yield bool(copy), copy == constant
+    yield [each.Get("a") for each in hints], [each.Get_size() for each in pairs]
     MPI.MESSAGE_NO_PROC.Recv(None)
     yield bool(MPI.MESSAGE_NO_PROC), MPI.COMM_NULL.Get_name(), MPI.INT.__eq__("INT") is NotImplemented
     yield type(MPI.INT.fromhandle(MPI.INT.handle)) is MPI.Datatype, isinstance(MPI.Info.Create({"a": "b"}), MPI.Info)

@@ -47,6 +47,7 @@ for step in range(STEPS):
     time.sleep(PAUSE_S * (rank % 2))
     fenced.Fence()
     digest.update(mine.tobytes())
+    fenced.Fence()  # or the next step's would come while we read
     # tickets, by an exclusive lock around reading and writing
     ticket = array("q", [0])
     counter.Lock(0)
@@ -67,6 +68,11 @@ for step in range(STEPS):
     time.sleep(PAUSE_S / 4)
     some.Fetch_and_op([array("q", [1]), MPI.INT64_T], [before, MPI.INT64_T], 0, 0, MPI.SUM)
     some.Unlock(0)
+    if half.rank == step % half.size:  # others may be reading
+        some.Lock(0)
+        some.Accumulate([array("q", [1000]), MPI.INT64_T], 0, 0, op=MPI.SUM)
+        time.sleep(PAUSE_S / 4)
+        some.Unlock(0)
     if step % 5 == 4:
         comm.Barrier()
         digest.update(seen.tobytes())
@@ -74,6 +80,11 @@ for step in range(STEPS):
 drawn_by_all = sorted(each for part in comm.allgather(drawn) for each in part)
 assert drawn_by_all == list(range(STEPS * size)), drawn_by_all
 comm.Barrier()
+total = array("q", [0])
+some.Lock(0, MPI.LOCK_SHARED)
+some.Get([total, MPI.INT64_T], 0, 0)
+some.Unlock(0)
+assert total[0] == STEPS * half.size + 1000 * STEPS, total[0]
 board.Unlock_all()
 digest.update(repr((seen.tolist(), fenced.name, counter.flavor == MPI.WIN_FLAVOR_ALLOCATE)).encode())
 digest.update(repr((some.Get_attr(keyval), some.group_size, fenced.attrs[1:])).encode())
