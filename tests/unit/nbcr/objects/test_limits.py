@@ -62,3 +62,18 @@ def test_a_full_disk_leaves_nothing(after: int, saved: Saved, place: Path, monke
     with pytest.raises(NoRoomInStore, match=r"no snapshot of the objects at .*: No space left on device"):
         saved(session(code))
     assert not place.exists()
+
+
+DEEP = "deep = []\nfor _ in range(3000): deep = [deep]\nshared = [1]; deep = [deep, shared]\n"
+
+
+@pytest.mark.parametrize(
+    ("beside", "reason"),
+    [
+        ("other = [bytearray(3_000_000), shared]", "it is larger than the limit of 1,000,000 bytes"),
+        ("other = [(x for x in ()), shared]", "a running generator cannot be copied"),
+    ],
+)
+def test_a_deep_name_stays_where_one_beside_it_cannot(saved: Saved, beside: str, reason: str) -> None:
+    report = saved(session(DEEP + beside), max_size=1_000_000)
+    assert [(verdict.name, verdict.reason) for verdict in report.lost] == [("other", reason)]

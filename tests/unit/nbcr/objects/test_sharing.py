@@ -193,3 +193,19 @@ def test_what_the_collector_does_not_look_at_is_shared_all_the_same(there_and_ba
     found = [back["tuple_"][0], back["nested"][1][1], back["dict_"]["a"], back["deeper"]["k"]["j"][0]]
     found += [*back["keys"].values(), *(second for _, second in back["pairs"][:5])]
     assert all(each is back["x"] for each in found)
+
+
+def test_what_was_taken_out_of_a_document_keeps_its_own(there_and_back: ThereAndBack) -> None:
+    code = (
+        "from bs4 import BeautifulSoup; soup = BeautifulSoup('<p>a<b>x</b></p><i>z</i>', 'html.parser'); i = soup.i; "
+    )
+    back = there_and_back(session(code + "taken = soup.p.extract(); inside = taken.b"))
+    assert back["taken"].b is back["inside"]
+    assert back["i"].parent is back["soup"]
+
+
+def test_structs_with_a_dictionary(there_and_back: ThereAndBack) -> None:
+    code = "import msgspec\nclass S(msgspec.Struct, dict=True):\n    n: int\nx = S(1); x.extra = [2]; y = x.extra"
+    back = there_and_back(session(code))
+    assert (back["x"].n, back["x"].extra) == (1, [2])
+    assert back["x"].extra is back["y"]
