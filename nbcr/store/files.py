@@ -17,6 +17,7 @@ from nbcr.errors import StoreRefused
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _MOUNTS = Path("/proc/self/mountinfo")
+_REMOVE_S = 5.0
 _NETWORK = (
     "nfs",
     "cifs",
@@ -199,17 +200,27 @@ def tree_size_bytes(root: Path) -> int:
 
 
 def remove_tree(root: Path) -> None:
-    """Delete `root` and all it holds; harmless when it is not there, or when somebody else deletes it too."""
+    """Delete `root` and all it holds; harmless when it is not there, when somebody else deletes it too, or when
+    somebody who has been told to stop still adds to it: for at most `_REMOVE_S`, then OSError is raised.
+    """
     import shutil
 
     def failed(function: object, path: str, error: BaseException) -> None:
         if not isinstance(error, FileNotFoundError):
             raise error
 
-    if sys.version_info >= (3, 12):
-        shutil.rmtree(root, onexc=failed)
-    else:
-        shutil.rmtree(root, onerror=lambda function, path, info: failed(function, path, info[1]))
+    end = time.monotonic() + _REMOVE_S
+    while True:
+        try:
+            if sys.version_info >= (3, 12):
+                shutil.rmtree(root, onexc=failed)
+            else:
+                shutil.rmtree(root, onerror=lambda function, path, info: failed(function, path, info[1]))
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def check_private(folder: Path, *, what: str) -> None:

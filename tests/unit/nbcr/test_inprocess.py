@@ -385,7 +385,7 @@ parent.wait(20)
 
 def test_a_program_that_ends_at_once_still_has_its_checkpoint(store: Store, trees: pytest.MonkeyPatch) -> None:
     trees.setenv("NBCR_TREES", "slow=0.3")
-    code = "import os, nbcr; r = nbcr.checkpoint('last'); print(os.getpid()); os._exit(0)"
+    code = "import os, nbcr; r = nbcr.checkpoint('last'); print(os.getpid(), flush=True); os._exit(0)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     deadline = time.monotonic() + WAIT_S
     while not store.entries() and time.monotonic() < deadline:

@@ -260,9 +260,16 @@ def test_an_interrupt_of_the_main_thread_is_put_off_while_it_is_borrowed(store: 
         assert borrowed.wait(WAIT_S)
         signals.pthread_kill(threading.main_thread().ident or 0, signals.SIGINT)
 
+    ready = threading.Event()
+
+    def ask() -> nbcr.Outcome:
+        assert ready.wait(WAIT_S)
+        return nbcr.checkpoint("c").outcome
+
     end_interrupt = in_another_thread(interrupt)
-    end = in_another_thread(lambda: nbcr.checkpoint("c").outcome)
+    end = in_another_thread(ask)
     with pytest.raises(KeyboardInterrupt):
+        ready.set()  # not before: the interrupt may come at once
         time.sleep(WAIT_S)
     assert end() is nbcr.Outcome.CONTINUE
     assert end_interrupt() is None
