@@ -30,6 +30,15 @@ def needs(capability: str, available: bool = False, why: str = "") -> None:
         pytest.skip(f"{SKIP_PREFIX}{capability}{': ' + why if why else ''}")
 
 
+def first_line(process: subprocess.Popen[str]) -> str:
+    """The next line that `process` prints, and not a byte more: `communicate` forgets what `readline` read ahead."""
+    assert process.stdout is not None
+    said = b""
+    while not said.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
+        said += byte
+    return said.decode()
+
+
 # --- an ordinary user ----------------------------------------------------------------------------------
 
 

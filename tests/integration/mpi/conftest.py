@@ -15,7 +15,7 @@ from nbcr.crs import components
 from nbcr.launcher import jobs
 from nbcr.session import Terms
 from nbcr.store import Entry, Store
-from tests.support import CHECKOUT, ProcessTracker, needs
+from tests.support import CHECKOUT, ProcessTracker, first_line, needs
 
 SUBJECTS = CHECKOUT / "tests" / "subjects" / "mpi"
 BIN = Path(sys.executable).parent
@@ -68,8 +68,7 @@ class Stage:
     def run(self, job: str, words: list[str], mode: str = "") -> subprocess.Popen[str]:
         """A job that has said that it is ready."""
         launcher = self.nbcr("run", "--name", job, "--", *words, mode=mode)
-        assert launcher.stdout is not None
-        assert launcher.stdout.readline() == "ready\n", launcher.communicate(timeout=END_S)
+        assert first_line(launcher) == "ready\n", launcher.communicate(timeout=END_S)
         return launcher
 
     def checkpoint(self, job: str, name: str, leave: str = "running", deadline_s: float = 30.0) -> Entry:

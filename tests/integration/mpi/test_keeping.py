@@ -13,7 +13,7 @@ import pytest
 
 from nbcr.errors import StoreRefused
 from tests.integration.mpi.conftest import END_S, Stage, program, until
-from tests.support import family_of
+from tests.support import family_of, first_line
 
 COUNTER = """
 import sys, time
@@ -87,13 +87,10 @@ def test_a_preempted_job_is_kept_and_the_same_command_goes_on(stage: Stage, rank
     command = program("ring", ranks, 60, 0.02) if ranks else counting(60)
     undisturbed = subprocess.run(command, capture_output=True, text=True, timeout=END_S, check=True).stdout
     job = run(stage, "--resume", command=command)
-    assert job.stdout is not None
-    assert job.stderr is not None
-    before = job.stdout.readline()
+    before = first_line(job)
     assert before == "ready\n"
     job.terminate()
-    rest, err = job.stdout.read(), job.stderr.read()  # `communicate` forgets what was read beyond the line
-    job.wait(END_S)
+    rest, err = job.communicate(timeout=END_S)
     assert (job.returncode, len(automatic(stage, "signal"))) == (128 + signal.SIGTERM, 1), err
     assert "the same command with --resume goes on" in err
     other = run(stage, "--resume", command=[*command, "another"])
@@ -107,8 +104,7 @@ def test_a_preempted_job_is_kept_and_the_same_command_goes_on(stage: Stage, rank
 
 def test_what_was_saved_by_hand_stays_and_a_job_that_ended_begins_anew(stage: Stage) -> None:
     job = run(stage, command=counting(20))
-    assert job.stdout is not None
-    assert job.stdout.readline() == "ready\n"
+    assert first_line(job) == "ready\n"
     taken = stage.nbcr("checkpoint", "job", "--name", "half")
     assert taken.communicate(timeout=END_S)[0].startswith("CONTINUE  half")
     job.communicate(timeout=END_S)
@@ -142,8 +138,7 @@ def test_a_job_that_cannot_be_kept_hears_the_signal(stage: Stage, tmp_path: Path
     nowhere = tmp_path / "file"
     nowhere.touch()
     job = run(stage, "--store", str(nowhere / "store"), command=counting(2000))
-    assert job.stdout is not None
-    assert job.stdout.readline() == "ready\n"
+    assert first_line(job) == "ready\n"
     job.terminate()
     _, err = job.communicate(timeout=END_S)
     assert job.returncode == 128 + signal.SIGTERM

@@ -266,11 +266,14 @@ def test_an_interrupt_of_the_main_thread_is_put_off_while_it_is_borrowed(store: 
         assert ready.wait(WAIT_S)
         return nbcr.checkpoint("c").outcome
 
+    def sleep() -> None:
+        ready.set()  # not before: the interrupt may come at once
+        time.sleep(WAIT_S)
+
     end_interrupt = in_another_thread(interrupt)
     end = in_another_thread(ask)
     with pytest.raises(KeyboardInterrupt):
-        ready.set()  # not before: the interrupt may come at once
-        time.sleep(WAIT_S)
+        sleep()
     assert end() is nbcr.Outcome.CONTINUE
     assert end_interrupt() is None
     assert log == ["Outcome.CONTINUE"]
