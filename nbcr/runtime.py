@@ -106,6 +106,11 @@ def number_inside(pid: int) -> int:
     return int(numbers[0][-1]) if numbers and len(numbers[0]) > 1 else pid
 
 
+def own_number() -> int:
+    """What the OS kernel calls us where our own system calls are concerned, whichever /proc we have."""
+    return number_inside(own_pid())
+
+
 def numbers_here(of: int) -> dict[int, int]:
     """For every process in the pid namespace of `of`: number inside it -> number as we see it."""
     namespace = pid_namespace(of)

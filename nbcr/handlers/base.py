@@ -50,8 +50,8 @@ class Request:
 class RestartEvent:
     """What changed around a restored process. Its fields are the RESTART message's keys."""
 
-    pid: int  # this process's pid now, as /proc shows it: in a pid namespace of its own os.getpid() may be the old one
-    pids: Mapping[int, int]  # pid in the image -> pid now, for the whole tree
+    pid: int  # this process's pid now
+    pids: Mapping[int, int]  # pid in the image -> pid now, for the whole tree; all as this process may use them
     ppid: int
     began: float = 0.0  # when the restore began: between the image's last moment and this life's first (time.time)
     in_place: bool = False  # a living process was replaced; False: a fresh process tree

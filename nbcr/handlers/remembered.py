@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nbcr.handlers.base import Handler, Request, RestartEvent
+from nbcr.handlers.base import Handler, RestartEvent
 from nbcr.states import Layer
 
 
@@ -26,18 +26,8 @@ class RememberedPids(Handler):
 
     layer = Layer.TRANSPORT
 
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-
-    def checkpoint(self, request: Request) -> None:
-        """Note who we are in the image."""
-        self._pid = os.getpid()
-
     def restart(self, event: RestartEvent) -> None:
         """Renew what is remembered."""
-        if event.pids.get(self._pid) != os.getpid():
-            _renew_beginnings({old: old for old in event.pids})
-            return  # we live in a pid namespace of our own, where all is as it was: the new numbers are those outside
         _renew_beginnings(event.pids)
         pids = {old: new for old, new in event.pids.items() if old != new}
         _renew_parent(pids)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbcr import crs
+from nbcr import crs, runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.crs import CheckpointOptions, Component, Progress, RestartOptions, SnapshotReference
 from nbcr.errors import HelperLost, from_wire, to_wire
@@ -197,7 +197,7 @@ def bring(component: Component, pid: int, folder: Path, entry_id: str, channel: 
         brought = component.restart(snapshot, RestartOptions(into=pid, channel=channel))
         return {
             "state": "BROUGHT",
-            "pids": {str(old): new for old, new in brought.pids.items()},
+            "pids": {str(old): runtime.number_inside(new) for old, new in brought.pids.items()},
             "warnings": list(brought.warnings),
         }
 

@@ -235,7 +235,7 @@ class Rank(Handler):
                 os._exit(0)
             if state == "RESTART":
                 self._take_over(channel, answer)
-                event = RestartEvent.from_message(answer, pid=runtime.own_pid(), ppid=os.getppid())
+                event = RestartEvent.from_message(answer, pid=runtime.own_number(), ppid=os.getppid())
                 return passage.restart(event)
             if state == "CONTINUE":
                 return passage.continue_()

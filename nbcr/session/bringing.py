@@ -175,7 +175,7 @@ def _message(order: Return, brought: Brought, late: list[Any], began: float) -> 
     entry, present = order.entry, dict(order.present or {})
     return {
         "state": "RESTART",
-        "pids": {str(old): new for old, new in brought.pids.items()},
+        "pids": {str(old): runtime.number_inside(new) for old, new in brought.pids.items()},
         "ppid": _parent_of(brought.pid),
         "began": began,
         "in_place": order.into is not None,

@@ -418,7 +418,7 @@ def _published(document: Mapping[str, Any]) -> tuple[Entry | None, NbcrError | N
 
 def _restarted(helper: Helper, passage: Passage, answer: Mapping[str, Any]) -> CheckpointResult:
     """The restored life's way up: handlers, then word to the helper that this life is ready."""
-    event = RestartEvent.from_message(answer, pid=runtime.own_pid(), ppid=os.getppid())
+    event = RestartEvent.from_message(answer, pid=runtime.own_number(), ppid=os.getppid())
     known = dict(event.entry)
     result = CheckpointResult(Outcome.RESTART, entry_id=str(known.get("id")), name=str(known.get("name")))
     result.event = event
