@@ -16,8 +16,8 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+
+from nbcr.mpi.loaded import Library
 
 _RECORD = struct.Struct("<QQI4x")  # function, argument, priority
 _MAX_RECORDS = 256
@@ -25,44 +25,11 @@ _MAX_PRIORITY = 255
 _LENGTH = struct.Struct("<I")
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Where a library is: its text, and what it may write to."""
-
-    text: range
-    writable: tuple[range, ...]
-
-    @classmethod
-    def of(cls, function: int) -> Memory:
-        """Of the library that has `function`, an address."""
-        mapped = list(areas(Path("/proc/self/maps").read_text()))
-        (text, path), *_ = [(area, path) for area, path, _ in mapped if function in area]
-        writable: list[range] = []
-        before = range(0)
-        for area, name, rights in mapped:
-            if rights.startswith("rw") and (name == path or (not name and before and area.start == before.stop)):
-                writable.append(area)
-            before = area if name == path or area in writable else range(0)
-        return cls(text, tuple(writable))
-
-    def contents(self) -> list[tuple[int, bytes]]:
-        """What it may write to, by address."""
-        return [(area.start, ctypes.string_at(area.start, len(area))) for area in self.writable]
-
-
-def areas(maps: str) -> Iterator[tuple[range, str, str]]:
-    """Addresses, file and rights of each line of /proc/self/maps."""
-    for line in maps.splitlines():
-        addresses, rights, _, _, _, *path = line.split(maxsplit=5)
-        start, end = (int(each, 16) for each in addresses.split("-"))
-        yield range(start, end), path[0] if path else "", rights
-
-
 class Finalizers:
     """The stack of one library's life after life. `ending` is called while MPI is there, `ended` after its end."""
 
     def __init__(self) -> None:
-        self._memory: Memory | None = None
+        self._library: Library | None = None
         self._before: list[tuple[int, bytes]] = []  # the writable memory, at the first end
         self._stack = 0  # its address, once known
         self._count = 0  # records in it before this end, those of earlier lives at the beginning
@@ -70,16 +37,16 @@ class Finalizers:
 
     def ending(self, function: int) -> None:
         """MPI is there, `function` is the address of one of its functions."""
-        if self._memory is None:
-            self._memory = Memory.of(function)
-            self._before = self._memory.contents()
+        if self._library is None:
+            self._library = Library.of(function)
+            self._before = self._library.contents() if self._library else []
         elif self._lengths:
             records = enumerate(self._functions(_MAX_RECORDS), 1)
-            self._count = max((number for number, each in records if each in self._memory.text), default=0)
+            self._count = max((number for number, each in records if each in self._library.text), default=0)
 
     def ended(self) -> None:
         """MPI is no longer there, and nobody calls it. Without `ending` before it, nothing happens."""
-        if self._memory is None:
+        if self._library is None:
             return
         if self._before:
             self._seek()
@@ -88,13 +55,13 @@ class Finalizers:
             ctypes.c_uint32.from_address(self._lengths[0]).value = 0
 
     def _seek(self) -> None:
-        assert self._memory is not None
+        assert self._library is not None
         before, self._before = self._before, []
-        after = self._memory.contents()
+        after = self._library.contents()
         runs = [
             run
             for (at, was), (_, remains) in zip(before, after, strict=True)
-            for run in _called(at, was, remains, self._memory.text)
+            for run in _called(at, was, remains, self._library.text)
         ]
         if len(runs) == 1:
             ((self._stack, self._count),) = runs

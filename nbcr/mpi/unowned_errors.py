@@ -14,18 +14,14 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from nbcr.mpi.finalizers import areas
+from nbcr.mpi.loaded import Library
 
 _NAME = "MPIR_Err_return_comm"
 _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int)
-_DYNAMIC = struct.Struct("<qQ")  # Elf64_Dyn
 _RELOCATION = struct.Struct("<QQq")  # Elf64_Rela
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym
-_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
-_PT_DYNAMIC = 2
 _DT_PLTRELSZ, _DT_STRTAB, _DT_SYMTAB, _DT_JMPREL = 2, 5, 6, 23
 
 _kept: list[Any] = []  # what the table refers to
@@ -50,27 +46,13 @@ def become_exceptions(library: Any) -> None:
 
 def _places(function: int) -> Iterator[int]:
     """Where the library that has `function` keeps its address to call it, as far as it may be written to."""
-    mapped = list(areas(Path("/proc/self/maps").read_text()))
-    path = next((path for area, path, _ in mapped if function in area), "")
-    base = min((area.start for area, name, _ in mapped if path and name == path), default=0)
-    if not base:
-        return
-    tables = _dynamic(base)
-    if not {_DT_JMPREL, _DT_PLTRELSZ, _DT_SYMTAB, _DT_STRTAB} <= tables.keys():
+    library = Library.of(function)
+    tables = library.tables() if library else {}
+    if library is None or not {_DT_JMPREL, _DT_PLTRELSZ, _DT_SYMTAB, _DT_STRTAB} <= tables.keys():
         return
     for offset, info, _ in _RELOCATION.iter_unpack(ctypes.string_at(tables[_DT_JMPREL], tables[_DT_PLTRELSZ])):
         name, *_ = _SYMBOL.unpack(ctypes.string_at(tables[_DT_SYMTAB] + (info >> 32) * _SYMBOL.size, _SYMBOL.size))
         if ctypes.string_at(tables[_DT_STRTAB] + name) == _NAME.encode():
-            place = base + offset
-            if any(place in area and rights.startswith("rw") for area, _, rights in mapped):
+            place = library.bias + offset
+            if any(place in area for area in library.writable):
                 yield place
-
-
-def _dynamic(base: int) -> dict[int, int]:
-    """The dynamic section of a library that begins at `base`: tag → value. glibc has made addresses of offsets."""
-    (start,) = struct.unpack_from("<Q", ctypes.string_at(base, 64), 32)
-    size, count = struct.unpack_from("<HH", ctypes.string_at(base, 64), 54)
-    for kind, _, _, address, _, length, *_ in _PROGRAM_HEADER.iter_unpack(ctypes.string_at(base + start, size * count)):
-        if kind == _PT_DYNAMIC:
-            return dict(_DYNAMIC.iter_unpack(ctypes.string_at(base + address, length)))
-    return {}
