@@ -144,7 +144,8 @@ def assert_usable(client: Client) -> None:
     client.client.input("yes")
     assert client.wait(cell)[0].text == "yes!\n"
     cell = client.send("%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);")
-    assert any("image/png" in d.get("data", {}) for d in client.wait(cell)[0].displays)
+    drawn = client.wait(cell, timeout_s=90)[0].displays  # the first of a user's: a list of all fonts is made before
+    assert any("image/png" in d.get("data", {}) for d in drawn)
     cell = client.send("import ipywidgets\nslider = ipywidgets.IntSlider(value=3)\nslider.value = 4")
     opened = [d for d in client.wait(cell)[0].displays if d.get("target_name") == "jupyter.widget"]
     assert opened
