@@ -22,7 +22,7 @@ from kernel_backend.errors import EngineError
 from kernel_backend.host import fds, libc, sockdiag
 from kernel_backend.image.descriptions import TcpSocket, UdpSocket, UnixSocket
 from kernel_backend.resources import socket_options
-from kernel_backend.resources.descriptors import O_ASYNC, Look, RebuildTables
+from kernel_backend.resources.descriptors import O_ASYNC, CaptureTables, Look, RebuildTables
 from kernel_backend.tracee.inject import Workshop
 
 _F_SETFL = 4
@@ -55,6 +55,17 @@ def forget_interruption(look: Look) -> None:
             with socket_options.borrowed(look.own, socket.AF_UNIX, socket.SOCK_DGRAM) as s:
                 s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             return
+
+
+def note_left_out(look: Look, tables: CaptureTables, what: str) -> None:
+    """Warn of what waits to be told and is in no image, by poll(2): reading an error would take it from the program."""
+    asked = select.poll()
+    asked.register(look.own, select.POLLIN)
+    events = next((events for _, events in asked.poll(0)), 0)
+    if events & select.POLLIN:
+        tables.warnings.append(f"what waits in the socket at {look.holder} ({what}) is not captured")
+    if events & select.POLLERR:
+        tables.warnings.append(f"an error waits in the socket at {look.holder}, which a restored process is not told")
 
 
 def _facts(fd: int) -> tuple[int, int, bool, object, int] | None:

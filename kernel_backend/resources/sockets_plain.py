@@ -53,8 +53,7 @@ class PlainSocketKind(Kind):
             socket_options.note_lost(s, look, tables)
             if family == _NETLINK:
                 entry.groups = _memberships(s.fileno())
-            if _waits(s):
-                tables.warnings.append(f"what waits in the socket at {look.holder} ({_what(entry)}) is not captured")
+        live_sockets.note_left_out(look, tables, _what(entry))
         return entry
 
     def validate(self, index: int, entry: PlainSocket, tables: RebuildTables) -> None:
@@ -131,16 +130,6 @@ def _memberships(fd: int) -> list[int]:
     raw = fds.getsockopt_about(fd, socket_options.SOL_NETLINK, _NETLINK_LIST_MEMBERSHIPS, bytes(512))
     words = array.array("I", raw)
     return [32 * at + bit + 1 for at, word in enumerate(words) for bit in range(32) if word >> bit & 1]
-
-
-def _waits(s: socket.socket) -> bool:
-    try:
-        s.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # an error waits (ENOBUFS)
-    return True
 
 
 def _bind(s: socket.socket, index: int, entry: PlainSocket, tables: RebuildTables) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -362,6 +365,35 @@ def test_other_families_are_refused_by_name(tmp_path: Path, code: str, name: str
             capture(held.pid, tmp_path)
     except AssertionError:
         needs(f"{name} sockets")
+
+
+def test_an_error_that_waits_is_left_to_the_program(tmp_path: Path) -> None:
+    """UDP-Lite, connected to where nobody is: the OS kernel tells that once."""
+    code = (
+        "a = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136); a.bind(('127.0.0.1', 0))\n"
+        "b = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136); b.connect(a.getsockname())\n"
+        "a.close(); b.send(b'?')"
+    )
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136).close()
+    except OSError:
+        needs("UDP-Lite")
+    with holding(code) as held:
+        warnings = capture(held.pid, tmp_path).warnings
+        with theirs(held.pid, 4) as b:
+            assert b.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        assert any("an error waits" in warning for warning in warnings)
+
+
+@contextmanager
+def theirs(pid: int, fd: int) -> Iterator[socket.socket]:
+    """A socket of a living process."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        with socket.socket(fileno=pidfd_getfd(pidfd, fd)) as found:
+            yield found
+    finally:
+        os.close(pidfd)
 
 
 def test_a_queue_of_credentials_is_no_obstacle(carry: Carry) -> None:
