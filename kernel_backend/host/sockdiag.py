@@ -1,5 +1,5 @@
 """What sock_diag(7) tells of Unix sockets: who is connected to whom, names, queues, what waits for accept(2); and of
-UDP sockets how far they are shut down.
+UDP sockets how far they are shut down; and of packet sockets what they hear.
 
 And it ends TCP connections that only wait for stray packets (TIME_WAIT), where we may (CAP_NET_ADMIN).
 """
@@ -121,6 +121,52 @@ def udp_shutdowns() -> dict[int, int]:
             except OSError:
                 continue  # an OS kernel that cannot tell (no udp_diag)
     return found
+
+
+# linux/packet_diag.h
+_PACKET_SHOW = 1 | 2 | 4 | 8  # information, memberships, rings, fanout
+_PACKET_INFO, _PACKET_MEMBERSHIPS, _PACKET_RINGS, _PACKET_FANOUT = 0, 1, (2, 3), 4
+_PACKET_MESSAGE = struct.Struct("<BBHI8x")  # family, type, protocol, inode
+_PACKET_FACTS = struct.Struct("<i8xI8x")  # device, copy threshold
+_PACKET_MEMBERSHIP = struct.Struct("<iIHH32s")  # device, count, sort, length of the address, address
+
+
+@dataclass(slots=True)
+class PacketFacts:
+    """One packet socket of this network namespace."""
+
+    type: int
+    protocol: int
+    device: int = 0  # index; 0: any; -1: it was removed
+    copy_threshold: int = 0
+    memberships: list[tuple[int, int, bytes, int]] = field(default_factory=list)  # device, sort, address, count
+    ring: bool = False
+    fanout: bool = False
+
+
+def packet_sockets() -> dict[int, PacketFacts]:
+    """All of them, by inode. Raises OSError where the OS kernel cannot tell (no packet_diag)."""
+    request = struct.pack("<BBHII2I", socket.AF_PACKET, 0, 0, 0, _PACKET_SHOW, _NO_COOKIE, _NO_COOKIE)
+    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.send(header + request)
+        return dict(map(_parse_packet, _payloads(netlink)))
+
+
+def _parse_packet(payload: bytes) -> tuple[int, PacketFacts]:
+    _, kind, protocol, inode = _PACKET_MESSAGE.unpack_from(payload)
+    facts = PacketFacts(kind, protocol)
+    for attribute, value in _attributes(payload, _PACKET_MESSAGE.size):
+        if attribute == _PACKET_INFO:
+            facts.device, facts.copy_threshold = _PACKET_FACTS.unpack_from(value)
+        elif attribute == _PACKET_MEMBERSHIPS:
+            for device, count, sort, length, address in _PACKET_MEMBERSHIP.iter_unpack(value):
+                facts.memberships.append((device, sort, address[:length], count))
+        elif attribute in _PACKET_RINGS:
+            facts.ring = True
+        elif attribute == _PACKET_FANOUT:
+            facts.fanout = True
+    return inode, facts
 
 
 @dataclass(slots=True, frozen=True)

@@ -453,6 +453,26 @@ class PlainSocket(_Base, tag="plain"):
     options: Annotated[list[SocketOption], MANY] = []
 
 
+class PacketMembership(_Item):
+    """What a packet socket has asked a network device to let through, and how many times (PACKET_ADD_MEMBERSHIP)."""
+
+    device: Name
+    sort: Annotated[int, Meta(ge=0, le=3)]  # PACKET_MR_
+    address: Annotated[bytes, Meta(max_length=32)] = b""
+    count: Port = 1
+
+
+class PacketSocket(_Base, tag="packet"):
+    """AF_PACKET: frames of network devices."""
+
+    type: Natural
+    protocol: Port = 0  # of the frames that it hears, as a number of the host's byte order; 0: it hears none
+    bound_device: Name = ""  # the network device that it is bound to; empty: none
+    device_gone: bool = False  # … and that was removed
+    memberships: Annotated[list[PacketMembership], MANY] = []
+    options: Annotated[list[SocketOption], MANY] = []
+
+
 class PtyMaster(_Base, tag="ptmx"):
     """The controlling side of a pseudo-terminal."""
 
@@ -512,6 +532,7 @@ Description = (
     | TcpSocket
     | UdpSocket
     | PlainSocket
+    | PacketSocket
     | PtyMaster
     | Terminal
     | ControllingTerminal

@@ -18,6 +18,7 @@ from kernel_backend.image.descriptions import (
     MemoryFile,
     Message,
     MessageQueue,
+    PacketSocket,
     ProcFile,
     PtyMaster,
     RegularFile,
@@ -35,6 +36,7 @@ _CONNECTED = {1, 4, 5, 8, 9, 11}
 _LISTEN = 10  # include/net/tcp_states.h
 _STREAM, _DATAGRAM, _SEQPACKET = 1, 2, 5
 _FAMILIES = (2, 10)  # AF_INET, AF_INET6
+_OF_PACKETS = (2, 3, 10)  # SOCK_DGRAM, SOCK_RAW, SOCK_PACKET
 
 
 def check_description(index: int, entry: Description, inventory: Inventory) -> None:
@@ -61,6 +63,10 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
         _check_unix(index, entry, inventory.descriptions, what)
     elif isinstance(entry, TcpSocket):
         _check_tcp(index, entry, inventory.descriptions, what)
+    elif isinstance(entry, PacketSocket):
+        expect(entry.type in _OF_PACKETS, f"the type of {what}")
+        names = [entry.bound_device, *(joined.device for joined in entry.memberships)]
+        expect(all("\0" not in name for name in names), f"a network device of {what}")
     elif isinstance(entry, Terminal) and entry.other == OTHER_INSIDE:
         masters = [other.index for other in inventory.descriptions if isinstance(other, PtyMaster)]
         expect(entry.index in masters, f"the other side of {what} is missing")

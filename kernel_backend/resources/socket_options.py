@@ -15,7 +15,7 @@ from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTab
 
 SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_BUF_LOCK = 7, 8, 32, 33, 72
 SO_DETACH_FILTER, SO_LOCK_FILTER = 27, 44
-SOL_NETLINK, IPPROTO_UDPLITE, _SOL_RAW = 270, 136, 255
+SOL_NETLINK, SOL_PACKET, IPPROTO_UDPLITE, _SOL_RAW = 270, 263, 136, 255
 SO_REUSEADDR, SO_REUSEPORT, SO_PEEK_OFF, SO_PASSCRED = 2, 15, 42, 16
 TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_CONGESTION, TCP_FASTOPEN_KEY = 2, 10, 13, 33
 _SO_TIMESTAMPING, _COUNTED = 37, 1 << 7
@@ -52,6 +52,8 @@ _UDPLITE = {10: _INT, 11: _INT}  # how much checksums cover
 _RAW = {1: _INT}  # ICMP_FILTER
 _ICMPV6 = {1: 32}  # ICMPV6_FILTER
 _NETLINK = dict.fromkeys((3, 4, 5, 8, 10, 11, 12), _INT)
+PACKET_COPY_THRESH = 7
+_PACKET = dict.fromkeys((PACKET_COPY_THRESH, 8, 9, 10, 12, 14, 15, 17, 19, 20, 23, 24), _INT)  # linux/if_packet.h
 _BEFORE_BINDING = {(1, SO_REUSEADDR), (1, SO_REUSEPORT), (1, 25), (0, 15), (0, 19), (0, 24), (41, 26)}
 
 # A stream can be asked for these, and may answer anything (an accepted socket does), but not told.
@@ -78,6 +80,8 @@ def _candidates(family: int, kind: int) -> Iterator[tuple[int, int, int]]:
     tables = {socket.SOL_SOCKET: _SOCKET}
     if family == socket.AF_NETLINK:
         tables[SOL_NETLINK] = _NETLINK
+    if family == socket.AF_PACKET:
+        tables[SOL_PACKET] = _PACKET
     if kind == socket.SOCK_RAW:
         tables[_SOL_RAW] = _RAW
     if family in (socket.AF_INET, socket.AF_INET6):
@@ -248,7 +252,7 @@ _KNOWN = {
     for level, names in (
         (socket.SOL_SOCKET, _SOCKET), (socket.IPPROTO_IP, _IP), (socket.IPPROTO_IPV6, _IPV6),
         (socket.IPPROTO_TCP, _TCP), (socket.IPPROTO_UDP, _UDP), (IPPROTO_UDPLITE, _UDPLITE), (_SOL_RAW, _RAW),
-        (SOL_NETLINK, _NETLINK), (socket.IPPROTO_ICMPV6, _ICMPV6),
+        (SOL_NETLINK, _NETLINK), (SOL_PACKET, _PACKET), (socket.IPPROTO_ICMPV6, _ICMPV6),
     )
     for name in names
 } | {_FILTER}  # fmt: skip

@@ -208,6 +208,16 @@ CATALOGUE: list[Subject] = [
     *_rows("netlink sockets", "sockets/netlink", issue=4),
     Subject("sockets/raw", "raw and ping sockets", issue=4, privilege="CAP_NET_RAW"),
     *_rows("UDP-Lite", "sockets/udplite", issue=4),
+    *_rows(
+        "packet sockets",
+        "sockets/packet sockets/packet:cooked sockets/packet:old sockets/packet:options sockets/packet:joined",
+        issue=4,
+        privilege="CAP_NET_RAW",
+    ),
+    *[
+        Subject(f"refused/packet:{kind}", "packet sockets", issue=4, refused=(said,), privilege="CAP_NET_RAW")
+        for kind, said in (("ring", "ring"), ("mapped", "ring"), ("fanout", "fanout"))
+    ],
     *_rows("eventfd, timerfd, signalfd", "events/eventfd events/timerfd events/signalfd"),
     *_rows("eventfd, timerfd, signalfd", "events/timerfd_more", issue=4),
     Subject("events/timerfd_alarm", "eventfd, timerfd, signalfd", issue=4, privilege="CAP_WAKE_ALARM"),
@@ -308,7 +318,6 @@ CATALOGUE: list[Subject] = [
     Subject("refused/aio", "asynchronous I/O (io_setup)", issue=4, refused=("asynchronous", "in flight")),
     Subject("refused/aio:forked", "asynchronous I/O (io_setup)", issue=4, refused=("asynchronous", "parent")),
     Subject("refused/rseq_area", "restartable sequences (rseq) whose memory is gone", issue=4, refused=("rseq",)),
-    Subject("refused/packet", "packet sockets", issue=4, refused=("packet",), privilege="CAP_NET_RAW"),
     Subject("refused/repair", "TCP inside", issue=4, refused=("being repaired",), privilege="CAP_NET_ADMIN"),
     Subject("refused/vsock", "sockets of other protocols", issue=4, refused=("vsock",)),
     Subject("refused/protocol", "sockets of other protocols", issue=4, refused=("multipath",)),

@@ -62,6 +62,10 @@ NOTES: dict[str, Note] = {
     "netlink sockets": Note("what waits to be received is left out, with a warning"),
     "raw and ping sockets": Note("what waits to be received is left out, with a warning"),
     "UDP-Lite": Note("what waits to be received is left out, with a warning"),
+    "packet sockets": Note(
+        "frames that wait are left out, and one whose network device is not there hears nothing, with a warning; they "
+        "are counted anew (PACKET_STATISTICS)"
+    ),
     "packet filters of sockets": Note("those in eBPF are refused"),
     "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
     "named and abstract Unix sockets": Note(

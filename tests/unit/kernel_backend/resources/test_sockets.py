@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -354,7 +355,7 @@ def test_datagrams_with_their_senders(carry: Carry, host: str) -> None:
 @pytest.mark.parametrize(
     ("code", "name"),
     [
-        ("socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)", "packet"),
+        ("socket.socket(40, socket.SOCK_STREAM, 0)", "vsock"),
         ("socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)", "Multipath TCP"),
     ],
 )
@@ -385,6 +386,11 @@ def test_an_error_that_waits_is_left_to_the_program(tmp_path: Path) -> None:
         assert any("an error waits" in warning for warning in warnings)
 
 
+# --- packet sockets ---------------------------------------------------------------------------------------------------
+
+_BOUND = "s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0); s.bind((sys.argv[1], 0x88B5))\n"
+
+
 @contextmanager
 def theirs(pid: int, fd: int) -> Iterator[socket.socket]:
     """A socket of a living process."""
@@ -394,6 +400,61 @@ def theirs(pid: int, fd: int) -> Iterator[socket.socket]:
             yield found
     finally:
         os.close(pidfd)
+
+
+@contextmanager
+def network_device() -> Iterator[str]:
+    """One that is down."""
+    try:
+        made = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        needs("/dev/net/tun and CAP_NET_ADMIN")
+    try:
+        wanted = struct.pack("<16sH22x", b"nbcr%d", 0x1002)  # IFF_TAP, IFF_NO_PI
+        yield fcntl.ioctl(made, 0x400454CA, wanted)[:16].rstrip(b"\0").decode()
+    finally:
+        os.close(made)
+
+
+def test_frames_that_wait_stay_with_the_program_and_are_told(tmp_path: Path) -> None:
+    needs("CAP_NET_RAW", available=os.geteuid() == 0)
+    code = _BOUND + "s.sendto(b'frame', ('lo', 0x88B5)); select.select([s], [], [])"
+    with holding(code, "lo") as held:
+        for _ in range(2):
+            captured = capture(held.pid, tmp_path)
+            assert captured.warnings == [
+                f"what waits in the socket at descriptor 3 of process {held.pid} (packet) is not captured"
+            ]
+        with theirs(held.pid, 3) as s:
+            assert s.recv(99, socket.MSG_DONTWAIT) == b"frame"
+    with rebuilding(captured) as rebuilt, sock(rebuilt, 3) as s, pytest.raises(BlockingIOError):
+        assert s.recv(99)
+
+
+def test_a_packet_socket_of_a_device_that_is_down(tmp_path: Path) -> None:
+    needs("CAP_NET_RAW", available=os.geteuid() == 0)
+    with network_device() as device, holding(_BOUND, device) as held:
+        captured = capture(held.pid, tmp_path)
+        assert any("an error waits" in warning for warning in captured.warnings)
+        with theirs(held.pid, 3) as s:
+            assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENETDOWN, "the program is not told"
+        with rebuilding(captured) as rebuilt, sock(rebuilt, 3) as s:
+            assert s.getsockname()[:2] == (device, 0x88B5)
+            assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_packet_socket_whose_device_is_gone_hears_no_other(tmp_path: Path, when: str) -> None:
+    needs("CAP_NET_RAW", available=os.geteuid() == 0)
+    with ExitStack() as stack:
+        with network_device() as device:
+            held = stack.enter_context(holding(_BOUND, device))
+            captured = capture(held.pid, tmp_path)
+        if when == "before":
+            captured = capture(held.pid, tmp_path)
+    with rebuilding(captured) as rebuilt, sock(rebuilt, 3) as s:
+        assert s.getsockname()[:2] == ("", 0)
+        assert any("it hears nothing" in warning for warning in rebuilt.warnings)
 
 
 def test_a_queue_of_credentials_is_no_obstacle(carry: Carry) -> None:
