@@ -62,6 +62,9 @@ NOTES: dict[str, Note] = {
     "netlink sockets": Note("what waits to be received is left out, with a warning"),
     "raw and ping sockets": Note("what waits to be received is left out, with a warning"),
     "UDP-Lite": Note("what waits to be received is left out, with a warning"),
+    "BPF maps": Note(
+        "another id; hashes list their keys in another order, LRU hashes forget which were used last", "refused"
+    ),
     "packet filters of sockets": Note("those in eBPF are refused"),
     "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
     "named and abstract Unix sockets": Note(
