@@ -2,8 +2,9 @@
 
 A map is an object of its own, known by a number (its id) to the whole host. Whoever else has it, a process outside, a
 loaded program, a file of a BPF file system, would not see what the restored life writes to a map of its own: that is
-refused by name. What cannot be found out: one that is pinned in a file system which this process does not see, is on
-its way through somebody's Unix socket, is inside another map, or is mapped by a process that has closed it.
+refused by name. (In place, where somebody has come to have it since the checkpoint, a warning tells.) What cannot be
+found out: one that is pinned in a file system which this process does not see, is on its way through somebody's Unix
+socket, is inside another map, or is mapped by a process that has closed it.
 
 The new map has another id, and a hash lists its keys in another order.
 """
@@ -72,6 +73,10 @@ class BpfMapKind(Kind):
                 f"{tables.who(index)} is a BPF map with values for {entry.processors} processors; this host may have "
                 f"{here}"
             )
+        if tables.live and "bpf users" not in tables.cache:
+            tables.cache["bpf users"] = True
+            with contextlib.suppress(PermissionError):  # which `rebuild` tells
+                _warn_of_presents(tables)
 
     def rebuild(self, index: int, entry: BpfMap, tables: RebuildTables) -> None:
         made: dict[int, int] = tables.cache.setdefault("bpf maps", {})
@@ -115,7 +120,8 @@ def _check_nobody_else(look: Look, number: int, tables: CaptureTables) -> None:
     known: dict[int, str] | None = tables.cache.get("bpf users")
     if known is None:
         try:
-            known = tables.cache["bpf users"] = _users(tables)
+            tree = {process.view for process in tables.processes.values()}
+            known = tables.cache["bpf users"] = _users(tree)
         except PermissionError as error:
             raise _refusal(
                 look, "of which it cannot be told who else has it", hint="that takes CAP_SYS_ADMIN: checkpoint as root"
@@ -124,12 +130,11 @@ def _check_nobody_else(look: Look, number: int, tables: CaptureTables) -> None:
         raise _refusal(look, f"that {known[number]} has, too", hint="end that use and checkpoint again")
 
 
-def _users(tables: CaptureTables) -> dict[int, str]:
+def _users(tree: set[int]) -> dict[int, str]:
     """By id of a map: who outside the tree has it."""
     found = {number: f"the BPF program {program}" for number, program in bpf.used_by_programs().items()}
-    ours = {os.getpid(), *(process.view for process in tables.processes.values())}
     for pid in proc.pids():
-        if pid not in ours:
+        if pid not in tree and pid != os.getpid():
             found.update(dict.fromkeys(_maps_of(pid), f"process {pid}"))
     for path in _pins():
         found[bpf.pinned_at(path)] = f"the file {path}"
@@ -174,6 +179,24 @@ def _contents(look: Look, entry: BpfMap) -> tuple[bytes, bytes]:
 
 
 # --- coming back ------------------------------------------------------------------------------------------------------
+
+
+def _warn_of_presents(tables: RebuildTables) -> None:
+    """In place: somebody outside may have come to have a map of the present's, which goes on without us."""
+    family = {tables.present_pid}
+    todo = [tables.present_pid]
+    while todo:
+        born = proc.children(todo.pop())
+        family.update(born)
+        todo += born
+    users: dict[int, str] = {}
+    for number, fd in tables.live.items():
+        if os.readlink(f"/proc/self/fd/{fd}") == _LINK:
+            users = users or _users(family)
+            if user := users.get(bpf.facts(fd).id):
+                tables.warn(
+                    f"descriptor {number} is a BPF map that {user} has, too: brought back, it is one of its own"
+                )
 
 
 def _make(index: int, entry: BpfMap, tables: RebuildTables) -> int:
