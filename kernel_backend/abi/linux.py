@@ -179,6 +179,21 @@ TCP_REPAIR = 19
 FIONREAD = 0x541B
 EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD = 1, 2, 3
 
+# --- bpf(2), include/uapi/linux/bpf.h -----------------------------------------------------------------------------
+BPF_MAP_CREATE = 0
+BPF_OBJ_GET = 7
+BPF_PROG_GET_NEXT_ID = 11
+BPF_PROG_GET_FD_BY_ID = 13
+BPF_MAP_GET_FD_BY_ID = 14
+BPF_OBJ_GET_INFO_BY_FD = 15
+BPF_MAP_FREEZE = 22
+BPF_MAP_LOOKUP_BATCH = 24
+BPF_MAP_UPDATE_BATCH = 26
+BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY = 1, 2, 5, 6
+BPF_MAP_TYPE_LRU_HASH = 9
+BPF_F_NO_PREALLOC, BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_WRONLY, BPF_F_ZERO_SEED = 1, 4, 8, 16, 64
+BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG, BPF_F_MMAPABLE = 128, 256, 1024
+
 # --- errno values that never leave the OS kernel except to a tracer (include/linux/errno.h) -----------------------
 ERESTARTSYS = 512
 ERESTARTNOINTR = 513

@@ -22,6 +22,7 @@ from kernel_backend.image.limits import (
     Index,
     Int,
     Key,
+    MapName,
     Name,
     Nanoseconds,
     Natural,
@@ -175,6 +176,22 @@ class MessageQueue(_Base, tag="mqueue"):
     complete: bool = False  # `messages` are all there were; with the first description
     messages: Annotated[list[QueuedMessage], MANY] = []
     notification: Notification | None = None
+
+
+class BpfMap(_Base, tag="bpf_map"):
+    """A BPF map (bpf(2)); several descriptions of one map have the same id."""
+
+    id: Bits
+    type: Natural  # BPF_MAP_TYPE_
+    key_size: Bits
+    value_size: Bits
+    max_entries: Bits
+    map_flags: Bits = 0  # BPF_F_, those that last
+    name: MapName = ""
+    frozen: bool = False  # nobody may write to it by system calls any more
+    processors: Natural = 1  # how many values a key has, in a map per processor
+    keys: Content = b""  # one behind the other; with the first description of the map
+    values: Content = b""  # in the same order
 
 
 class ProcFile(_Base, tag="proc"):
@@ -519,6 +536,7 @@ Description = (
     | RegularFile
     | MemoryFile
     | MessageQueue
+    | BpfMap
     | ProcFile
     | DeviceFile
     | Pipe

@@ -7,10 +7,11 @@ import socket
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from kernel_backend.abi import linux
-from kernel_backend.image import limits
+from kernel_backend.image import bpf_maps, limits
 from kernel_backend.image.descriptions import (
     OTHER_INSIDE,
     OTHER_OUTSIDE,
+    BpfMap,
     Description,
     Epoll,
     EventFd,
@@ -72,6 +73,8 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
         expect(entry.index in masters, f"the other side of {what} is missing")
     elif isinstance(entry, PtyMaster):
         expect([*entry.ends, len(entry.typed)] == sorted([*entry.ends, len(entry.typed)]), f"an end in {what}")
+    elif isinstance(entry, BpfMap):
+        bpf_maps.check(entry, what)
     elif isinstance(entry, MessageQueue):
         name = _name(entry.name, what)
         expect(0 < len(name) < 256 and "/" not in name and name not in (".", ".."), f"the name of {what}")

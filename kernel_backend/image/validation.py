@@ -13,7 +13,7 @@ from itertools import pairwise
 from kernel_backend.abi import linux
 from kernel_backend.abi.x86_64 import USER_REGS_BYTES
 from kernel_backend.errors import ImageCorrupt
-from kernel_backend.image import limits, spans
+from kernel_backend.image import bpf_maps, limits, spans
 from kernel_backend.image.entries import (
     Inventory,
     MmEntry,
@@ -42,6 +42,7 @@ def check(inventory: Inventory, where: str) -> None:
             _check_process(process, inventory)
         for index, description in enumerate(inventory.descriptions):
             check_description(index, description, inventory)
+        bpf_maps.check_together(inventory.descriptions)
     except Unfit as error:
         raise ImageCorrupt(f"{where} is inconsistent: {error}", path=where) from None
 

@@ -309,9 +309,20 @@ def set_status_flags(fd: int, flags: int) -> None:
 
 def all_kinds() -> list[Kind]:
     """Every room's kinds, in the order of asking; the last refuses by name what nobody claimed."""
-    from kernel_backend.resources import devices, files, memfd, mqueue, pipes, polling, refused, sockets, terminals
+    from kernel_backend.resources import (
+        bpf_maps,
+        devices,
+        files,
+        memfd,
+        mqueue,
+        pipes,
+        polling,
+        refused,
+        sockets,
+        terminals,
+    )
 
-    rooms = (memfd, mqueue, files, terminals, pipes, sockets, polling, devices, refused)
+    rooms = (memfd, mqueue, files, terminals, pipes, sockets, polling, bpf_maps, devices, refused)
     return [ChannelKind(), *(kind for room in rooms for kind in room.KINDS)]
 
 

@@ -30,6 +30,7 @@ _REFUSED = {
     "anon_inode:[io_uring]": ("an io_uring ring", "end its user, or make the program use epoll"),
     "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
     "socket:[": ("a mapped socket (a ring of frames of the network)", "close it and checkpoint again"),
+    "anon_inode:bpf-map": ("a BPF map in its memory (BPF_F_MMAPABLE)", "unmap it and checkpoint again"),
     "/secretmem": ("secret memory (memfd_secret)", "unmap it and checkpoint again"),
 }
 _SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")

@@ -311,7 +311,30 @@ CATALOGUE: list[Subject] = [
     Subject("refused/userfaultfd", "userfaultfd", issue=4, refused=("userfaultfd",)),
     Subject("refused/perf_event", "performance counters", issue=4, refused=("performance counter",)),
     Subject("refused/pressure", "pressure triggers (PSI)", issue=4, refused=("pressure",)),
-    Subject("refused/bpf_map", "BPF", issue=4, refused=("bpf map",), privilege="CAP_BPF"),
+    *_rows(
+        "BPF maps",
+        "files/bpf_map files/bpf_map:sparse files/bpf_map:array files/bpf_map:percpu_hash files/bpf_map:percpu_array "
+        "files/bpf_map:lru files/bpf_map_shared",
+        issue=4,
+        privilege="CAP_BPF and CAP_SYS_ADMIN",
+    ),
+    Subject("files/bpf_map_shared:forked", "BPF maps", 4, privilege="CAP_BPF and CAP_SYS_ADMIN", keeps_pids=True),
+    *[
+        Subject(f"refused/bpf_map{name}", "BPF programs, other BPF maps", issue=4, refused=(said,), privilege="CAP_BPF")
+        for name, said in (
+            ("", "bpf map of a kind that cannot be captured (queue"),
+            (":ring", "(ring buffer"),
+            (":maps", "(array of maps"),
+            (":typed", "bpf map with type information"),
+            (":large", "bpf map which takes more than the 64 mib"),
+            (":mapped", "bpf map in its memory"),
+            (":outside", "bpf map that process"),
+            (":used", "bpf map that the bpf program"),
+            (":pinned", "bpf map that the file"),
+            (":program", "is a bpf program"),
+            (":types", "type information of bpf programs"),
+        )
+    ],
     Subject("refused/landlock", "Landlock", issue=4, refused=("landlock ruleset",)),
     *_rows("Landlock", "refused/landlock:process refused/landlock:thread", issue=4, refused=("confined by landlock",)),
     *_rows("asynchronous I/O (io_setup)", "events/aio", issue=4),

@@ -66,6 +66,9 @@ NOTES: dict[str, Note] = {
         "frames that wait are left out, and one whose network device is not there hears nothing, with a warning; they "
         "are counted anew (PACKET_STATISTICS)"
     ),
+    "BPF maps": Note(
+        "another id; hashes list their keys in another order, LRU hashes forget which were used last", "refused"
+    ),
     "packet filters of sockets": Note("those in eBPF are refused"),
     "epoll": Note("what EPOLLONESHOT has switched off tells of errors and hang-ups again"),
     "named and abstract Unix sockets": Note(

@@ -145,6 +145,7 @@ def shared(document: Document, name: str) -> None:
 
 
 TCP = {"kind": "tcp", "family": 2, "host": "127.0.0.1", "port": 1}
+BPF_MAP = {"kind": "bpf_map", "id": 1, "type": 1, "key_size": 4, "value_size": 8, "max_entries": 2}
 CORRUPT = errors.ImageCorrupt.exit_code
 FILTERED = CORRUPT if os.geteuid() == 0 else errors.HostUnsupported.exit_code
 LIES: dict[str, tuple[Callable[[Document], object], int]] = {
@@ -175,6 +176,15 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "a watch above": (lambda d: opened(d, kind="inotify", watches=[{"wd": 1, "path": "/tmp/..", "mask": 1}]), CORRUPT),
     "a host to look up": (lambda d: opened(d, **TCP | {"host": "localhost"}), CORRUPT),
     "a socket's name with NUL": (lambda d: opened(d, kind="unix", type=1, inode=1, name="L3RtcC94AHk="), CORRUPT),
+    "a BPF map of a terabyte": (lambda d: opened(d, **BPF_MAP | {"max_entries": 2**31, "value_size": 512}), CORRUPT),
+    "many BPF maps": (lambda d: [opened(d, **BPF_MAP | {"id": n, "max_entries": 2**16}) for n in range(20)], CORRUPT),
+    "a BPF map for many processors": (
+        lambda d: opened(d, **BPF_MAP | {"type": 5, "processors": 2**30, "max_entries": 1}), CORRUPT
+    ),
+    "a BPF map of programs": (lambda d: opened(d, **BPF_MAP | {"type": 3}), CORRUPT),
+    "a BPF map with a node": (lambda d: opened(d, **BPF_MAP | {"map_flags": 4}), CORRUPT),
+    "half an entry of a BPF map": (lambda d: opened(d, **BPF_MAP | {"keys": "AAAAAA==", "values": "AAAA"}), CORRUPT),
+    "a BPF map that is two": (lambda d: (opened(d, **BPF_MAP), opened(d, **BPF_MAP | {"type": 2})), CORRUPT),
     "another process's root": (lambda d: opened(d, kind="proc", path="/proc/1/root/etc/shadow"), CORRUPT),
     "a device": (lambda d: opened(d, kind="device", path="/dev/kmsg"), errors.HostUnsupported.exit_code),
     "a FIFO that is none": (lambda d: opened(d, kind="file", path="/dev/null", mode=0o100644), 11),
