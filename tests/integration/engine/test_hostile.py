@@ -175,6 +175,8 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "a watch above": (lambda d: opened(d, kind="inotify", watches=[{"wd": 1, "path": "/tmp/..", "mask": 1}]), CORRUPT),
     "a host to look up": (lambda d: opened(d, **TCP | {"host": "localhost"}), CORRUPT),
     "a socket's name with NUL": (lambda d: opened(d, kind="unix", type=1, inode=1, name="L3RtcC94AHk="), CORRUPT),
+    "a packet socket of another type": (lambda d: opened(d, kind="packet", type=1), CORRUPT),
+    "a network device with NUL": (lambda d: opened(d, kind="packet", type=3, bound_device="a\0b"), CORRUPT),
     "another process's root": (lambda d: opened(d, kind="proc", path="/proc/1/root/etc/shadow"), CORRUPT),
     "a device": (lambda d: opened(d, kind="device", path="/dev/kmsg"), errors.HostUnsupported.exit_code),
     "a FIFO that is none": (lambda d: opened(d, kind="file", path="/dev/null", mode=0o100644), 11),
