@@ -185,6 +185,8 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "a BPF map with a node": (lambda d: opened(d, **BPF_MAP | {"map_flags": 4}), CORRUPT),
     "half an entry of a BPF map": (lambda d: opened(d, **BPF_MAP | {"keys": "AAAAAA==", "values": "AAAA"}), CORRUPT),
     "a BPF map that is two": (lambda d: (opened(d, **BPF_MAP), opened(d, **BPF_MAP | {"type": 2})), CORRUPT),
+    "a packet socket of another type": (lambda d: opened(d, kind="packet", type=1), CORRUPT),
+    "a network device with NUL": (lambda d: opened(d, kind="packet", type=3, bound_device="a\0b"), CORRUPT),
     "another process's root": (lambda d: opened(d, kind="proc", path="/proc/1/root/etc/shadow"), CORRUPT),
     "a device": (lambda d: opened(d, kind="device", path="/dev/kmsg"), errors.HostUnsupported.exit_code),
     "a FIFO that is none": (lambda d: opened(d, kind="file", path="/dev/null", mode=0o100644), 11),
