@@ -3,8 +3,8 @@
 A map is an object of its own, known by a number (its id) to the whole host. Whoever else has it, a process outside, a
 loaded program, a file of a BPF file system, would not see what the restored life writes to a map of its own: that is
 refused by name. (In place, where somebody has come to have it since the checkpoint, a warning tells.) What cannot be
-found out: one that is pinned in a file system which this process does not see, is on its way through somebody's Unix
-socket, is inside another map, or is mapped by a process that has closed it.
+found out: one that is pinned, or open in a process, where this one does not see it (containers), is on its way
+through somebody's Unix socket, inside another map, or mapped by a process that has closed it.
 
 The new map has another id, and a hash lists its keys in another order.
 """
@@ -22,6 +22,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.host import bpf_maps as bpf
 from kernel_backend.host import proc
+from kernel_backend.host.features import effective_capabilities
 from kernel_backend.image import bpf_maps as bounds
 from kernel_backend.image.descriptions import BpfMap, Description
 from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, set_status_flags
@@ -124,14 +125,18 @@ def _check_nobody_else(look: Look, number: int, tables: CaptureTables) -> None:
             known = tables.cache["bpf users"] = _users(tree)
         except PermissionError as error:
             raise _refusal(
-                look, "of which it cannot be told who else has it", hint="that takes CAP_SYS_ADMIN: checkpoint as root"
+                look,
+                "of which it cannot be told who else has it",
+                hint="that takes CAP_SYS_ADMIN and CAP_SYS_PTRACE: checkpoint as root",
             ) from error
     if number in known:
         raise _refusal(look, f"that {known[number]} has, too", hint="end that use and checkpoint again")
 
 
 def _users(tree: set[int]) -> dict[int, str]:
-    """By id of a map: who outside the tree has it."""
+    """By id of a map: who outside the tree has it. Raises PermissionError where we may not see them all."""
+    if "CAP_SYS_PTRACE" not in effective_capabilities():
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     found = {number: f"the BPF program {program}" for number, program in bpf.used_by_programs().items()}
     for pid in proc.pids():
         if pid not in tree and pid != os.getpid():
@@ -148,7 +153,7 @@ def _maps_of(pid: int) -> Iterator[int]:
     except OSError:
         return  # it has ended
     for fd in numbers:
-        with contextlib.suppress(OSError):  # it was closed
+        with contextlib.suppress(OSError):  # it was closed; that of a process which has ended is not permitted
             if proc.fd_link(pid, fd) == _LINK:
                 yield int(proc.fdinfo(pid, fd).value("map_id") or 0)
 
