@@ -29,6 +29,7 @@ from kernel_backend.image.entries import (
     SysvSetEntry,
     ThreadEntry,
     TimerEntry,
+    UtsEntry,
     ZombieEntry,
 )
 from kernel_backend.image.writer import ImageWriter
@@ -41,6 +42,7 @@ from kernel_backend.resources import (
     landlock,
     mapped_files,
     memory,
+    namespaces,
     pages,
     processes,
     roots,
@@ -86,6 +88,7 @@ class Capture:
     apart: dict[int, dict[int, int]] = field(default_factory=dict)  # by KCMP_ kind, threads with tables of their own
     message_queues: list[SysvQueueEntry] = field(default_factory=list)
     semaphore_sets: list[SysvSetEntry] = field(default_factory=list)
+    uts_namespaces: list[UtsEntry] = field(default_factory=list)
     guards: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # those that a twin may have lost, by pid
     scans: dict[int, pages.Scan] = field(default_factory=dict)  # which pages there are, by pid
     held: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # pid → pages read in the pause
@@ -146,6 +149,8 @@ def capture_processes(capture: Capture) -> None:
         mains = {pid: members[0] for pid, members in borrowed.items()}
         _ask_keyrings(capture, chorus, mains)
         by_process = chorus.run({main: _ask(main, pid, capture.tree.processes[pid]) for pid, main in mains.items()})
+        views = {pid: process.view for pid, process in capture.tree.processes.items()}
+        capture.uts_namespaces, uts = namespaces.capture(views, chorus, mains)
         untold = _untold(capture, chorus, mains, places)
         for pid, members in borrowed.items():
             timers.find_owners(chorus, members, by_process[mains[pid]].timers)
@@ -157,9 +162,9 @@ def capture_processes(capture: Capture) -> None:
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             capture.processes[pid].untold = untold.get(pid, 0)
             capture.processes[pid].seccomp = seccomp.capture(process)
+            capture.processes[pid].uts = uts.get(pid, namespaces.OURS)
             if places[pid].sid == pid:
                 capture.processes[pid].settings.autogroup_nice = settings.autogroup_nice(process.view)
-    views = {pid: process.view for pid, process in capture.tree.processes.items()}
     for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
         capture.warnings.extend(warn(capture.tree.processes.values()))
     capture.warnings.extend(control_groups.capture(capture.processes, views, capture.tree.root))
@@ -315,6 +320,7 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         files_policy=capture.tables.files,  # type: ignore[arg-type]
         message_queues=capture.message_queues,
         semaphore_sets=capture.semaphore_sets,
+        uts_namespaces=capture.uts_namespaces,
     )  # fmt: skip
     renumber(made, capture.numbers)
     return made

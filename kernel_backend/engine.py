@@ -32,6 +32,7 @@ from kernel_backend.resources import (
     file_policy,
     lazy_pages,
     locks,
+    namespaces,
     placing_fds,
     roots,
     seccomp,
@@ -338,6 +339,9 @@ def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], No
     signals.check(rebuild.inventory, limits.hard(os.getpid(), limits.SIGPENDING))
     old_pids.choose(rebuild, policy, set(), None)
     roots.check(rebuild.inventory, 0, own_namespace=rebuild.own_namespace, for_a_user=rebuild.user is not None)
+    namespaces.check(
+        rebuild.inventory, None, same_boot=rebuild.tables.boot_id_same, for_a_user=rebuild.user is not None
+    )
     seccomp.check_image(rebuild.inventory, None, for_a_user=rebuild.user is not None)
     try:
         reb.prepare(rebuild)
@@ -371,6 +375,10 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
             rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
         old_pids.choose(rebuild, policy, frozen.tids, process)
         roots.check(rebuild.inventory, target, own_namespace=False, for_a_user=rebuild.user is not None)
+        namespaces.check(
+            rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same, for_a_user=rebuild.user is not None
+        )
+        rebuild.uts.stays(rebuild.root, target)
         seccomp.check_image(rebuild.inventory, process, for_a_user=rebuild.user is not None)
         rebuild.tables.present_pid = target
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}

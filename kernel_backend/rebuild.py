@@ -22,6 +22,7 @@ from kernel_backend.resources import (
     forked_pages,
     locks,
     mapped_files,
+    namespaces,
     pages,
     removed_folders,
     shared_memory,
@@ -79,6 +80,7 @@ class Rebuild:
     stale: list[SharedMemoryEntry] = field(default_factory=list)  # objects that were there, with other contents
     sysv: sysv.Segments = field(init=False)
     ipc: sysv_ipc.Objects = field(init=False)
+    uts: namespaces.Places = field(init=False)
     heirs: dict[int, forked_pages.Heritage] = field(init=False)  # by image pid, who may be forked with memory
     mothers: set[int] = field(init=False)  # their parents
     by_pid: dict[int, ProcessEntry] = field(init=False)
@@ -92,6 +94,7 @@ class Rebuild:
         self.by_pid = {entry.pid: entry for entry in self.inventory.processes}
         self.mothers = {self.by_pid[pid].ppid for pid in self.heirs}
         self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)
+        self.uts = namespaces.Places(self.inventory.uts_namespaces)
         self.ipc = sysv_ipc.Objects(self.tables.warnings, self.tables.guardian, self.may_give_to)
 
     @property

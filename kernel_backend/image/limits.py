@@ -52,6 +52,7 @@ Key = Annotated[str, Meta(max_length=64)]  # of a shared object: device and inod
 SigInfo = Annotated[bytes, Meta(min_length=128, max_length=128)]
 OptionValue = Annotated[bytes, Meta(max_length=32768)]  # of a socket; the largest is a packet filter
 Small = Annotated[bytes, Meta(max_length=4096)]  # a structure of the OS kernel
+UtsName = Annotated[bytes, Meta(max_length=64)]  # of the host (uname(2))
 SocketName = Annotated[bytes, Meta(max_length=108)]  # sun_path
 MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv|aio)$")]
 SharedKind = Annotated[str, Meta(pattern="^(anon|memfd|file|sysv)$")]

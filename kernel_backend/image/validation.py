@@ -137,6 +137,7 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
         check_path(path, f"the {what} of {who}")
     for group in [*process.control_groups, *(group for thread in process.threads for group in thread.control_groups)]:
         check_path(group.path, f"a control group of {who}")
+    expect(process.uts < len(inventory.uts_namespaces), f"the UTS namespace of {who}")
     expect(not process.lock_future & ~_MCL_FUTURE, f"what {who} will lock")  # what is there is locked one by one
     for file in process.files:
         check_path(file.path, f"a mapped file of {who}")

@@ -243,6 +243,15 @@ CATALOGUE: list[Subject] = [
     Subject("identity/root_folder", "root folder", issue=4, privilege="CAP_SYS_CHROOT"),
     Subject("identity/root_folders", "root folder", issue=4, privilege="CAP_SYS_CHROOT"),
     Subject("refused/name_in_root", "root folder", issue=4, refused=("root folder",), privilege="CAP_SYS_CHROOT"),
+    *_rows("host and domain names (UTS namespaces)", "identity/uts", issue=4, privilege="CAP_SYS_ADMIN"),
+    *_rows("host and domain names (UTS namespaces)", "identity/uts:odd", issue=4, privilege="CAP_SYS_ADMIN"),
+    *_rows(
+        "host and domain names (UTS namespaces)",
+        "trees/uts trees/uts:root",
+        issue=4,
+        privilege="CAP_SYS_ADMIN",
+        keeps_pids=True,
+    ),
     *_rows("resource limits", "identity/limits"),
     *_rows("resource limits", "identity/tight_limits", issue=4),
     *_rows("nice and I/O priority", "identity/priority"),
@@ -320,7 +329,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/waiting:folder", "folders, O_PATH", issue=4, refused=("dnotify",)),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")
-        for name, said in (("net", "network"), ("mnt", "mount"), ("uts", "uts"), ("ipc", "ipc"), ("time", "time"))
+        for name, said in (("net", "network"), ("mnt", "mount"), ("ipc", "ipc"), ("time", "time"))
     ],
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (said,), privilege="CAP_SYS_ADMIN")
@@ -329,6 +338,9 @@ CATALOGUE: list[Subject] = [
             ("pid_of_children", "another pid"),
             ("time_of_children", "another time"),
             ("thread", "network namespace"),
+            ("thread,uts", "uts namespace"),
+            ("thread,uts,powerless", "uts namespace"),
+            ("left", "is uts:["),
         )
     ],
     Subject("refused/device", "devices", issue=4, refused=("device", "driver"), privilege="root"),

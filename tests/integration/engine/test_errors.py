@@ -287,7 +287,7 @@ def test_replaced_executable(
 
 @pytest.mark.parametrize(
     ("how", "told"),
-    [("data", "RLIMIT_DATA"), ("stack", "RLIMIT_STACK"), ("filter", "seccomp"), ("namespace", "UTS namespace")],
+    [("data", "RLIMIT_DATA"), ("stack", "RLIMIT_STACK"), ("filter", "seccomp"), ("namespace", "user namespace")],
 )
 def test_a_present_that_has_confined_itself(how: str, told: str, begin: Begin, as_user: User, folder: Path) -> None:
     """What it could not get out of would end it half-way, or stay with the restored life."""
