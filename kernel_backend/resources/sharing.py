@@ -20,7 +20,7 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import libc, proc
-from kernel_backend.tracee.namespace import is_of_ours
+from kernel_backend.tracee.namespace import first_of_ours
 from kernel_backend.tracee.process import Process
 
 TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
@@ -45,13 +45,12 @@ def check(tree: Mapping[int, Process]) -> None:
 
 def check_namespaces(process: Process) -> None:
     """Refuse a process in a namespace that is neither ours nor of our making."""
-    if is_of_ours(process.view):
-        return
+    home = first_of_ours(process.view) or os.getpid()  # whose namespaces its own may be
     for name, called in _NAMESPACES.items():
         if name in _CAPTURED:
             continue
         try:
-            differs = os.stat(f"/proc/{process.view}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino
+            differs = os.stat(f"/proc/{process.view}/ns/{name}").st_ino != os.stat(f"/proc/{home}/ns/{name}").st_ino
         except FileNotFoundError:
             continue  # an OS kernel without it
         if differs:

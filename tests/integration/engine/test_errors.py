@@ -298,6 +298,17 @@ def test_a_present_that_has_confined_itself(how: str, told: str, begin: Begin, a
     life.expect_pass()
 
 
+def test_a_restored_process_leaves_its_namespaces(begin: Begin, as_user: User, folder: Path) -> None:
+    """It lives in some of our making by then, and in them what it has made itself is not ours all the same."""
+    engine, life = begin(replace(BY_NAME["identity/confined:data"], name="identity/confined:namespace"), as_user)
+    engine.dump(life.pid, folder / "image")
+    life.expect_killed()
+    life.continue_as(engine.restore(folder / "image"))
+    life.spoil()
+    assert "user namespace of its own" in engine.refuses("dump", life.pid, folder / "again")
+    life.expect_pass()
+
+
 def test_a_filter_is_roots_to_suspend(begin: Begin, as_user: User, folder: Path) -> None:
     engine, life = begin(BY_NAME["identity/seccomp:woken"], as_user)  # which would die of being stopped
     told = engine.refuses("dump", life.pid, folder / "image")
