@@ -20,6 +20,7 @@ from kernel_backend.resources import (
     epoll_told,
     file_policy,
     forked_pages,
+    ipc_namespaces,
     locks,
     mapped_files,
     namespaces,
@@ -81,6 +82,7 @@ class Rebuild:
     sysv: sysv.Segments = field(init=False)
     ipc: sysv_ipc.Objects = field(init=False)
     uts: namespaces.Places = field(init=False)
+    visit: ipc_namespaces.Visit = field(default_factory=ipc_namespaces.Visit)
     heirs: dict[int, forked_pages.Heritage] = field(init=False)  # by image pid, who may be forked with memory
     mothers: set[int] = field(init=False)  # their parents
     by_pid: dict[int, ProcessEntry] = field(init=False)
@@ -101,6 +103,11 @@ class Rebuild:
     def warnings(self) -> list[str]:
         """What the user should know."""
         return self.tables.warnings
+
+    def visit_ipc(self, present: Process | None) -> None:
+        """Be in the tree's IPC namespace from now on; `present` is the process that is replaced, None for none."""
+        found = ipc_namespaces.enter(self.inventory, present, self.visit, for_a_user=self.user is not None)
+        self.warnings.extend(found)
 
     def may_give_to(self, uid: int) -> bool:
         """Whether what we make may be made that user's: root does so, but for a user's image only to that user."""

@@ -34,6 +34,7 @@ from kernel_backend.image.limits import (
     OptionalId,
     PathText,
     Pid,
+    SettingText,
     SharedKind,
     SigInfo,
     Signal,
@@ -273,6 +274,13 @@ class UtsEntry(Entry):
     domain_name: UtsName
 
 
+class IpcEntry(Entry):
+    """The IPC namespace of all processes of an image, where that is not that of who made it."""
+
+    inode: Word  # of /proc/PID/ns/ipc, within the same boot
+    limits: Annotated[dict[Name, SettingText], FEW]  # by their names below /proc/sys
+
+
 class ProcessEntry(Entry):
     """Everything that belongs to one process and not to a shared open file description."""
 
@@ -451,6 +459,7 @@ class Inventory(Entry):
     message_queues: Annotated[list[SysvQueueEntry], MANY] = []
     semaphore_sets: Annotated[list[SysvSetEntry], MANY] = []
     uts_namespaces: Annotated[list[UtsEntry], MANY] = []
+    ipc_namespace: IpcEntry | None = None  # None: that of who made the image
 
 
 FORMAT_VERSION = 1

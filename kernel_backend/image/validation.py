@@ -51,6 +51,8 @@ def check(inventory: Inventory, where: str) -> None:
 
 def _check_files(inventory: Inventory) -> None:
     distinct([memory.key for memory in inventory.shared_memory], "keys of shared memory")
+    if inventory.ipc_namespace is not None:
+        expect(set(inventory.ipc_namespace.limits) <= set(limits.IPC_LIMITS), "limits of the IPC namespace")
     for name, file in inventory.files.items():
         expect(file.inode <= limits.WORD_MAX, f"inode of {name}")
 

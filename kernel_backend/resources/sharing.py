@@ -14,12 +14,13 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import libc, proc
+from kernel_backend.resources import ipc_namespaces
 from kernel_backend.tracee.namespace import first_of_ours
 from kernel_backend.tracee.process import Process
 
@@ -27,7 +28,7 @@ TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder a
 _FILTERS = ["Seccomp", "Seccomp_filters"]
 _RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
 _NAMESPACES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user", "net": "network", "ipc": "IPC"}
-_CAPTURED = ("uts",)  # by namespaces.py
+_CAPTURED = ("uts",)  # by namespaces.py; the IPC namespace of a whole tree by ipc_namespaces.py
 _OF_THREADS = ("net", "ipc", "uts")  # which one thread can leave alone (unshare(2)), if it may
 _CAP_SYS_ADMIN = 1 << 21
 _FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children in another one than its own
@@ -35,19 +36,20 @@ _FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children 
 
 def check(tree: Mapping[int, Process]) -> None:
     """Refuse a frozen tree in which something is shared, or is not, that would come back otherwise."""
+    visited = {"ipc"} if ipc_namespaces.is_of_all(tree.values()) else set[str]()
     for process in tree.values():
-        check_namespaces(process)
+        check_namespaces(process, visited)
         _check_childrens_namespaces(process)
         _check_dispatch(process)
     for pid, other in together(tree, linux.KCMP_VM).items():
         raise alike(pid, other, "memory", "without being threads")
 
 
-def check_namespaces(process: Process) -> None:
-    """Refuse a process in a namespace that is neither ours nor of our making."""
+def check_namespaces(process: Process, visited: Collection[str]) -> None:
+    """Refuse a process in a namespace that is neither ours nor of our making, nor one that we may go into."""
     home = first_of_ours(process.view) or os.getpid()  # whose namespaces its own may be
     for name, called in _NAMESPACES.items():
-        if name in _CAPTURED:
+        if name in _CAPTURED or name in visited:
             continue
         try:
             differs = os.stat(f"/proc/{process.view}/ns/{name}").st_ino != os.stat(f"/proc/{home}/ns/{name}").st_ino
@@ -247,7 +249,8 @@ def _elsewhere(pid: int, tids: Iterable[int]) -> Iterator[int]:
 
 def _has_moved(pid: int) -> bool:
     """Whether a process is where it may have gone with rights that it has given up since."""
-    return _namespace(pid, proc.view(pid), "uts") != _namespace(os.getpid(), os.getpid(), "uts")
+    view, own = proc.view(pid), os.getpid()
+    return any(_namespace(pid, view, name) != _namespace(own, own, name) for name in ("uts", "ipc"))
 
 
 def _namespace(pid: int, tid: int, name: str) -> int:

@@ -116,6 +116,11 @@ NOTES: dict[str, Note] = {
         "shared memory that is attached; semaphores and message queues are nobody's own and stay as they are now",
         "a segment that is gone gets a new identifier",
     ),
+    "IPC namespaces": Note(
+        "of a whole tree, with all that is in it; one of a part of a tree is refused; what processes outside share "
+        "with it, a fresh tree shares no more",
+        "refused",
+    ),
     "a user's keyring": Note("it stays as it is now"),
     "POSIX message queues": Note(
         "messages of a queue that processes outside use too are left alone; a notification by signal has lost its "

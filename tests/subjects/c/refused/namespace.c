@@ -1,9 +1,11 @@
 /*
- * A program in a namespace of its own, by argument: network (also with a socket in it), mount, ipc, time; or whose next
- * children will be in one, or one of whose threads is; or that has a UTS namespace open which it has left: refused.
+ * A program in a namespace of its own, by argument: network (also with a socket in it), mount, time; or whose next
+ * children will be in one, or one of whose threads is; or that has a UTS namespace open which it has left; an IPC
+ * namespace of a child, or with objects that nobody uses: refused.
  */
 #include "../subject.h"
 #include <pthread.h>
+#include <mqueue.h>
 #include <sched.h>
 #include <linux/capability.h>
 #include <sys/shm.h>
@@ -68,20 +70,27 @@ int main(int argc, char **argv)
             flag = all[i].flag;
     if (strcmp(name, "left") == 0)
         MUST(open("/proc/self/ns/uts", O_RDONLY));
-    if (unshare(flag))
+    pid_t child = argc > 3 && strcmp(argv[3], "child") == 0 ? (pid_t)MUST(fork()) : -1;
+    if (child <= 0 && unshare(flag))
         subject_skip("namespaces (CAP_SYS_ADMIN)");
     if (strcmp(name, "time") == 0) { /* which takes effect for children */
-        pid_t child = (pid_t)MUST(fork());
+        child = (pid_t)MUST(fork());
         if (child) {
             int status;
             MUST(waitpid(child, &status, 0));
             _exit(WEXITSTATUS(status));
         }
+        child = -1;
     }
     if (strcmp(name, "socket") == 0)
         MUST(socket(AF_INET, SOCK_DGRAM, 0));
-    if (flag == CLONE_NEWIPC)
-        (void)MUST_MAP(shmat((int)MUST(shmget(IPC_PRIVATE, 4096, 0600)), NULL, 0));
+    if (flag == CLONE_NEWIPC && strcmp(argv[3], "segment") == 0)
+        MUST(shmget(IPC_PRIVATE, 4096, 0600));
+    if (flag == CLONE_NEWIPC && strcmp(argv[3], "queue") == 0)
+        MUST(close((int)MUST(mq_open("/of-nobody", O_RDWR | O_CREAT, 0600, NULL))));
+    if (child == 0)
+        while (getppid() == subject_root)
+            subject_tick();
     subject_wait(NULL);
     subject_pass();
 }
