@@ -16,12 +16,14 @@ from kernel_backend.abi import linux
 from kernel_backend.ahead import Ahead
 from kernel_backend.errors import TargetUnsupported
 from kernel_backend.host import proc
+from kernel_backend.image.descriptions import MessageQueue, unpack_path
 from kernel_backend.image.entries import (
     FORMAT_VERSION,
     CredentialsEntry,
     FileIdentity,
     HostEntry,
     Inventory,
+    IpcEntry,
     MmEntry,
     ProcessEntry,
     SharedMemoryEntry,
@@ -29,6 +31,7 @@ from kernel_backend.image.entries import (
     SysvSetEntry,
     ThreadEntry,
     TimerEntry,
+    UtsEntry,
     ZombieEntry,
 )
 from kernel_backend.image.writer import ImageWriter
@@ -37,10 +40,12 @@ from kernel_backend.resources import (
     control_groups,
     descriptors,
     inherited,
+    ipc_namespaces,
     jobs,
     landlock,
     mapped_files,
     memory,
+    namespaces,
     pages,
     processes,
     roots,
@@ -48,6 +53,7 @@ from kernel_backend.resources import (
     settings,
     sharing,
     signals,
+    sysv,
     sysv_ipc,
     terminal_sessions,
     threads,
@@ -86,6 +92,8 @@ class Capture:
     apart: dict[int, dict[int, int]] = field(default_factory=dict)  # by KCMP_ kind, threads with tables of their own
     message_queues: list[SysvQueueEntry] = field(default_factory=list)
     semaphore_sets: list[SysvSetEntry] = field(default_factory=list)
+    uts_namespaces: list[UtsEntry] = field(default_factory=list)
+    ipc_namespace: IpcEntry | None = None
     guards: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # those that a twin may have lost, by pid
     scans: dict[int, pages.Scan] = field(default_factory=dict)  # which pages there are, by pid
     held: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # pid → pages read in the pause
@@ -146,6 +154,8 @@ def capture_processes(capture: Capture) -> None:
         mains = {pid: members[0] for pid, members in borrowed.items()}
         _ask_keyrings(capture, chorus, mains)
         by_process = chorus.run({main: _ask(main, pid, capture.tree.processes[pid]) for pid, main in mains.items()})
+        views = {pid: process.view for pid, process in capture.tree.processes.items()}
+        capture.uts_namespaces, uts = namespaces.capture(views, chorus, mains)
         untold = _untold(capture, chorus, mains, places)
         for pid, members in borrowed.items():
             timers.find_owners(chorus, members, by_process[mains[pid]].timers)
@@ -157,9 +167,9 @@ def capture_processes(capture: Capture) -> None:
             capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             capture.processes[pid].untold = untold.get(pid, 0)
             capture.processes[pid].seccomp = seccomp.capture(process)
+            capture.processes[pid].uts = uts.get(pid, namespaces.OURS)
             if places[pid].sid == pid:
                 capture.processes[pid].settings.autogroup_nice = settings.autogroup_nice(process.view)
-    views = {pid: process.view for pid, process in capture.tree.processes.items()}
     for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
         capture.warnings.extend(warn(capture.tree.processes.values()))
     capture.warnings.extend(control_groups.capture(capture.processes, views, capture.tree.root))
@@ -283,9 +293,23 @@ def capture_sysv(capture: Capture) -> None:
     """System V message queues and semaphores that the tree uses; what it promised to undo, just before it is killed."""
     pids = [*capture.processes, *capture.tree.zombies]
     tables = capture.tables
-    capture.message_queues = sysv_ipc.capture_queues(pids, tables.warnings)
-    sets = capture.semaphore_sets = sysv_ipc.capture_sets(pids, tables.warnings, ending=tables.ending)
+    every = capture.ipc_namespace is not None
+    capture.message_queues = sysv_ipc.capture_queues(pids, tables.warnings, every=every)
+    sets = sysv_ipc.capture_sets(pids, tables.warnings, ending=tables.ending, every=every)
+    capture.semaphore_sets = sets
     tables.last.append(lambda: sysv_ipc.take_undo(sets, capture.tree.processes))
+
+
+def check_ipc(capture: Capture) -> None:
+    """Of an IPC namespace of the tree's own everything is in the image."""
+    if capture.ipc_namespace is not None:
+        attached = {entry.sysv_id for entry in capture.shared if entry.kind == "sysv"}
+        unattached = sorted(sysv.segments().keys() - attached)
+        found = [entry for entry in capture.tables.descriptions if isinstance(entry, MessageQueue)]
+        names = {unpack_path(entry.name) for entry in found if not entry.nameless}
+        in_use = [queue.id for queue in capture.message_queues if not queue.complete]
+        in_use += [present.id for present in capture.semaphore_sets if not present.complete]
+        ipc_namespaces.check_whole(capture.tree.root, unattached, names, in_use)
 
 
 def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
@@ -315,6 +339,8 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         files_policy=capture.tables.files,  # type: ignore[arg-type]
         message_queues=capture.message_queues,
         semaphore_sets=capture.semaphore_sets,
+        uts_namespaces=capture.uts_namespaces,
+        ipc_namespace=capture.ipc_namespace,
     )  # fmt: skip
     renumber(made, capture.numbers)
     return made

@@ -30,8 +30,10 @@ from kernel_backend.image.writer import INVENTORY, ImageWriter
 from kernel_backend.resources import (
     descriptors,
     file_policy,
+    ipc_namespaces,
     lazy_pages,
     locks,
+    namespaces,
     placing_fds,
     roots,
     seccomp,
@@ -188,6 +190,8 @@ def _capture(
     capture = cap.Capture(writer, frozen, seen, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
     cap.refuse_early(capture)
+    visit = stack.enter_context(ipc_namespaces.Visit())
+    capture.ipc_namespace = ipc_namespaces.capture(frozen.processes[frozen.root], visit)
     reach(Stage.DUMP_PROCESSES, frozen.root)
     cap.capture_processes(capture)
     reach(Stage.DUMP_DESCRIPTORS, frozen.root)
@@ -195,6 +199,7 @@ def _capture(
     cap.capture_sysv(capture)
     reach(Stage.DUMP_SHARED_MEMORY, frozen.root)
     capture_memory.capture_shared_memory(capture)
+    cap.check_ipc(capture)
     if course.leave == "running":
         reach(Stage.DUMP_NOT_FORKED, frozen.root)
         capture_memory.capture_not_forked(capture)
@@ -288,6 +293,7 @@ def restore(
             if on_ready is not None:
                 on_ready()
             with ExitStack() as stack:
+                stack.enter_context(rebuild.visit)
                 stack.callback(reb.discard, rebuild)
                 stack.enter_context(rebuild.tables.guardian)
                 if into is None:
@@ -338,7 +344,12 @@ def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], No
     signals.check(rebuild.inventory, limits.hard(os.getpid(), limits.SIGPENDING))
     old_pids.choose(rebuild, policy, set(), None)
     roots.check(rebuild.inventory, 0, own_namespace=rebuild.own_namespace, for_a_user=rebuild.user is not None)
+    namespaces.check(
+        rebuild.inventory, None, same_boot=rebuild.tables.boot_id_same, for_a_user=rebuild.user is not None
+    )
     seccomp.check_image(rebuild.inventory, None, for_a_user=rebuild.user is not None)
+    ipc_namespaces.check(rebuild.inventory, None, same_boot=rebuild.tables.boot_id_same)
+    rebuild.visit_ipc(None)
     try:
         reb.prepare(rebuild)
         reach(Stage.RESTORE_COMMIT)
@@ -371,7 +382,13 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
             rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
         old_pids.choose(rebuild, policy, frozen.tids, process)
         roots.check(rebuild.inventory, target, own_namespace=False, for_a_user=rebuild.user is not None)
+        namespaces.check(
+            rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same, for_a_user=rebuild.user is not None
+        )
+        rebuild.uts.stays(rebuild.root, target)
         seccomp.check_image(rebuild.inventory, process, for_a_user=rebuild.user is not None)
+        ipc_namespaces.check(rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same)
+        rebuild.visit_ipc(process)
         rebuild.tables.present_pid = target
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.leaving_sockets |= present.sockets_of(frozen)

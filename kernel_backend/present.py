@@ -52,7 +52,7 @@ def check_taking_over(inventory: Inventory, frozen: FrozenTree, process: Process
 def _check_confinement(process: Process) -> None:
     """What a process has locked itself into stays with it, whatever it becomes."""
     try:
-        sharing.check_namespaces(process)
+        sharing.check_namespaces(process, ["ipc"])  # ipc_namespaces.check looks at that
         seccomp.check(process)
         landlock.check(process)
     except ResourceUnsupported as error:

@@ -20,8 +20,10 @@ from kernel_backend.resources import (
     epoll_told,
     file_policy,
     forked_pages,
+    ipc_namespaces,
     locks,
     mapped_files,
+    namespaces,
     pages,
     removed_folders,
     shared_memory,
@@ -79,6 +81,8 @@ class Rebuild:
     stale: list[SharedMemoryEntry] = field(default_factory=list)  # objects that were there, with other contents
     sysv: sysv.Segments = field(init=False)
     ipc: sysv_ipc.Objects = field(init=False)
+    uts: namespaces.Places = field(init=False)
+    visit: ipc_namespaces.Visit = field(default_factory=ipc_namespaces.Visit)
     heirs: dict[int, forked_pages.Heritage] = field(init=False)  # by image pid, who may be forked with memory
     mothers: set[int] = field(init=False)  # their parents
     by_pid: dict[int, ProcessEntry] = field(init=False)
@@ -92,12 +96,18 @@ class Rebuild:
         self.by_pid = {entry.pid: entry for entry in self.inventory.processes}
         self.mothers = {self.by_pid[pid].ppid for pid in self.heirs}
         self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)
+        self.uts = namespaces.Places(self.inventory.uts_namespaces)
         self.ipc = sysv_ipc.Objects(self.tables.warnings, self.tables.guardian, self.may_give_to)
 
     @property
     def warnings(self) -> list[str]:
         """What the user should know."""
         return self.tables.warnings
+
+    def visit_ipc(self, present: Process | None) -> None:
+        """Be in the tree's IPC namespace from now on; `present` is the process that is replaced, None for none."""
+        found = ipc_namespaces.enter(self.inventory, present, self.visit, for_a_user=self.user is not None)
+        self.warnings.extend(found)
 
     def may_give_to(self, uid: int) -> bool:
         """Whether what we make may be made that user's: root does so, but for a user's image only to that user."""

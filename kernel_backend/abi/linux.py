@@ -58,8 +58,16 @@ CLONE_PARENT = 0x8000
 CLONE_THREAD = 0x10000
 CLONE_SYSVSEM = 0x40000
 CLONE_NEWNS = 0x20000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+FIRST_IPC_NAMESPACE = 0xEFFFFFFF  # PROC_IPC_INIT_INO: the one that the host began with
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+
+# --- uname(2): a struct utsname has six fields ------------------------------------------------------------------
+UTS_FIELD_BYTES = 65
+UTSNAME_BYTES = 6 * UTS_FIELD_BYTES
+FIRST_UTS_NAMESPACE = 0xEFFFFFFE  # PROC_UTS_INIT_INO: the one that the host began with
 
 # --- mman.h -------------------------------------------------------------------------------------------------------
 PROT_READ = 1

@@ -22,7 +22,7 @@ SYS = {
     "shmdt": 67, "dup2": 33, "pause": 34, "nanosleep": 35,
     "getitimer": 36, "setitimer": 38, "getpid": 39, "socket": 41, "connect": 42, "accept": 43, "recvfrom": 45,
     "listen": 50, "socketpair": 53, "getsockopt": 55,
-    "recvmsg": 47, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "wait4": 61, "kill": 62,
+    "recvmsg": 47, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "wait4": 61, "kill": 62, "uname": 63,
     "semop": 65, "fcntl": 72, "flock": 73, "ftruncate": 77, "chdir": 80, "fchdir": 81, "umask": 95,
     "getrlimit": 97, "setuid": 105, "setgid": 106, "setpgid": 109, "setsid": 112, "setreuid": 113, "setregid": 114,
     "setgroups": 116, "setresuid": 117, "setresgid": 119, "setfsuid": 122, "setfsgid": 123, "capset": 126,
@@ -35,7 +35,7 @@ SYS = {
     "clock_nanosleep": 230, "exit_group": 231, "epoll_wait": 232, "epoll_ctl": 233, "tgkill": 234, "madvise": 28,
     "ioprio_set": 251, "ioprio_get": 252, "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "get_robust_list": 274,
     "epoll_pwait": 281, "signalfd4": 289, "timerfd_settime": 286, "dup3": 292, "preadv": 295, "pwritev": 296,
-    "rt_tgsigqueueinfo": 297, "prlimit64": 302, "sendmsg": 46, "kcmp": 312, "sched_setattr": 314,
+    "rt_tgsigqueueinfo": 297, "prlimit64": 302, "sendmsg": 46, "setns": 308, "kcmp": 312, "sched_setattr": 314,
     "sched_getattr": 315, "unshare": 272, "seccomp": 317, "memfd_create": 319, "mlock2": 325, "statx": 332, "rseq": 334,
     "pidfd_send_signal": 424, "landlock_create_ruleset": 444,
     "pidfd_open": 434, "clone3": 435, "close_range": 436, "pidfd_getfd": 438, "epoll_pwait2": 441,
@@ -48,6 +48,7 @@ SYS = {
     "readv": 19, "writev": 20, "sendto": 44, "accept4": 288, "recvmmsg": 299, "sendmmsg": 307,
     "statfs": 137, "semget": 64, "semctl": 66, "msgget": 68, "msgctl": 71, "remap_file_pages": 216,
     "bpf": 321,
+    "sethostname": 170, "setdomainname": 171, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
 }  # fmt: skip
 """Syscall numbers by name."""
 

@@ -34,6 +34,7 @@ from kernel_backend.image.limits import (
     OptionalId,
     PathText,
     Pid,
+    SettingText,
     SharedKind,
     SigInfo,
     Signal,
@@ -41,6 +42,7 @@ from kernel_backend.image.limits import (
     Small,
     Text,
     Timing,
+    UtsName,
     Word,
 )
 
@@ -264,6 +266,21 @@ class SeccompEntry(Entry):
     filters: Annotated[list[SeccompFilter], MANY] = []
 
 
+class UtsEntry(Entry):
+    """A UTS namespace that is not that of who made the image."""
+
+    inode: Word  # of /proc/PID/ns/uts, within the same boot
+    host_name: UtsName
+    domain_name: UtsName
+
+
+class IpcEntry(Entry):
+    """The IPC namespace of all processes of an image, where that is not that of who made it."""
+
+    inode: Word  # of /proc/PID/ns/ipc, within the same boot
+    limits: Annotated[dict[Name, SettingText], FEW]  # by their names below /proc/sys
+
+
 class ProcessEntry(Entry):
     """Everything that belongs to one process and not to a shared open file description."""
 
@@ -310,6 +327,7 @@ class ProcessEntry(Entry):
     table_of: Pid = 0  # the first process with the same descriptor table (CLONE_FILES of clone(2)); 0: itself
     folders_of: Pid = 0  # … with the same working folder, root folder and umask (CLONE_FS)
     seccomp: SeccompEntry | None = None  # None: nothing but what whoever made the image was under, too
+    uts: Index = -1  # index into Inventory.uts_namespaces; -1: that of who made the image
 
 
 def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:
@@ -440,6 +458,8 @@ class Inventory(Entry):
     files_policy: Literal["keep", "rewind", "save"] = "keep"  # what a restore does about files being written
     message_queues: Annotated[list[SysvQueueEntry], MANY] = []
     semaphore_sets: Annotated[list[SysvSetEntry], MANY] = []
+    uts_namespaces: Annotated[list[UtsEntry], MANY] = []
+    ipc_namespace: IpcEntry | None = None  # None: that of who made the image
 
 
 FORMAT_VERSION = 1

@@ -52,6 +52,14 @@ Key = Annotated[str, Meta(max_length=64)]  # of a shared object: device and inod
 SigInfo = Annotated[bytes, Meta(min_length=128, max_length=128)]
 OptionValue = Annotated[bytes, Meta(max_length=32768)]  # of a socket; the largest is a packet filter
 Small = Annotated[bytes, Meta(max_length=4096)]  # a structure of the OS kernel
+# Settings of an IPC namespace, below /proc/sys
+IPC_LIMITS = (
+    "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax", "kernel/shmmni",
+    "kernel/shm_rmid_forced", "fs/mqueue/msg_default", "fs/mqueue/msg_max", "fs/mqueue/msgsize_default",
+    "fs/mqueue/msgsize_max", "fs/mqueue/queues_max",
+)  # fmt: skip
+SettingText = Annotated[str, Meta(pattern=r"^[0-9]{1,20}(\s[0-9]{1,20}){0,3}$")]
+UtsName = Annotated[bytes, Meta(max_length=64)]  # of the host (uname(2))
 SocketName = Annotated[bytes, Meta(max_length=108)]  # sun_path
 MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv|aio)$")]
 SharedKind = Annotated[str, Meta(pattern="^(anon|memfd|file|sysv)$")]

@@ -52,6 +52,8 @@ def check(inventory: Inventory, where: str) -> None:
 
 def _check_files(inventory: Inventory) -> None:
     distinct([memory.key for memory in inventory.shared_memory], "keys of shared memory")
+    if inventory.ipc_namespace is not None:
+        expect(set(inventory.ipc_namespace.limits) <= set(limits.IPC_LIMITS), "limits of the IPC namespace")
     for name, file in inventory.files.items():
         expect(file.inode <= limits.WORD_MAX, f"inode of {name}")
 
@@ -138,6 +140,7 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
         check_path(path, f"the {what} of {who}")
     for group in [*process.control_groups, *(group for thread in process.threads for group in thread.control_groups)]:
         check_path(group.path, f"a control group of {who}")
+    expect(process.uts < len(inventory.uts_namespaces), f"the UTS namespace of {who}")
     expect(not process.lock_future & ~_MCL_FUTURE, f"what {who} will lock")  # what is there is locked one by one
     for file in process.files:
         check_path(file.path, f"a mapped file of {who}")

@@ -35,7 +35,7 @@ from kernel_backend.image.descriptions import (
     pack_path,
     unpack_path,
 )
-from kernel_backend.resources import contents, live_sockets
+from kernel_backend.resources import contents, ipc_namespaces, live_sockets
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -65,7 +65,7 @@ class MessageQueueKind(Kind):
         return by_name and stat.S_ISREG(look.stat.st_mode) and messages.is_queue(look.own)
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
-        if os.stat(f"/proc/{look.process.view}/ns/ipc").st_ino != os.stat("/proc/self/ns/ipc").st_ino:
+        if ipc_namespaces.identity(look.process.view) != ipc_namespaces.here():
             raise ResourceUnsupported(
                 f"{look.holder} is a message queue of another IPC namespace",
                 hint="run nbcr inside the same container", pid=look.process.pid, fd=look.fd,

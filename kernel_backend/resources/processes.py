@@ -86,6 +86,13 @@ def is_exiting(stat: proc.Stat) -> bool:
     return bool(stat.flags & _PF_EXITING)
 
 
+def keeps_capability(pid: int, bit: int) -> bool:
+    """Whether a process that is taken over has a capability, also when it has run the image's program."""
+    status = proc.status(pid)
+    mine, ambient = int(status["CapEff"], 16), int(status["CapAmb"], 16)
+    return bool(mine & bit and (ambient & bit or status["Uid"].split()[1] == "0"))
+
+
 def check_identity(process: Process, wanted: CredentialsEntry) -> None:
     """Whether a process that is taken over can become who the image says, with the rights that execve(2) leaves it.
 

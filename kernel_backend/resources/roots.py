@@ -13,9 +13,9 @@ from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, ResourceUnsupported, TargetDenied
-from kernel_backend.host import proc
 from kernel_backend.host.features import effective_capabilities
 from kernel_backend.image.entries import FoldersEntry, Inventory, ProcessEntry
+from kernel_backend.resources import processes
 from kernel_backend.resources.placing_fds import lend
 from kernel_backend.tracee.inject import Call, Workshop
 
@@ -71,20 +71,17 @@ def check(inventory: Inventory, present: int, *, own_namespace: bool, for_a_user
         )  # fmt: skip
     if not jailed and (not present or root_of(present) == "/"):
         return
-    if not (_may_change(present) if present else own_namespace or "CAP_SYS_CHROOT" in effective_capabilities()):
+    if present:
+        may = processes.keeps_capability(present, _CAP_SYS_CHROOT)
+    else:
+        may = own_namespace or "CAP_SYS_CHROOT" in effective_capabilities()
+    if not may:
         raise TargetDenied(
             f"process {jailed[0][0] if jailed else present} cannot get its root folder "
             f"({jailed[0][1] if jailed else '/'}) again: that takes CAP_SYS_CHROOT",
             hint="restore the image as a fresh process" if present else "restore it as root, or without --pid any",
             pid=present,
         )
-
-
-def _may_change(pid: int) -> bool:
-    """Whether a process that is taken over may do so, also when it has run the image's program."""
-    status = proc.status(pid)
-    mine, ambient = int(status["CapEff"], 16), int(status["CapAmb"], 16)
-    return bool(mine & _CAP_SYS_CHROOT and (ambient & _CAP_SYS_CHROOT or status["Uid"].split()[1] == "0"))
 
 
 def leave(shop: Workshop) -> None:

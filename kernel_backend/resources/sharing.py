@@ -1,7 +1,8 @@
 """What threads share and processes do not: a rebuilt tree has it so, and no other way.
 
 A thread may have a filter of its own; a child may share its parent's memory without being a thread (clone(2)); a
-process may live in namespaces of its own. All of that would come back as something else, so it is refused by name.
+process may live in namespaces of its own (of which namespaces.py brings some back). All of that would come back as
+something else, so it is refused by name.
 
 Tables that processes share come back: who forks whom so that they do is kinship.forker's to find. So does a thread that
 has left the descriptor table or the folders of its process (unshare(2)), and leaves them again.
@@ -13,19 +14,21 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import libc, proc
-from kernel_backend.tracee.namespace import is_of_ours
+from kernel_backend.resources import ipc_namespaces
+from kernel_backend.tracee.namespace import first_of_ours
 from kernel_backend.tracee.process import Process
 
 TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
 _FILTERS = ["Seccomp", "Seccomp_filters"]
 _RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
 _NAMESPACES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user", "net": "network", "ipc": "IPC"}
+_CAPTURED = ("uts",)  # by namespaces.py; the IPC namespace of a whole tree by ipc_namespaces.py
 _OF_THREADS = ("net", "ipc", "uts")  # which one thread can leave alone (unshare(2)), if it may
 _CAP_SYS_ADMIN = 1 << 21
 _FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children in another one than its own
@@ -33,21 +36,23 @@ _FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children 
 
 def check(tree: Mapping[int, Process]) -> None:
     """Refuse a frozen tree in which something is shared, or is not, that would come back otherwise."""
+    visited = {"ipc"} if ipc_namespaces.is_of_all(tree.values()) else set[str]()
     for process in tree.values():
-        check_namespaces(process)
+        check_namespaces(process, visited)
         _check_childrens_namespaces(process)
         _check_dispatch(process)
     for pid, other in together(tree, linux.KCMP_VM).items():
         raise alike(pid, other, "memory", "without being threads")
 
 
-def check_namespaces(process: Process) -> None:
-    """Refuse a process in a namespace that is neither ours nor of our making."""
-    if is_of_ours(process.view):
-        return
+def check_namespaces(process: Process, visited: Collection[str]) -> None:
+    """Refuse a process in a namespace that is neither ours nor of our making, nor one that we may go into."""
+    home = first_of_ours(process.view) or os.getpid()  # whose namespaces its own may be
     for name, called in _NAMESPACES.items():
+        if name in _CAPTURED or name in visited:
+            continue
         try:
-            differs = os.stat(f"/proc/{process.view}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino
+            differs = os.stat(f"/proc/{process.view}/ns/{name}").st_ino != os.stat(f"/proc/{home}/ns/{name}").st_ino
         except FileNotFoundError:
             continue  # an OS kernel without it
         if differs:
@@ -196,7 +201,7 @@ def unlike_threads(pids: Iterable[int]) -> dict[int, int]:
             tids = proc.task_ids(pid)
             usual = _rights(pid, proc.view(pid)) if len(tids) > 1 else None
             found.update({tid: pid for tid in tids if usual and (_rights(pid, tid) or usual) != usual})
-            if usual and int(usual[_RIGHTS.index("CapEff")], 16) & _CAP_SYS_ADMIN:
+            if usual and (int(usual[_RIGHTS.index("CapEff")], 16) & _CAP_SYS_ADMIN or _has_moved(pid)):
                 found.update(dict.fromkeys(_elsewhere(pid, tids), pid))
         except (OSError, KeyError):
             continue  # it ended meanwhile
@@ -240,6 +245,12 @@ def _elsewhere(pid: int, tids: Iterable[int]) -> Iterator[int]:
         found = [_namespace(pid, tid, name) for name in _OF_THREADS]
         if all(found) and found != usual:
             yield tid
+
+
+def _has_moved(pid: int) -> bool:
+    """Whether a process is where it may have gone with rights that it has given up since."""
+    view, own = proc.view(pid), os.getpid()
+    return any(_namespace(pid, view, name) != _namespace(own, own, name) for name in ("uts", "ipc"))
 
 
 def _namespace(pid: int, tid: int, name: str) -> int:

@@ -28,7 +28,7 @@ from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import sysvipc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import SysvMessage, SysvQueueEntry, SysvSemaphore, SysvSetEntry, SysvUndo
-from kernel_backend.resources import threads
+from kernel_backend.resources import ipc_namespaces, threads
 from kernel_backend.tracee.chorus import Asking, Chorus
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.process import Process
@@ -36,12 +36,11 @@ from kernel_backend.tracee.process import Process
 # --- capture ----------------------------------------------------------------------------------------------------------
 
 
-def capture_queues(pids: Iterable[int], warnings: list[str]) -> list[SysvQueueEntry]:
-    """The message queues that these processes use, with their messages."""
+def capture_queues(pids: Iterable[int], warnings: list[str], *, every: bool = False) -> list[SysvQueueEntry]:
+    """The message queues that these processes use, with their messages; or all that there are."""
     ours = set(pids)
-    return [
-        _queue(queue, ours, warnings) for queue in sysvipc.queues().values() if ours & {queue.sender, queue.receiver}
-    ]
+    used = [queue for queue in sysvipc.queues().values() if every or ours & {queue.sender, queue.receiver}]
+    return [_queue(queue, ours, warnings) for queue in used]
 
 
 def _queue(queue: sysvipc.Queue, ours: set[int], warnings: list[str]) -> SysvQueueEntry:
@@ -49,7 +48,7 @@ def _queue(queue: sysvipc.Queue, ours: set[int], warnings: list[str]) -> SysvQue
         id=queue.id, key=queue.key, mode=queue.mode, uid=queue.uid, gid=queue.gid, most_bytes=0,
         sender=queue.sender if queue.sender in ours else 0, receiver=queue.receiver if queue.receiver in ours else 0,
     )  # fmt: skip
-    others = [pid for pid in (queue.sender, queue.receiver) if pid not in ours and sysvipc.is_alive(pid)]
+    others = [pid for pid in (queue.sender, queue.receiver) if pid not in ours and _is_user(pid)]
     if others:
         warnings.append(_left_out(f"message queue {queue.id}", f"process {others[0]} uses it too"))
         return entry
@@ -71,8 +70,8 @@ def _messages(queue: sysvipc.Queue) -> list[SysvMessage]:
     return [SysvMessage(*sysvipc.peek(queue.id, position, queue.bytes)) for position in range(queue.messages)]
 
 
-def capture_sets(pids: Iterable[int], warnings: list[str], *, ending: bool) -> list[SysvSetEntry]:
-    """The semaphore sets that these processes use, with their values; without what SEM_UNDO promises."""
+def capture_sets(pids: Iterable[int], warnings: list[str], *, ending: bool, every: bool = False) -> list[SysvSetEntry]:
+    """The semaphore sets that these processes use, or all, with their values; without what SEM_UNDO promises."""
     ours = set(pids)
     found = []
     for present in sysvipc.sets().values():
@@ -80,7 +79,7 @@ def capture_sets(pids: Iterable[int], warnings: list[str], *, ending: bool) -> l
             users = sysvipc.last_users(present)
         except OSError:
             continue  # of another user, and not for us to read: then our processes cannot use it either
-        if ours.isdisjoint(users):
+        if ours.isdisjoint(users) and not every:
             continue
         found.append(_set(present, users, ours, warnings))
         if not ending:
@@ -99,11 +98,19 @@ def _set(present: sysvipc.Set, users: list[int], ours: set[int], warnings: list[
             for value, pid in zip(sysvipc.values(present), users, strict=True)
         ],
     )  # fmt: skip
-    others = [pid for pid in users if pid not in ours and sysvipc.is_alive(pid)]
+    others = [pid for pid in users if pid not in ours and _is_user(pid)]
     if others:
         warnings.append(_left_out(f"semaphores {present.id}", f"process {others[0]} uses them too"))
     entry.complete = not others
     return entry
+
+
+def _is_user(pid: int) -> bool:
+    """Whether a process that was noted as a user lives, and is not one elsewhere that has got its number since."""
+    try:
+        return sysvipc.is_alive(pid) and ipc_namespaces.identity(pid) == ipc_namespaces.here()
+    except OSError:
+        return True  # another user's, which we may not look at
 
 
 def take_undo(entries: Sequence[SysvSetEntry], processes: Mapping[int, Process]) -> None:

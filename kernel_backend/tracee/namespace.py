@@ -48,15 +48,15 @@ def _map_ids(pid: int) -> None:
     Path(f"/proc/{pid}/gid_map").write_text(f"{os.getegid()} {os.getegid()} 1")
 
 
-def is_of_ours(pid: int) -> bool:
-    """Whether a process lives in a namespace that a restore has made."""
+def first_of_ours(pid: int) -> int:
+    """The first process of the namespace that a restore has made and that a process lives in; 0: it lives in none."""
     if os.stat(f"/proc/{pid}/ns/pid").st_ino == os.stat("/proc/self/ns/pid").st_ino:
-        return False
+        return 0
     while True:  # up to the namespace's first process
         status = proc.status(pid)
         numbers = status["NSpid"].split()
         if numbers[-1] == "1" or len(numbers) < 2:
-            return status["Name"] == _NAME.rstrip(b"\0").decode()
+            return pid if status["Name"] == _NAME.rstrip(b"\0").decode() else 0
         pid = int(status["PPid"])
 
 

@@ -253,6 +253,15 @@ CATALOGUE: list[Subject] = [
     Subject("identity/root_folder", "root folder", issue=4, privilege="CAP_SYS_CHROOT"),
     Subject("identity/root_folders", "root folder", issue=4, privilege="CAP_SYS_CHROOT"),
     Subject("refused/name_in_root", "root folder", issue=4, refused=("root folder",), privilege="CAP_SYS_CHROOT"),
+    *_rows("host and domain names (UTS namespaces)", "identity/uts", issue=4, privilege="CAP_SYS_ADMIN"),
+    *_rows("host and domain names (UTS namespaces)", "identity/uts:odd", issue=4, privilege="CAP_SYS_ADMIN"),
+    *_rows(
+        "host and domain names (UTS namespaces)",
+        "trees/uts trees/uts:root",
+        issue=4,
+        privilege="CAP_SYS_ADMIN",
+        keeps_pids=True,
+    ),
     *_rows("resource limits", "identity/limits"),
     *_rows("resource limits", "identity/tight_limits", issue=4),
     *_rows("nice and I/O priority", "identity/priority"),
@@ -352,7 +361,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/waiting:folder", "folders, O_PATH", issue=4, refused=("dnotify",)),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")
-        for name, said in (("net", "network"), ("mnt", "mount"), ("uts", "uts"), ("ipc", "ipc"), ("time", "time"))
+        for name, said in (("net", "network"), ("mnt", "mount"), ("ipc,child", "ipc"), ("time", "time"))
     ],
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (said,), privilege="CAP_SYS_ADMIN")
@@ -361,6 +370,11 @@ CATALOGUE: list[Subject] = [
             ("pid_of_children", "another pid"),
             ("time_of_children", "another time"),
             ("thread", "network namespace"),
+            ("thread,uts", "uts namespace"),
+            ("thread,uts,powerless", "uts namespace"),
+            ("left", "is uts:["),
+            ("ipc,segment", "no process of the tree has attached"),
+            ("ipc,queue", "no process of the tree has open"),
         )
     ],
     Subject("refused/device", "devices", issue=4, refused=("device", "driver"), privilege="root"),
@@ -408,6 +422,7 @@ CATALOGUE: list[Subject] = [
     *_rows("System V IPC", "ipc/sysv_msg_more", issue=4, keeps_pids=True, outside=True),
     Subject("ipc/sysv_locked", "System V IPC", issue=4),
     Subject("ipc/sysv_undo", "System V IPC", issue=4, keeps_pids=True, running_loses="SEM_UNDO"),
+    Subject("ipc/own_namespace", "IPC namespaces", issue=4, privilege="CAP_SYS_ADMIN", keeps_pids=True),
     *_rows("POSIX shared memory", "ipc/posix_shm", issue=4),
     *_rows("POSIX shared memory", "ipc/shm_folder", issue=4, outside=True),
     *_rows("POSIX semaphores by name", "ipc/named_semaphore", issue=4, outside=True),

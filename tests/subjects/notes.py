@@ -40,6 +40,11 @@ NOTES: dict[str, Note] = {
         "filters that ask a supervisor, and threads with other filters than their process, are refused",
         "refused, also where root can take the checkpoint",
     ),
+    "host and domain names (UTS namespaces)": Note(
+        "what processes outside the tree share with it, a fresh tree shares no more; in place, only the process that "
+        "lives where the image's root did is replaced",
+        "refused, unless it is in place, and no process of the tree is elsewhere",
+    ),
     "root folder": Note(
         "", "in place, whatever has another root folder; what is put into one by root comes back fresh"
     ),
@@ -117,6 +122,11 @@ NOTES: dict[str, Note] = {
     "System V IPC": Note(
         "shared memory that is attached; semaphores and message queues are nobody's own and stay as they are now",
         "a segment that is gone gets a new identifier",
+    ),
+    "IPC namespaces": Note(
+        "of a whole tree, with all that is in it; one of a part of a tree is refused; what processes outside share "
+        "with it, a fresh tree shares no more",
+        "refused",
     ),
     "a user's keyring": Note("it stays as it is now"),
     "POSIX message queues": Note(

@@ -287,7 +287,7 @@ def test_replaced_executable(
 
 @pytest.mark.parametrize(
     ("how", "told"),
-    [("data", "RLIMIT_DATA"), ("stack", "RLIMIT_STACK"), ("filter", "seccomp"), ("namespace", "UTS namespace")],
+    [("data", "RLIMIT_DATA"), ("stack", "RLIMIT_STACK"), ("filter", "seccomp"), ("namespace", "user namespace")],
 )
 def test_a_present_that_has_confined_itself(how: str, told: str, begin: Begin, as_user: User, folder: Path) -> None:
     """What it could not get out of would end it half-way, or stay with the restored life."""
@@ -295,6 +295,17 @@ def test_a_present_that_has_confined_itself(how: str, told: str, begin: Begin, a
     engine.must("dump", life.pid, folder / "image")
     life.spoil()
     assert told in engine.refuses("restore", folder / "image", "--into", life.pid)
+    life.expect_pass()
+
+
+def test_a_restored_process_leaves_its_namespaces(begin: Begin, as_user: User, folder: Path) -> None:
+    """It lives in some of our making by then, and in them what it has made itself is not ours all the same."""
+    engine, life = begin(replace(BY_NAME["identity/confined:data"], name="identity/confined:namespace"), as_user)
+    engine.dump(life.pid, folder / "image")
+    life.expect_killed()
+    life.continue_as(engine.restore(folder / "image"))
+    life.spoil()
+    assert "user namespace of its own" in engine.refuses("dump", life.pid, folder / "again")
     life.expect_pass()
 
 

@@ -152,6 +152,7 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "descriptors of nobody": (lambda d: root(d).update(table_of=1), CORRUPT),
     "folders of itself": (lambda d: root(d).update(folders_of=root(d)["pid"]), CORRUPT),
     "a seccomp filter that is none": (lambda d: root(d).update(seccomp={"filters": [[0, "AAAAAAAAAAA="]]}), FILTERED),
+    "a UTS namespace of nobody": (lambda d: root(d).update(uts=0), CORRUPT),
     "a file elsewhere": (lambda d: unwritten(d, "../../etc/shadow"), CORRUPT),
     "a file by its absolute name": (lambda d: unwritten(d, "/etc/shadow"), CORRUPT),
     "content elsewhere": (lambda d: opened(d, kind="file", path="/x", deleted=True, content="../x-1.img"), CORRUPT),

@@ -1,12 +1,16 @@
 /*
- * A program in a namespace of its own, by argument: network (also with a socket in it), mount, uts, ipc, time; or whose
- * next children will be in one, or one of whose threads is: refused.
+ * A program in a namespace of its own, by argument: network (also with a socket in it), mount, time; or whose next
+ * children will be in one, or one of whose threads is; or that has a UTS namespace open which it has left; an IPC
+ * namespace of a child, or with objects that nobody uses: refused.
  */
 #include "../subject.h"
 #include <pthread.h>
+#include <mqueue.h>
 #include <sched.h>
+#include <linux/capability.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #ifndef CLONE_NEWTIME
@@ -14,12 +18,22 @@
 #endif
 
 static volatile bool apart, end;
+static bool powerless;
+
+static void give_up(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[2] = {{0}};
+    if (powerless)
+        MUST(syscall(SYS_capset, &header, none));
+}
 
 static void *leave(void *argument)
 {
-    (void)argument;
-    if (unshare(CLONE_NEWNET))
+    const int *flag = argument;
+    if (unshare(*flag))
         subject_skip("namespaces (CAP_SYS_ADMIN)");
+    give_up();
     apart = true;
     while (!end)
         subject_tick();
@@ -32,15 +46,20 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int flag;
-    } all[] = {{"net", CLONE_NEWNET}, {"mnt", CLONE_NEWNS}, {"uts", CLONE_NEWUTS}, {"ipc", CLONE_NEWIPC}, {"time", CLONE_NEWTIME},
-               {"socket", CLONE_NEWNET}, {"pid_of_children", CLONE_NEWPID}, {"time_of_children", CLONE_NEWTIME}};
+    } all[] = {{"net", CLONE_NEWNET}, {"mnt", CLONE_NEWNS}, {"ipc", CLONE_NEWIPC}, {"time", CLONE_NEWTIME},
+               {"socket", CLONE_NEWNET}, {"left", CLONE_NEWUTS}, {"pid_of_children", CLONE_NEWPID}, {"time_of_children", CLONE_NEWTIME}};
     int flag = 0;
     pthread_t thread;
     const char *name = argc > 2 ? argv[2] : "";
     if (strcmp(name, "thread") == 0) {
-        MUST0(pthread_create(&thread, NULL, leave, NULL));
+        int own = argc > 3 ? CLONE_NEWUTS : CLONE_NEWNET;
+        powerless = argc > 4; /* all of the process has moved, its thread once more, and it can do so no more */
+        if (powerless && unshare(CLONE_NEWUTS))
+            subject_skip("namespaces (CAP_SYS_ADMIN)");
+        MUST0(pthread_create(&thread, NULL, leave, &own));
         while (!apart)
             subject_tick();
+        give_up();
         subject_wait(NULL);
         end = true;
         MUST0(pthread_join(thread, NULL));
@@ -49,20 +68,29 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (strcmp(name, all[i].name) == 0)
             flag = all[i].flag;
-    if (unshare(flag))
+    if (strcmp(name, "left") == 0)
+        MUST(open("/proc/self/ns/uts", O_RDONLY));
+    pid_t child = argc > 3 && strcmp(argv[3], "child") == 0 ? (pid_t)MUST(fork()) : -1;
+    if (child <= 0 && unshare(flag))
         subject_skip("namespaces (CAP_SYS_ADMIN)");
     if (strcmp(name, "time") == 0) { /* which takes effect for children */
-        pid_t child = (pid_t)MUST(fork());
+        child = (pid_t)MUST(fork());
         if (child) {
             int status;
             MUST(waitpid(child, &status, 0));
             _exit(WEXITSTATUS(status));
         }
+        child = -1;
     }
     if (strcmp(name, "socket") == 0)
         MUST(socket(AF_INET, SOCK_DGRAM, 0));
-    if (flag == CLONE_NEWIPC)
-        (void)MUST_MAP(shmat((int)MUST(shmget(IPC_PRIVATE, 4096, 0600)), NULL, 0));
+    if (flag == CLONE_NEWIPC && strcmp(argv[3], "segment") == 0)
+        MUST(shmget(IPC_PRIVATE, 4096, 0600));
+    if (flag == CLONE_NEWIPC && strcmp(argv[3], "queue") == 0)
+        MUST(close((int)MUST(mq_open("/of-nobody", O_RDWR | O_CREAT, 0600, NULL))));
+    if (child == 0)
+        while (getppid() == subject_root)
+            subject_tick();
     subject_wait(NULL);
     subject_pass();
 }

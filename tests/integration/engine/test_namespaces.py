@@ -1,0 +1,247 @@
+"""Namespaces, where they cannot be had again: by whom, in place of whom; and nothing of the host's is touched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kernel_backend.stages import Stage
+from tests.integration.engine.harness import Engine, Life
+from tests.integration.engine.test_hostile import Document, in_our_view, rewrite
+from tests.subjects.catalogue import BY_NAME, Subject
+from tests.support import ProcessTracker, User, children_of, needs, wait_for_end
+
+Begin = Callable[[Subject, User], tuple[Engine, Life]]
+UTS = BY_NAME["identity/uts"]
+
+
+@pytest.fixture(autouse=True)
+def the_host_keeps_its_names() -> Iterator[None]:
+    needs("root, to have UTS namespaces", available=os.geteuid() == 0)
+    before = names_of("self")
+    yield
+    assert names_of("self") == before
+
+
+def names_of(process: int | str) -> list[str]:
+    """Host and domain name as a process has them."""
+    looking = ["nsenter", f"--uts=/proc/{process}/ns/uts", "cat", "/proc/sys/kernel/hostname"]
+    told = subprocess.run([*looking, "/proc/sys/kernel/domainname"], capture_output=True, text=True, check=True)
+    return told.stdout.splitlines()
+
+
+def rename(process: int, name: str) -> None:
+    """Change the host's name where a process lives, which is not here."""
+    there = f"/proc/{process}/ns/uts"
+    assert os.stat(there).st_ino != os.stat("/proc/self/ns/uts").st_ino
+    renaming = ["sh", "-c", 'echo "$0" >/proc/sys/kernel/hostname', name]
+    subprocess.run(["nsenter", f"--uts={there}", *renaming], check=True)
+
+
+NAMING = "echo inside >/proc/sys/kernel/hostname"
+
+
+def sleeper(processes: ProcessTracker, user: User, folder: Path, kind: str = "--uts", first: str = NAMING) -> int:
+    """A user's process, in a namespace that root has made, and in which `first` was done."""
+    command = user.command(["sleep", "600"], cwd=folder)
+    started = processes.start(
+        ["unshare", kind, "sh", "-c", f'{first}; exec "$@"', "sh", *command],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while Path(f"/proc/{started.pid}/comm").read_text() != "sleep\n":
+        assert started.poll() is None, "there is no such user"
+        time.sleep(0.01)
+    return started.pid
+
+
+def test_beside_its_original(begin: Begin, ourselves: User, folder: Path) -> None:
+    """The pids are in use, so the tree gets a pid namespace of its own; its names are its own as well."""
+    engine, life = begin(BY_NAME["trees/uts:root"], ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    copy = engine.restore(folder / "image")
+    assert names_of(copy) == names_of(life.pid)
+    rename(copy, "copied")
+    assert names_of(copy)[0] == "copied"
+    assert names_of(life.pid)[0] == "of-the-root"
+    os.kill(copy, signal.SIGKILL)
+    assert wait_for_end(copy, 10)
+    life.expect_pass()
+
+
+def test_in_place_of_who_lives_elsewhere(
+    begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    engine, life = begin(UTS, ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    for argv in (["sleep", "600"], ["unshare", "--uts", "sleep", "600"]):
+        other = processes.start(argv)
+        before = names_of(other.pid)
+        told = engine.refuses("restore", folder / "image", "--into", other.pid)
+        assert "another UTS namespace" in told
+        assert names_of(other.pid) == before
+        assert not wait_for_end(other.pid, 0)
+    life.expect_pass()
+
+
+def test_in_place_of_who_has_moved_since(begin: Begin, ourselves: User, folder: Path) -> None:
+    engine, life = begin(replace(BY_NAME["identity/confined:data"], name="identity/confined:namespace"), ourselves)
+    engine.must("dump", life.pid, folder / "image")
+    life.spoil()
+    assert "UTS namespace of its own" in engine.refuses("restore", folder / "image", "--into", life.pid)
+    life.expect_pass()
+
+
+def test_an_image_that_would_rename_the_host(begin: Begin, ourselves: User, folder: Path) -> None:
+    """It says that its root lives where we do, and that this has another name."""
+    engine, life = begin(BY_NAME["memory/anonymous"], ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    ours = os.stat("/proc/self/ns/uts").st_ino
+
+    def claim(document: Document) -> None:
+        document["uts_namespaces"] = [{"inode": ours, "host_name": "ZXZpbA==", "domain_name": ""}]
+        document["processes"][0]["uts"] = 0
+
+    rewrite(folder / "image", claim)
+    assert "names of the host" in engine.refuses("restore", folder / "image", "--into", life.pid)
+    assert socket.gethostname() != "evil"
+    life.expect_pass()
+
+
+def test_a_users_process_in_place(as_user: User, folder: Path, processes: ProcessTracker) -> None:
+    """It needs no rights as long as it lives where it did, and nobody has changed the names."""
+    as_user.give(folder)
+    engine = Engine(as_user, folder, processes)
+    pid = sleeper(processes, as_user, folder)
+    engine.must("dump", pid, folder / "image", "--leave", "running")
+    engine.must("restore", folder / "image", "--into", pid)
+    assert names_of(pid)[0] == "inside"
+    rename(pid, "renamed")
+    assert "names of the host have changed" in engine.refuses("restore", folder / "image", "--into", pid)
+    assert names_of(pid)[0] == "renamed"
+    assert not wait_for_end(pid, 0)
+
+
+def test_a_users_process_made_anew_by_the_user(as_user: User, folder: Path, processes: ProcessTracker) -> None:
+    as_user.give(folder)
+    engine = Engine(as_user, folder, processes)
+    pid = sleeper(processes, as_user, folder)
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    assert "takes CAP_SYS_ADMIN" in engine.refuses("restore", folder / "image", "--detach")
+
+
+def test_a_users_process_made_anew_by_root(
+    as_user: User, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    """The name of the host may decide what a user is allowed, so root gives none, unless it trusts the image."""
+    as_user.give(folder)
+    engine = Engine(ourselves, folder, processes)
+    pid = sleeper(processes, in_our_view(as_user), folder)
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    assert "root gives no user" in engine.refuses("restore", folder / "image", "--detach")
+    assert names_of(engine.restore(folder / "image", "--trust"))[0] == "inside"
+
+
+# --- IPC ---------------------------------------------------------------------------------------------------
+
+
+def test_in_place_of_who_has_another_ipc_namespace(
+    begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    engine, life = begin(BY_NAME["ipc/own_namespace"], ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    for argv in (["sleep", "600"], ["unshare", "--ipc", "sleep", "600"]):
+        other = processes.start(argv)
+        assert "another IPC namespace" in engine.refuses("restore", folder / "image", "--into", other.pid)
+        assert not wait_for_end(other.pid, 0)
+    life.expect_pass()
+
+
+def test_an_ipc_namespace_is_roots_to_look_into(as_user: User, folder: Path, processes: ProcessTracker) -> None:
+    as_user.give(folder)
+    pid = sleeper(processes, as_user, folder, "--ipc", "true")
+    assert "IPC namespace of its own" in Engine(as_user, folder, processes).refuses("dump", pid, folder / "image")
+    assert not wait_for_end(pid, 0)
+
+
+QUEUE = 5 * 32768 + 12345  # an identifier that nobody else has
+MAKE_QUEUE = f"echo {QUEUE} >/proc/sys/kernel/msg_next_id; ipcmk -Q >/dev/null"
+
+
+def queue_rows(process: int | str) -> list[list[str]]:
+    """The System V queues that a process sees: key, identifier, mode, bytes, messages, last sender …"""
+    looking = ["nsenter", f"--ipc=/proc/{process}/ns/ipc", "cat", "/proc/sysvipc/msg"]
+    told = subprocess.run(looking, capture_output=True, text=True, check=True)
+    return [line.split() for line in told.stdout.splitlines()[1:]]
+
+
+def queues(process: int | str) -> list[str]:
+    """Their identifiers."""
+    return [row[1] for row in queue_rows(process)]
+
+
+def test_a_failed_restore_leaves_the_hosts_objects_alone(
+    ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    """The host's queue has the identifier of the image's: what is undone is undone in the namespace that was made."""
+    engine = Engine(ourselves, folder, processes)
+    subprocess.run(["sh", "-c", MAKE_QUEUE], check=True)
+    try:
+        pid = sleeper(processes, ourselves, folder, "--ipc", MAKE_QUEUE)
+        engine.must("dump", pid, folder / "image", "--leave", "killed")
+        processes.reap(pid)
+        for fault in ("EIO", "kill"):
+            done = engine.run("restore", folder / "image", "--detach", fault=f"{Stage.RESTORE_TREE}:{fault}")
+            assert done.status != 0
+            time.sleep(0.3)  # a guardian has its work to do
+            assert str(QUEUE) in queues("self")
+        copy = engine.restore(folder / "image")
+        assert queues(copy) == [str(QUEUE)]
+        assert str(QUEUE) in queues("self")
+    finally:
+        subprocess.run(["ipcrm", "-q", str(QUEUE)], check=True)
+
+
+def test_limits_are_roots_to_raise(as_user: User, ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """A user's image gets an IPC namespace from root, but not what it says may be in it, unless root trusts it."""
+    as_user.give(folder)
+    engine = Engine(ourselves, folder, processes)
+    pid = sleeper(processes, in_our_view(as_user), folder, "--ipc", "echo 9999 >/proc/sys/kernel/msgmax")
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    for trust in ([], ["--trust"]):
+        done = engine.must("restore", folder / "image", "--detach", "--json", *trust)
+        copy = int(done.document["pid"])
+        processes.adopt(copy)
+        looking = ["nsenter", f"--ipc=/proc/{copy}/ns/ipc", "cat", "/proc/sys/kernel/msgmax"]
+        found = int(subprocess.run(looking, capture_output=True, text=True, check=True).stdout)
+        assert (found == 9999) == bool(trust)
+        assert ("kernel/msgmax" in done.err) != bool(trust)
+
+
+def test_objects_that_others_use_too(ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """They are in the namespace, but none of the tree: what they did there nobody could bring back."""
+    using = (
+        "import ctypes, os, sys, time; libc = ctypes.CDLL(None); libc.unshare(0x8000000); "
+        "queue = libc.msgget(0x6e62, 0o1600); others = os.fork(); os.fork() if others else None; "
+        "libc.msgsnd(queue, ctypes.c_char_p((1).to_bytes(8, 'little') + b'x'), 1, 0) if not others else None; "
+        "time.sleep(600)"
+    )
+    engine = Engine(ourselves, folder, processes)
+    parent = processes.start([sys.executable, "-c", using])
+    while len(children := sorted(children_of(parent.pid))) < 2 or not any(r[5] != "0" for r in queue_rows(parent.pid)):
+        assert parent.poll() is None
+        time.sleep(0.01)
+    told = engine.refuses("dump", children[1], folder / "image")
+    assert "others use" in told
+    assert not wait_for_end(parent.pid, 0)
