@@ -12,8 +12,8 @@ static int array(uint32_t flags)
                     .map_flags = flags);
 }
 
-/* A process that is no child of ours (any more) has it until we end. */
-static void give_away(void)
+/* A process that is no child of ours (any more) has all we have until we end, and does `then`. */
+static void give_away(void (*then)(void))
 {
     int ends[2];
     MUST(pipe2(ends, O_CLOEXEC));
@@ -23,7 +23,11 @@ static void give_away(void)
         if (MUST(fork()))
             _exit(0);
         char byte;
-        _exit((int)read(ends[0], &byte, 1));
+        while (read(ends[0], &byte, 1) < 0)
+            ;
+        if (then)
+            then();
+        _exit(0);
     }
     MUST(waitpid(between, NULL, 0));
     close(ends[0]);
@@ -73,6 +77,12 @@ static void make_typed(void)
     close(types_of_it);
 }
 
+static void unpin(void)
+{
+    umount(subject_path("pins"));
+    rmdir(subject_path("pins"));
+}
+
 static void pin(int map)
 {
     const char *folder = subject_path("pins");
@@ -84,12 +94,9 @@ static void pin(int map)
     char name[PATH_MAX + 8];
     snprintf(name, sizeof name, "%s/map", folder);
     MUST(BPF(BPF_OBJ_PIN, .pathname = (uintptr_t)name, .bpf_fd = (unsigned)map));
-}
-
-static void unpin(void)
-{
-    MUST(umount(subject_path("pins")));
-    MUST(rmdir(subject_path("pins")));
+    close(map);
+    give_away(unpin); /* should we be killed */
+    MUST(BPF(BPF_OBJ_GET, .pathname = (uintptr_t)name));
 }
 
 int main(int argc, char **argv)
@@ -122,7 +129,7 @@ int main(int argc, char **argv)
     else if (pinned)
         pin(array(0));
     else if (strcmp(what, "outside") == 0)
-        array(0), give_away();
+        array(0), give_away(NULL);
     else
         subject_fail("no such map: %s", what);
     subject_wait(NULL);
