@@ -27,7 +27,9 @@ from kernel_backend.tracee.process import Process
 TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder and root"}
 _FILTERS = ["Seccomp", "Seccomp_filters"]
 _RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
-_NAMESPACES = {"mnt": "mount", "uts": "UTS", "time": "time", "user": "user", "net": "network", "ipc": "IPC"}
+_NAMESPACES = {
+    "mnt": "a mount", "uts": "a UTS", "time": "a time", "user": "a user", "net": "a network", "ipc": "an IPC",
+}  # fmt: skip
 _CAPTURED = ("uts",)  # by namespaces.py; the IPC namespace of a whole tree by ipc_namespaces.py
 _OF_THREADS = ("net", "ipc", "uts")  # which one thread can leave alone (unshare(2)), if it may
 _CAP_SYS_ADMIN = 1 << 21
@@ -57,7 +59,7 @@ def check_namespaces(process: Process, visited: Collection[str]) -> None:
             continue  # an OS kernel without it
         if differs:
             raise ResourceUnsupported(
-                f"process {process.pid} lives in a {called} namespace of its own",
+                f"process {process.pid} lives in {called} namespace of its own",
                 hint="run nbcr inside that sandbox or container", pid=process.pid,
             )  # fmt: skip
 
@@ -218,7 +220,7 @@ def check_rights(process: Process, suspects: Mapping[int, int]) -> None:
     for tid in _among(process, suspects):
         for name in _OF_THREADS:
             if _namespace(process.view, tid, name) != _namespace(process.view, process.view, name):
-                raise _unlike(process.pid, tid, f"a {_NAMESPACES[name]} namespace of its own")
+                raise _unlike(process.pid, tid, f"{_NAMESPACES[name]} namespace of its own")
     usual = process.status()
     for tid in own_rights(process, suspects):
         _check_filter(process.pid, tid, usual)
