@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nbcr.objects import settings, shell
+from nbcr.objects import libraries, settings, shell
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,12 @@ STATES = (
     State("open figures", "matplotlib.pyplot", settings.open_figures, settings.set_open_figures, before_fork=True),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
     State("matplotlib colours", "matplotlib.colors", settings.changed_colours, settings.set_colours),
+    State("axes of dates by pandas", "pandas", libraries.draws_dates, libraries.set_draws_dates),
+    State("colour maps by seaborn", "seaborn.palettes", libraries.shows_colour_maps, libraries.set_shows_colour_maps),
+    State("settings of python-control", "control", libraries.control_settings, libraries.set_control_settings),
+    State("precision of mpmath", "mpmath", libraries.mpmath_precision, libraries.set_mpmath_precision),
+    State("defaults of plotly", "plotly.io", libraries.plotly_defaults, libraries.set_plotly_defaults),
+    State("plugins of altair", "altair", libraries.altair_plugins, libraries.set_altair_plugins),
 )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ class Writer:
             order.namespace, guard is not None, order.offsets, order.locked, order.in_main, standing=order.standing
         )
         limits = Limits(_AT_ONCE_BYTES, _AT_ONCE_BYTES) if at_once else Limits(order.max_size, order.max_total)
-        cells = Cells(order.namespace.get("In"))
+        cells = Cells(_history(order.namespace))
         self._units = Units(self._context, self._blobs, board, guard, limits, cells)
         self._imported: dict[str, str] = {}
         self._unsaved: list[str] = []  # remarks
@@ -111,7 +111,7 @@ class Writer:
         """All names there are to save; imports, and what is known to be no use, are noted."""
         values = dict(self._order.values)
         values |= modules.changed_globals(modules.in_use_by(values.values()))
-        values |= patches.made_by(self._order.namespace.get("In") or (), self._order.namespace)
+        values |= patches.made_by(_history(self._order.namespace), self._order.namespace)
         for name, value in values.items():
             where = _import_of(value)
             if where is not None:
@@ -202,6 +202,12 @@ def _pulse(board: Board, guard: Guard | None, deadline: float) -> Pulse:
             raise Late
 
     return pulse
+
+
+def _history(namespace: Namespace) -> list[Any]:
+    """The cells that were run, also where a name of the user's hides them: `from ast import *` has a class In."""
+    kept = [namespace.get(name) for name in ("In", "_ih")]
+    return next((cells for cells in kept if type(cells) is list), [])
 
 
 def _import_of(value: Any) -> str | None:

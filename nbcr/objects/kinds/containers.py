@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
 
 _CALLED: tuple[Any, ...] = (OrderedDict, defaultdict, Counter, deque, set, frozenset)
-_TOLD: tuple[tuple[Any, tuple[str, ...]], ...] = ((dict, ("__setitem__",)), (list, ("append", "extend")))
+_TOLD: tuple[tuple[Any, tuple[str, ...]], ...] = ((dict, ("__setitem__", "__init__")), (list, ("append", "extend")))
 
 _FACTORY: Any = vars(defaultdict)["default_factory"]
 
@@ -53,13 +53,21 @@ class Containers(Kind):
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
         base = base_of(type(obj))
-        attributes = object.__getstate__(obj)
+        attributes = _attributes_of(obj)
         if base is frozenset:
             made = base, type(obj), tuple(frozenset.__iter__(obj))
             return make_container, made, (attributes, None, None), None, None, fill_container
         members = list(base.items(obj)) if issubclass(base, dict) else list(base.__iter__(obj))
         option = _FACTORY.__get__(obj) if base is defaultdict else obj.maxlen if base is deque else None
         return make_container, (base, type(obj)), (attributes, members, option), None, None, fill_container
+
+
+def _attributes_of(obj: Any) -> Any:
+    """As pickle takes them; `obj` itself where its items are its attributes (``self.__dict__ = self``)."""
+    try:
+        return obj if object.__getattribute__(obj, "__dict__") is obj else object.__getstate__(obj)
+    except AttributeError:
+        return object.__getstate__(obj)
 
 
 def make_container(base: Any, cls: Any, *members: Any) -> Any:
@@ -70,7 +78,9 @@ def make_container(base: Any, cls: Any, *members: Any) -> Any:
 def fill_container(obj: Any, state: tuple[Any, Any, Any]) -> None:
     """Give it attributes and members, as Python's own would be."""
     attributes, members, option = state
-    if attributes is not None:
+    if attributes is obj:
+        object.__setattr__(obj, "__dict__", obj)
+    elif attributes is not None:
         set_instance_state(obj, attributes)
     if isinstance(obj, deque):
         deque.__init__(obj, members, option)

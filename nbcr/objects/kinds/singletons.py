@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from nbcr.objects.kinds.base import Kind, Reduction
@@ -10,6 +11,7 @@ from nbcr.objects.kinds.functions import attribute
 
 if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
+    from nbcr.objects.sharing import Survey
 
 
 class Sentinels(Kind):
@@ -19,6 +21,9 @@ class Sentinels(Kind):
         "dataclasses._MISSING_TYPE", "dataclasses._KW_ONLY_TYPE", "dataclasses._HAS_DEFAULT_FACTORY_CLASS",
         "inspect._empty", "scipy.special._multiufuncs.MultiUFunc",
     )  # fmt: skip
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any] | None:
+        return None if self.home_of(obj) is None else ()
 
     def shares(self, obj: Any) -> bool:
         return self.home_of(obj) is None
@@ -31,6 +36,25 @@ class Sentinels(Kind):
         """The module that keeps this very object, and its name there."""
         module = type(obj).__module__
         return next(((module, name) for name, value in _globals_of(module) if value is obj), None)
+
+
+class Registries(Sentinels):
+    """What a library has one of, and looks into itself: a copy of it would be changed in vain."""
+
+    types: tuple[str, ...] = (
+        "matplotlib.RcParams", "matplotlib.cm.ColormapRegistry", "matplotlib.font_manager.FontManager",
+        "mpmath.ctx_base.StandardBaseContext", "mpmath.ctx_mp_python._constant",
+        "sympy.core.singleton.SingletonRegistry", "sympy.polys.domains.domain.Domain",
+        "pandas._config.config.DictWrapper", "control.config.DefaultDict",
+        "plotly.io._templates.TemplatesConfig", "plotly.io._renderers.RenderersConfig",
+        "altair.utils.plugin_registry.PluginRegistry",
+    )  # fmt: skip
+
+    def home_of(self, obj: Any) -> tuple[str, str] | None:
+        """Libraries make some of them elsewhere than they define them."""
+        package = type(obj).__module__.partition(".")[0]
+        homes = ((package, name) for name, value in _globals_of(package) if value is obj)
+        return super().home_of(obj) or next(homes, None)
 
 
 class BareObjects(Sentinels):
@@ -63,4 +87,4 @@ def _globals_of(module: str) -> list[tuple[str, Any]]:
 
 
 BARE_OBJECTS = BareObjects()
-KINDS: tuple[Kind, ...] = (Sentinels(),)
+KINDS: tuple[Kind, ...] = (Sentinels(), Registries())

@@ -454,3 +454,20 @@ def test_a_global_that_a_package_imports_from_its_module_stays_one(
     assert values["of_one_state"].STATE is state
     for name in ("of_one_state", "of_one_state.core"):
         sys.modules.pop(name)
+
+
+def test_items_that_are_attributes_still_are(there_and_back: Callable[..., Namespace]) -> None:
+    """`self.__dict__ = self`: pickle makes two dictionaries of one, and later attributes are no items."""
+    code = """
+    class Record(dict):
+        def __init__(self, **items):
+            super().__init__(items)
+            self.__dict__ = self
+    full, empty = Record(x=1, rows=[2]), Record()
+    rows = full.rows
+    """
+    back = there_and_back(session(code))
+    for record in (back["full"], back["empty"]):
+        record.later = 3
+        assert (record["later"], vars(record) is record) == (3, True)
+    assert (back["full"].x, back["full"].rows is back["rows"]) == (1, True)

@@ -132,3 +132,13 @@ def test_accessors_of_frames_come_back(saved: Saved, place: Path) -> None:
         assert pd.DataFrame({"a": [1, 2]}).ofcase.rows() == 2
     finally:
         del pd.DataFrame.ofcase
+
+
+def test_a_name_of_the_users_that_hides_the_history(others: types.ModuleType, saved: Saved, place: Path) -> None:
+    """`from ast import *` has a class In, and no snapshot came about any more."""
+    cells = ["", "import othersmodule as o\no.number = 5"]
+    values = session(cells[1], In=int, _ih=cells)
+    assert saved(values).lost == []
+    del vars(others)["number"]
+    load(place, {"__name__": "__main__"})
+    assert vars(others)["number"] == 5

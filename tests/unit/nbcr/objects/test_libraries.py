@@ -1,0 +1,110 @@
+"""Settings of single libraries, saved in one process and loaded in another, and rolled back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+CASES = {
+    "mpmath": ("from mpmath import mp, pi", "mp.dps, mp.pretty = 40, True", "(mp.dps, mp.pretty, str(pi))"),
+    "pandas": (
+        "import pandas as pd, datetime, matplotlib.units as units, matplotlib.dates",
+        "pd.plotting.register_matplotlib_converters()",
+        "type(units.registry[datetime.date]).__module__",
+    ),
+    "seaborn": (
+        "import seaborn as sns, matplotlib as mpl",
+        "sns.palettes._patch_colormap_display()",
+        "mpl.colormaps['magma']._repr_html_()",
+    ),
+    "control": (
+        "import control as ct, os",
+        "ct.set_defaults('freqplot', dB=True); s = ct.ss(-1, 1, 1, 0)",
+        "(ct.config.defaults['freqplot.dB'], ct.ss(-2, 1, 1, 0).name)",
+    ),
+    "plotly": ("import plotly.io as pio", "pio.templates.default = 'plotly_dark'", "pio.templates.default"),
+    "altair": (
+        "import altair as alt",
+        "_ = alt.data_transformers.disable_max_rows()",
+        "(alt.data_transformers.active, alt.data_transformers.options)",
+    ),
+}
+"""What a cell imports, what it changes, and what later cells see of it."""
+
+CANNOT_GO_BACK = {"seaborn": "colour maps by seaborn could not all be set"}
+
+
+def run(code: str, place: Path) -> str:
+    begun = f"from pathlib import Path\nfrom nbcr import objects\nplace = Path({str(place)!r})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", begun + dedent(code)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("library", CASES)
+def test_later_cells_see_what_was_set_in_another_process(library: str, place: Path) -> None:
+    pytest.importorskip(library)
+    imports, change, seen = CASES[library]
+    save = f"ns = {{'__name__': '__main__'}}; exec({f'{imports}; {change}'!r}, ns)\n"
+    save += f"assert not objects.save(ns, place, hidden=()).wait(60).lost; print(eval({seen!r}, ns))"
+    load = "ns = {'__name__': '__main__'}; report = objects.load(place, ns)\n"
+    load += f"assert not report.lines(), report.lines()\nprint(eval({seen!r}, ns))"
+    untouched = f"ns = {{}}; exec({imports!r}, ns); print(eval({seen!r}, ns))"
+    before = run(save, place)
+    assert run(load, place) == before
+    assert run(untouched, place) != before, "or this test cannot fail"
+
+
+@pytest.mark.parametrize("library", CASES)
+def test_what_was_set_since_is_rolled_back(library: str, place: Path) -> None:
+    pytest.importorskip(library)
+    imports, change, seen = CASES[library]
+    told = run(
+        f"""
+        ns = {{'__name__': '__main__'}}
+        exec({imports!r}, ns)
+        objects.save(ns, place, hidden=()).wait(60)
+        before = {{}}
+        exec({change!r}, ns)
+        report = objects.load(place, ns, remove_new=True, hidden=())
+        print(report.lines(), eval({seen!r}, ns))
+        """,
+        place,
+    )
+    if library in CANNOT_GO_BACK:
+        assert CANNOT_GO_BACK[library] in told
+    else:
+        untouched = run(f"ns = {{}}; exec({imports!r}, ns); print([], eval({seen!r}, ns))", place)
+        assert told.replace("['removed, because they came later: s'] ", "[] ") == untouched
+
+
+SINGLE = {
+    "from matplotlib import rcParams as rc, colormaps as m": "rc is matplotlib.rcParams and m is matplotlib.colormaps",
+    "import matplotlib; mine = {'rc': matplotlib.rcParams}": "mine['rc'] is matplotlib.rcParams",
+    "from mpmath import mp, iv, pi": "mp is mpmath.mp and iv is mpmath.iv and pi is mpmath.pi",
+    "from mpmath import sin, matrix; m = matrix([[1, 2]])": "m.ctx is mpmath.mp and str(sin(m[0]))[:6] == '0.8414'",
+    "from sympy import S, RR": "S is sympy.S and RR is sympy.RR",
+    "from pandas import options": "options is pandas.options",
+    "import matplotlib; copied = matplotlib.rcParams.copy()": "copied is not matplotlib.rcParams and len(copied) > 99",
+    "from control.config import defaults": "defaults is control.config.defaults",
+    "from plotly.io import templates": "templates is plotly.io.templates",
+}
+"""What cells import, or keep of a library, and what holds where it comes back."""
+
+
+@pytest.mark.parametrize("cell", SINGLE)
+def test_what_a_library_has_one_of_is_no_copy(cell: str, place: Path) -> None:
+    """A library looks into its own: what later cells do to a copy has no effect."""
+    library = cell.removeprefix("from ").removeprefix("import ").split(".")[0].split(";")[0].split()[0]
+    pytest.importorskip(library)
+    save = f"ns = {{'__name__': '__main__'}}; exec({cell!r}, ns)\n"
+    run(save + "report = objects.save(ns, place, hidden=()).wait(60); assert not report.lost, report.lines()", place)
+    load = "ns = {'__name__': '__main__'}; report = objects.load(place, ns); assert not report.lost, report.lines()\n"
+    check = SINGLE[cell]
+    assert run(f"{load}import {library}; ns['{library}'] = {library}; print(eval({check!r}, ns))", place) == "True\n"
