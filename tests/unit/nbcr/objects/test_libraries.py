@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,17 @@ CASES = {
 }
 """What a cell imports, what it changes, and what later cells see of it."""
 
+HEAVY = {"altair", "control", "plotly"}  # slow to import
+
+
+def _library(cell: str) -> str:
+    return cell.removeprefix("from ").removeprefix("import ").replace(".", " ").replace(";", " ").split()[0]
+
+
+def _each(cases: dict[str, Any]) -> list[Any]:
+    return [pytest.param(case, marks=[pytest.mark.long] if _library(case) in HEAVY else []) for case in cases]
+
+
 CANNOT_GO_BACK = {"seaborn": "colour maps by seaborn could not all be set"}
 
 
@@ -47,9 +59,8 @@ def run(code: str, place: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("library", CASES)
+@pytest.mark.parametrize("library", _each(CASES))
 def test_later_cells_see_what_was_set_in_another_process(library: str, place: Path) -> None:
-    pytest.importorskip(library)
     imports, change, seen = CASES[library]
     save = f"ns = {{'__name__': '__main__'}}; exec({f'{imports}; {change}'!r}, ns)\n"
     save += f"assert not objects.save(ns, place, hidden=()).wait(60).lost; print(eval({seen!r}, ns))"
@@ -61,9 +72,8 @@ def test_later_cells_see_what_was_set_in_another_process(library: str, place: Pa
     assert run(untouched, place) != before, "or this test cannot fail"
 
 
-@pytest.mark.parametrize("library", CASES)
+@pytest.mark.parametrize("library", _each(CASES))
 def test_what_was_set_since_is_rolled_back(library: str, place: Path) -> None:
-    pytest.importorskip(library)
     imports, change, seen = CASES[library]
     told = run(
         f"""
@@ -98,11 +108,10 @@ SINGLE = {
 """What cells import, or keep of a library, and what holds where it comes back."""
 
 
-@pytest.mark.parametrize("cell", SINGLE)
+@pytest.mark.parametrize("cell", _each(SINGLE))
 def test_what_a_library_has_one_of_is_no_copy(cell: str, place: Path) -> None:
     """A library looks into its own: what later cells do to a copy has no effect."""
-    library = cell.removeprefix("from ").removeprefix("import ").split(".")[0].split(";")[0].split()[0]
-    pytest.importorskip(library)
+    library = _library(cell)
     save = f"ns = {{'__name__': '__main__'}}; exec({cell!r}, ns)\n"
     run(save + "report = objects.save(ns, place, hidden=()).wait(60); assert not report.lost, report.lines()", place)
     load = "ns = {'__name__': '__main__'}; report = objects.load(place, ns); assert not report.lost, report.lines()\n"
