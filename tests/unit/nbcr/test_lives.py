@@ -269,6 +269,48 @@ if result.outcome is nbcr.Outcome.CONTINUE:
     assert [e["name"] for e in json.loads(done.stdout)] == ["mine"]
 
 
+def test_numbers_that_a_users_restored_program_hears_are_those_it_can_use(as_user: User, user_dir: Path) -> None:
+    """Its fresh tree may live in a pid namespace of its own, where numbers of outside are nobody's, or another's."""
+    log, environ = (
+        user_dir / "log",
+        as_user.environ({"PYTHONPATH": str(CHECKOUT), "NBCR_STORE": str(user_dir / "store")}),
+    )
+    code = f"""
+import json, os, subprocess, time, nbcr
+child = subprocess.Popen(["sleep", "1000"])
+@nbcr.on_checkpoint
+def told(request):
+    yield
+    event = request.event
+    if event is not None:
+        os.kill(event.pids[child.pid], 15)
+        heard = [event.pid == os.getpid(), event.pids[event.entry["pid"]] == event.pid, event.ppid == os.getppid()]
+        with open({str(log)!r}, "w") as file:
+            json.dump([*heard, child.wait(20)], file)
+nbcr.checkpoint("mine").wait(30)
+print("ready", flush=True)
+time.sleep(1000)
+"""
+    command = as_user.command([sys.executable, "-c", code], user_dir)
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True) as program:
+        assert program.stdout is not None
+        try:
+            assert program.stdout.readline() == "ready\n"
+        finally:
+            os.killpg(program.pid, signal.SIGKILL)
+    again = as_user.command([*CLI, "restart", "mine", "--detach", "--json"], user_dir)
+    done = subprocess.run(again, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    try:
+        deadline = time.monotonic() + WAIT_S
+        while not (log.exists() and log.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert json.loads(log.read_text()) == [True, True, True, -signal.SIGTERM]
+    finally:
+        os.kill(json.loads(done.stdout)["pid"], signal.SIGKILL)
+
+
 def test_a_helper_killed_at_any_moment_leaves_the_program_running(folder: Path, store: Store) -> None:
     """The helper is killed at moments spread over a whole checkpoint; the program must go on each time."""
     code = """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +28,30 @@ from tests.unit.nbcr.store.making import manifest_for, put
 
 def hidden(store: Store) -> list[str]:
     return sorted(p.name for p in (store.root / "entries").iterdir() if p.name.startswith("."))
+
+
+def test_a_folder_goes_while_somebody_still_adds_to_it(tmp_path: Path) -> None:
+    """A rank of a job whose checkpoint is given up has not heard of it yet."""
+    folder = tmp_path / "draft" / "rank"
+    folder.mkdir(parents=True)
+    for number in range(2000):  # enough for some to be added between the first and the last that goes
+        (folder / str(number)).touch()
+    begun, end = threading.Event(), time.monotonic() + 0.5
+
+    def add() -> None:
+        with suppress(FileNotFoundError):  # the folder has gone
+            for number in itertools.count(2000):
+                (folder / str(number)).touch()
+                begun.set()
+                if time.monotonic() > end:
+                    return
+
+    writer = threading.Thread(target=add)
+    writer.start()
+    assert begun.wait(20)
+    files.remove_tree(tmp_path / "draft")
+    writer.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_reading_an_absent_store_creates_nothing(store: Store) -> None:
