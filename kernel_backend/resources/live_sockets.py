@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from kernel_backend.abi import arch, linux
-from kernel_backend.errors import EngineError
+from kernel_backend.errors import EngineError, HostUnsupported
 from kernel_backend.host import fds, libc, sockdiag
 from kernel_backend.image.descriptions import TcpSocket, UdpSocket, UnixSocket
 from kernel_backend.resources import socket_options
@@ -66,6 +66,17 @@ def note_left_out(look: Look, tables: CaptureTables, what: str) -> None:
         tables.warnings.append(f"what waits in the socket at {look.holder} ({what}) is not captured")
     if events & select.POLLERR:
         tables.warnings.append(f"an error waits in the socket at {look.holder}, which a restored process is not told")
+
+
+def privileged(family: int, kind: int, protocol: int, who: str, what: str) -> socket.socket:
+    """A new socket such as only root may have, perhaps."""
+    try:
+        return socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    except OSError as error:
+        raise HostUnsupported(
+            f"{who} is a {what}, which this user cannot have: {error.strerror}",
+            hint="restart it as root (CAP_NET_RAW)", errno=error.errno,
+        ) from error  # fmt: skip
 
 
 def _facts(fd: int) -> tuple[int, int, bool, object, int] | None:

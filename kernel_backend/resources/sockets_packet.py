@@ -12,7 +12,7 @@ import socket
 import stat
 import struct
 
-from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import fds, sockdiag
 from kernel_backend.image.descriptions import Description, PacketMembership, PacketSocket, SocketOption
 from kernel_backend.resources import live_sockets, socket_options
@@ -57,14 +57,8 @@ class PacketKind(Kind):
     def rebuild(self, index: int, entry: PacketSocket, tables: RebuildTables) -> None:
         device = _device(index, entry, tables)
         protocol = 0 if device == _GONE else entry.protocol
-        try:
-            s = socket.socket(_FAMILY, entry.type | socket.SOCK_CLOEXEC, socket.htons(protocol))
-        except OSError as error:
-            raise HostUnsupported(
-                f"{tables.who(index)} is a packet socket, which this user cannot have: {error.strerror}",
-                hint="restart it as root (CAP_NET_RAW)", errno=error.errno,
-            ) from error  # fmt: skip
-        with s:
+        who, number = tables.who(index), socket.htons(protocol)
+        with live_sockets.privileged(_FAMILY, entry.type, number, who, "packet socket") as s:
             fds.attach_socket_filter(s.fileno(), _DROP_ALL)  # until it has its own, and is bound
             if device > 0:
                 fds.socket_call(s.fileno(), "bind", _address(entry, device))

@@ -14,7 +14,7 @@ import socket
 import stat
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import HostUnsupported, ResourceUnsupported
+from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import fds
 from kernel_backend.image.descriptions import Description, PlainSocket
 from kernel_backend.resources import live_sockets, socket_options
@@ -61,14 +61,8 @@ class PlainSocketKind(Kind):
             raise ResourceUnsupported(f"{tables.who(index)} is a socket of a sort that no dump captures")
 
     def rebuild(self, index: int, entry: PlainSocket, tables: RebuildTables) -> None:
-        try:
-            s = socket.socket(entry.family, entry.type | socket.SOCK_CLOEXEC, entry.protocol)
-        except OSError as error:
-            raise HostUnsupported(
-                f"{tables.who(index)} is a socket ({_what(entry)}) that this user cannot have: {error.strerror}",
-                hint="restart it as root (CAP_NET_RAW)", errno=error.errno,
-            ) from error  # fmt: skip
-        with s:
+        who, what = tables.who(index), f"socket ({_what(entry)})"
+        with live_sockets.privileged(entry.family, entry.type, entry.protocol, who, what) as s:
             socket_options.set_before_binding(s, entry.options)
             _bind(s, index, entry, tables)
             tables.own[index] = s.detach()
