@@ -277,7 +277,7 @@ def test_numbers_that_a_users_restored_program_hears_are_those_it_can_use(as_use
     )
     code = f"""
 import json, os, subprocess, time, nbcr
-child = subprocess.Popen(["sleep", "1000"])
+child = subprocess.Popen(["sleep", "60"])
 @nbcr.on_checkpoint
 def told(request):
     yield
