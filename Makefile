@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+# One worker for each processor that this process may use, up to four: more wait for each other's disk.
+WORKERS := -n logical --maxprocesses=4
 
 .DEFAULT_GOAL := help
 .PHONY: help venv system demo test test-long lint format bench clean
@@ -24,10 +26,10 @@ demo: $(STAMP) ## checkpoint, spoil, rewind, kill and bring back a live Jupyter 
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) system ## run the tests, all but the long sweeps
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-long: $(STAMP) system ## run all tests, with every long sweep
-	@$(BIN)/python -m pytest --long $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) --long $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and mypy --strict
 	@$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import workers
 from tests.support import (
     CHECKOUT,
     PROCESSOR,
@@ -42,9 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    seed = os.environ.get("NBCR_SEED")
-    config.stash[_SEED] = int(seed) if seed else random.SystemRandom().randrange(2**31)
-    config.stash[_LEFT_OUT] = []
+    config.pluginmanager.register(workers, "nbcr-workers")
     settings.register_profile("nbcr", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no test is timed
     settings.load_profile("nbcr")
     # Keys and trust of the tests' own; and nobody packs behind the back of a test that does not ask for it.
@@ -63,14 +62,12 @@ def _terminated(number: int, _frame: object) -> None:
     pytest.exit(f"ended by signal {number}", returncode=128 + number)
 
 
-_SEED = pytest.StashKey[int]()
 _OWN_CONFIG = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
-_LEFT_OUT = pytest.StashKey[list[str]]()
 _LONG_SINCE = pytest.StashKey[float]()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"seed: {config.stash[_SEED]} (NBCR_SEED={config.stash[_SEED]} repeats its random choices)"
+    return f"seed: {workers.seed(config)} (NBCR_SEED={workers.seed(config)} repeats its random choices)"
 
 
 # --- long sweeps ---------------------------------------------------------------------------------------
@@ -79,11 +76,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the long sweeps out, or take all, or a random share of them; those come last."""
-    _draw_variants(items, config.stash[_SEED])
+    _draw_variants(items, workers.seed(config))
     long = [item for item in items if item.get_closest_marker("long")]
     chosen = long
     if not config.getoption("--long"):
-        chooser = random.Random(config.stash[_SEED])
+        chooser = random.Random(workers.seed(config))
         drawn = [item for item in long if not item.get_closest_marker("exhaustive")]
         chosen = chooser.sample(drawn, round(len(drawn) * config.getoption("--long-share")))
     left_out = set(map(id, long)) - set(map(id, chosen))
@@ -115,16 +112,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     since = item.config.stash.setdefault(_LONG_SINCE, time.monotonic())
     if time.monotonic() - since < item.config.getoption("--long-budget-s"):
         return None
-    item.config.stash[_LEFT_OUT].append(item.nodeid)
+    workers.left_out(item.config).append(item.nodeid)
     return True
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    left_out = config.stash[_LEFT_OUT]
-    if left_out:
+    if left_out := workers.left_out(config):
         terminalreporter.write_line(f"{len(left_out)} chosen long sweeps not started: their time was used up")
     if config.getoption("--long") or config.getoption("--long-share"):
-        terminalreporter.write_line(f"repeat these random choices with NBCR_SEED={config.stash[_SEED]}")
+        terminalreporter.write_line(f"repeat these random choices with NBCR_SEED={workers.seed(config)}")
 
 
 # --- skips ---------------------------------------------------------------------------------------------
@@ -168,7 +164,7 @@ def pytest_make_collect_report(
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """Random choices that NBCR_SEED repeats, different for every test."""
-    return random.Random(f"{request.config.stash[_SEED]}/{request.node.nodeid}")
+    return random.Random(f"{workers.seed(request.config)}/{request.node.nodeid}")
 
 
 @pytest.fixture
@@ -188,13 +184,14 @@ def ourselves() -> User:
 
 
 @pytest.fixture(scope="session")
-def as_user(ourselves: User) -> Iterator[User]:
+def as_user(ourselves: User, pytestconfig: pytest.Config) -> Iterator[User]:
     """An ordinary user without any capability: made by us when root runs the tests, else ourselves."""
     if os.geteuid() != 0:
         yield ourselves
         return
     with ExitStack() as stack:
-        entry = _test_user()
+        with workers.locked(pytestconfig, "account"):
+            entry = _test_user()
         home = Path(tempfile.mkdtemp(prefix="nbcr-user-", dir="/tmp"))
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         (home / "run").mkdir(mode=0o700)

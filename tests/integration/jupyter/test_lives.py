@@ -32,6 +32,11 @@ from tests.support import needs
 pytestmark = pytest.mark.either("any_stage")
 
 
+def until(file: Path, when: str = "True") -> str:
+    """Code of a cell that waits for `file`: a cell that lasts some seconds may be over before a checkpoint begins."""
+    return f"while {when} and not os.path.exists({str(file)!r}): time.sleep(.01)"
+
+
 def with_extension(stage: Stage) -> Jupyter:
     jupyter = stage.start()
     jupyter.client.run("%load_ext nbcr")
@@ -294,9 +299,12 @@ def test_generations_of_deaths(any_stage: Stage, moment: str) -> None:
     set_up(client)
     pid, connection = jupyter.pid, jupyter.connection_file
     for generation in range(3):
-        cell = client.send("for i in range(150): time.sleep(.01)\nprint('done', i)") if moment == "cell" else None
+        go = any_stage.folder / f"go-{generation}"
+        code = f"for i in range(150): time.sleep(.01)\n{until(go)}\nprint('done', i)"
+        cell = client.send(code) if moment == "cell" else None
         nbcr(any_stage, "checkpoint", connection, "--name", f"d{generation}")
         kill_again(pid)
+        go.touch()
         pid = revive(any_stage, f"d{generation}")
         if cell is not None:
             assert client.wait(cell)[0].text == "done 149\n"
@@ -364,10 +372,13 @@ def test_no_message_is_heard_of_two_lives(stage: Stage) -> None:
 def test_a_rewind_into_the_middle_of_a_cell_ends_the_cell_that_asked(any_stage: Stage) -> None:
     """The image was taken from outside while a cell ran; its rest now runs as the %restart cell."""
     client = with_extension(any_stage).client
-    client.run("import time; base = 1")
-    cell = client.send("for i in range(100):\n    print(i); time.sleep(.02)\nprint('base', base)")
+    go = any_stage.folder / "go"
+    client.run("import os, time; base = 1")
+    code = f"for i in range(100):\n    print(i); time.sleep(.02)\n    {until(go, 'i == 80')}\nprint('base', base)"
+    cell = client.send(code)
     assert client.listen(lambda: "\n20\n" in client.cells[cell].text, 20)
     nbcr(any_stage, "checkpoint", any_stage.started[0].pid, "--name", "middle")
+    go.touch()
     client.wait(cell)
     client.run("base = 2")
     asked = client.send("%restart middle")
@@ -433,10 +444,13 @@ def test_requests_sent_while_a_restart_is_under_way_are_answered(any_stage: Stag
 def test_text_that_was_printed_before_the_image_is_not_printed_again(any_stage: Stage) -> None:
     jupyter = with_extension(any_stage)
     client = jupyter.client
-    cell = client.send("import time\nfor i in range(300):\n    print(i, flush=i % 3 == 0); time.sleep(.01)")
+    go = any_stage.folder / "go"
+    loop = f"for i in range(300):\n    print(i, flush=i % 3 == 0); time.sleep(.01)\n    {until(go, 'i == 200')}"
+    cell = client.send(f"import os, time\n{loop}")
     assert client.listen(lambda: "\n50\n" in client.cells[cell].text, 20)
     nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "printing")
     kill(any_stage, jupyter)
+    go.touch()
     client.quiet()
     before = client.cells[cell].text.splitlines()
     revive(any_stage, "printing")
@@ -468,10 +482,12 @@ def test_what_is_stopped_with_its_checkpoint_goes_on_with_everything_that_waited
     """No reply is lost, no cell either: of those queued before, and of those sent while nobody lived to hear."""
     jupyter = with_extension(any_stage)
     client = jupyter.client
-    client.run("import time; ran = []")
-    slow = client.send("for i in range(40): print(i); time.sleep(.05)\nran.append('slow')")
+    go = any_stage.folder / "go"
+    client.run("import os, time; ran = []")
+    slow = client.send(f"for i in range(40): print(i); time.sleep(.05)\n{until(go)}\nran.append('slow')")
     queued = [client.send(f"ran.append({i}); print({i})") for i in range(3)]
     nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "stopped", "--image", "--stop")
+    go.touch()
     meanwhile = client.send("ran.append('meanwhile'); print(ran)")
     revive(any_stage, "stopped")
     cells = client.wait(slow, *queued, meanwhile, timeout_s=60)
@@ -506,8 +522,7 @@ def test_connections_of_cells_are_kept_and_clients_come_back_at_once(stage: Stag
             other.sendall(b"before")
             client.run("line.sendall(b'sent')")
             go = stage.folder / "go"
-            wait = f"while not os.path.exists({str(go)!r}): time.sleep(.01)"
-            slow = client.send(f"import os, time\n{wait}\nprint('slow')")
+            slow = client.send(f"import os, time\n{until(go)}\nprint('slow')")
             nbcr(stage, "checkpoint", jupyter.pid, "--name", "stopped", "--image", "--stop", "--tcp", "keep")
             revive(stage, "stopped")
             begun = time.monotonic()
