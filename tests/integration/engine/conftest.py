@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -84,13 +85,15 @@ def host_has(what: str) -> Iterator[list[str]]:
 
 @contextmanager
 def huge_pages() -> Iterator[None]:
-    before = HUGE_PAGES.read_text()
-    try:
-        HUGE_PAGES.write_text(str(int(before) + 8))
-    except OSError:
-        needs("free huge pages", int(before) >= 4, f"only root may raise {HUGE_PAGES}")
-    try:
-        yield
-    finally:
-        if os.access(HUGE_PAGES, os.W_OK):
-            HUGE_PAGES.write_text(before)
+    with HUGE_PAGES.open() as setting:
+        fcntl.flock(setting, fcntl.LOCK_EX)  # another worker would put back what is raised here
+        before = setting.read()
+        try:
+            HUGE_PAGES.write_text(str(int(before) + 8))
+        except OSError:
+            needs("free huge pages", int(before) >= 4, f"only root may raise {HUGE_PAGES}")
+        try:
+            yield
+        finally:
+            if os.access(HUGE_PAGES, os.W_OK):
+                HUGE_PAGES.write_text(before)
