@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
@@ -25,6 +26,7 @@ from kernel_backend.image.entries import (
     Inventory,
     IpcEntry,
     MmEntry,
+    NetEntry,
     ProcessEntry,
     SharedMemoryEntry,
     SysvQueueEntry,
@@ -46,6 +48,7 @@ from kernel_backend.resources import (
     mapped_files,
     memory,
     namespaces,
+    net_namespaces,
     pages,
     processes,
     roots,
@@ -60,6 +63,7 @@ from kernel_backend.resources import (
     timeouts,
     timers,
     unsaved,
+    visits,
 )
 from kernel_backend.tracee.chorus import Asking, Chorus
 from kernel_backend.tracee.inject import Borrowed
@@ -94,6 +98,7 @@ class Capture:
     semaphore_sets: list[SysvSetEntry] = field(default_factory=list)
     uts_namespaces: list[UtsEntry] = field(default_factory=list)
     ipc_namespace: IpcEntry | None = None
+    net_namespace: NetEntry | None = None
     guards: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # those that a twin may have lost, by pid
     scans: dict[int, pages.Scan] = field(default_factory=dict)  # which pages there are, by pid
     held: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # pid → pages read in the pause
@@ -120,6 +125,15 @@ def refuse_early(capture: Capture) -> None:
         processes.check_trap(pid, process.status())
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
+
+
+def go_there(capture: Capture, visit: visits.Visit) -> None:
+    """Be in the tree's namespaces from now on, where it has some of its own."""
+    root = capture.tree.processes[capture.tree.root]
+    capture.ipc_namespace = ipc_namespaces.capture(root, visit)
+    capture.net_namespace = net_namespaces.capture(root, visit)
+    if capture.net_namespace is not None:
+        capture.tables.later.append(partial(net_namespaces.add_settings, capture.net_namespace))
 
 
 def capture_processes(capture: Capture) -> None:
@@ -341,6 +355,7 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         semaphore_sets=capture.semaphore_sets,
         uts_namespaces=capture.uts_namespaces,
         ipc_namespace=capture.ipc_namespace,
+        net_namespace=capture.net_namespace,
     )  # fmt: skip
     renumber(made, capture.numbers)
     return made

@@ -30,7 +30,6 @@ from kernel_backend.image.writer import INVENTORY, ImageWriter
 from kernel_backend.resources import (
     descriptors,
     file_policy,
-    ipc_namespaces,
     lazy_pages,
     locks,
     namespaces,
@@ -40,6 +39,7 @@ from kernel_backend.resources import (
     sharing,
     signals,
     tcp_kept,
+    visits,
 )
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee.thread import Thread
@@ -190,8 +190,7 @@ def _capture(
     capture = cap.Capture(writer, frozen, seen, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
     cap.refuse_early(capture)
-    visit = stack.enter_context(ipc_namespaces.Visit())
-    capture.ipc_namespace = ipc_namespaces.capture(frozen.processes[frozen.root], visit)
+    cap.go_there(capture, stack.enter_context(visits.Visit()))
     reach(Stage.DUMP_PROCESSES, frozen.root)
     cap.capture_processes(capture)
     reach(Stage.DUMP_DESCRIPTORS, frozen.root)
@@ -348,8 +347,7 @@ def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], No
         rebuild.inventory, None, same_boot=rebuild.tables.boot_id_same, for_a_user=rebuild.user is not None
     )
     seccomp.check_image(rebuild.inventory, None, for_a_user=rebuild.user is not None)
-    ipc_namespaces.check(rebuild.inventory, None, same_boot=rebuild.tables.boot_id_same)
-    rebuild.visit_ipc(None)
+    rebuild.go_there(None)
     try:
         reb.prepare(rebuild)
         reach(Stage.RESTORE_COMMIT)
@@ -387,8 +385,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         )
         rebuild.uts.stays(rebuild.root, target)
         seccomp.check_image(rebuild.inventory, process, for_a_user=rebuild.user is not None)
-        ipc_namespaces.check(rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same)
-        rebuild.visit_ipc(process)
+        rebuild.go_there(process)
         rebuild.tables.present_pid = target
         rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
         rebuild.tables.leaving_sockets |= present.sockets_of(frozen)

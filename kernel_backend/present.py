@@ -14,7 +14,7 @@ from kernel_backend.errors import EngineError, HostUnsupported, ResourceUnsuppor
 from kernel_backend.host import features, limits, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
-from kernel_backend.resources import landlock, processes, seccomp, settings, sharing, timers
+from kernel_backend.resources import landlock, processes, seccomp, settings, sharing, timers, visits
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
@@ -52,7 +52,7 @@ def check_taking_over(inventory: Inventory, frozen: FrozenTree, process: Process
 def _check_confinement(process: Process) -> None:
     """What a process has locked itself into stays with it, whatever it becomes."""
     try:
-        sharing.check_namespaces(process, ["ipc"])  # ipc_namespaces.check looks at that
+        sharing.check_namespaces(process, visits.KINDS)  # visits.check looks at those
         seccomp.check(process)
         landlock.check(process)
     except ResourceUnsupported as error:

@@ -24,12 +24,14 @@ from kernel_backend.resources import (
     locks,
     mapped_files,
     namespaces,
+    net_namespaces,
     pages,
     removed_folders,
     shared_memory,
     sysv,
     sysv_ipc,
     terminal_sessions,
+    visits,
 )
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import namespace, stub
@@ -82,7 +84,7 @@ class Rebuild:
     sysv: sysv.Segments = field(init=False)
     ipc: sysv_ipc.Objects = field(init=False)
     uts: namespaces.Places = field(init=False)
-    visit: ipc_namespaces.Visit = field(default_factory=ipc_namespaces.Visit)
+    visit: visits.Visit = field(default_factory=visits.Visit)
     heirs: dict[int, forked_pages.Heritage] = field(init=False)  # by image pid, who may be forked with memory
     mothers: set[int] = field(init=False)  # their parents
     by_pid: dict[int, ProcessEntry] = field(init=False)
@@ -104,10 +106,13 @@ class Rebuild:
         """What the user should know."""
         return self.tables.warnings
 
-    def visit_ipc(self, present: Process | None) -> None:
-        """Be in the tree's IPC namespace from now on; `present` is the process that is replaced, None for none."""
-        found = ipc_namespaces.enter(self.inventory, present, self.visit, for_a_user=self.user is not None)
-        self.warnings.extend(found)
+    def go_there(self, present: Process | None) -> None:
+        """Be in the tree's namespaces from now on; `present` is the process that is replaced, None for none."""
+        for room in (ipc_namespaces, net_namespaces):
+            room.check(self.inventory, present, same_boot=self.tables.boot_id_same)
+        for room in (ipc_namespaces, net_namespaces):
+            found = room.enter(self.inventory, present, self.visit, for_a_user=self.user is not None)
+            self.warnings.extend(found)
 
     def may_give_to(self, uid: int) -> bool:
         """Whether what we make may be made that user's: root does so, but for a user's image only to that user."""

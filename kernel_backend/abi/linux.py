@@ -63,6 +63,7 @@ CLONE_NEWIPC = 0x8000000
 FIRST_IPC_NAMESPACE = 0xEFFFFFFF  # PROC_IPC_INIT_INO: the one that the host began with
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 
 # --- uname(2): a struct utsname has six fields ------------------------------------------------------------------
 UTS_FIELD_BYTES = 65

@@ -6,12 +6,13 @@ And it ends TCP connections that only wait for stray packets (TIME_WAIT), where 
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from kernel_backend.host.netlink import HEADER, RECEIVE_BYTES, attributes, payloads
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -19,13 +20,9 @@ _SOCK_DESTROY = 21
 _NLM_F_REQUEST_ACK = 5
 _NO_COOKIE = 0xFFFFFFFF
 _NLM_F_REQUEST_DUMP = 0x301
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _SHOW_NAME, _SHOW_VFS, _SHOW_PEER, _SHOW_ICONS, _SHOW_RQLEN = 1, 2, 4, 8, 16
 _ATTR_NAME, _ATTR_VFS, _ATTR_PEER, _ATTR_ICONS, _ATTR_RQLEN, _ATTR_SHUTDOWN = 0, 1, 2, 3, 4, 6
-_HEADER = struct.Struct("<IHHII")
 _MESSAGE = struct.Struct("<BBBBIII")
-_ATTRIBUTE = struct.Struct("<HH")
-_RECEIVE_BYTES = 1 << 18
 
 LISTEN = 10  # include/net/tcp_states.h, which Unix sockets use too
 
@@ -50,41 +47,19 @@ def unix_sockets() -> dict[int, UnixFacts]:
     """All of them, by inode."""
     show = _SHOW_NAME | _SHOW_VFS | _SHOW_PEER | _SHOW_ICONS | _SHOW_RQLEN
     request = struct.pack("<BBHIII2I", socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, show, 0xFFFFFFFF, 0xFFFFFFFF)
-    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
+    header = HEADER.pack(HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_NETLINK, kind, _NETLINK_SOCK_DIAG) as netlink:
         netlink.send(header + request)
-        return {facts.inode: facts for facts in map(_parse, _payloads(netlink))}
-
-
-def _payloads(netlink: socket.socket) -> Iterator[bytes]:
-    while True:
-        data = netlink.recv(_RECEIVE_BYTES)
-        at = 0
-        while at < len(data):
-            length, kind, _, _, _ = _HEADER.unpack_from(data, at)
-            if kind == _NLMSG_DONE:
-                return
-            if kind == _NLMSG_ERROR:
-                number = -struct.unpack_from("<i", data, at + _HEADER.size)[0]
-                raise OSError(number, f"sock_diag: {os.strerror(number)}")
-            yield data[at + _HEADER.size : at + length]
-            at += (length + 3) & ~3
+        return {facts.inode: facts for facts in map(_parse, payloads(netlink))}
 
 
 def _parse(payload: bytes) -> UnixFacts:
     _, kind, state, _, inode, _, _ = _MESSAGE.unpack_from(payload)
     facts = UnixFacts(inode, kind, state)
-    for attribute, value in _attributes(payload, _MESSAGE.size):
+    for attribute, value in attributes(payload, _MESSAGE.size):
         _add(facts, attribute, value)
     return facts
-
-
-def _attributes(payload: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    while at < len(payload):
-        length, attribute = _ATTRIBUTE.unpack_from(payload, at)
-        yield attribute, payload[at + _ATTRIBUTE.size : at + length]
-        at += (length + 3) & ~3
 
 
 def _add(facts: UnixFacts, attribute: int, value: bytes) -> None:
@@ -111,12 +86,12 @@ def udp_shutdowns() -> dict[int, int]:
     found: dict[int, int] = {}
     for family in (socket.AF_INET, socket.AF_INET6):
         request = struct.pack("<4BI48x", family, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF)
-        header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
+        header = HEADER.pack(HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
             netlink.send(header + request)
             try:
-                for payload in _payloads(netlink):
-                    if shut := dict(_attributes(payload, _INET_BYTES)).get(_INET_SHUTDOWN, b"\0")[0]:
+                for payload in payloads(netlink):
+                    if shut := dict(attributes(payload, _INET_BYTES)).get(_INET_SHUTDOWN, b"\0")[0]:
                         found[struct.unpack_from("<I", payload, _INET_BYTES - 4)[0]] = shut
             except OSError:
                 continue  # an OS kernel that cannot tell (no udp_diag)
@@ -147,16 +122,16 @@ class PacketFacts:
 def packet_sockets() -> dict[int, PacketFacts]:
     """All of them, by inode. Raises OSError where the OS kernel cannot tell (no packet_diag)."""
     request = struct.pack("<BBHII2I", socket.AF_PACKET, 0, 0, 0, _PACKET_SHOW, _NO_COOKIE, _NO_COOKIE)
-    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
+    header = HEADER.pack(HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
         netlink.send(header + request)
-        return dict(map(_parse_packet, _payloads(netlink)))
+        return dict(map(_parse_packet, payloads(netlink)))
 
 
 def _parse_packet(payload: bytes) -> tuple[int, PacketFacts]:
     _, kind, protocol, inode = _PACKET_MESSAGE.unpack_from(payload)
     facts = PacketFacts(kind, protocol)
-    for attribute, value in _attributes(payload, _PACKET_MESSAGE.size):
+    for attribute, value in attributes(payload, _PACKET_MESSAGE.size):
         if attribute == _PACKET_INFO:
             facts.device, facts.copy_threshold = _PACKET_FACTS.unpack_from(value)
         elif attribute == _PACKET_MEMBERSHIPS:
@@ -213,8 +188,8 @@ def _destroy(entry: TcpEntry) -> bool:
     addresses = entry.local[0].ljust(16, b"\0") + entry.remote[0].ljust(16, b"\0")
     request = struct.pack("<4BI", entry.family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
     request += ports + addresses + struct.pack("<3I", 0, _NO_COOKIE, _NO_COOKIE)
-    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DESTROY, _NLM_F_REQUEST_ACK, 1, 0)
+    header = HEADER.pack(HEADER.size + len(request), _SOCK_DESTROY, _NLM_F_REQUEST_ACK, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
         netlink.send(header + request)
-        answer = netlink.recv(_RECEIVE_BYTES)
-    return bool(struct.unpack_from("<i", answer, _HEADER.size)[0] == 0)
+        answer = netlink.recv(RECEIVE_BYTES)
+    return bool(struct.unpack_from("<i", answer, HEADER.size)[0] == 0)

@@ -26,14 +26,20 @@ from kernel_backend.image.limits import (
     Index,
     Int,
     Key,
+    LinkLabel,
     MappingKind,
     Milliseconds,
     Name,
     Nanoseconds,
     Natural,
+    NetAddressBytes,
+    NetFamily,
+    NetSettingName,
+    NetSettingText,
     OptionalId,
     PathText,
     Pid,
+    PrefixBits,
     SettingText,
     SharedKind,
     SigInfo,
@@ -281,6 +287,26 @@ class IpcEntry(Entry):
     limits: Annotated[dict[Name, SettingText], FEW]  # by their names below /proc/sys
 
 
+class NetAddress(Entry):
+    """An address of the loopback device of a network namespace."""
+
+    family: NetFamily
+    prefix: PrefixBits
+    scope: Annotated[int, Meta(ge=0, le=255)]
+    address: NetAddressBytes
+    label: LinkLabel
+
+
+class NetEntry(Entry):
+    """The network namespace of all processes of an image, where that is not that of who made it."""
+
+    inode: Word  # of /proc/PID/ns/net, within the same boot
+    is_up: bool  # its loopback device
+    mtu: Natural
+    addresses: Annotated[list[NetAddress], FEW]
+    settings: Annotated[dict[NetSettingName, NetSettingText], MANY] = {}  # by their names below /proc/sys
+
+
 class ProcessEntry(Entry):
     """Everything that belongs to one process and not to a shared open file description."""
 
@@ -460,6 +486,7 @@ class Inventory(Entry):
     semaphore_sets: Annotated[list[SysvSetEntry], MANY] = []
     uts_namespaces: Annotated[list[UtsEntry], MANY] = []
     ipc_namespace: IpcEntry | None = None  # None: that of who made the image
+    net_namespace: NetEntry | None = None  # the same
 
 
 FORMAT_VERSION = 1

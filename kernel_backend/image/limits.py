@@ -59,6 +59,13 @@ IPC_LIMITS = (
     "fs/mqueue/msgsize_max", "fs/mqueue/queues_max",
 )  # fmt: skip
 SettingText = Annotated[str, Meta(pattern=r"^[0-9]{1,20}(\s[0-9]{1,20}){0,3}$")]
+# Of a network namespace
+NetFamily = Annotated[int, Meta(ge=2, le=10)]  # AF_INET, AF_INET6
+PrefixBits = Annotated[int, Meta(ge=0, le=128)]
+NetAddressBytes = Annotated[bytes, Meta(min_length=4, max_length=16)]
+LinkLabel = Annotated[str, Meta(pattern=r"^[!-~]{0,15}$")]
+NetSettingName = Annotated[str, Meta(pattern=r"^net(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}){1,6}$")]
+NetSettingText = Annotated[str, Meta(pattern=r"^[ -~\t]{0,4096}$")]
 UtsName = Annotated[bytes, Meta(max_length=64)]  # of the host (uname(2))
 SocketName = Annotated[bytes, Meta(max_length=108)]  # sun_path
 MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv|aio)$")]

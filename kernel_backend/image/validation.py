@@ -7,6 +7,7 @@ same rules.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -54,6 +55,11 @@ def _check_files(inventory: Inventory) -> None:
     distinct([memory.key for memory in inventory.shared_memory], "keys of shared memory")
     if inventory.ipc_namespace is not None:
         expect(set(inventory.ipc_namespace.limits) <= set(limits.IPC_LIMITS), "limits of the IPC namespace")
+    if inventory.net_namespace is not None:
+        for address in inventory.net_namespace.addresses:
+            bits = 32 if address.family == socket.AF_INET else 128 if address.family == socket.AF_INET6 else 0
+            is_whole = len(address.address) * 8 == bits and address.prefix <= bits
+            expect(is_whole, "addresses of the network namespace")
     for name, file in inventory.files.items():
         expect(file.inode <= limits.WORD_MAX, f"inode of {name}")
 

@@ -35,7 +35,7 @@ from kernel_backend.image.descriptions import (
     pack_path,
     unpack_path,
 )
-from kernel_backend.resources import contents, ipc_namespaces, live_sockets
+from kernel_backend.resources import contents, live_sockets, visits
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -65,7 +65,7 @@ class MessageQueueKind(Kind):
         return by_name and stat.S_ISREG(look.stat.st_mode) and messages.is_queue(look.own)
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
-        if ipc_namespaces.identity(look.process.view) != ipc_namespaces.here():
+        if visits.identity("ipc", look.process.view) != visits.here("ipc"):
             raise ResourceUnsupported(
                 f"{look.holder} is a message queue of another IPC namespace",
                 hint="run nbcr inside the same container", pid=look.process.pid, fd=look.fd,

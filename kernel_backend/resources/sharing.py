@@ -20,7 +20,7 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import libc, proc
-from kernel_backend.resources import ipc_namespaces
+from kernel_backend.resources import visits
 from kernel_backend.tracee.namespace import first_of_ours
 from kernel_backend.tracee.process import Process
 
@@ -30,7 +30,7 @@ _RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapA
 _NAMESPACES = {
     "mnt": "a mount", "uts": "a UTS", "time": "a time", "user": "a user", "net": "a network", "ipc": "an IPC",
 }  # fmt: skip
-_CAPTURED = ("uts",)  # by namespaces.py; the IPC namespace of a whole tree by ipc_namespaces.py
+_CAPTURED = ("uts",)  # by namespaces.py; those of a whole tree that visits.py knows in rooms of their own
 _OF_THREADS = ("net", "ipc", "uts")  # which one thread can leave alone (unshare(2)), if it may
 _CAP_SYS_ADMIN = 1 << 21
 _FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children in another one than its own
@@ -38,7 +38,7 @@ _FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children 
 
 def check(tree: Mapping[int, Process]) -> None:
     """Refuse a frozen tree in which something is shared, or is not, that would come back otherwise."""
-    visited = {"ipc"} if ipc_namespaces.is_of_all(tree.values()) else set[str]()
+    visited = visits.of_all(tree.values())
     for process in tree.values():
         check_namespaces(process, visited)
         _check_childrens_namespaces(process)

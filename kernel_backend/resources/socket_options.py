@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Container, Iterator, Sequence
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from kernel_backend.errors import ImageCorrupt, ResourceUnsupported
 from kernel_backend.host import fds
 from kernel_backend.image.descriptions import SocketOption
+from kernel_backend.resources import visits
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
 
 SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_BUF_LOCK = 7, 8, 32, 33, 72
@@ -182,7 +182,7 @@ def check_namespace(look: Look, tables: CaptureTables) -> None:
     known: dict[int, bool] = tables.cache.setdefault("network namespaces", {})
     pid = look.process.pid
     if pid not in known:
-        known[pid] = os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+        known[pid] = visits.identity("net", pid) == visits.here("net")
     if not known[pid]:
         raise ResourceUnsupported(
             f"{look.holder} is a socket in another network namespace",

@@ -22,7 +22,7 @@ from kernel_backend.host import libc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.host.identity import Identity, as_ourselves
 from kernel_backend.image.entries import ProcessEntry, SharedMemoryEntry, VmaEntry
-from kernel_backend.resources import ipc_namespaces
+from kernel_backend.resources import visits
 from kernel_backend.resources.mapped_files import may_write
 from kernel_backend.tracee.inject import Call
 
@@ -78,7 +78,7 @@ def describe(entry: SharedMemoryEntry, pid: int) -> None:
     """Complete the entry of a segment that process `pid` has attached: /proc/PID/maps shows its id as the inode."""
     number = int(entry.key.rsplit(":", 1)[1])
     found = segments().get(number)
-    if found is None or ipc_namespaces.identity(pid) != ipc_namespaces.here():
+    if found is None or visits.identity("ipc", pid) != visits.here("ipc"):
         raise ResourceUnsupported(
             f"process {pid} has System V shared memory {number} of another IPC namespace attached",
             hint="run nbcr inside the same container", pid=pid, id=number,

@@ -28,7 +28,7 @@ from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import sysvipc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import SysvMessage, SysvQueueEntry, SysvSemaphore, SysvSetEntry, SysvUndo
-from kernel_backend.resources import ipc_namespaces, threads
+from kernel_backend.resources import threads, visits
 from kernel_backend.tracee.chorus import Asking, Chorus
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.process import Process
@@ -108,7 +108,7 @@ def _set(present: sysvipc.Set, users: list[int], ours: set[int], warnings: list[
 def _is_user(pid: int) -> bool:
     """Whether a process that was noted as a user lives, and is not one elsewhere that has got its number since."""
     try:
-        return sysvipc.is_alive(pid) and ipc_namespaces.identity(pid) == ipc_namespaces.here()
+        return sysvipc.is_alive(pid) and visits.identity("ipc", pid) == visits.here("ipc")
     except OSError:
         return True  # another user's, which we may not look at
 

@@ -361,12 +361,12 @@ CATALOGUE: list[Subject] = [
     Subject("refused/waiting:folder", "folders, O_PATH", issue=4, refused=("dnotify",)),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")
-        for name, said in (("net", "network"), ("mnt", "mount"), ("ipc,child", "ipc"), ("time", "time"))
+        for name, said in (("net,child", "network"), ("mnt", "mount"), ("ipc,child", "ipc"), ("time", "time"))
     ],
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (said,), privilege="CAP_SYS_ADMIN")
         for name, said in (
-            ("socket", "network namespace"),
+            ("net,route", "routes of its own"),
             ("pid_of_children", "another pid"),
             ("time_of_children", "another time"),
             ("thread", "network namespace"),
@@ -422,6 +422,7 @@ CATALOGUE: list[Subject] = [
     *_rows("System V IPC", "ipc/sysv_msg_more", issue=4, keeps_pids=True, outside=True),
     Subject("ipc/sysv_locked", "System V IPC", issue=4),
     Subject("ipc/sysv_undo", "System V IPC", issue=4, keeps_pids=True, running_loses="SEM_UNDO"),
+    Subject("sockets/own_network", "network namespaces", issue=4, privilege="CAP_SYS_ADMIN", keeps_pids=True),
     Subject("ipc/own_namespace", "IPC namespaces", issue=4, privilege="CAP_SYS_ADMIN", keeps_pids=True),
     *_rows("POSIX shared memory", "ipc/posix_shm", issue=4),
     *_rows("POSIX shared memory", "ipc/shm_folder", issue=4, outside=True),

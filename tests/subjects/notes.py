@@ -123,6 +123,12 @@ NOTES: dict[str, Note] = {
         "shared memory that is attached; semaphores and message queues are nobody's own and stay as they are now",
         "a segment that is gone gets a new identifier",
     ),
+    "network namespaces": Note(
+        "of a whole tree, with nothing but a loopback device, its addresses and all settings; one with other devices, "
+        "routes, rules or packet filters is refused, and so is one of a part of a tree; what processes outside share "
+        "with it, a fresh tree shares no more",
+        "refused",
+    ),
     "IPC namespaces": Note(
         "of a whole tree, with all that is in it; one of a part of a tree is refused; what processes outside share "
         "with it, a fresh tree shares no more",

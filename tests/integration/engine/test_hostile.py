@@ -50,6 +50,11 @@ def opened(document: Document, **description: Any) -> int:
     return number
 
 
+def network(document: Document, **values: Any) -> None:
+    """Give the image a network namespace."""
+    document["net_namespace"] = {"inode": 1, "is_up": True, "mtu": 65536, "addresses": []} | values
+
+
 def image_of(name: str, subject_user: User, engine_user: User, folder: Path) -> Path:
     """An image of a subject that runs as one user, written by another."""
     folder.chmod(0o755)
@@ -145,6 +150,7 @@ def shared(document: Document, name: str) -> None:
 
 
 TCP = {"kind": "tcp", "family": 2, "host": "127.0.0.1", "port": 1}
+ADDRESS = {"family": 2, "prefix": 8, "scope": 254, "address": "fwAAAQ==", "label": "lo"}
 BPF_MAP = {"kind": "bpf_map", "id": 1, "type": 1, "key_size": 4, "value_size": 8, "max_entries": 2}
 CORRUPT = errors.ImageCorrupt.exit_code
 FILTERED = CORRUPT if os.geteuid() == 0 else errors.HostUnsupported.exit_code
@@ -187,6 +193,10 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "half an entry of a BPF map": (lambda d: opened(d, **BPF_MAP | {"keys": "AAAAAA==", "values": "AAAA"}), CORRUPT),
     "a BPF map that is two": (lambda d: (opened(d, **BPF_MAP), opened(d, **BPF_MAP | {"type": 2})), CORRUPT),
     "a packet socket of another type": (lambda d: opened(d, kind="packet", type=1), CORRUPT),
+    "a setting above": (lambda d: network(d, settings={"net/../kernel/core_pattern": "|/tmp/x"}), CORRUPT),
+    "a setting elsewhere": (lambda d: network(d, settings={"kernel/core_pattern": "|/tmp/x"}), CORRUPT),
+    "half an address": (lambda d: network(d, addresses=[ADDRESS | {"address": "fwAA"}]), CORRUPT),
+    "an address of no family": (lambda d: network(d, addresses=[ADDRESS | {"family": 7}]), CORRUPT),
     "a network device with NUL": (lambda d: opened(d, kind="packet", type=3, bound_device="a\0b"), CORRUPT),
     "another process's root": (lambda d: opened(d, kind="proc", path="/proc/1/root/etc/shadow"), CORRUPT),
     "a device": (lambda d: opened(d, kind="device", path="/dev/kmsg"), errors.HostUnsupported.exit_code),

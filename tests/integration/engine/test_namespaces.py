@@ -47,6 +47,13 @@ def rename(process: int, name: str) -> None:
     subprocess.run(["nsenter", f"--uts={there}", *renaming], check=True)
 
 
+# Sets the loopback device up, with a second address
+LOOPBACK = f"""{sys.executable} -c '
+import fcntl, socket, struct
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 1))
+    fcntl.ioctl(s, 0x8916, struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, bytes([10, 1, 2, 3])))
+'"""
 NAMING = "echo inside >/proc/sys/kernel/hostname"
 
 
@@ -152,27 +159,79 @@ def test_a_users_process_made_anew_by_root(
     assert names_of(engine.restore(folder / "image", "--trust"))[0] == "inside"
 
 
-# --- IPC ---------------------------------------------------------------------------------------------------
+# --- namespaces of a whole tree that we go into -----------------------------------------------------------------------
+
+OWN = {"--ipc": BY_NAME["ipc/own_namespace"], "--net": BY_NAME["sockets/own_network"]}
 
 
-def test_in_place_of_who_has_another_ipc_namespace(
-    begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker
+@pytest.mark.parametrize("kind", OWN)
+def test_in_place_of_who_lives_in_another_one(
+    kind: str, begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker
 ) -> None:
-    engine, life = begin(BY_NAME["ipc/own_namespace"], ourselves)
+    engine, life = begin(OWN[kind], ourselves)
     engine.dump(life.pid, folder / "image", "running")
-    for argv in (["sleep", "600"], ["unshare", "--ipc", "sleep", "600"]):
+    for argv in (["sleep", "600"], ["unshare", kind, "sleep", "600"]):
         other = processes.start(argv)
-        assert "another IPC namespace" in engine.refuses("restore", folder / "image", "--into", other.pid)
+        said = engine.refuses("restore", folder / "image", "--into", other.pid)
+        assert "lives in another" in said
+        assert "than process" in said
         assert not wait_for_end(other.pid, 0)
     life.expect_pass()
 
 
-def test_an_ipc_namespace_is_roots_to_look_into(as_user: User, folder: Path, processes: ProcessTracker) -> None:
+@pytest.mark.parametrize("kind", OWN)
+def test_only_root_looks_into_one(kind: str, as_user: User, folder: Path, processes: ProcessTracker) -> None:
     as_user.give(folder)
-    pid = sleeper(processes, as_user, folder, "--ipc", "true")
-    assert "IPC namespace of its own" in Engine(as_user, folder, processes).refuses("dump", pid, folder / "image")
+    pid = sleeper(processes, as_user, folder, kind, "true")
+    assert "namespace of its own" in Engine(as_user, folder, processes).refuses("dump", pid, folder / "image")
     assert not wait_for_end(pid, 0)
 
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+SETTING = "net/ipv4/ip_local_port_range"
+
+
+def network_of(process: int | str) -> str:
+    """The loopback device, its addresses, and a setting, as a process sees them."""
+    script = f"cat /proc/net/fib_trie /proc/net/if_inet6 /proc/sys/{SETTING}; cat /proc/net/dev | cut -d: -f1"
+    looking = ["nsenter", f"--net=/proc/{process}/ns/net", "sh", "-c", script]
+    return subprocess.run(looking, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_network_is_made_as_it_was_and_nowhere_else(ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    engine, outside = Engine(ourselves, folder, processes), network_of("self")
+    pid = sleeper(processes, ourselves, folder, "--net", f"echo 40000 41000 >/proc/sys/{SETTING}; {LOOPBACK}")
+    inside = network_of(pid)
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    for fault in ("EIO", "kill"):
+        done = engine.run("restore", folder / "image", "--detach", fault=f"{Stage.RESTORE_TREE}:{fault}")
+        assert done.status != 0
+        assert network_of("self") == outside
+    assert network_of(engine.restore(folder / "image")) == inside
+    assert network_of("self") == outside
+
+
+def test_settings_of_a_network_are_roots_to_give(
+    as_user: User, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    as_user.give(folder)
+    engine = Engine(ourselves, folder, processes)
+    first = f"echo 40000 41000 >/proc/sys/{SETTING}; {LOOPBACK}"
+    pid = sleeper(processes, in_our_view(as_user), folder, "--net", first)
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    for trust in ([], ["--trust"]):
+        done = engine.must("restore", folder / "image", "--detach", "--json", *trust)
+        copy = int(done.document["pid"])
+        processes.adopt(copy)
+        assert ("40000\t41000" in network_of(copy)) == bool(trust)
+        assert ("10.1.2.3" in network_of(copy)) == bool(trust)
+        assert ("take --trust" in done.err) != bool(trust)
+
+
+# --- IPC --------------------------------------------------------------------------------------------------------------
 
 QUEUE = 5 * 32768 + 12345  # an identifier that nobody else has
 MAKE_QUEUE = f"echo {QUEUE} >/proc/sys/kernel/msg_next_id; ipcmk -Q >/dev/null"

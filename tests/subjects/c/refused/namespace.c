@@ -1,13 +1,17 @@
 /*
- * A program in a namespace of its own, by argument: network (also with a socket in it), mount, time; or whose next
- * children will be in one, or one of whose threads is; or that has a UTS namespace open which it has left; an IPC
- * namespace of a child, or with objects that nobody uses: refused.
+ * A program in a namespace of its own, by argument: mount, time; or whose next children will be in one, or one of whose
+ * threads is; or that has a UTS namespace open which it has left; an IPC or network namespace of a child; an IPC
+ * namespace with objects that nobody uses; a network namespace with a route: refused.
  */
 #include "../subject.h"
 #include <pthread.h>
 #include <mqueue.h>
 #include <sched.h>
 #include <linux/capability.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -40,6 +44,20 @@ static void *leave(void *argument)
     return NULL;
 }
 
+static void make_route(void)
+{
+    int fd = (int)MUST(socket(AF_INET, SOCK_DGRAM, 0));
+    struct ifreq up = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr = {htonl(0x0a090000)}};
+    struct sockaddr_in mask = {.sin_family = AF_INET, .sin_addr = {htonl(0xffff0000)}};
+    struct rtentry route = {.rt_flags = RTF_UP, .rt_dev = "lo"};
+    memcpy(&route.rt_dst, &to, sizeof to);
+    memcpy(&route.rt_genmask, &mask, sizeof mask);
+    MUST(ioctl(fd, SIOCSIFFLAGS, &up));
+    MUST(ioctl(fd, SIOCADDRT, &route));
+    close(fd);
+}
+
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
@@ -47,7 +65,7 @@ int main(int argc, char **argv)
         const char *name;
         int flag;
     } all[] = {{"net", CLONE_NEWNET}, {"mnt", CLONE_NEWNS}, {"ipc", CLONE_NEWIPC}, {"time", CLONE_NEWTIME},
-               {"socket", CLONE_NEWNET}, {"left", CLONE_NEWUTS}, {"pid_of_children", CLONE_NEWPID}, {"time_of_children", CLONE_NEWTIME}};
+               {"left", CLONE_NEWUTS}, {"pid_of_children", CLONE_NEWPID}, {"time_of_children", CLONE_NEWTIME}};
     int flag = 0;
     pthread_t thread;
     const char *name = argc > 2 ? argv[2] : "";
@@ -82,8 +100,8 @@ int main(int argc, char **argv)
         }
         child = -1;
     }
-    if (strcmp(name, "socket") == 0)
-        MUST(socket(AF_INET, SOCK_DGRAM, 0));
+    if (flag == CLONE_NEWNET && strcmp(argv[3], "route") == 0)
+        make_route();
     if (flag == CLONE_NEWIPC && strcmp(argv[3], "segment") == 0)
         MUST(shmget(IPC_PRIVATE, 4096, 0600));
     if (flag == CLONE_NEWIPC && strcmp(argv[3], "queue") == 0)
