@@ -26,6 +26,7 @@ _ADVICE = {
     "sr": linux.MADV_SEQUENTIAL, "rr": linux.MADV_RANDOM, "dc": linux.MADV_DONTFORK, "dd": linux.MADV_DONTDUMP,
     "wf": linux.MADV_WIPEONFORK, "hg": linux.MADV_HUGEPAGE, "nh": linux.MADV_NOHUGEPAGE, "mg": linux.MADV_MERGEABLE,
 }  # fmt: skip
+_HUGE_ADVICE = (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)
 _REFUSED = {
     "anon_inode:[io_uring]": ("an io_uring ring", "end its user, or make the program use epoll"),
     "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
@@ -262,12 +263,11 @@ def _map_call(vma: VmaEntry, sources: Sources, *, filled: bool) -> Call:
 
 def advise_calls(entry: ProcessEntry) -> list[Call]:
     """madvise values that must stand before contents are filled in (huge pages) and harm nothing there."""
-    early = (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)
     return [
         Call("madvise", vma.start, vma.end - vma.start, value)
         for vma in entry.vmas
         for value in vma.advice
-        if value in early and vma.private
+        if value in _HUGE_ADVICE and vma.private
     ]
 
 
@@ -280,7 +280,7 @@ def protect_calls(entry: ProcessEntry) -> list[Call]:
             continue
         if vma.private and vma.prot & 3 != 3 and not vma.pkey:  # see pkeys.py
             calls.append(Call("mprotect", vma.start, size, vma.prot))
-        late = [v for v in vma.advice if v not in (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)]
+        late = [v for v in vma.advice if not (vma.private and v in _HUGE_ADVICE)]
         calls += [Call("madvise", vma.start, size, value) for value in late]
     return calls
 
