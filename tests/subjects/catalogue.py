@@ -111,7 +111,9 @@ CATALOGUE: list[Subject] = [
     *_rows("shared memory", "memory/shared_anonymous memory/dev_zero"),
     *_rows("mapped files", "memory/file_private memory/file_shared"),
     *_rows("mapped files", "memory/made_writable", issue=4),
-    *_rows("mapped files", "memory/other_name", issue=4, steady=False),  # restored, /proc shows the present names
+    *_rows(
+        "mapped files", "memory/other_name memory/other_name:open", issue=4, steady=False
+    ),  # restored, /proc shows the present names
     *_rows("mapped files that were deleted", "memory/deleted_file", issue=4),
     *_rows("file mappings beyond the end", "memory/beyond_end", issue=4),
     *_rows("memfd", "memory/memfd"),
