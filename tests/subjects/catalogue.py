@@ -171,6 +171,7 @@ CATALOGUE: list[Subject] = [
     *_rows("multicast groups", "sockets/multicast", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight_nested", issue=4),
+    Subject("sockets/in_flight_early", "descriptors in flight", issue=4, running_loses="not accepted yet"),
     Subject(
         "sockets/in_flight_terminal",
         "descriptors in flight",
