@@ -19,6 +19,7 @@ from kernel_backend.image.entries import (
 from kernel_backend.image.writer import resize
 from kernel_backend.resources import (
     aio,
+    contents,
     forked_pages,
     inherited,
     mapped_files,
@@ -36,7 +37,8 @@ def layout(capture: Capture, pid: int) -> memory.Layout:
     """A process's mappings as entries; made on first use, which need not be in the pause."""
     if pid not in capture.layouts:
         process, entry = capture.tree.processes[pid], capture.processes[pid]
-        made = memory.capture(pid, process.mappings, capture.ahead.vma_flags.of(pid))
+        names = contents.other_names(capture.tables)
+        made = memory.capture(pid, process.mappings, capture.ahead.vma_flags.of(pid), names)
         capture.layouts[pid] = made
         made.show_objects(capture.objects)
         entry.files, entry.vmas, entry.exe = made.files, made.vmas, _exe(pid, *capture.programs[pid])

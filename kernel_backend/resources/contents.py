@@ -22,7 +22,7 @@ from kernel_backend.errors import ImageCorrupt, NoRoom
 from kernel_backend.host import proc
 from kernel_backend.image.descriptions import MemoryFile, PageRun, RegularFile, unpack_path
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables, open_flags
-from kernel_backend.resources.mapped_files import key_of_stat
+from kernel_backend.resources.mapped_files import is_in_memory, is_object, key_of_stat, present_path
 from kernel_backend.resources.shared_memory import copy_part, fill, save_descriptor
 
 _NAME = re.compile(r"content-\d+\.img")
@@ -32,15 +32,44 @@ def _mapped_keys(tables: CaptureTables) -> set[str]:
     """Keys of the objects that some process maps MAP_SHARED and whose bytes the memory room saves."""
     known: set[str] | None = tables.cache.get("mapped keys")
     if known is None:
-        every = (mapping for process in tables.processes.values() for mapping in process.shared_mappings)
-        known = {f"{m.device}:{m.inode}" for m in every if _is_saved_with_memory(m)}
+        known = {key for path, key in _shown(tables) if is_object(path, key)} - other_names(tables).keys()
         tables.cache["mapped keys"] = known
     return known
 
 
-def _is_saved_with_memory(mapping: proc.Mapping) -> bool:
-    path = mapping.path
-    return path.endswith(" (deleted)") or path.startswith(("/memfd:", "/dev/shm/"))
+def _shown(tables: CaptureTables) -> set[tuple[str, str]]:
+    every = (mapping for process in tables.processes.values() for mapping in process.shared_mappings)
+    return {(mapping.path, f"{mapping.device}:{mapping.inode}") for mapping in every if mapping.path}
+
+
+def other_names(tables: CaptureTables) -> dict[str, str]:
+    """Paths, by key, of files that are mapped MAP_SHARED by a name that is gone, and open by one in another folder.
+
+    Were they taken for files without a name, memory and descriptor would not be of the same file any more.
+    """
+    known: dict[str, str] | None = tables.cache.get("other names")
+    if known is None:
+        lost = {key for path, key in _shown(tables) if _is_lost_file(path, key)}
+        known = tables.cache["other names"] = _names_of(lost, tables) if lost else {}
+    return known
+
+
+def _is_lost_file(path: str, key: str) -> bool:
+    return not is_in_memory(path) and not path.startswith(("/SYSV", "/[aio]")) and is_object(path, key)
+
+
+def _names_of(keys: set[str], tables: CaptureTables) -> dict[str, str]:
+    found = {}
+    for process in tables.processes.values():
+        for fd in proc.fd_numbers(process.view):
+            at = f"/proc/{process.view}/fd/{fd}"
+            key = key_of_stat(os.stat(at))
+            if key in keys:
+                name = present_path(os.readlink(at), key)
+                with contextlib.suppress(OSError):
+                    if key_of_stat(os.lstat(name)) == key:
+                        found[key] = name
+    return found
 
 
 def _viewed_keys(tables: CaptureTables) -> set[str]:

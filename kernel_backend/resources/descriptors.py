@@ -225,7 +225,10 @@ class Kind:
         raise NotImplementedError
 
     def capture_links(self, index: int, look: Look, entry: Any, tables: CaptureTables) -> None:
-        """Second pass, when every description is known: find the other end, in-flight descriptors, watched files."""
+        """Second pass, when every description is known: find the other end, in-flight descriptors, watched files.
+
+        One that comes to light later, as the last thing before the tree is killed, has to tell those it belongs to.
+        """
 
     def validate(self, index: int, entry: Any, tables: RebuildTables) -> None:
         """Before the point of no return: raise FileChanged, HostUnsupported … when it could not be rebuilt."""
@@ -369,9 +372,7 @@ def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
                 look.tid = tid
                 _capture_one(look, tables, kinds)
         _capture_in_flight(tables, kinds)
-        by_entry = {kind.entry: kind for kind in kinds}
-        for index, (look, entry) in enumerate(zip(tables.looks, tables.descriptions, strict=True)):
-            by_entry[type(entry)].capture_links(index, look, entry, tables)
+        _capture_links(tables, kinds)
         for work in tables.linked:
             work()
     finally:
@@ -381,11 +382,21 @@ def capture(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
 def read_last(tables: CaptureTables, kinds: Sequence[Kind]) -> None:
     """Just before the tree is killed: what can be read only by taking it away (`CaptureTables.last`)."""
     try:
+        known = len(tables.looks)
         for work in tables.last:
             work()
         _capture_in_flight(tables, kinds)
+        _capture_links(tables, kinds, known)
     finally:
         tables.close()
+
+
+def _capture_links(tables: CaptureTables, kinds: Sequence[Kind], begin: int = 0) -> None:
+    """The second pass, for the descriptions from `begin` on."""
+    by_entry = {kind.entry: kind for kind in kinds}
+    every = zip(tables.looks[begin:], tables.descriptions[begin:], strict=True)
+    for index, (look, entry) in enumerate(every, begin):
+        by_entry[type(entry)].capture_links(index, look, entry, tables)
 
 
 def _capture_one(look: Look, tables: CaptureTables, kinds: Sequence[Kind]) -> None:

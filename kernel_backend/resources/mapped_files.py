@@ -67,6 +67,19 @@ def present_path(path: str, key: str) -> str:
     return ""
 
 
+_IN_MEMORY = ("/dev/zero", "/memfd:", "/dev/shm/")
+
+
+def is_in_memory(path: str) -> bool:
+    """Whether what a shared mapping shows is memory by its nature, whatever names there are."""
+    return path.startswith(_IN_MEMORY)
+
+
+def is_object(path: str, key: str) -> bool:
+    """Whether what a shared mapping shows has to be brought back by the image: memory, a file without a name."""
+    return is_in_memory(path) or not present_path(path, key)
+
+
 def begin_contents(entries: list[ProcessEntry]) -> None:
     """Begin `add_contents` in a thread, while the processes' own memory is written: a session maps 200 MB of files."""
     threading.Thread(target=add_contents, args=(entries,), name="nbcr-digests", daemon=True).start()

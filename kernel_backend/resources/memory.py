@@ -18,7 +18,7 @@ from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image import spans
 from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry, filled_ranges
-from kernel_backend.resources.mapped_files import file_view, identify, present_path
+from kernel_backend.resources.mapped_files import file_view, identify, is_in_memory, present_path
 from kernel_backend.tracee.inject import Call, Workshop
 
 # VmFlags of /proc/PID/smaps (fs/proc/task_mmu.c) → madvise values that bring them back
@@ -26,6 +26,7 @@ _ADVICE = {
     "sr": linux.MADV_SEQUENTIAL, "rr": linux.MADV_RANDOM, "dc": linux.MADV_DONTFORK, "dd": linux.MADV_DONTDUMP,
     "wf": linux.MADV_WIPEONFORK, "hg": linux.MADV_HUGEPAGE, "nh": linux.MADV_NOHUGEPAGE, "mg": linux.MADV_MERGEABLE,
 }  # fmt: skip
+_HUGE_ADVICE = (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)
 _REFUSED = {
     "anon_inode:[io_uring]": ("an io_uring ring", "end its user, or make the program use epoll"),
     "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
@@ -50,6 +51,7 @@ class Layout:
     fragile: set[int] = field(default_factory=set)  # those among them where a page may not be readable
     shared: dict[str, proc.Mapping] = field(default_factory=dict)  # shared object key → a mapping that shows it
     views: dict[int, str] = field(default_factory=dict)  # private ones of objects without a path: index → object key
+    names: dict[str, str] = field(default_factory=dict)  # key of a file → its path, where its mapping does not tell
 
     def show_objects(self, keys: Collection[str]) -> None:
         """Private mappings of these objects, which the image holds, come back as such.
@@ -65,9 +67,9 @@ class Layout:
                 del self.views[index]
 
 
-def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[str]]) -> Layout:
+def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[str]], names: dict[str, str]) -> Layout:
     """Turn the mappings of a frozen process into entries. Raises ResourceUnsupported, naming mapping and process."""
-    layout = Layout()
+    layout = Layout(names=names)
     by_path: dict[tuple[str, int], int] = {}
     for mapping in mappings:
         if mapping.path == "[vsyscall]":
@@ -120,8 +122,8 @@ def _shared_entry(
     pid: int, vma: VmaEntry, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]
 ) -> None:
     path = mapping.path
-    in_memory = path.startswith(("/dev/zero", "/memfd:", "/dev/shm/"))
-    now = path if in_memory else present_path(path, shared_key(mapping))
+    in_memory = is_in_memory(path)
+    now = path if in_memory else present_path(path, shared_key(mapping)) or layout.names.get(shared_key(mapping), "")
     for name, (what, hint) in _REFUSED.items():
         if path.startswith(name):
             raise ResourceUnsupported(
@@ -262,12 +264,11 @@ def _map_call(vma: VmaEntry, sources: Sources, *, filled: bool) -> Call:
 
 def advise_calls(entry: ProcessEntry) -> list[Call]:
     """madvise values that must stand before contents are filled in (huge pages) and harm nothing there."""
-    early = (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)
     return [
         Call("madvise", vma.start, vma.end - vma.start, value)
         for vma in entry.vmas
         for value in vma.advice
-        if value in early and vma.private
+        if value in _HUGE_ADVICE and vma.private
     ]
 
 
@@ -280,7 +281,7 @@ def protect_calls(entry: ProcessEntry) -> list[Call]:
             continue
         if vma.private and vma.prot & 3 != 3 and not vma.pkey:  # see pkeys.py
             calls.append(Call("mprotect", vma.start, size, vma.prot))
-        late = [v for v in vma.advice if v not in (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)]
+        late = [v for v in vma.advice if not (vma.private and v in _HUGE_ADVICE)]
         calls += [Call("madvise", vma.start, size, value) for value in late]
     return calls
 

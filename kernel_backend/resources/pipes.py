@@ -76,12 +76,17 @@ class PipeKind(Kind):
         same = tables.with_inode(*look.inode)
         modes = {_mode(tables.looks[i].flags) for i in same}
         readable, writable = modes & set(_READERS), modes & set(_WRITERS)
+        group = [other for i in same if isinstance(other := tables.descriptions[i], Pipe)]
+        first = group[0]
         if not readable or not writable:
             entry.other = OTHER_OUTSIDE if _other_end_open(look.own, reads=bool(readable)) else OTHER_CLOSED
-        if index == same[0] and readable:
+        elif first.other != OTHER_INSIDE:  # the end that it lacked has come to light
+            for other in group:
+                other.other = OTHER_INSIDE
+        if readable and not first.packets:
             reader = next(tables.looks[i] for i in same if _mode(tables.looks[i].flags) in _READERS)
-            entry.packet_mode = any(tables.looks[i].flags & os.O_DIRECT for i in same)
-            entry.packets = _contents(reader, entry, tables)
+            first.packet_mode = any(tables.looks[i].flags & os.O_DIRECT for i in same)
+            first.packets = _contents(reader, first, tables)
 
     def validate(self, index: int, entry: Pipe, tables: RebuildTables) -> None:
         path = unpack_path(entry.path)

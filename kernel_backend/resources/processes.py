@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -62,7 +63,14 @@ def ask_lock_future(borrowed: Borrowed, pid: int) -> Asking[int]:
     """Whether new mappings are locked (mlockall(2), MCL_FUTURE), which only a new mapping shows: MCL_ flags."""
     before = proc.status(pid)["VmLck"]
     flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
-    at = yield Call("mmap", 0, linux.PAGE_SIZE, linux.PROT_READ | linux.PROT_WRITE, flags, WORD, 0)
+    try:
+        at = yield Call("mmap", 0, linux.PAGE_SIZE, linux.PROT_READ | linux.PROT_WRITE, flags, WORD, 0)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:  # it would be locked, beyond RLIMIT_MEMLOCK
+            return linux.MCL_FUTURE | (linux.MCL_ONFAULT if _locks_on_fault(pid) else 0)
+        if error.errno == errno.ENOMEM:  # nothing can be mapped: nothing will be locked either
+            return 0
+        raise
     locks = at_once = False
     if proc.status(pid)["VmLck"] != before:
         locks = True
@@ -70,6 +78,12 @@ def ask_lock_future(borrowed: Borrowed, pid: int) -> Asking[int]:
         at_once = borrowed.get(1) != b"\0"
     yield Call("munmap", at, linux.PAGE_SIZE)
     return (linux.MCL_FUTURE | (0 if at_once else linux.MCL_ONFAULT)) if locks else 0
+
+
+def _locks_on_fault(pid: int) -> bool:
+    """Whether what is locked now is locked when it is first touched (MCL_ONFAULT), as far as mappings tell."""
+    flags = proc.smaps_flags(proc.smaps(pid)).values()
+    return any("lf" in each for each in flags)
 
 
 def check_trap(pid: int, status: dict[str, str]) -> None:

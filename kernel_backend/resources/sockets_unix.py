@@ -78,6 +78,8 @@ class UnixSocketKind(Kind):
             entry.peer = found[0] if found else -1
             entry.other = OTHER_INSIDE if found else OTHER_OUTSIDE
             entry.peer_name = b"" if found else unix_names.name_of(_all(tables).get(facts.peer))
+            if found and found[0] < index:
+                _tell_peer(index, look, found[0], tables)
         elif entry.connected and facts.shutdown != 3:
             _note_waiting(look, facts, entry, tables)
 
@@ -124,6 +126,13 @@ def _all(tables: CaptureTables) -> dict[int, sockdiag.UnixFacts]:
     if known is None:
         known = tables.cache["unix sockets"] = sockdiag.unix_sockets()
     return known
+
+
+def _tell_peer(index: int, look: Look, peer: int, tables: CaptureTables) -> None:
+    """One that was looked at before this one came to light believes that its other end is outside."""
+    other = tables.descriptions[peer]
+    if isinstance(other, UnixSocket) and other.peer < 0 and _facts(tables.looks[peer], tables).peer == look.stat.st_ino:
+        other.peer, other.other, other.peer_name = index, OTHER_INSIDE, b""
 
 
 def _facts(look: Look, tables: CaptureTables) -> sockdiag.UnixFacts:

@@ -111,7 +111,9 @@ CATALOGUE: list[Subject] = [
     *_rows("shared memory", "memory/shared_anonymous memory/dev_zero"),
     *_rows("mapped files", "memory/file_private memory/file_shared"),
     *_rows("mapped files", "memory/made_writable", issue=4),
-    *_rows("mapped files", "memory/other_name", issue=4, steady=False),  # restored, /proc shows the present names
+    *_rows(
+        "mapped files", "memory/other_name memory/other_name:open", issue=4, steady=False
+    ),  # restored, /proc shows the present names
     *_rows("mapped files that were deleted", "memory/deleted_file", issue=4),
     *_rows("file mappings beyond the end", "memory/beyond_end", issue=4),
     *_rows("memfd", "memory/memfd"),
@@ -122,7 +124,7 @@ CATALOGUE: list[Subject] = [
     Subject("memory/sparse:1024", "reserved address space", issue=4),
     Subject("memory/reserved", "reserved address space", issue=4),
     *_rows("NUMA policies", "memory/numa", issue=4),
-    *_rows("madvise, mlock", "memory/advice memory/locked memory/locked_future", issue=4),
+    *_rows("madvise, mlock", "memory/advice memory/locked memory/locked_future memory/locked_future:full", issue=4),
     *_rows("huge pages", "memory/huge_thp", issue=4),
     Subject("memory/hugetlb", "huge pages", issue=4, host="hugepages"),
     Subject("memory/memfd_huge", "huge pages", issue=4, host="hugepages"),
@@ -169,6 +171,7 @@ CATALOGUE: list[Subject] = [
     *_rows("multicast groups", "sockets/multicast", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight_nested", issue=4),
+    Subject("sockets/in_flight_early", "descriptors in flight", issue=4, running_loses="not accepted yet"),
     Subject(
         "sockets/in_flight_terminal",
         "descriptors in flight",

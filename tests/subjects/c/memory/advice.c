@@ -1,4 +1,4 @@
-/* What madvise and mlock2 told the OS kernel about each mapping, as smaps shows it. */
+/* What madvise told the OS kernel about each mapping, private and shared, as smaps shows it. */
 #include "../subject.h"
 #include <sys/mman.h>
 
@@ -13,7 +13,7 @@ static const int advice[COUNT] = {0,
                                   MADV_DONTFORK,
                                   MADV_WIPEONFORK,
                                   MADV_MERGEABLE};
-static char *areas[COUNT], before[COUNT][256], after[256];
+static char *areas[2 * COUNT], before[2 * COUNT][256], after[256]; /* private ones, then shared ones */
 
 static void flags_of(const char *area, char *flags)
 {
@@ -37,19 +37,21 @@ static void spoil(void) { madvise(areas[1], SIZE, MADV_DODUMP); }
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
-    for (int i = 0; i < COUNT; i++) {
-        areas[i] = MUST_MAP(mmap(NULL, SIZE + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    for (int i = 0; i < 2 * COUNT; i++) {
+        int flags = MAP_ANONYMOUS | (i < COUNT ? MAP_PRIVATE : MAP_SHARED);
+        areas[i] = MUST_MAP(mmap(NULL, SIZE + 4096, PROT_READ | PROT_WRITE, flags, -1, 0));
         MUST(mprotect(areas[i] + SIZE, 4096, PROT_NONE)); /* keeps neighbours apart */
         subject_fill(areas[i], 20000, (uint64_t)i);
-        if (i && madvise(areas[i], SIZE, advice[i]) && errno != EINVAL)
-            subject_fail("madvise %d: %s", advice[i], strerror(errno));
+        int value = advice[i % COUNT];
+        if (value && madvise(areas[i], SIZE, value) && errno != EINVAL) /* WIPEONFORK is for private memory only */
+            subject_fail("madvise %d: %s", value, strerror(errno));
         flags_of(areas[i], before[i]);
     }
     subject_wait(spoil);
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = 0; i < 2 * COUNT; i++) {
         flags_of(areas[i], after);
-        EXPECT(strcmp(before[i], after) == 0, "advice %d: the flags are %.60s instead of %.60s", advice[i], after,
-               before[i]);
+        EXPECT(strcmp(before[i], after) == 0, "%s, advice %d: the flags are %.60s instead of %.60s",
+               i < COUNT ? "private" : "shared", advice[i % COUNT], after, before[i]);
         EXPECT_FILLED(areas[i], 20000, (uint64_t)i, "a mapping's content");
     }
     subject_pass();
