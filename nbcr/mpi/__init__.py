@@ -12,7 +12,7 @@ point_to_point                 … their messages
 collectives, pickled           … their collective calls
 intercomms                     … between two groups
 requests, messages             requests and matched messages
-windows                        memory that other ranks reach (RMA)
+windows, active_targets        memory that other ranks reach (RMA); Post, Start, Complete and Wait
 persistent, buffered           requests that are started again and again; sends that nobody waits for
 guarding                       local calls, and which objects the program has
 handles, attributes            types, groups, operations, hints: noted; what hangs on them

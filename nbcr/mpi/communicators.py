@@ -147,6 +147,8 @@ class Gated(Comm):
     # Attributes never leave this process: MPI need not know them
 
     def Get_attr(self, keyval: int) -> Any:
+        if keyval == MPI.TAG_UB:
+            return world.marker_tag - 1
         if keyval in PREDEFINED:
             return guarded_call(Comm.Get_attr, world.comm, keyval)
         return self._attributes.get(keyval)

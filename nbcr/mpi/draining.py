@@ -209,7 +209,7 @@ class Drain:
             while awaited and (message := Comm.Improbe(comm, ANY_SOURCE, ANY_TAG, seen)) is not None:
                 about = messages.about(seen)
                 drained = messages.drain(message, about)
-                if about.tag == world.marker_tag:
+                if about.tag == world.marker_tag and not about.size_bytes:
                     awaited.discard(about.source)
                 else:
                     comm._queue.add(drained)

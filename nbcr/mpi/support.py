@@ -12,7 +12,7 @@ from nbcr.errors import NotPossible
 from nbcr.mpi.gate import gate
 
 used: dict[str, None] = {}  # in order
-_WINDOWS = "an RMA window by Allocate_shared, Create_dynamic, Attach, Start or Post (MPI.Win)"
+_WINDOWS = "an RMA window by Allocate_shared or Create_dynamic (MPI.Win)"
 _windows: list[Any] = []  # until the program frees them
 _being_made: list[None] = []
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nbcr.mpi import collectives, communicators
+from nbcr.mpi.active_targets import ActiveTarget
 from nbcr.mpi.attributes import Attributes, create_keyval, free_keyval
 from nbcr.mpi.errhandlers import GuardedErrhandler
 from nbcr.mpi.gate import gate
@@ -86,6 +87,7 @@ class Window:
         self.is_fenced = False  # an epoch that a fence has begun is open
         self.all_locked: int | None = None  # with this assertion
         self.shared: dict[int, int] = {}  # target → assertion
+        self.active = ActiveTarget(comm, self.shared)
         self.seats = [weakref.ref(win)]  # the program's objects that stand for it
         self._name = ""
         self._on_error: Any = None
@@ -171,20 +173,6 @@ def _requested(name: str) -> Any:
     return operate
 
 
-def _not_again(name: str) -> Any:
-    """What is allowed, but the window cannot be made again: no checkpoint until it is freed."""
-    base = getattr(_Win, name)
-
-    @gate.passes
-    def call(self: Any, *args: Any, **named: Any) -> Any:
-        if gate.closed:
-            gate.stay_out()
-        note_window(self)
-        return base(self, *args, **named)
-
-    return call
-
-
 class GatedWin(_Win):
     """The program's window."""
 
@@ -204,9 +192,6 @@ class GatedWin(_Win):
         _operation, ("Flush", "Flush_all", "Flush_local", "Flush_local_all", "Sync")
     )
     Rput, Rget, Raccumulate, Rget_accumulate = map(_requested, ("Rput", "Rget", "Raccumulate", "Rget_accumulate"))
-    Start, Complete, Post, Wait, Test, Attach, Detach = map(
-        _not_again, ("Start", "Complete", "Post", "Wait", "Test", "Attach", "Detach")
-    )
 
     @classmethod
     def Create(cls, memory: Any, disp_unit: int = 1, info: Any = MPI.INFO_NULL, comm: Any = None) -> Any:
@@ -258,7 +243,37 @@ class GatedWin(_Win):
         if self:
             self.Free()
 
-    # Epochs
+    # Epochs. Windows that no checkpoint can hold have MPI's own, and so have those that have been freed: an error
+
+    def Start(self, group: Any, assertion: int = 0) -> None:
+        if self._window is None:
+            _natively(_Win.Start, self, group, assertion)
+            return
+        if self._window.all_locked is not None:
+            raise MPI.Exception(MPI.ERR_RMA_SYNC)
+        self._window.active.start(self, group, assertion)
+
+    def Complete(self) -> None:
+        if self._window is None:
+            _natively(_Win.Complete, self)
+            return
+        self._window.active.complete(self)
+
+    def Post(self, group: Any, assertion: int = 0) -> None:
+        if self._window is None:
+            _natively(_Win.Post, self, group, assertion)
+            return
+        self._window.active.post(group, assertion)
+
+    def Wait(self) -> bool:
+        if self._window is None:
+            _natively(_Win.Wait, self)
+        else:
+            self._window.active.wait()
+        return True
+
+    def Test(self) -> bool:
+        return bool(_natively(_Win.Test, self)) if self._window is None else self._window.active.test()
 
     def Fence(self, assertion: int = 0) -> None:
         if self._window is None:
@@ -275,6 +290,7 @@ class GatedWin(_Win):
     def Lock(self, rank: int, lock_type: int = MPI.LOCK_EXCLUSIVE, assertion: int = 0) -> None:
         window, shared = self._window, lock_type == MPI.LOCK_SHARED
         if window is not None:
+            window.active.ensure_none()
             epochs.begin(window, rank, shared=shared)
         elif gate.closed:
             gate.stay_out()
@@ -300,6 +316,8 @@ class GatedWin(_Win):
     def Lock_all(self, assertion: int = 0) -> None:
         if gate.closed:
             gate.stay_out()
+        if self._window is not None:
+            self._window.active.ensure_none()
         _Win.Lock_all(self, assertion)
         if self._window is not None:
             self._window.all_locked = assertion
@@ -377,6 +395,14 @@ def _own(comm: Any) -> Any:
     """A communicator of the same ranks for the window alone. Split, for Dup would copy the program's attributes."""
     comm = _myself() if comm is None else comm
     return comm.Split(0, comm.rank)
+
+
+@gate.passes
+def _natively(call: Any, *args: Any) -> Any:
+    """A call that waits for other ranks, on a window that is not among ours."""
+    if gate.closed:
+        gate.stay_out()
+    return call(*args)
 
 
 @gate.passes

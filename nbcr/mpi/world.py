@@ -42,7 +42,7 @@ class World:
         self.own: Any = None  # of this rank alone: how drained messages are delivered
         self.rank = 0
         self.size = 0
-        self.marker_tag = 0  # never the program's
+        self.marker_tag = 0  # the highest there is: programs hear of one less (TAG_UB)
         self._before: set[str] = set()
         self._tags = itertools.count()
 

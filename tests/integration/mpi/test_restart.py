@@ -27,6 +27,7 @@ SUBJECTS = {
     "looping": (150, 0.02),
     "likeness": (60, 0.04),
     "windows": (60, 0.04),
+    "exposing": (100, 0.04),
 }
 
 

@@ -1,5 +1,5 @@
 """A ring with messages in flight: every rank has several Isends of 8 B to 4 MB on their way to the next one, and checks
-what it gets from the one before. Prints one digest of everything received.
+what it gets from the one before, the last under the highest tag. Prints one digest of everything received.
 
     python ring.py STEPS [PAUSE_S]
 """
@@ -13,6 +13,7 @@ from mpi4py import MPI
 
 STEPS = int(sys.argv[1])
 PAUSE_S = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+HIGHEST = MPI.COMM_WORLD.Get_attr(MPI.TAG_UB)
 SIZES = (1, 100, 4_000, 60_000, 524_288)  # doubles
 
 comm = MPI.COMM_WORLD
@@ -30,6 +31,7 @@ if rank == 0:
 for step in range(STEPS):
     tags = [tag for tag in range(len(SIZES)) if tag < 4 or step % 10 == 0]
     going = [comm.Isend(contents(rank, step, tag), after, tag) for tag in tags]
+    last = comm.Isend(np.zeros(step % 2), after, HIGHEST)
     if PAUSE_S:
         time.sleep(PAUSE_S)
     for tag in reversed(tags) if step % 2 else tags:
@@ -40,7 +42,10 @@ for step in range(STEPS):
         assert (status.Get_source(), status.Get_tag()) == (before, tag)
         assert status.Get_count(MPI.DOUBLE) == SIZES[tag]
         digest.update(room.tobytes())
-    MPI.Request.Waitall(going)
+    status = MPI.Status()
+    comm.Recv(np.zeros(1), before, HIGHEST, status)
+    assert status.Get_count(MPI.DOUBLE) == step % 2, (rank, step)
+    MPI.Request.Waitall([*going, last])
 for line in comm.gather(digest.hexdigest(), 0) or ():
     print(line)
 if rank == 0:
