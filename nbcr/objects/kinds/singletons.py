@@ -42,6 +42,7 @@ class Registries(Sentinels):
     """What a library has one of, and looks into itself: a copy of it would be changed in vain."""
 
     types: tuple[str, ...] = (
+        "random.Random", "numpy.random.mtrand.RandomState",  # behind the functions; their states are surroundings
         "matplotlib.RcParams", "matplotlib.cm.ColormapRegistry", "matplotlib.font_manager.FontManager",
         "mpmath.ctx_base.StandardBaseContext", "mpmath.ctx_mp_python._constant",
         "sympy.core.singleton.SingletonRegistry", "sympy.polys.domains.domain.Domain",

@@ -104,6 +104,10 @@ SINGLE = {
     "import matplotlib; copied = matplotlib.rcParams.copy()": "copied is not matplotlib.rcParams and len(copied) > 99",
     "from control.config import defaults": "defaults is control.config.defaults",
     "from plotly.io import templates": "templates is plotly.io.templates",
+    "import random; inner = random._inst; own = random.Random(4)": "inner is random._inst and own is not random._inst",
+    "from scipy.stats import norm; rv = norm(1, 2)": (
+        "norm._random_state is rv.dist._random_state is __import__('numpy').random.mtrand._rand"
+    ),
 }
 """What cells import, or keep of a library, and what holds where it comes back."""
 
