@@ -151,11 +151,17 @@ STATES = (
     State("open figures", "matplotlib.pyplot", settings.open_figures, settings.set_open_figures, before_fork=True),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
     State("matplotlib colours", "matplotlib.colors", settings.changed_colours, settings.set_colours),
+    State("colour maps", "matplotlib.cm", libraries.colour_maps, libraries.add_colour_maps),
+    State("fonts", "matplotlib.font_manager", libraries.added_fonts, libraries.add_fonts),
+    State("projections and scales", "matplotlib.projections", libraries.projections_and_scales,
+          libraries.add_projections_and_scales),
     State("axes of dates by pandas", "pandas", libraries.draws_dates, libraries.set_draws_dates),
     State("colour maps by seaborn", "seaborn.palettes", libraries.shows_colour_maps, libraries.set_shows_colour_maps),
     State("settings of python-control", "control", libraries.control_settings, libraries.set_control_settings),
     State("precision of mpmath", "mpmath", libraries.mpmath_precision, libraries.set_mpmath_precision),
+    State("templates of plotly", "plotly.io", libraries.plotly_templates, libraries.set_plotly_templates),
     State("defaults of plotly", "plotly.io", libraries.plotly_defaults, libraries.set_plotly_defaults),
+    State("plugins of altair by the session", "altair", libraries.own_altair_plugins, libraries.add_altair_plugins),
     State("plugins of altair", "altair", libraries.altair_plugins, libraries.set_altair_plugins),
 )  # fmt: skip
 
