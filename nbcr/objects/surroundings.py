@@ -132,6 +132,7 @@ STATES = (
     State("locale", "locale", lambda m: m.setlocale(m.LC_ALL), lambda m, name: m.setlocale(m.LC_ALL, name)),
     State("redirected output", "sys", settings.redirected, settings.tell_redirected, before_fork=True),
     State("handlers of the root logger", "logging", settings.log_handlers, settings.set_log_handlers, before_fork=True),
+    State("handlers of loggers", "logging", settings.handlers_of_life, settings.undo_handlers, before_fork=True),
     State("levels of loggers", "logging", _logger_levels, _set_logger_levels),
     State("numpy print options", "numpy", lambda m: m.get_printoptions(), _set_print_options),
     State("numpy error handling", "numpy", lambda m: m.geterr(), lambda m, how: m.seterr(**how)),

@@ -143,6 +143,34 @@ def test_what_was_set_since_is_rolled_back(library: str, place: Path) -> None:
         assert told.replace("['removed, because they came later: s'] ", "[] ") == untouched
 
 
+LOGS = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="root %(message)s")
+log = logging.getLogger("own.part")
+log.addHandler(logging.StreamHandler(sys.stdout))
+log.info("said")
+"""
+
+
+def test_cells_that_set_up_logging_are_run_again_after_a_rollback(place: Path) -> None:
+    """Handlers that stayed would make `basicConfig` do nothing, and other loggers say everything twice."""
+    shown = run(
+        f"""
+        import logging, sys
+        kept = logging.StreamHandler(sys.stdout)
+        logging.getLogger("kept").addHandler(kept)
+        ns = {{"__name__": "__main__"}}
+        objects.save(ns, place, hidden=()).wait(60)
+        exec({LOGS!r}, ns)
+        report = objects.load(place, ns, remove_new=True, hidden=())
+        exec({LOGS!r}, ns)
+        print(report.removed, logging.getLogger("kept").handlers == [kept])
+        """,
+        place,
+    )
+    assert shown == "said\nroot said\nsaid\nroot said\n('log',) True\n"
+
+
 SINGLE = {
     "from matplotlib import rcParams as rc, colormaps as m": "rc is matplotlib.rcParams and m is matplotlib.colormaps",
     "import matplotlib; mine = {'rc': matplotlib.rcParams}": "mine['rc'] is matplotlib.rcParams",
