@@ -190,7 +190,7 @@ def _watched(type_: type) -> Kind | None:
         return containers.CONTAINERS
     if _says_itself(type_):
         return named.NAMED
-    return instances.AWKWARD if instances.is_awkward(type_) else None
+    return singletons.stateless(type_) or (instances.AWKWARD if instances.is_awkward(type_) else None)
 
 
 def _says_itself(type_: type) -> bool:

@@ -22,6 +22,16 @@ class Thing:
     __hash__ = None
 THING, TABLE, _hidden, PAIR = Thing(), {"a": [1]}, {1, 2}, (1, [2])
 INNER = TABLE["a"]
+
+class _Missing:
+    def __new__(cls, *, made_here):
+        return object.__new__(cls)
+MISSING = _Missing(made_here=True)
+class Field:
+    def __init__(self, default=MISSING):
+        self.default = default
+    def has_default(self):
+        return self.default is not MISSING
 """
 
 
@@ -105,3 +115,20 @@ def test_values_have_no_home(saved: Saved, place: Path, shelf: Callable[[], None
     saved(session("from math import pi; from nbcr_shelf import PAIR, Thing; mine = [PAIR]; from string import digits"))
     assert [name.home for name in indexes.read(place).names] == [""] * 5
     assert loaded(place, shelf)[1] == []
+
+
+def test_what_holds_nothing_is_the_modules_own_however_deep(
+    saved: Saved, place: Path, shelf: Callable[[], None]
+) -> None:
+    """Its library asks whether a value is that very one. Others of its class are others."""
+    saved(
+        session("from nbcr_shelf import Field, _Missing, MISSING; field = Field(); other = _Missing(made_here=False)")
+    )
+    back, told = loaded(place, shelf)
+    assert (back["field"].has_default(), back["MISSING"] is sys.modules["nbcr_shelf"].MISSING, told) == (
+        False,
+        True,
+        [],
+    )
+    assert type(back["other"]).__name__ == "_Missing"
+    assert back["other"] is not back["MISSING"]
