@@ -18,7 +18,7 @@ How the parts hang together, top to bottom:
     sharing, pickling, unpickling   which names belong together; one unit's pickle, both directions; deep: in a thread
     culprits, fallback, describing  what to say about a name, what else to try
     kinds                           one room per kind of object, both directions in it
-    modules, patches, surroundings, settings, libraries, shell   what does not belong to names alone
+    modules, patches, homes, surroundings, settings, libraries, shell   what does not belong to names alone
     blobs, blob_reader, index       files: FORMAT.md. Know bytes and names, no objects
     names, results                  the words they share
     here                            this process's own namespace

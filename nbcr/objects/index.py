@@ -63,6 +63,7 @@ class Name(msgspec.Struct, frozen=True, array_like=True):
     recipe: str = ""
     cell: int = -1
     late: bool = False
+    home: str = ""  # "module:name" that is this very object, beside which it is saved
 
 
 class Index(msgspec.Struct, frozen=True, array_like=True):

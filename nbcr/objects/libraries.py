@@ -94,3 +94,99 @@ def set_altair_plugins(altair: Any, wanted: dict[str, tuple[str, dict[str, Any]]
     for name, (active, options) in wanted.items():
         if now.get(name) != (active, options):
             getattr(altair, name).enable(active, **options)
+
+
+# --- what cells have registered -----------------------------------------------------------------------------------
+#
+# What came later stays, as with accessors: nobody can tell whether a cell has registered it, or an import.
+
+
+def colour_maps(cm: Any) -> dict[str, Any]:
+    """Those that matplotlib has not made itself."""
+    registry = cm._colormaps
+    return {name: registry[name] for name in list(registry) if name not in registry._builtin_cmaps}
+
+
+def add_colour_maps(cm: Any, wanted: dict[str, Any]) -> None:
+    """Those that are missing, or are others here."""
+    now = colour_maps(cm)
+    for name, colour_map in wanted.items():
+        if name not in now or now[name] != colour_map:
+            cm._colormaps.register(colour_map, name=name, force=True)
+
+
+def added_fonts(font_manager: Any) -> list[str]:
+    """Files of fonts that are where matplotlib does not look by itself."""
+    found = font_manager.fontManager
+    folders = (*font_manager.X11FontDirectories, sys.modules["matplotlib"].get_data_path(), "/usr/")
+    files = dict.fromkeys(entry.fname for entry in (*found.ttflist, *found.afmlist))
+    return [file for file in files if not file.startswith(tuple(map(str, folders)))]
+
+
+def add_fonts(font_manager: Any, wanted: list[str]) -> None:
+    """Those that are not known here; raises Incomplete for files that are gone."""
+    missing = []
+    for file in {file: None for file in wanted if file not in added_fonts(font_manager)}:
+        try:
+            font_manager.fontManager.addfont(file)
+        except (OSError, RuntimeError):  # FreeType's, of what is no font any more
+            missing.append(file)
+    if missing:
+        raise Incomplete(f"there is no font {', '.join(missing)}")
+
+
+def projections_and_scales(matplotlib: Any) -> tuple[list[type], list[type]]:
+    """Classes of the session by which axes are drawn: `register_projection`, `register_scale`."""
+    projections = sys.modules["matplotlib.projections"].projection_registry._all_projection_types
+    scales = sys.modules["matplotlib.scale"]._scale_mapping
+    return (
+        [cls for cls in projections.values() if cls.__module__ == "__main__"],
+        [cls for cls in scales.values() if cls.__module__ == "__main__"],
+    )
+
+
+def add_projections_and_scales(matplotlib: Any, wanted: tuple[list[type], list[type]]) -> None:
+    """Put them in the place of what is called so here."""
+    for name, register, classes in zip(
+        ("matplotlib.projections", "matplotlib.scale"), ("register_projection", "register_scale"), wanted, strict=True
+    ):
+        for cls in classes:
+            getattr(sys.modules[name], register)(cls)
+
+
+def plotly_templates(io: Any) -> dict[str, Any]:
+    """Those of the session, and what it has made of plotly's own; others are not loaded yet."""
+    known = io.templates._templates
+    loaded = {name: template for name, template in known.items() if hasattr(template, "to_plotly_json")}
+    return {name: template.to_plotly_json() for name, template in loaded.items()}
+
+
+def set_plotly_templates(io: Any, wanted: dict[str, Any]) -> None:
+    """Those that are missing, or are others here."""
+    for name, template in wanted.items():
+        if name not in io.templates or io.templates[name].to_plotly_json() != template:
+            io.templates[name] = template
+
+
+def own_altair_plugins(altair: Any) -> dict[str, dict[str, Any]]:
+    """Functions of the session that are registered as a theme, a renderer or a transformer of data."""
+    found = {name: _own_plugins(registry) for name, registry in _altair_registries(altair).items()}
+    return {name: own for name, own in found.items() if own}
+
+
+def _own_plugins(registry: Any) -> dict[str, Any]:
+    plugins = registry._plugins.items()
+    return {name: made for name, made in plugins if getattr(made, "__module__", "") == "__main__"}
+
+
+def _altair_registries(altair: Any) -> dict[str, Any]:
+    themes = altair.theme._themes if hasattr(altair, "theme") else altair.themes
+    return {"renderers": altair.renderers, "data_transformers": altair.data_transformers, "themes": themes}
+
+
+def add_altair_plugins(altair: Any, wanted: dict[str, dict[str, Any]]) -> None:
+    """Put them in the place of what is called so here."""
+    registries = _altair_registries(altair)
+    for where, plugins in wanted.items():
+        for name, made in plugins.items():
+            registries[where]._plugins[name] = made

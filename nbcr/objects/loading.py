@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from nbcr.errors import EntryDamaged, SnapshotFailed, StoreRefused, UnknownName
-from nbcr.objects import absent, fallback, modules, surroundings
+from nbcr.objects import absent, fallback, homes, modules, surroundings
 from nbcr.objects import index as indexes
 from nbcr.objects.blob_reader import BlobReader, Fetch
 from nbcr.objects.index import Index, Name, Unit
@@ -176,7 +176,7 @@ class _Loading:
             failed: dict[int, tuple[list[Name], BaseException]] = {}
             for number, names in units.items():
                 try:
-                    self._place(names, self._value_of(self.index.units[number]))
+                    self._place(names, self._value_of(self.index.units[number]), self.index.units[number].names)
                 except Exception as error:
                     failed[number] = (names, error)
             if len(failed) == len(units):
@@ -193,14 +193,19 @@ class _Loading:
             value = unpickled(data, [self._reader.buffer(number) for number in unit.buffers], self._standing)
         return {unit.names[0]: value} if len(unit.names) == 1 else dict(zip(unit.names, value, strict=True))
 
-    def _place(self, names: list[Name], values: dict[str, Any]) -> None:
+    def _place(self, names: list[Name], values: dict[str, Any], unit: tuple[str, ...]) -> None:
         lost = _stand_ins({name.name: values[name.name] for name in names})
+        remarks: dict[str, str] = {}
+        if not lost and (known := {name.name: name.home for name in names if name.home}):
+            size = max(name.size for name in names)
+            own, remarks = homes.brought_home(known, values, unit, self.namespace, size)
+            values = {**values, **own}
         for name in names:
             if name.name in lost:
                 self._verdicts[name.name] = _verdict(name, Fate.LOST, lost[name.name])
                 continue
             self._put(name.name, values[name.name])
-            self._verdicts[name.name] = _verdict(name, Fate.RESTORED)
+            self._verdicts[name.name] = _verdict(name, Fate.RESTORED, remark=remarks.get(name.name, ""))
 
     def _import(self, name: Name) -> None:
         module, _, attribute = name.imported.partition(":")
@@ -245,9 +250,9 @@ def _rank(name: Name) -> int:
     return 0 if name.type in _PLAIN else 1 if name.type in _DEFINITIONS else 2
 
 
-def _verdict(name: Name, fate: Fate, reason: str = "", culprit: str = "") -> Verdict:
+def _verdict(name: Name, fate: Fate, reason: str = "", culprit: str = "", remark: str = "") -> Verdict:
     cell = name.cell if name.cell >= 0 else None
-    remark = name.remark if fate is Fate.RESTORED else ""
+    remark = "; ".join(filter(None, (name.remark, remark))) if fate is Fate.RESTORED else ""
     return Verdict(name.name, fate, name.size, culprit, reason, remark, name.recipe, cell)
 
 

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nbcr.objects.modules import is_own
+
 _OWN_VARIABLES = re.compile(r"(JPY|JUPYTER|NBCR)_|(PATH|PWD|OLDPWD|SHLVL|COLUMNS|LINES|_)$")
 """Environment variables that belong to the process, its server or its host."""
 
@@ -152,14 +154,48 @@ def _described(logging: Any, handler: Any) -> tuple[Any, ...]:
 
 
 def set_log_handlers(logging: Any, wanted: list[tuple[Any, ...]]) -> None:
-    """Add those that are missing; raises Incomplete for those that cannot be made."""
-    missing = [described for described in wanted if described not in log_handlers(logging)]
+    """Add those that are missing; raises Incomplete for those that cannot be made.
+
+    Streams and files that came since are taken away: with them there, another `basicConfig` would do nothing.
+    """
+    missing = list(wanted)
+    for handler in list(logging.getLogger().handlers):
+        described = _described(logging, handler)
+        if described in missing:
+            missing.remove(described)
+        elif len(described) > 1:
+            logging.getLogger().removeHandler(handler)
     for described in missing:
         if len(described) > 1:
             logging.getLogger().addHandler(_made(logging, *described))
     lost = [described[0] for described in missing if len(described) == 1]
     if lost:
         raise Incomplete(f"run the cell again that added {', '.join(lost)} to the root logger")
+
+
+def handlers_of_life(logging: Any) -> tuple[bytes, dict[str, list[int]]]:
+    """Whose loggers they are, and which handlers those of the session have."""
+    return _LIFE, {name: list(map(id, logger.handlers)) for name, logger in _loggers_of_session(logging).items()}
+
+
+def _loggers_of_session(logging: Any) -> dict[str, Any]:
+    """The root, and those not called as a library is, which may have given them handlers when it was imported."""
+    loggers = list(logging.Logger.manager.loggerDict.items())
+    own = {name: found for name, found in loggers if isinstance(found, logging.Logger) and not _is_librarys(name)}
+    return {"": logging.getLogger(), **own}
+
+
+def _is_librarys(logger: str) -> bool:
+    package = logger.partition(".")[0]
+    return package in sys.modules and package != "__main__" and not is_own(sys.modules[package])
+
+
+def undo_handlers(logging: Any, of_life: tuple[bytes, dict[str, list[int]]]) -> None:
+    """Take away what this session has given to its loggers since: a cell that does it again would log twice."""
+    life, known = of_life
+    for name, logger in _loggers_of_session(logging).items() if life == _LIFE else ():
+        for handler in [handler for handler in logger.handlers if id(handler) not in known.get(name, ())]:
+            logger.removeHandler(handler)
 
 
 def _made(logging: Any, kind: str, target: str, level: int, how: tuple[Any, ...]) -> Any:

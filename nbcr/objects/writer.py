@@ -18,7 +18,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from nbcr import __version__
-from nbcr.objects import addresses, modules, patches, surroundings
+from nbcr.objects import addresses, homes, modules, patches, surroundings
 from nbcr.objects import index as indexes
 from nbcr.objects.blobs import BlobWriter, Previous, Pulse, hash_threads_work
 from nbcr.objects.board import Board, Late, Stage
@@ -82,6 +82,7 @@ class Writer:
         cells = Cells(_history(order.namespace))
         self._units = Units(self._context, self._blobs, board, guard, limits, cells)
         self._imported: dict[str, str] = {}
+        self._homes: dict[str, str] = {}
         self._unsaved: list[str] = []  # remarks
 
     def run(self) -> None:
@@ -116,6 +117,7 @@ class Writer:
             where = _import_of(value)
             if where is not None:
                 self._imported[name] = where
+        self._homes = homes.homes_of(values, self._context.kinds)
         for name, reason in addresses.suspicious(values).items():
             self._units.lose(name, name, reason)
         return values
@@ -176,7 +178,7 @@ class Writer:
             digest = indexes.digest_of(b"".join([digest, *(blobs[buffer].digest for buffer in share.buffers)]))
         return Name(
             name, Fate.SAVED.value, number, digest=digest, type=type_, shape=shape, size=share.size,
-            repr=self._repr_of(name, value, describer), remark=unit.remark,
+            repr=self._repr_of(name, value, describer), remark=unit.remark, home=self._homes.get(name, ""),
         )  # fmt: skip
 
     def _repr_of(self, name: str, value: Any, describer: Describer) -> str:

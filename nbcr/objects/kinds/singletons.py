@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copyreg
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from nbcr.objects.kinds.base import Kind, Reduction
 from nbcr.objects.kinds.functions import attribute
+from nbcr.objects.kinds.instances import AWKWARD, is_awkward
 
 if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
@@ -42,6 +44,7 @@ class Registries(Sentinels):
     """What a library has one of, and looks into itself: a copy of it would be changed in vain."""
 
     types: tuple[str, ...] = (
+        "random.Random", "numpy.random.mtrand.RandomState",  # behind the functions; their states are surroundings
         "matplotlib.RcParams", "matplotlib.cm.ColormapRegistry", "matplotlib.font_manager.FontManager",
         "mpmath.ctx_base.StandardBaseContext", "mpmath.ctx_mp_python._constant",
         "sympy.core.singleton.SingletonRegistry", "sympy.polys.domains.domain.Domain",
@@ -55,6 +58,31 @@ class Registries(Sentinels):
         package = type(obj).__module__.partition(".")[0]
         homes = ((package, name) for name, value in _globals_of(package) if value is obj)
         return super().home_of(obj) or next(homes, None)
+
+
+class Stateless(Kind):
+    """Instances of one class that hold nothing, and that its module keeps: ``missing = _Missing()``.
+
+    A library asks whether something *is* that one, and there is nothing in it that the session could have changed.
+    """
+
+    def __init__(self, cls: type, homes: dict[int, tuple[str, str]]) -> None:
+        self._homes, self._is_awkward = homes, is_awkward(cls)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        home = self._homes.get(id(obj))
+        if home is not None and object.__reduce_ex__(obj, 4)[2:] == (None, None, None):
+            return attribute, home
+        return AWKWARD.reduce(obj, pickler) if self._is_awkward else NotImplemented
+
+
+def stateless(cls: type) -> Stateless | None:
+    """Who saves instances of a class of which its module keeps some, and pickle would make others."""
+    if any(getattr(cls, name) is not getattr(object, name) for name in ("__reduce__", "__reduce_ex__")):
+        return None
+    module = str(cls.__module__)
+    homes = {id(value): (module, name) for name, value in _globals_of(module) if type(value) is cls}
+    return Stateless(cls, homes) if homes and cls not in copyreg.dispatch_table else None
 
 
 class BareObjects(Sentinels):

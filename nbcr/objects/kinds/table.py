@@ -31,6 +31,7 @@ from nbcr.objects.kinds import (
     modules,
     named,
     pages,
+    quantities,
     references,
     refused,
     singletons,
@@ -52,6 +53,7 @@ _ROOMS = (
     modules,
     named,
     pages,
+    quantities,
     references,
     arrays,
     frames,
@@ -190,7 +192,7 @@ def _watched(type_: type) -> Kind | None:
         return containers.CONTAINERS
     if _says_itself(type_):
         return named.NAMED
-    return instances.AWKWARD if instances.is_awkward(type_) else None
+    return singletons.stateless(type_) or (instances.AWKWARD if instances.is_awkward(type_) else None)
 
 
 def _says_itself(type_: type) -> bool:

@@ -36,6 +36,33 @@ CASES = {
 }
 """What a cell imports, what it changes, and what later cells see of it."""
 
+REGISTERED = {
+    "colour map": (
+        "import matplotlib as mpl, matplotlib.colors as mc",
+        "mpl.colormaps.register(mc.ListedColormap(['red', 'lime'], name='mine'))",
+        "[mpl.colormaps[name].colors for name in mpl.colormaps if name == 'mine']",
+    ),
+    "projection and scale": (
+        "import matplotlib.pyplot as plt, matplotlib.projections as mp, matplotlib.scale as ms",
+        "class Mine(mp.PolarAxes): name = 'mine'\nmp.register_projection(Mine)\n"
+        "class Own(ms.LinearScale): name = 'own'\nms.register_scale(Own)",
+        "('mine' in mp.get_projection_names(), 'own' in ms.get_scale_names())",
+    ),
+    "plotly": (
+        "import plotly.io as pio, plotly.graph_objects as go",
+        "pio.templates['mine'] = go.layout.Template(layout_font_size=31); pio.templates['none'].layout.font.size = 29\n"
+        "pio.templates.default = 'mine'",
+        "[('mine' in pio.templates and pio.templates['mine'].layout.font.size), pio.templates['none'].layout.font.size,"
+        " pio.templates.default]",
+    ),
+    "altair": (
+        "import altair as alt",
+        "@alt.theme.register('own', enable=False)\ndef own(): return alt.theme.ThemeConfig({'width': 77})",
+        "'own' in alt.theme.names() and str(alt.theme.enable('own')) and alt.theme.get()()",
+    ),
+}
+"""What a cell registers with a library; what came later stays."""
+
 HEAVY = {"altair", "control", "plotly"}  # slow to import
 
 
@@ -59,10 +86,11 @@ def run(code: str, place: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("library", _each(CASES))
+@pytest.mark.parametrize("library", _each(CASES | REGISTERED))
 def test_later_cells_see_what_was_set_in_another_process(library: str, place: Path) -> None:
-    imports, change, seen = CASES[library]
-    save = f"ns = {{'__name__': '__main__'}}; exec({f'{imports}; {change}'!r}, ns)\n"
+    imports, change, seen = (CASES | REGISTERED)[library]
+    cell = f"{imports}\n{change}"
+    save = f"ns = {{'__name__': '__main__'}}; exec({cell!r}, ns)\n"
     save += f"assert not objects.save(ns, place, hidden=()).wait(60).lost; print(eval({seen!r}, ns))"
     load = "ns = {'__name__': '__main__'}; report = objects.load(place, ns)\n"
     load += f"assert not report.lines(), report.lines()\nprint(eval({seen!r}, ns))"
@@ -70,6 +98,27 @@ def test_later_cells_see_what_was_set_in_another_process(library: str, place: Pa
     before = run(save, place)
     assert run(load, place) == before
     assert run(untouched, place) != before, "or this test cannot fail"
+
+
+def test_fonts_that_cells_have_added_come_back(place: Path) -> None:
+    """Their files are where matplotlib does not look; one that is gone is told."""
+    fonts = [place.parent / "one.ttf", place.parent / "other.ttf"]
+    add = f"""
+        import shutil
+        import matplotlib.font_manager as fm
+        for font in {[str(font) for font in fonts]}:
+            shutil.copy(fm.findfont("DejaVu Sans"), font)
+            fm.fontManager.addfont(font)
+        ns = {{'fm': fm}}
+        assert not objects.save(ns, place, hidden=()).wait(60).lines()
+    """
+    run(add, place)
+    fonts[1].unlink()
+    told = run(
+        "ns = {}; print(objects.load(place, ns).lines(), [e.fname for e in ns['fm'].fontManager.ttflist])", place
+    )
+    assert f"fonts could not all be set: there is no font {fonts[1]}'" in told
+    assert repr(str(fonts[0])) in told
 
 
 @pytest.mark.parametrize("library", _each(CASES))
@@ -94,6 +143,34 @@ def test_what_was_set_since_is_rolled_back(library: str, place: Path) -> None:
         assert told.replace("['removed, because they came later: s'] ", "[] ") == untouched
 
 
+LOGS = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="root %(message)s")
+log = logging.getLogger("own.part")
+log.addHandler(logging.StreamHandler(sys.stdout))
+log.info("said")
+"""
+
+
+def test_cells_that_set_up_logging_are_run_again_after_a_rollback(place: Path) -> None:
+    """Handlers that stayed would make `basicConfig` do nothing, and other loggers say everything twice."""
+    shown = run(
+        f"""
+        import logging, sys
+        kept = logging.StreamHandler(sys.stdout)
+        logging.getLogger("kept").addHandler(kept)
+        ns = {{"__name__": "__main__"}}
+        objects.save(ns, place, hidden=()).wait(60)
+        exec({LOGS!r}, ns)
+        report = objects.load(place, ns, remove_new=True, hidden=())
+        exec({LOGS!r}, ns)
+        print(report.removed, logging.getLogger("kept").handlers == [kept])
+        """,
+        place,
+    )
+    assert shown == "said\nroot said\nsaid\nroot said\n('log',) True\n"
+
+
 SINGLE = {
     "from matplotlib import rcParams as rc, colormaps as m": "rc is matplotlib.rcParams and m is matplotlib.colormaps",
     "import matplotlib; mine = {'rc': matplotlib.rcParams}": "mine['rc'] is matplotlib.rcParams",
@@ -104,6 +181,10 @@ SINGLE = {
     "import matplotlib; copied = matplotlib.rcParams.copy()": "copied is not matplotlib.rcParams and len(copied) > 99",
     "from control.config import defaults": "defaults is control.config.defaults",
     "from plotly.io import templates": "templates is plotly.io.templates",
+    "import random; inner = random._inst; own = random.Random(4)": "inner is random._inst and own is not random._inst",
+    "from scipy.stats import norm; rv = norm(1, 2)": (
+        "norm._random_state is rv.dist._random_state is __import__('numpy').random.mtrand._rand"
+    ),
 }
 """What cells import, or keep of a library, and what holds where it comes back."""
 
