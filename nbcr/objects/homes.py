@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import BuiltinFunctionType, BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -29,11 +29,17 @@ _NOT_ASKED = ("__main__", "builtins", "nbcr", "IPython", "ipykernel")
 _LARGEST = 4 << 20  # bytes of a pickle that are compared
 
 
-def homes_of(values: Mapping[str, Any], kinds: KindTable) -> dict[str, str]:
-    """name: "module:name in it", for those that a module which can be imported keeps. Runs nobody's code."""
+def homes_of(values: Mapping[str, Any], kinds: KindTable, standing: Iterable[Any] = ()) -> dict[str, str]:
+    """name: "module:name in it", for those that a module which can be imported keeps. Runs nobody's code.
+
+    What is `standing` is everybody's own in any case.
+    """
+    everybodys = set(map(id, standing))
     wanted: dict[int, list[str]] = {}
     for name, value in values.items():
-        if sys.getrefcount(value) > _OWN_REFERENCES and "." not in name and _may_be_somebodys(value, kinds):
+        if sys.getrefcount(value) <= _OWN_REFERENCES or id(value) in everybodys or "." in name:
+            continue
+        if _may_be_somebodys(value, kinds):
             wanted.setdefault(id(value), []).append(name)
     found: dict[int, list[tuple[bool, int, str]]] = {}
     for module_name, module in list(sys.modules.items()) if wanted else ():

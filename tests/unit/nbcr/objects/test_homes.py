@@ -111,9 +111,10 @@ def test_a_global_that_is_put_back_is_what_the_name_is_bound_to(
     assert (sys.modules["nbcr_shelf"].NEW is back["mine"], told) == (True, [])
 
 
-def test_values_have_no_home(saved: Saved, place: Path, shelf: Callable[[], None]) -> None:
-    saved(session("from math import pi; from nbcr_shelf import PAIR, Thing; mine = [PAIR]; from string import digits"))
-    assert [name.home for name in indexes.read(place).names] == [""] * 5
+def test_values_and_what_is_everybodys_have_no_home(saved: Saved, place: Path, shelf: Callable[[], None]) -> None:
+    cell = "from math import pi; from nbcr_shelf import PAIR, Thing; mine = [PAIR]; from string import digits"
+    saved(session(f"{cell}; from sys import stdout; from os import environ"))
+    assert [name.home for name in indexes.read(place).names] == [""] * 7
     assert loaded(place, shelf)[1] == []
 
 
