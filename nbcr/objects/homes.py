@@ -14,7 +14,7 @@ from types import BuiltinFunctionType, BuiltinMethodType, FunctionType, MethodTy
 from typing import Any
 
 from nbcr.objects.kinds.base import dotted_name
-from nbcr.objects.kinds.functions import attribute
+from nbcr.objects.kinds.functions import attribute, importable
 from nbcr.objects.kinds.modules import is_made_by_hand
 from nbcr.objects.kinds.table import KindTable, Rule
 from nbcr.objects.names import is_a
@@ -22,7 +22,7 @@ from nbcr.objects.pickling import Context, UnitPickler
 from nbcr.objects.unpickling import unpickled
 
 _OWN_REFERENCES = 6  # of the namespace, two dictionaries of a save, and who asks: nobody else has it
-_NOBODYS = (ModuleType, type, FunctionType, BuiltinFunctionType, BuiltinMethodType, MethodType, tuple, frozenset)
+_NOBODYS = (ModuleType, FunctionType, BuiltinFunctionType, BuiltinMethodType, MethodType, tuple, frozenset)
 _VALUES = {"numpy.ndarray", "matplotlib.colors.Colormap", "sympy.core.basic.Basic"}
 """Of which it matters little who has which: one is as good as another, whatever it has calculated since."""
 _NOT_ASKED = ("__main__", "builtins", "nbcr", "IPython", "ipykernel")
@@ -58,6 +58,8 @@ def homes_of(values: Mapping[str, Any], kinds: KindTable, standing: Iterable[Any
 
 def _may_be_somebodys(value: Any, kinds: KindTable) -> bool:
     cls = type(value)
+    if is_a(value, type):  # which is saved by value only where no import finds it by its own name
+        return value.__module__ != "__main__" and importable(value) is None
     if is_a(value, *_NOBODYS) or cls.__module__ == "__main__" or kinds.rule_for(cls) is Rule.LEAF:
         return False
     return not _VALUES.intersection(map(dotted_name, cls.__mro__))
@@ -78,6 +80,12 @@ def brought_home(
         if all(_hold_the_same(found, values[name], context) for name, found in here.items()):
             return here, {}
     return {}, {name: f"it is a copy, and no longer {homes[name].replace(':', '.')}" for name in here}
+
+
+def in_its_place(home: str) -> tuple[Any] | None:
+    """The module's own one, for want of a copy that can be made; None: it is not here."""
+    found = _own(home) if home else _NOTHING
+    return None if found is _NOTHING else (found,)
 
 
 def _own(home: str) -> Any:
