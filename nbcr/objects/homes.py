@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import BuiltinFunctionType, BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from nbcr.objects.kinds.base import dotted_name
-from nbcr.objects.kinds.functions import attribute
+from nbcr.objects.kinds.functions import attribute, importable
 from nbcr.objects.kinds.modules import is_made_by_hand
 from nbcr.objects.kinds.table import KindTable, Rule
 from nbcr.objects.names import is_a
@@ -22,18 +22,24 @@ from nbcr.objects.pickling import Context, UnitPickler
 from nbcr.objects.unpickling import unpickled
 
 _OWN_REFERENCES = 6  # of the namespace, two dictionaries of a save, and who asks: nobody else has it
-_NOBODYS = (ModuleType, type, FunctionType, BuiltinFunctionType, BuiltinMethodType, MethodType, tuple, frozenset)
+_NOBODYS = (ModuleType, FunctionType, BuiltinFunctionType, BuiltinMethodType, MethodType, tuple, frozenset)
 _VALUES = {"numpy.ndarray", "matplotlib.colors.Colormap", "sympy.core.basic.Basic"}
 """Of which it matters little who has which: one is as good as another, whatever it has calculated since."""
 _NOT_ASKED = ("__main__", "builtins", "nbcr", "IPython", "ipykernel")
 _LARGEST = 4 << 20  # bytes of a pickle that are compared
 
 
-def homes_of(values: Mapping[str, Any], kinds: KindTable) -> dict[str, str]:
-    """name: "module:name in it", for those that a module which can be imported keeps. Runs nobody's code."""
+def homes_of(values: Mapping[str, Any], kinds: KindTable, standing: Iterable[Any] = ()) -> dict[str, str]:
+    """name: "module:name in it", for those that a module which can be imported keeps. Runs nobody's code.
+
+    What is `standing` is everybody's own in any case.
+    """
+    everybodys = set(map(id, standing))
     wanted: dict[int, list[str]] = {}
     for name, value in values.items():
-        if sys.getrefcount(value) > _OWN_REFERENCES and "." not in name and _may_be_somebodys(value, kinds):
+        if sys.getrefcount(value) <= _OWN_REFERENCES or id(value) in everybodys or "." in name:
+            continue
+        if _may_be_somebodys(value, kinds):
             wanted.setdefault(id(value), []).append(name)
     found: dict[int, list[tuple[bool, int, str]]] = {}
     for module_name, module in list(sys.modules.items()) if wanted else ():
@@ -52,6 +58,8 @@ def homes_of(values: Mapping[str, Any], kinds: KindTable) -> dict[str, str]:
 
 def _may_be_somebodys(value: Any, kinds: KindTable) -> bool:
     cls = type(value)
+    if is_a(value, type):  # which is saved by value only where no import finds it by its own name
+        return value.__module__ != "__main__" and importable(value) is None
     if is_a(value, *_NOBODYS) or cls.__module__ == "__main__" or kinds.rule_for(cls) is Rule.LEAF:
         return False
     return not _VALUES.intersection(map(dotted_name, cls.__mro__))
@@ -72,6 +80,12 @@ def brought_home(
         if all(_hold_the_same(found, values[name], context) for name, found in here.items()):
             return here, {}
     return {}, {name: f"it is a copy, and no longer {homes[name].replace(':', '.')}" for name in here}
+
+
+def in_its_place(home: str) -> tuple[Any] | None:
+    """The module's own one, for want of a copy that can be made; None: it is not here."""
+    found = _own(home) if home else _NOTHING
+    return None if found is _NOTHING else (found,)
 
 
 def _own(home: str) -> Any:

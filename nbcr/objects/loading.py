@@ -181,7 +181,8 @@ class _Loading:
                     failed[number] = (names, error)
             if len(failed) == len(units):
                 for names, reason in failed.values():
-                    self._verdicts.update({name.name: _verdict(name, Fate.LOST, _why(reason)) for name in names})
+                    for name in names:
+                        self._give_up(name, _why(reason))
                 return
             units = {number: names for number, (names, _) in failed.items()}
 
@@ -206,6 +207,16 @@ class _Loading:
                 continue
             self._put(name.name, values[name.name])
             self._verdicts[name.name] = _verdict(name, Fate.RESTORED, remark=remarks.get(name.name, ""))
+
+    def _give_up(self, name: Name, reason: str) -> None:
+        """What cannot be made again is lost, but for what a module keeps itself."""
+        own = homes.in_its_place(name.home)
+        if own is None:
+            self._verdicts[name.name] = _verdict(name, Fate.LOST, reason)
+            return
+        self._put(name.name, own[0])
+        remark = f"it is {name.home.replace(':', '.')} as that is here ({reason})"
+        self._verdicts[name.name] = _verdict(name, Fate.RESTORED, remark=remark)
 
     def _import(self, name: Name) -> None:
         module, _, attribute = name.imported.partition(":")

@@ -124,3 +124,26 @@ def set_callbacks(ipython: Any, wanted: tuple[list[tuple[str, Any]], list[tuple[
     missing = sorted({name for event, name in others if (event, name) not in there})
     if missing:
         raise Incomplete(f"run the cell again that registered {', '.join(missing)}")
+
+
+def pylab(ipython: Any) -> list[bool]:
+    """Whether `%pylab` has brought its names, which are hidden as if the notebook did not have them; whether all."""
+    hidden = ipython.get_ipython().user_ns_hidden
+    is_there = str(getattr(hidden.get("pylab"), "__name__", "")).rpartition(".")[2] == "pylab"
+    return [is_there, is_there and "linspace" in hidden]
+
+
+def set_pylab(ipython: Any, wanted: list[bool]) -> None:
+    """Bring those that are missing: what the session has bound otherwise stays so."""
+    shell = ipython.get_ipython()
+    is_there, all_names = wanted
+    if shell is None or not is_there or pylab(ipython) == wanted:
+        return
+    from IPython.core import pylabtools
+
+    names: dict[str, Any] = {}
+    bring: Any = pylabtools.import_pylab
+    bring(names, all_names)
+    missing = {name: value for name, value in names.items() if name not in shell.user_ns}
+    shell.user_ns.update(missing)
+    shell.user_ns_hidden.update(missing)

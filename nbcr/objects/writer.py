@@ -117,7 +117,7 @@ class Writer:
             where = _import_of(value)
             if where is not None:
                 self._imported[name] = where
-        self._homes = homes.homes_of(values, self._context.kinds)
+        self._homes = homes.homes_of(values, self._context.kinds, self._context.standing)
         for name, reason in addresses.suspicious(values).items():
             self._units.lose(name, name, reason)
         return values

@@ -32,6 +32,23 @@ class Field:
         self.default = default
     def has_default(self):
         return self.default is not MISSING
+
+class _Lazy(type):
+    @property
+    def __doc__(self):
+        return "read when it is asked for"
+def _lazy():
+    class Function(metaclass=_Lazy):
+        pass
+    return Function
+LAZY = _lazy()
+class Once:
+    made = 0
+    def __setstate__(self, state):
+        raise ValueError("not twice")
+    def __init__(self):
+        self.parts = []
+ONCE = Once()
 """
 
 
@@ -111,9 +128,10 @@ def test_a_global_that_is_put_back_is_what_the_name_is_bound_to(
     assert (sys.modules["nbcr_shelf"].NEW is back["mine"], told) == (True, [])
 
 
-def test_values_have_no_home(saved: Saved, place: Path, shelf: Callable[[], None]) -> None:
-    saved(session("from math import pi; from nbcr_shelf import PAIR, Thing; mine = [PAIR]; from string import digits"))
-    assert [name.home for name in indexes.read(place).names] == [""] * 5
+def test_values_and_what_is_everybodys_have_no_home(saved: Saved, place: Path, shelf: Callable[[], None]) -> None:
+    cell = "from math import pi; from nbcr_shelf import PAIR, Thing; mine = [PAIR]; from string import digits"
+    saved(session(f"{cell}; from sys import stdout; from os import environ"))
+    assert [name.home for name in indexes.read(place).names] == [""] * 7
     assert loaded(place, shelf)[1] == []
 
 
@@ -132,3 +150,19 @@ def test_what_holds_nothing_is_the_modules_own_however_deep(
     )
     assert type(back["other"]).__name__ == "_Missing"
     assert back["other"] is not back["MISSING"]
+
+
+def test_what_cannot_be_made_again_is_the_modules_own_and_told(
+    saved: Saved, place: Path, shelf: Callable[[], None]
+) -> None:
+    """`from sympy import *` brings two such classes."""
+    report = saved(session("from nbcr_shelf import LAZY, ONCE, Once; mine = Once()"))
+    assert not report.lost
+    shelf()
+    back: Namespace = {"__name__": "__main__"}
+    report = load(place, back)
+    own = vars(sys.modules["nbcr_shelf"])
+    assert (back["LAZY"] is own["LAZY"], back["ONCE"] is own["ONCE"]) == (True, True)
+    assert [verdict.name for verdict in report.lost] == ["mine"]
+    told = [line.partition(" (")[0] for line in report.lines() if "as that is here" in line]
+    assert told == [f"{name}: restored, it is nbcr_shelf.{name} as that is here" for name in ("LAZY", "ONCE")]

@@ -171,6 +171,21 @@ def test_cells_that_set_up_logging_are_run_again_after_a_rollback(place: Path) -
     assert shown == "said\nroot said\nsaid\nroot said\n('log',) True\n"
 
 
+def test_the_names_of_pylab_come_back(place: Path) -> None:
+    """IPython hides them, as if the notebook did not have them."""
+    begin = """
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        shell.enable_gui = lambda gui=None: None
+        ns = shell.user_ns
+    """
+    save = "shell.run_line_magic('pylab', 'agg'); ns['linspace'] = 'mine'; objects.save(ns, place).wait(60)"
+    load = "assert not objects.load(place, ns).lines()"
+    seen = "print(len(ns['arange'](3)), ns['plt'].__name__, ns['linspace'], 'arange' in shell.user_ns_hidden)"
+    run(f"{dedent(begin)}\n{save}", place)
+    assert run(f"{dedent(begin)}\n{load}\n{seen}", place) == "3 matplotlib.pyplot mine True\n"
+
+
 SINGLE = {
     "from matplotlib import rcParams as rc, colormaps as m": "rc is matplotlib.rcParams and m is matplotlib.colormaps",
     "import matplotlib; mine = {'rc': matplotlib.rcParams}": "mine['rc'] is matplotlib.rcParams",
