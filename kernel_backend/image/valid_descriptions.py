@@ -119,7 +119,7 @@ _MAGIC = ("root", "cwd", "exe", "fd", "map_files", "ns")  # links of /proc/PID t
 
 
 def _check_proc_path(entry: ProcFile, what: str, pids: Container[int]) -> None:
-    """Below /proc, and not through one of its magic links to somewhere else (an O_PATH descriptor may be of one).
+    """/proc or below it, and not through one of its magic links to somewhere else (an O_PATH descriptor may be of one).
 
     What a process of the image itself lives in, it may have open: its namespaces.
     """
@@ -127,7 +127,7 @@ def _check_proc_path(entry: ProcFile, what: str, pids: Container[int]) -> None:
     if len(parts) == 4 and parts[2] == "ns" and parts[1].isdecimal() and int(parts[1]) in pids:
         expect(parts[3] in _NAMESPACES, f"the path of {what}")
         return
-    expect(parts[0] == "proc" and len(parts) > 1, f"the path of {what}")
+    expect(parts[0] == "proc", f"the path of {what}")
     for at, part in enumerate(parts):
         behind = len(parts) - at - 1
         if part in _MAGIC:

@@ -315,14 +315,17 @@ def _nameless_folder(entry: RegularFile, tables: RebuildTables) -> int:
 
 
 class ProcFileKind(Kind):
-    """A file or folder below /proc; one of the image's own processes is opened under its new pid, from inside."""
+    """A file or folder below /proc; one of the image's own processes is opened under its new pid, from inside.
+
+    So is /proc itself, where the new processes have a pid namespace of their own: ours shows them others' numbers.
+    """
 
     entry = ProcFile
     every_process = True
 
     def matches(self, look: Look) -> bool:
         by_path = stat.S_ISREG(look.stat.st_mode) or stat.S_ISDIR(look.stat.st_mode) or look.flags & linux.O_PATH
-        return bool(by_path) and (look.link.startswith("/proc/") or bool(_own_namespace(look)))
+        return bool(by_path) and (look.link == "/proc" or look.link.startswith("/proc/") or bool(_own_namespace(look)))
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         unsaved.check_trigger(look)
@@ -368,10 +371,13 @@ class ProcFileKind(Kind):
 
     def finish(self, index: int, entry: ProcFile, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         ours = -1 if entry.gone else self._pid(entry, tables)
-        if ours < 0 or passed_on(index, tables, workshop, pid):
+        shows_others = entry.path == "/proc" and _numbers_differ(workshop)
+        if (ours < 0 and not shows_others) or passed_on(index, tables, workshop, pid):
             return
-        new = "self" if ours == pid else str(tables.pids[ours])  # other numbers may be those of a pid namespace
-        path = re.sub(r"^/proc/\d+", f"/proc/{new}", unpack_path(entry.path))
+        path = unpack_path(entry.path)
+        if ours >= 0:
+            new = "self" if ours == pid else str(tables.pids[ours])  # other numbers may be those of a pid namespace
+            path = re.sub(r"^/proc/\d+", f"/proc/{new}", path)
         address = workshop.put(os.fsencode(path) + b"\0")
         try:
             with _as_its_user(workshop, tables.users.get(pid, 0)):
@@ -395,6 +401,11 @@ class ProcFileKind(Kind):
         found = _PROC_PID.match(entry.path)
         holders = {pid for rows in tables.holders.values() for pid, _ in rows}
         return int(found.group(1)) if found and int(found.group(1)) in holders else -1
+
+
+def _numbers_differ(workshop: Workshop) -> bool:
+    """Whether a process lives in another pid namespace than we do."""
+    return os.stat(f"/proc/{workshop.thread.tid}/ns/pid").st_ino != os.stat("/proc/self/ns/pid").st_ino
 
 
 def _seek_later(workshop: Workshop, fd: int, pos: int) -> None:

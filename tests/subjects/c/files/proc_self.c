@@ -1,4 +1,7 @@
-/* Descriptors of its own files in /proc show the restored process, and one that is read half goes on at the same line. */
+/*
+ * Descriptors of its own files in /proc show the restored process, and one that is read half goes on at the same line.
+ * Through one of /proc itself the process finds itself under its number.
+ */
 #include "../subject.h"
 #include <sys/mman.h>
 
@@ -17,7 +20,8 @@ int main(int argc, char **argv)
     subject_begin(argc, argv);
     int status = (int)MUST(open("/proc/self/status", O_RDONLY)), maps = (int)MUST(open("/proc/self/maps", O_RDONLY));
     int folder = (int)MUST(open("/proc/self/fd", O_RDONLY | O_DIRECTORY));
-    char text[65536];
+    int every = (int)MUST(open("/proc", O_RDONLY | O_DIRECTORY));
+    char text[65536], own[40];
     MUST(read(status, text, 10));
     int whole = (int)MUST(open("/proc/self/maps", O_RDONLY)), begun = (int)MUST(open("/proc/self/maps", O_RDONLY));
     MUST(mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -35,5 +39,11 @@ int main(int argc, char **argv)
     EXPECT(pread(maps, text, 100, 0) == 100, "maps cannot be read");
     char link[PATH_MAX];
     EXPECT(readlinkat(folder, "0", link, sizeof link) > 0, "the folder of descriptors cannot be used");
+    snprintf(own, sizeof own, "%d/cmdline", (int)getpid());
+    int named = openat(every, own, O_RDONLY);
+    EXPECT(named >= 0, "/proc does not show process %d: %s", (int)getpid(), strerror(errno));
+    size = MUST(read(named, text, sizeof text - 1));
+    text[size] = 0;
+    EXPECT(strcmp(text, argv[0]) == 0, "process %d in /proc is '%.100s'", (int)getpid(), text);
     subject_pass();
 }
