@@ -28,6 +28,8 @@ _SO_OOBINLINE, _SIOCATMARK = 10, 0x8905
 _PEEK_BYTES = 1 << 20
 _IP_FREEBIND = 15
 _IPV6_FLOWINFO_SEND, _FLOW_LABEL = 33, 0xFFFFF
+_TIMESTAMP_BYTES = 12  # of TCP's own, which a segment as we set it holds, and as we read it does not
+_SMALL_SEGMENT_BYTES = 16384  # smaller than what the loopback device takes at once
 _SHARING = (socket_options.SO_REUSEADDR, socket_options.SO_REUSEPORT)
 _OWN = ("127.0.0.1", "0.0.0.0", "::1", "::")  # addresses that every host has
 
@@ -206,20 +208,32 @@ def connected_pair(one: TcpSocket, other: TcpSocket) -> tuple[int, int]:
     """Two ends of a real connection, at the image's addresses where these are free, else at any."""
     if one.peer_flow and not other.peer_flow:  # whoever connects says the label
         return connected_pair(other, one)[::-1]
+    segment = _segment(one, other)
     try:
-        return _connect(one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow)
+        return _connect(one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow, segment)
     except OSError:
         freed = [sockdiag.end_time_wait(entry.port) for entry in (one, other)]
     if any(freed):
         try:
-            return _connect(one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow)
+            return _connect(one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow, segment)
         except OSError:
             pass
-    return loopback_pair(one.family, other.family)
+    return loopback_pair(one.family, other.family, segment)
 
 
-def loopback_pair(family: int, other_family: int = 0) -> tuple[int, int]:
-    """Two connected sockets of the families wanted, at any loopback address."""
+def _segment(one: TcpSocket, other: TcpSocket) -> int:
+    """How much the ends of a new connection may send at once, where the old one had a small window; 0: they find out.
+
+    A receiver with a small buffer (SO_RCVBUF) had said so when the connection began, and was sent small pieces. Ours
+    begins with a large one, for the queue to go in: what is larger than the window is then sent only when a timer
+    thinks that the receiver may be gone, some kilobytes a second.
+    """
+    smallest = min(one.segment, other.segment)
+    return smallest + _TIMESTAMP_BYTES if 0 < smallest < _SMALL_SEGMENT_BYTES else 0
+
+
+def loopback_pair(family: int, other_family: int = 0, segment: int = 0) -> tuple[int, int]:
+    """Two connected sockets of the families wanted, at any loopback address; `segment` see `_segment`."""
     other_family = other_family or family
     mixed = family != other_family
     last: OSError | None = None
@@ -227,7 +241,7 @@ def loopback_pair(family: int, other_family: int = 0) -> tuple[int, int]:
         hosts = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: six}
         try:
             return _connect(family, (hosts[socket.AddressFamily(family)], 0), other_family,
-                            (hosts[socket.AddressFamily(other_family)], 0))  # fmt: skip
+                            (hosts[socket.AddressFamily(other_family)], 0), segment=segment)  # fmt: skip
         except OSError as error:
             last = error
     assert last is not None
@@ -237,8 +251,9 @@ def loopback_pair(family: int, other_family: int = 0) -> tuple[int, int]:
 
 
 def _connect(
-    family: int, address: tuple[object, ...], other_family: int, other_address: tuple[object, ...], flow: int = 0
-) -> tuple[int, int]:
+    family: int, address: tuple[object, ...], other_family: int, other_address: tuple[object, ...], flow: int = 0,
+    segment: int = 0,
+) -> tuple[int, int]:  # fmt: skip
     """(an accepted end at `address`, the end at `other_address` that connected to it)."""
     with (
         socket.socket(family, _STREAM | socket.SOCK_CLOEXEC) as door,
@@ -246,6 +261,8 @@ def _connect(
     ):
         for s, where in ((door, address), (client, other_address)):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if segment:
+                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
             s.bind(where)
         door.listen(1)
         client.settimeout(CONNECT_TIMEOUT_S)

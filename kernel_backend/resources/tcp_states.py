@@ -74,3 +74,4 @@ def note(s: socket.socket, who: str, entry: TcpSocket) -> None:
         entry.queue, entry.urgent = inet.peek_stream(s, who)
         entry.other = OTHER_OUTSIDE
         entry.deaf = info.state in OPEN and live_sockets.has_ended(s)
+        entry.segment = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
