@@ -50,6 +50,11 @@ def _exe(pid: int, path: str, inode: int) -> FileIdentity:
         same = os.stat(path).st_ino == inode
     except OSError:
         same = False
+    if path.startswith("/memfd:"):
+        raise ResourceUnsupported(
+            f"process {pid} runs a program that is no file (memfd_create): {path.removesuffix(' (deleted)')}",
+            hint="run it from a file", pid=pid, path=path,
+        )  # fmt: skip
     if not same:
         raise ResourceUnsupported(
             f"the program file of process {pid} is gone or was replaced while it ran: {path}",

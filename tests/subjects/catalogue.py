@@ -385,6 +385,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/mount:alone", "mounts in the making", issue=4, refused=("no path",), privilege="CAP_SYS_ADMIN"),
     *_rows("secret memory", "refused/secret_memory refused/secret_memory:mapped", issue=4, refused=("secret",)),
     Subject("refused/deleted_program", "removed programs", issue=4, refused=("program file",)),
+    Subject("refused/deleted_program:memory", "removed programs", issue=4, refused=("memfd_create",)),
     *_rows("threads with tables of their own", "threads/own_tables threads/own_tables:descriptors", issue=4),
     *_rows("threads with tables of their own", "threads/own_tables:folders", issue=4),
     Subject("threads/own_tables:root", "threads with tables of their own", issue=4, privilege="CAP_SYS_CHROOT"),
