@@ -3,8 +3,8 @@
 The XPUB socket hears every new subscription, so the first one after the restore is the event to wait for; that somebody
 is connected does not tell whether that is heard yet. `Subscriptions` listens from before the image on: on a busy host
 a subscription may come before anything of ours has run in the restored life. Each channel of each client connects again
-by itself, within some tenths of a second: what was held leaves when all are there that were there before, and have had
-time to say who they are. One that does not come back is not waited for long.
+by itself, within some tenths of a second: what was held leaves when all are there that were there before, have had time
+to say who they are, and have subscribed, each of them. One that does not come back is not waited for long.
 
 One that is connected and does not subscribe is a program that does not look at its socket just now (a script that
 sleeps before it reads): libzmq connects again by itself, but subscribes only when the program comes by. Undisturbed,
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SETTLE_S = 1.0
+SETTLE_S = 2.0
 """How long to wait for the others when one is back: libzmq tries again after 0.1 to 0.2 s, on a busy host later."""
 GREETING_S = 0.02
 """What two ends that are connected need to greet each other (ZMTP), and half as much again."""
@@ -38,7 +38,7 @@ class Subscriptions:
 
     def __init__(self, iopub: Any) -> None:
         self._iopub = iopub
-        self._last = 0.0
+        self._moments: list[float] = []
         self._tell: Callable[[], None] | None = None
 
     @property
@@ -52,7 +52,7 @@ class Subscriptions:
 
     def listen(self) -> None:
         """From now on. Also those to what another connection has subscribed, which may not be known to be gone yet."""
-        self._last = 0.0
+        self._moments.clear()
         if self.are_heard:
             self._be_verbose(1)
             self._stream.on_recv(self._heard)
@@ -64,9 +64,9 @@ class Subscriptions:
             self._be_verbose(0)
             self._stream.on_recv(self._iopub._handle_subscription)
 
-    def since(self, moment: float) -> bool:
-        """Whether one was heard later than that."""
-        return self._last > moment
+    def since(self, moment: float) -> int:
+        """How many were heard later than that."""
+        return sum(heard > moment for heard in self._moments)
 
     def on_next(self, tell: Callable[[], None]) -> None:
         """Call this at each that comes."""
@@ -79,10 +79,10 @@ class Subscriptions:
 
     def _heard(self, frames: list[bytes]) -> None:
         self._iopub._handle_subscription(frames)
-        if any(frame[:1] == b"\x01" for frame in frames):
-            self._last = time.time()
-            if self._tell is not None:
-                self._tell()
+        begun = sum(frame[:1] == b"\x01" for frame in frames)
+        self._moments += [time.time()] * begun
+        if begun and self._tell is not None:
+            self._tell()
 
 
 class Return:
@@ -154,7 +154,7 @@ class Return:
     def _look(self, greeting_s: float) -> None:
         if self._done:
             return
-        if self._are_back():
+        if self._are_back() and not self._awaits_subscriptions():
             self._iopub.io_loop.call_later(greeting_s, self._finish)
         else:
             self._iopub.io_loop.call_later(_LOOK_S, self._look, greeting_s)
@@ -180,6 +180,11 @@ class Return:
 
     def _is_one_unheard(self) -> bool:
         return self._subscriptions.are_heard and bool(self._listeners() - self._before)
+
+    def _awaits_subscriptions(self) -> bool:
+        """Whether there are more new connections than subscriptions."""
+        heard = self._subscriptions.since(self._restored)
+        return self._subscriptions.are_heard and heard < len(self._listeners() - self._before)
 
     def _finish(self) -> None:
         if self._done or self._paused:

@@ -157,6 +157,17 @@ def test_one_that_is_connected_and_has_not_subscribed_is_waited_for(channel: Cha
     assert done.wait(CAP_S / 2)
 
 
+def test_the_slower_of_two_is_waited_for_after_it_has_connected(channel: Channel) -> None:
+    """It would lose what was held, and its cell would never end."""
+    channel.take_image()
+    channel.add_client(_SILENT)
+    await_connection(channel)
+    done = channel.watch(2)
+    channel.add_client()
+    assert not done.wait(SETTLE_S / 2)
+    assert done.wait(CAP_S / 2)
+
+
 def watch_a_silent_one(channel: Channel, count: int = 1) -> threading.Event:
     channel.take_image()
     channel.add_client(_SILENT)
