@@ -48,7 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         wished = os.environ.get("NBCR_SEED")
         config.stash[_SEED] = int(wished) if wished else random.SystemRandom().randrange(2**31)
-        config.stash[_LOCKS] = Path(tempfile.mkdtemp(prefix="nbcr-locks-"))
+        config.stash[_LOCKS] = Path(tempfile.mkdtemp(prefix="n"))
+        if getattr(config.option, "numprocesses", None) and not config.option.basetemp:
+            # Short: workers have folders of their own in it, and a socket's path has room for 107 bytes.
+            config.option.basetemp = str(config.stash[_LOCKS] / "t")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

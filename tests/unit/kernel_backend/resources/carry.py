@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def rebuilding(captured: Captured, **settings: object) -> Iterator[Rebuilt]:
         setattr(tables, name, value)
     kinds = descriptors.all_kinds()
     descriptors.validate(tables, kinds)
+    gc.collect()  # what others have left open, which would be closed at any time
     before = open_descriptors()
     with tables.guardian:
         descriptors.rebuild(tables, kinds)
@@ -109,7 +111,7 @@ def rebuilding(captured: Captured, **settings: object) -> Iterator[Rebuilt]:
             yield Rebuilt(captured, tables, tables.warnings)
         finally:
             tables.close()
-    assert not open_descriptors() - before, "descriptors of the helper are left open"
+    assert not (left := open_descriptors() - before), f"descriptors of the helper are left open: {left}"
 
 
 def open_descriptors() -> set[str]:
