@@ -60,7 +60,8 @@ class JupyterHandler(Handler):
         self._reached = threading.Event()  # replies leave again
         self._reached.set()
         self._return: Return | None = None  # of clients, in a restored life
-        self._listened: frozenset[Any] = frozenset()  # connections when the image was taken
+        self._listened: frozenset[Any] = frozenset()  # connections when the image was taken, of those who listen
+        self._connected: frozenset[Any] = frozenset()  # … and of all channels
         self._unheard = False  # outputs wait still for one who has not subscribed, across the checkpoint
 
     # One checkpoint
@@ -83,6 +84,8 @@ class JupyterHandler(Handler):
             self._outgoing.close()
             self._here.on_iopub(self._subscriptions.listen)
             self._ends = request.leave == "killed"
+            if self._ends:
+                self._connected = frozenset(wire.name for wire in links.of_clients(self._here.app, *links.ALL_CHANNELS))
             self._clock.start()
         except BaseException:
             self.aborted()
@@ -167,7 +170,7 @@ class JupyterHandler(Handler):
         if not only_life:
             steps.do(lambda: self._outgoing.drop(between))
         if self._ends:
-            steps.do(lambda: links.cut(here.app))
+            steps.do(lambda: links.cut(here.app, self._connected))
         steps.do(lambda: identity.renew_pid(here, self._image_pid))
         steps.do(lambda: self._parent.adopt(event.ppid if event.in_place else None))
         if event.environ is not None:

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,19 +59,22 @@ class Wire:
                 end.shutdown(how)
 
 
-def of_clients(app: Any, channel: str) -> Iterator[Wire]:
-    """Connections accepted on a channel, but for the debugger's own (over ipc that one is just made anew)."""
+def of_clients(app: Any, *channels: str) -> Iterator[Wire]:
+    """Connections accepted on these channels, but for the debugger's own (over ipc that one is just made anew)."""
     wires = list(_wires())
     ours = {wire.local for wire in wires if wire.local}
     for wire in wires:
-        if _is_on(wire.local, app, channel) and wire.remote not in ours:
+        if wire.remote not in ours and any(_is_on(wire.local, app, channel) for channel in channels):
             yield wire
 
 
-def cut(app: Any) -> None:
-    """Have clients connect again that an image has brought along (`--tcp keep`): a restart waits for them to do so."""
-    for channel in ALL_CHANNELS:
-        for wire in of_clients(app, channel):
+def cut(app: Any, names: Collection[Any]) -> None:
+    """Have clients connect again that an image has brought along (`--tcp keep`): a restart waits for them to do so.
+
+    `names` are those that there were: a client may be back already, and what it has sent would be lost.
+    """
+    for wire in of_clients(app, *ALL_CHANNELS):
+        if wire.name in names:
             wire.cut()
 
 
