@@ -40,13 +40,13 @@ def test_an_idle_jupyter_kernel_gets_a_checkpoint_thread_and_nothing_else(jupyte
 
 def test_a_running_cell_is_not_disturbed(jupyter: Jupyter) -> None:
     client = jupyter.client
-    client.run(
+    client.run(  # lines are printed as one, since two threads print
         "import time, threading, matplotlib.pyplot as plt\n"
-        "def background():\n    for i in range(40): print('bg', i); time.sleep(.05)"
+        "def background():\n    for i in range(40): print(f'bg {i}\\n', end=''); time.sleep(.05)"
     )
     cell = client.send(
         "threading.Thread(target=background).start()\nfig = plt.figure(); plt.plot([1, 2])\n"
-        "print('up'); time.sleep(1.5)\nname = input('who? ')\nprint('still', plt.get_fignums(), name)",
+        "print('up\\n', end=''); time.sleep(1.5)\nname = input('who? ')\nprint('still', plt.get_fignums(), name)",
         allow_stdin=True,
     )
     assert client.listen(lambda: "up\n" in client.cells[cell].text, 20)
