@@ -399,6 +399,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         present.tie_together(frozen, rebuild.tables.guardian)
         try:
             present.empty(frozen, process)
+            rebuild.rewind_namespaces()
             _build(rebuild, process.main)
         except BaseException as error:
             present.end(frozen)

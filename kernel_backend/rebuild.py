@@ -114,6 +114,11 @@ class Rebuild:
             found = room.enter(self.inventory, present, self.visit, for_a_user=self.user is not None)
             self.warnings.extend(found)
 
+    def rewind_namespaces(self) -> None:
+        """In place, past the point of no return: what the present has changed in the tree's namespaces is undone."""
+        found = net_namespaces.rewind(self.inventory, self.visit, for_a_user=self.user is not None)
+        self.warnings.extend(found)
+
     def may_give_to(self, uid: int) -> bool:
         """Whether what we make may be made that user's: root does so, but for a user's image only to that user."""
         return os.geteuid() == 0 and (self.user is None or uid == self.user.uid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -31,6 +32,7 @@ UP = 1  # IFF_UP
 # linux/netfilter/nfnetlink.h, nf_tables.h
 _NF_GET_TABLE = 10 << 8 | 1
 _NF_TABLE_NAME = 1
+_UNKNOWN = (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)  # to an OS kernel without them
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ def packet_filters() -> list[str]:
     """Tables of nftables, by name; none where the OS kernel has no such filters."""
     try:
         told = _ask(_NF_GET_TABLE, bytes(4), _DUMP, _NETFILTER)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
         return []
     return [_text(dict(attributes(payload, 4)).get(_NF_TABLE_NAME, b"?")) for payload in told]
 

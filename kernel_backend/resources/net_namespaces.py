@@ -100,20 +100,33 @@ def check(inventory: Inventory, present: Process | None, *, same_boot: bool) -> 
 
 
 def enter(inventory: Inventory, present: Process | None, visit: Visit, *, for_a_user: bool) -> list[str]:
-    """Be in the tree's namespace, where that is another one than ours, and have it as the image tells; warnings."""
+    """Be in the tree's namespace, where that is another one than ours; a new one is as the image tells. Warnings."""
     wanted = inventory.net_namespace
     if wanted is None:
         return []
-    ours = visits.here("net")
     if present is None:
         visit.begin("net")
-    elif visits.identity("net", present.view) != ours:
-        visit.join("net", proc.view(present.pid))
-    if visits.here("net") == ours or _OF_THE_HOST.exists():  # everybody's
-        return []
-    if for_a_user:  # who may have been given less than what an image of theirs tells
-        if present is None and wanted.is_up:
+        if for_a_user and wanted.is_up:
             netlink.set_up(_LOOPBACK, wanted.mtu)
+        return _arrange(wanted, for_a_user=for_a_user)
+    if visits.identity("net", present.view) != visits.here("net"):
+        visit.join("net", proc.view(present.pid))
+    return []
+
+
+def rewind(inventory: Inventory, visit: Visit, *, for_a_user: bool) -> list[str]:
+    """In place, when there is no way back: have the namespace as the image tells, if it is the tree's; warnings."""
+    wanted = inventory.net_namespace
+    if wanted is None or not visit.is_away("net") or _OF_THE_HOST.exists():
+        return []
+    try:
+        return _arrange(wanted, for_a_user=for_a_user)
+    except OSError as error:
+        return [f"addresses of the network namespace stay as they are: {error.strerror}"]
+
+
+def _arrange(wanted: NetEntry, *, for_a_user: bool) -> list[str]:
+    if for_a_user:  # who may have been given less than what an image of theirs tells
         return ["settings and addresses in the network namespace are not the image's: a user's take --trust"]
     _apply(wanted.settings)
     netlink.set_up(_LOOPBACK, wanted.mtu, is_up=wanted.is_up)

@@ -70,6 +70,10 @@ class Visit:
         self._note_home(kind)
         libc.syscall("unshare", KINDS[kind])
 
+    def is_away(self, kind: Kind) -> bool:
+        """Whether we are in another one than our own."""
+        return kind in self._homes
+
     def _note_home(self, kind: Kind) -> None:
         self._homes[kind] = os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 

@@ -213,6 +213,21 @@ def test_a_network_is_made_as_it_was_and_nowhere_else(ourselves: User, folder: P
     assert network_of("self") == outside
 
 
+def test_a_failed_rewind_leaves_the_network_as_it_is(ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    engine = Engine(ourselves, folder, processes)
+    pid = sleeper(processes, ourselves, folder, "--net", f"echo 40000 41000 >/proc/sys/{SETTING}; {LOOPBACK}")
+    before = network_of(pid)
+    engine.must("dump", pid, folder / "image", "--leave", "running")
+    changing = f"echo 20000 30000 >/proc/sys/{SETTING}"
+    subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", changing], check=True)
+    changed = network_of(pid)
+    done = engine.run("restore", folder / "image", "--into", pid, fault=f"{Stage.RESTORE_COMMIT}:EIO")
+    assert done.status != 0
+    assert network_of(pid) == changed
+    engine.must("restore", folder / "image", "--into", pid)
+    assert network_of(pid) == before != changed
+
+
 def test_settings_of_a_network_are_roots_to_give(
     as_user: User, ourselves: User, folder: Path, processes: ProcessTracker
 ) -> None:
