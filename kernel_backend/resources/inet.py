@@ -29,6 +29,7 @@ _PEEK_BYTES = 1 << 20
 _IP_FREEBIND = 15
 _IPV6_FLOWINFO_SEND, _FLOW_LABEL = 33, 0xFFFFF
 _TIMESTAMP_BYTES = 12  # of TCP's own, which a segment as we set it holds, and as we read it does not
+_LEAST_SEGMENT_BYTES = 88  # TCP_MIN_MSS (include/net/tcp.h): less is refused
 _SMALL_SEGMENT_BYTES = 16384  # smaller than what the loopback device takes at once
 _SHARING = (socket_options.SO_REUSEADDR, socket_options.SO_REUSEPORT)
 _OWN = ("127.0.0.1", "0.0.0.0", "::1", "::")  # addresses that every host has
@@ -229,7 +230,9 @@ def _segment(one: TcpSocket, other: TcpSocket) -> int:
     thinks that the receiver may be gone, some kilobytes a second.
     """
     smallest = min(one.segment, other.segment)
-    return smallest + _TIMESTAMP_BYTES if 0 < smallest < _SMALL_SEGMENT_BYTES else 0
+    if not 0 < smallest < _SMALL_SEGMENT_BYTES:
+        return 0
+    return max(_LEAST_SEGMENT_BYTES, smallest + _TIMESTAMP_BYTES)
 
 
 def loopback_pair(family: int, other_family: int = 0, segment: int = 0) -> tuple[int, int]:
