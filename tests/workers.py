@@ -1,4 +1,4 @@
-"""Several workers of pytest-xdist share one machine: the same random choices, and the machine alone where a test asks.
+"""Several workers of pytest-xdist share one machine: they make the same random choices, and one account for all.
 
 A plugin that tests/conftest.py registers; without pytest-xdist's `-n` it only hands out what it would give to workers.
 """
@@ -10,8 +10,8 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ def left_out(config: pytest.Config) -> list[str]:
 
 
 @contextmanager
-def locked(config: pytest.Config, name: str, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+def locked(config: pytest.Config, name: str) -> Iterator[None]:
     """Hold the lock `name` of this run, which its workers share."""
     with (config.stash[_LOCKS] / name).open("a") as file:
-        fcntl.flock(file, how)
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -78,16 +78,3 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     left_out(node.config).extend(getattr(node, "workeroutput", {}).get("nbcr_left_out", []))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Tests share the machine with those of other workers; one marked `alone` waits until it has it to itself.
-
-    Who waits for that holds the door meanwhile: the others would go in and out past it for ever.
-    """
-    alone = item.get_closest_marker("alone") is not None
-    with ExitStack() as stack:
-        with locked(item.config, "door"):
-            stack.enter_context(locked(item.config, "room", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
-        return (yield)
