@@ -167,6 +167,24 @@ class UserRegs(ctypes.Structure):
     def args(self, values: Sequence[int]) -> None:
         self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9 = ([*values] + [0] * 6)[:6]
 
+    @property
+    def flags(self) -> int:
+        """The processor's."""
+        return self.eflags
+
+    @flags.setter
+    def flags(self, value: int) -> None:
+        self.eflags = value
+
+    @property
+    def store_at(self) -> int:
+        """Where STORE_RESULT writes to."""
+        return self.rbx
+
+    @store_at.setter
+    def store_at(self, address: int) -> None:
+        self.rbx = address
+
     def make_call(self, instruction: int, number: int, args: Sequence[int] = ()) -> None:
         """Once it runs, make a system call, by the `syscall` instruction at that address."""
         self.rip, self.rax, self.orig_rax = instruction, number, NO_CALL
@@ -194,6 +212,8 @@ SIGRETURN_STUBS = (
     b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05",  # glibc's __restore_rt: mov $15,%rax; syscall
     b"\xb8\x0f\x00\x00\x00\x0f\x05",  # mov $15,%eax; syscall (musl and others)
 )
+STORE_RESULT = b"\x48\x89\x03\x5b\xc3"  # mov %rax,(%rbx); pop %rbx; ret
+USUAL_FLAGS = 0x202  # interrupts on; the other bit is always set
 MOV_EAX_IMM32 = 0xB8
 
 # Runs a table of syscalls: rbx = first row, r12 = number of rows; a row is eight words: number, six arguments,

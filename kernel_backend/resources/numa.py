@@ -22,7 +22,7 @@ _DEFAULT = 0
 _OF_ADDRESS = 2  # MPOL_F_ADDR
 _NODE_BYTES = 128
 _NODE_BITS = _NODE_BYTES * 8 + 1  # the OS kernel counts one less
-_MODE_BYTES = 8
+MODE_BYTES = 8
 _OWN_KINDS = ("vdso", "vvar")
 
 _Ask = Callable[..., int]  # makes a call: its name, its arguments
@@ -38,15 +38,17 @@ def _is_known() -> bool:
     return True
 
 
-def ask(borrowed: Borrowed) -> Asking[MemoryPolicy | None]:
+def first_question(at: int) -> list[Call]:
+    """The call that tells, at `at`, whether a thread has a policy, for `ask`; none where nobody has one."""
+    return [Call("get_mempolicy", at, 0, 0, 0, 0)] if _is_known() else []
+
+
+def ask(borrowed: Borrowed, first_answer: bytes) -> Asking[MemoryPolicy | None]:
     """The policy of a thread; None: the default."""
-    if not _is_known():
+    if not _is_known() or not _mode(first_answer):
         return None
-    yield Call("get_mempolicy", borrowed.data, 0, 0, 0, 0)
-    if not _mode(borrowed.get(_MODE_BYTES)):
-        return None
-    yield Call("get_mempolicy", borrowed.data, borrowed.data + _MODE_BYTES, _NODE_BITS, 0, 0)
-    return _policy(borrowed.get(_MODE_BYTES + _NODE_BYTES))
+    yield Call("get_mempolicy", borrowed.data, borrowed.data + MODE_BYTES, _NODE_BITS, 0, 0)
+    return _policy(borrowed.get(MODE_BYTES + _NODE_BYTES))
 
 
 def _mode(raw: bytes) -> int:
@@ -54,7 +56,7 @@ def _mode(raw: bytes) -> int:
 
 
 def _policy(raw: bytes) -> MemoryPolicy:
-    return MemoryPolicy(mode=_mode(raw), nodes=raw[_MODE_BYTES : _MODE_BYTES + _NODE_BYTES].rstrip(b"\0"))
+    return MemoryPolicy(mode=_mode(raw), nodes=raw[MODE_BYTES : MODE_BYTES + _NODE_BYTES].rstrip(b"\0"))
 
 
 def _may_have(vma: VmaEntry) -> bool:
@@ -74,11 +76,11 @@ def read_in_twin(vmas: Sequence[VmaEntry], shop: Workshop) -> None:
     for first in range(0, len(asked), Workshop.TABLE_ROWS):
         part = asked[first : first + Workshop.TABLE_ROWS]
         shop.run(
-            Call("get_mempolicy", shop.data + _MODE_BYTES * i, 0, 0, vma.start, _OF_ADDRESS)
+            Call("get_mempolicy", shop.data + MODE_BYTES * i, 0, 0, vma.start, _OF_ADDRESS)
             for i, vma in enumerate(part)
         )
-        modes = shop.get(_MODE_BYTES * len(part))
-        bound = [vma for i, vma in enumerate(part) if _mode(modes[_MODE_BYTES * i :])]
+        modes = shop.get(MODE_BYTES * len(part))
+        bound = [vma for i, vma in enumerate(part) if _mode(modes[MODE_BYTES * i :])]
         for vma in bound:
             vma.numa = _of_mapping(vma, shop.call, shop.data, shop.get)
 
@@ -91,8 +93,8 @@ def read_in_place(vmas: Iterable[VmaEntry], borrowed: Borrowed) -> None:
 
 
 def _of_mapping(vma: VmaEntry, call: _Ask, data: int, get: Callable[[int], bytes]) -> MemoryPolicy | None:
-    call("get_mempolicy", data, data + _MODE_BYTES, _NODE_BITS, vma.start, _OF_ADDRESS)
-    found = _policy(get(_MODE_BYTES + _NODE_BYTES))
+    call("get_mempolicy", data, data + MODE_BYTES, _NODE_BITS, vma.start, _OF_ADDRESS)
+    found = _policy(get(MODE_BYTES + _NODE_BYTES))
     return found if found.mode != _DEFAULT else None
 
 

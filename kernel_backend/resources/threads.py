@@ -21,7 +21,7 @@ from kernel_backend.image.entries import (
     ThreadEntry,
 )
 from kernel_backend.resources import landlock, numa, processes, settings, signals, timeouts
-from kernel_backend.tracee.chorus import Asking
+from kernel_backend.tracee.chorus import Asking, together
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
@@ -51,26 +51,35 @@ class Told:
     tsc: int
     speculation: list[int]
     securebits: int  # asked of those only that are somebody else than their process; -1: of others
+    name: str
     confined: bool  # it may not look at the outsider that it was told of
 
 
 def ask(borrowed: Borrowed, *, speculates_otherwise: bool, own_rights: bool, outsider: int) -> Asking[Told]:
     """Ask a thread all that."""
-    yield Call("sigaltstack", 0, borrowed.data)
-    yield Call("prctl", linux.PR_GET_TID_ADDRESS, borrowed.data + 32)
-    yield Call("prctl", linux.PR_GET_PDEATHSIG, borrowed.data + 40)
-    slack_ns = yield Call("prctl", linux.PR_GET_TIMERSLACK)
-    yield Call("prctl", settings.GET_TSC, borrowed.data + 44, 0, 0, 0)
-    raw = borrowed.get(48)
+    data = borrowed.data
+    calls = [
+        Call("sigaltstack", 0, data),
+        Call("prctl", linux.PR_GET_TID_ADDRESS, data + 32),
+        Call("prctl", linux.PR_GET_PDEATHSIG, data + 40),
+        Call("prctl", settings.GET_TSC, data + 44, 0, 0, 0),
+        Call("prctl", linux.PR_GET_NAME, data + 48),
+        Call("prctl", linux.PR_GET_TIMERSLACK),
+    ]
+    if _cpuid_may_fault():
+        calls.append(Call("arch_prctl", _ARCH_GET_CPUID, 0))
+    results = yield from together(borrowed, *calls, *numa.first_question(data + 64))
+    raw = borrowed.get(64 + numa.MODE_BYTES)
+    faults = _cpuid_may_fault() and not results[6]
+    numa_policy = yield from numa.ask(borrowed, raw[64:])
     speculation = (yield from settings.ask_speculation()) if speculates_otherwise else []
     bits = (yield Call("prctl", linux.PR_GET_SECUREBITS)) if own_rights else -1
-    faults = _cpuid_may_fault() and not (yield Call("arch_prctl", _ARCH_GET_CPUID, 0))
-    numa_policy = yield from numa.ask(borrowed)
     confined = yield from landlock.ask(outsider)
-    tid_address, pdeathsig, tsc = struct.unpack_from("<Qii", raw, 32)
+    tid_address, pdeathsig, tsc, name = struct.unpack_from("<Qii16s", raw, 32)
     return Told(
-        raw[:ALTSTACK_BYTES], tid_address, slack_ns, pdeathsig, numa_policy, faults, tsc, speculation, bits, confined
-    )
+        raw[:ALTSTACK_BYTES], tid_address, results[5], pdeathsig, numa_policy, faults, tsc, speculation, bits,
+        name.partition(b"\0")[0].decode(errors="surrogateescape"), confined,
+    )  # fmt: skip
 
 
 @cache
@@ -103,13 +112,13 @@ def _capture_one(
     wait_left_ns = timeouts.left_ns(thread, regs, wait)
     number = timeouts.interrupted(thread, regs, wait)
     robust_head, robust_length = libc.get_robust_list(thread.tid)
-    rseq = thread.rseq()
+    rseq = borrowed.rseq
     pending = thread.pending_signals(shared=False)
     if full:
         pending += signals.of_no_record(process, thread.tid, pending, shared=False)
     return ThreadEntry(
         tid=thread.tid,
-        name=proc.comm(process.pid, thread.tid),
+        name=told.name,
         regs=bytes(as_interrupted(thread, regs, keep_block=False, number=number)),
         wait_left_ns=wait_left_ns,
         xstate=borrowed.xstate,

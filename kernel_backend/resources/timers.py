@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kernel_backend.abi import linux
 from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import ProcessEntry, TimerEntry
-from kernel_backend.tracee.chorus import Asking, Chorus
+from kernel_backend.tracee.chorus import Asking, Chorus, together
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop
 from kernel_backend.tracee.thread import Thread
 
@@ -29,10 +29,9 @@ def ask_itimers(borrowed: Borrowed) -> Asking[list[bytes]]:
     One that has just expired, its signal still queued, shows no remainder and would be disarmed when set so: the OS
     kernel starts the next period as the signal is delivered. A whole period then remains.
     """
+    yield from together(borrowed, *(Call("getitimer", w, borrowed.data + w * ITIMERVAL_BYTES) for w in ITIMERS))
     values = []
-    for which in ITIMERS:
-        yield Call("getitimer", which, borrowed.data)
-        interval, remaining = struct.unpack("<16s16s", borrowed.get(ITIMERVAL_BYTES))
+    for interval, remaining in struct.iter_unpack("<16s16s", borrowed.get(ITIMERVAL_BYTES * len(ITIMERS))):
         values.append(interval + (remaining if any(remaining) else interval))
     return values
 

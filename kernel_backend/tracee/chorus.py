@@ -3,7 +3,7 @@
 An injected call is several messages between us and a thread, for each of which it has to be scheduled. With one thread
 after the other we would mostly wait; so all are set going before any is waited for. What a thread is to call is a
 generator (`Asking`): it yields one call at a time, gets the result, and returns what it has found out. It reads as if
-its thread were alone.
+its thread were alone. Several calls that do not depend on each other it makes `together`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,22 @@ from typing import Generic, TypeVar
 from kernel_backend.abi import arch
 from kernel_backend.errors import EngineError
 from kernel_backend.tracee.inject import Borrowed, Call, check
+from kernel_backend.tracee.verse import Recital, Verse
 
 T = TypeVar("T")
-Asking = Generator[Call, int, T]
+Asking = Generator[Call | Verse, int, T]
+
+
+def together(borrowed: Borrowed, *calls: Call) -> Asking[list[int]]:
+    """Make several calls, none of which may block: their results. OSError of the first that fails."""
+    if borrowed.gadgets.store:
+        verse = Verse(calls)
+        yield verse
+        return verse.results
+    results = []
+    for call in calls:
+        results.append((yield call))
+    return results
 
 
 class Chorus:
@@ -56,7 +69,7 @@ class Chorus:
             for part in going:
                 part.attempt(part.begin)
             for part in going:
-                part.attempt(part.member.go_inside)
+                part.attempt(part.go_on)
             for part in going:
                 part.attempt(part.take_result)
             failed = next((part.failure for part in going if part.failure is not None), None)
@@ -66,14 +79,15 @@ class Chorus:
 
 
 class _Part(Generic[T]):
-    """What one member does: the call it is at, and in the end what it found out."""
+    """What one member does: the call or verse it is at, and in the end what it found out."""
 
     def __init__(self, member: Borrowed, asking: Asking[T]) -> None:
         self.member = member
-        self.call: Call | None = None
+        self.call: Call | Verse | None = None
         self.found: T | None = None
         self.failure: Exception | None = None
         self._asking = asking
+        self._recital: Recital | None = None
         self._advance(lambda: next(asking))
 
     def attempt(self, work: Callable[[], None]) -> None:
@@ -85,23 +99,42 @@ class _Part(Generic[T]):
                 self.failure = error
 
     def begin(self) -> None:
-        """Send the thread to the entry of its call."""
+        """Send the thread to the entry of its call, or into its verse."""
         assert self.call is not None
-        name, args = self.call
-        self.member.begin(arch.SYS[name], args)
+        if isinstance(self.call, Verse):
+            self._recital = Recital(self.member, self.call)
+            self._recital.begin()
+        else:
+            self._recital = None
+            name, args = self.call
+            self.member.begin(arch.SYS[name], args)
+
+    def go_on(self) -> None:
+        """Into the call; or to the end of the verse."""
+        if self._recital is not None:
+            self._recital.interrupt()
+        else:
+            self.member.go_inside()
 
     def take_result(self) -> None:
-        """Hand the call's result (or OSError) to the asking, and take its next call."""
-        raw, (name, _) = self.member.result(), self.call or ("", ())
+        """Hand the result (or OSError) to the asking, and take its next call."""
         try:
-            value = check(raw, name)
+            value = self._result()
         except OSError as error:
             refused = error
             self._advance(lambda: self._asking.throw(refused))
         else:
             self._advance(lambda: self._asking.send(value))
 
-    def _advance(self, step: Callable[[], Call]) -> None:
+    def _result(self) -> int:
+        if isinstance(self.call, Verse):
+            assert self._recital is not None
+            self._recital.finish()
+            return [check(raw, name) for raw, (name, _) in zip(self.call.results, self.call.calls, strict=True)][-1]
+        raw, (name, _) = self.member.result(), self.call or ("", ())
+        return check(raw, name)
+
+    def _advance(self, step: Callable[[], Call | Verse]) -> None:
         try:
             self.call = step()
         except StopIteration as end:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import operator
 import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,7 @@ from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 WORD = 0xFFFFFFFFFFFFFFFF
 _MAX_ERRNO = 4095
 SCRATCH_DATA_BYTES = 2048  # room for arguments below the frame
+VERSE_BYTES = 4096  # and between both for frames of calls that follow each other (verse.py)
 
 
 def check(result: int, what: str) -> int:
@@ -110,17 +112,23 @@ def rewound(regs: UserRegs) -> UserRegs:
     return copy
 
 
-def build_sigframe(address: int, fp_address: int, regs: UserRegs, sigmask: int, restorer: int) -> bytes:
-    """A struct rt_sigframe for `address` (without siginfo), whose floating-point state lies at `fp_address`."""
-    flags = arch.UC_FP_XSTATE | arch.UC_SIGCONTEXT_SS | arch.UC_STRICT_RESTORE_SS
-    invalid_stack = struct.pack("<QiiQ", 0, 0x7FFF, 0, 0)  # refused by the OS kernel: the alternate stack stays
-    context = b"".join(struct.pack("<Q", getattr(regs, name)) for name in arch.SIGCONTEXT_ORDER)
-    context += struct.pack("<4H", regs.cs, regs.gs, regs.fs, regs.ss)
-    context += struct.pack("<4QQ", 0, 0, 0, 0, fp_address) + bytes(64)
-    return struct.pack("<QQQ", restorer, flags, 0) + invalid_stack + context + struct.pack("<Q", sigmask)
+# Return address; flags and link of struct ucontext; its stack; struct sigcontext; the signal mask
+_SIGFRAME = struct.Struct(f"<Q QQ QiiQ {len(arch.SIGCONTEXT_ORDER)}Q4H4QQ64x Q")
+_IN_ORDER = operator.attrgetter(*arch.SIGCONTEXT_ORDER)
+_FLAGS = arch.UC_FP_XSTATE | arch.UC_SIGCONTEXT_SS | arch.UC_STRICT_RESTORE_SS
+_INVALID_STACK = 0, 0x7FFF, 0, 0  # refused by the OS kernel: the alternate stack stays
+SIGFRAME_BYTES = _SIGFRAME.size
 
 
-SIGFRAME_BYTES = 8 + 40 + 256 + 8
+def build_sigframe(fp_address: int, regs: UserRegs, sigmask: int, restorer: int) -> bytes:
+    """A struct rt_sigframe (without siginfo) whose floating-point state lies at `fp_address`."""
+    selectors = regs.cs, regs.gs, regs.fs, regs.ss
+    return _SIGFRAME.pack(
+        restorer, _FLAGS, 0, *_INVALID_STACK, *_IN_ORDER(regs), *selectors, 0, 0, 0, 0, fp_address, sigmask
+    )
+
+
+assert SIGFRAME_BYTES == 8 + 40 + 256 + 8
 
 
 def sigframe_xstate(state: bytes) -> bytes:
@@ -139,13 +147,17 @@ def sigframe_xstate(state: bytes) -> bytes:
 
 
 class Gadgets:
-    """Addresses of code in the tracee that injection uses: `syscall; ret` and a sigreturn stub (0: none found)."""
+    """Addresses of code in the tracee that injection uses (0: none found).
 
-    __slots__ = ("sigreturn", "syscall")
+    `syscall; ret`, a sigreturn stub, and code that stores the result of a call (verse.py).
+    """
 
-    def __init__(self, syscall: int, sigreturn: int) -> None:
+    __slots__ = ("sigreturn", "store", "syscall")
+
+    def __init__(self, syscall: int, sigreturn: int, store: int = 0) -> None:
         self.syscall = syscall
         self.sigreturn = sigreturn
+        self.store = store
 
 
 class Borrowed:
@@ -160,21 +172,25 @@ class Borrowed:
         self.regs = UserRegs()  # with sigmask and xstate: what the thread gets back
         self.sigmask = 0
         self.xstate = b""
+        self.rseq: restartable.Area | None = None
         self.data = 0  # address of SCRATCH_DATA_BYTES bytes for arguments
+        self.verse = 0  # of VERSE_BYTES
+        self.stack = 0  # of the frame that heals the thread
+        self.fp_address = 0  # of the floating-point state in it
         self._work = UserRegs()
-        self._stack = 0
         self._covered = b""  # what lay where frame and arguments are
         self._given_back = self._leaving = False
 
     def __enter__(self) -> Borrowed:
         thread = self.thread
         thread.get_regs(self.regs)
-        aborted = restartable.abort_section(thread, self.regs)
+        self.rseq = thread.rseq()
+        aborted = restartable.abort_section(thread, self.regs, self.rseq)
         self.sigmask = thread.get_sigmask()
         self.xstate = thread.get_xstate()
         self._lay_frame()
         ctypes.memmove(ctypes.byref(self._work), ctypes.byref(self.regs), ctypes.sizeof(UserRegs))
-        self._work.call, self._work.sp = arch.NO_CALL, self._stack
+        self._work.call, self._work.sp = arch.NO_CALL, self.stack
         if self.gadgets.sigreturn:
             self._work.pc = self.gadgets.syscall + len(arch.SYSCALL_INSTRUCTION)
             thread.set_regs(self._work)
@@ -190,29 +206,29 @@ class Borrowed:
     def _lay_frame(self) -> None:
         regs = self.regs
         state = sigframe_xstate(self.xstate)
-        fp_address = self._find_room(len(state))
-        frame = self._stack
-        content = build_sigframe(frame, fp_address, rewound(regs), self.sigmask, self.gadgets.sigreturn)
-        libc.vm_write(self.thread.tid, frame, content.ljust(fp_address - frame, b"\0") + state)
+        self._find_room(len(state))
+        content = build_sigframe(self.fp_address, rewound(regs), self.sigmask, self.gadgets.sigreturn)
+        libc.vm_write(self.thread.tid, self.stack, content.ljust(self.fp_address - self.stack, b"\0") + state)
 
-    def _find_room(self, state_bytes: int) -> int:
-        """Place frame and arguments on the stack; where the floating-point state goes.
+    def _find_room(self, state_bytes: int) -> None:
+        """Place frame and arguments on the stack.
 
         A stack may be tiny or full, and some code computes with its stack pointer: then it has to be elsewhere.
         """
         try:
-            return self._place(self.regs.sp - arch.RED_ZONE_BYTES, state_bytes)
+            self._place(self.regs.sp - arch.RED_ZONE_BYTES, state_bytes)
         except OSError as error:
             if error.errno != errno.EFAULT or self._spare_room is None:
                 raise
-        return self._place(self._spare_room(state_bytes + SIGFRAME_BYTES + SCRATCH_DATA_BYTES + 128), state_bytes)
+            room = state_bytes + SIGFRAME_BYTES + VERSE_BYTES + SCRATCH_DATA_BYTES + 128
+            self._place(self._spare_room(room), state_bytes)
 
-    def _place(self, top: int, state_bytes: int) -> int:
-        fp_address = (top - state_bytes) & WORD & ~63
-        self._stack = (fp_address - SIGFRAME_BYTES) & WORD & ~15
-        self.data = (self._stack - SCRATCH_DATA_BYTES) & WORD & ~15
-        self._covered = self._read_stack(self.data, fp_address + state_bytes - self.data)
-        return fp_address
+    def _place(self, top: int, state_bytes: int) -> None:
+        self.fp_address = (top - state_bytes) & WORD & ~63
+        self.stack = (self.fp_address - SIGFRAME_BYTES) & WORD & ~15
+        self.verse = (self.stack - VERSE_BYTES) & WORD
+        self.data = (self.verse - SCRATCH_DATA_BYTES) & WORD
+        self._covered = self._read_stack(self.data, self.fp_address + state_bytes - self.data)
 
     def _read_stack(self, address: int, size: int) -> bytes:
         if address + size > linux.TASK_SIZE:
@@ -241,9 +257,17 @@ class Borrowed:
     def begin(self, number: int, args: Sequence[int]) -> None:
         """Send the thread to the entry of a system call."""
         self._work.make_call(self.gadgets.syscall, number, args)
-        self._work.sp = self._stack
+        self._work.sp = self.stack
         self.thread.set_regs(self._work)
         self.thread.resume(linux.PTRACE_SYSCALL)
+
+    def set_off(self, call: Call, stack: int, store_at: int) -> None:
+        """Have the thread make a call and go on as `stack` says, without a stop (verse.py)."""
+        name, args = call
+        self._work.make_call(self.gadgets.syscall, arch.SYS[name], args)
+        self._work.sp, self._work.store_at = stack, store_at
+        self.thread.set_regs(self._work)
+        self.thread.resume()
 
     def go_inside(self) -> None:
         """When it is at the entry, send it on to the exit."""
@@ -276,7 +300,7 @@ class Borrowed:
         """The address of a second frame, from which a copy of the thread that is left alone just exits."""
         regs = UserRegs.from_buffer_copy(self._work)
         regs.make_call(self.gadgets.syscall, arch.SYS["exit_group"])
-        return self.put(build_sigframe(self.data, 0, regs, self.sigmask, self.gadgets.sigreturn))
+        return self.put(build_sigframe(0, regs, self.sigmask, self.gadgets.sigreturn))
 
     def begin_to_leave(self) -> None:
         """Give the thread its own mask, registers and stack back, and send it to where the OS kernel restarts calls."""
@@ -290,6 +314,10 @@ class Borrowed:
             thread.interrupt()
             thread.resume(linux.PTRACE_CONT)
             self._leaving = True
+        self._given_back = True
+
+    def has_healed(self) -> None:
+        """The thread got everything back by itself, and runs: there is nothing to give back any more."""
         self._given_back = True
 
     def finish_leaving(self) -> None:

@@ -19,7 +19,7 @@ from kernel_backend.tracee.thread import Stop, Thread, ThreadGone
 
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _APART_BYTES = 32 << 10  # more than the frame of the main thread takes, which may just have made its stack grow
-_gadget_cache: dict[tuple[int, int, str], tuple[int, int]] = {}
+_gadget_cache: dict[tuple[int, int, str], tuple[int, int, int]] = {}
 
 
 class Process:
@@ -180,19 +180,24 @@ class Process:
 
     @cached_property
     def gadgets(self) -> Gadgets:
-        """Where in this process a `syscall; ret` and a sigreturn stub stand."""
-        syscall = sigreturn = 0
+        """Where in this process the code stands that injection uses."""
+        syscall = sigreturn = store = 0
         for mapping in _executable(self.maps_text):
-            found_call, found_return = _find_gadgets(self.view, mapping)
+            found_call, found_return, found_store = _find_gadgets(self.view, mapping)
             syscall = syscall or found_call
             sigreturn = sigreturn or found_return
+            store = store or (found_store if self._is_unjudged() else 0)
             if syscall and sigreturn:
-                return Gadgets(syscall, sigreturn)
+                return Gadgets(syscall, sigreturn, store)
         if lent := self._lend_gadgets():
             return lent
         if not syscall:
             raise TargetUnsupported(f"process {self.pid} holds no system-call instruction to borrow", pid=self.pid)
         return Gadgets(syscall, sigreturn)
+
+    def _is_unjudged(self) -> bool:
+        """Whether no seccomp filter of the process hears of calls that we have it make."""
+        return self.unfiltered or self.status().get("Seccomp", filters.NONE) == filters.NONE
 
     def _lend_gadgets(self) -> Gadgets | None:
         """Put both where nothing is, behind the end of the OS kernel's own code: for a program without a libc.
@@ -283,19 +288,19 @@ def _gadget_likelihood(mapping: proc.Mapping) -> int:
     return 0 if name.startswith(("libc.", "libc-", "ld-musl")) else 1
 
 
-def _find_gadgets(pid: int, mapping: proc.Mapping) -> tuple[int, int]:
-    """Addresses of (syscall; ret) and of a sigreturn stub in one executable mapping, 0 where it has none."""
+def _find_gadgets(pid: int, mapping: proc.Mapping) -> tuple[int, int, int]:
+    """Addresses of what Gadgets names in one executable mapping, 0 where it has none."""
     key = (mapping.inode, mapping.offset, mapping.device)
     if mapping.inode == 0 or key not in _gadget_cache:
         try:
             code = libc.vm_read(pid, mapping.start, mapping.size)
         except OSError:
-            return 0, 0
+            return 0, 0, 0
         calls = code.find(arch.SYSCALL_RETURN)
         stub = next((at for at in map(code.find, arch.SIGRETURN_STUBS) if at >= 0), -1)
-        _gadget_cache[key] = (calls, stub)
-    calls, stub = _gadget_cache[key]
-    return (mapping.start + calls if calls >= 0 else 0), (mapping.start + stub if stub >= 0 else 0)
+        _gadget_cache[key] = (calls, stub, code.find(arch.STORE_RESULT))
+    calls, stub, store = (mapping.start + at if at >= 0 else 0 for at in _gadget_cache[key])
+    return calls, stub, store
 
 
 def check_target(pid: int) -> None:

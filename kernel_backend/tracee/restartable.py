@@ -15,15 +15,16 @@ from kernel_backend.host import libc
 from kernel_backend.tracee.thread import Thread
 
 _ANNOUNCED_AT = 8  # rseq_cs in struct rseq
+Area = tuple[int, int, int, int]
 _SECTION = struct.Struct("<IIQQQ")  # struct rseq_cs: version, flags, start_ip, post_commit_offset, abort_ip
 
 
-def abort_section(thread: Thread, regs: UserRegs) -> int:
+def abort_section(thread: Thread, regs: UserRegs, area: Area | None) -> int:
     """Send `regs` to where a sequence is aborted, if the thread is in one; where that is announced, else 0.
 
-    Raises TargetUnsupported for a thread which the OS kernel ends as soon as it runs again.
+    `area`: what Thread.rseq tells. Raises TargetUnsupported for a thread which the OS kernel ends as soon as it runs
+    again.
     """
-    area = thread.rseq()
     if area is None:
         return 0
     announced = area[0] + _ANNOUNCED_AT

@@ -1,0 +1,120 @@
+"""Several system calls that a stopped thread makes one after the other, without a stop in between.
+
+An injected call costs two stops (inject.py), and most of what a thread is asked in the pause of a dump costs the OS
+kernel less than a microsecond. So the frame that heals the thread gets others below it, one for each call to come:
+
+    syscall; ret → store the result; ret → sigreturn, from a frame with the next call in its registers → syscall; …
+
+The last call is a wait of WAIT_S, and that returns into the frame that heals. We stop the thread while it waits. Should
+we be killed meanwhile, it waits to the end, and is healed. Should we be held up for so long, it is healed too, and has
+run although it should not have: then what was found out about its tree is worth nothing, and `finish` says so.
+
+The idea of chained signal frames is that of sigreturn-oriented programming (Bosman and Bos, IEEE S&P 2014).
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import time
+from collections.abc import Sequence
+
+from kernel_backend.abi import arch
+from kernel_backend.abi.x86_64 import UserRegs
+from kernel_backend.errors import TargetBusy
+from kernel_backend.host import libc
+from kernel_backend.tracee.inject import SIGFRAME_BYTES, VERSE_BYTES, Borrowed, Call, build_sigframe
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, STOP_TIMEOUT_S, ThreadGone
+
+WAIT_S = 2.0
+_NOT_YET = 0x4E4F5420_59455421  # what no call of ours returns
+_STORED = struct.Struct("<QQ")  # where to go on with a call's result, and what that code takes from the stack
+_LINK_BYTES = _STORED.size + SIGFRAME_BYTES
+_RESULT_BYTES = 8
+_WAIT = Call("poll", 0, 0, int(WAIT_S * 1000))
+_LOOKS = 20  # some 50 µs: another processor makes ten calls in less
+
+
+class Verse:
+    """The calls, in order (none of them may block), and what they returned."""
+
+    MOST = VERSE_BYTES // (_LINK_BYTES + _RESULT_BYTES)
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        """At least one call, at most MOST."""
+        assert 1 <= len(calls) <= self.MOST, len(calls)
+        self.calls = calls
+        self.results: list[int] = []
+
+
+class Recital:
+    """A verse made by one borrowed thread, in three parts, as a single call is (see Borrowed.begin)."""
+
+    def __init__(self, borrowed: Borrowed, verse: Verse) -> None:
+        """The thread's process has to have the code for it: Gadgets.store."""
+        self._borrowed = borrowed
+        self._verse = verse
+        self._results_at = borrowed.verse + len(verse.calls) * _LINK_BYTES
+        self._until = 0.0
+
+    def begin(self) -> None:
+        """Send the thread on its way."""
+        borrowed, regs = self._borrowed, UserRegs()
+        first, *others = self._verse.calls
+        regs.cs, regs.ss, regs.flags = borrowed.regs.cs, borrowed.regs.ss, arch.USUAL_FLAGS
+        links = []
+        for number, (name, args) in enumerate([*others, _WAIT], 1):
+            regs.make_call(borrowed.gadgets.syscall, arch.SYS[name], args)
+            regs.store_at = self._results_at + number * _RESULT_BYTES
+            regs.sp = borrowed.verse + number * _LINK_BYTES if number <= len(others) else borrowed.stack
+            frame = build_sigframe(borrowed.fp_address, regs, ALL_BUT_SIGTRAP, borrowed.gadgets.sigreturn)
+            links.append(_STORED.pack(borrowed.gadgets.store, 0) + frame)
+        links.append(struct.pack("<Q", _NOT_YET) * len(self._verse.calls))
+        libc.vm_write(borrowed.thread.tid, borrowed.verse, b"".join(links))
+        self._until = time.monotonic() + WAIT_S
+        borrowed.set_off(first, borrowed.verse, self._results_at)
+
+    def interrupt(self) -> None:
+        """When it has made the calls, or some time was given to it, ask it to stop."""
+        for _ in range(_LOOKS):
+            if self._is_done():
+                break
+        self._borrowed.thread.interrupt()
+
+    def finish(self) -> None:
+        """When it has stopped: the results. Raises TargetBusy where the thread has run on meanwhile, or did nothing."""
+        thread = self._borrowed.thread
+        deadline, pause = time.monotonic() + STOP_TIMEOUT_S, 0.0001
+        thread.wait()
+        while not self._is_done():  # it stopped for another reason, or for us before its turn had come
+            if time.monotonic() > deadline:
+                raise self._held_up()
+            thread.resume()
+            time.sleep(pause)
+            pause = min(2 * pause, 0.01)
+            thread.interrupt()
+            thread.wait()
+        if time.monotonic() >= self._until and not self._still_waits(thread.get_regs()):
+            self._borrowed.has_healed()
+            raise self._held_up()
+
+    def _still_waits(self, regs: UserRegs) -> bool:
+        return (regs.call, regs.sp) == (arch.SYS[_WAIT[0]], self._borrowed.stack)
+
+    def _held_up(self) -> TargetBusy:
+        thread = self._borrowed.thread
+        return TargetBusy(
+            f"thread {thread.tid} of process {thread.tgid} could not be looked at within {WAIT_S:g} s",
+            hint="this machine is very busy, or nbcr was stopped meanwhile: try again", pid=thread.tgid,
+        )  # fmt: skip
+
+    def _is_done(self) -> bool:
+        thread, count = self._borrowed.thread, len(self._verse.calls)
+        try:
+            found = libc.vm_read(thread.tid, self._results_at, count * _RESULT_BYTES)
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                raise ThreadGone(f"thread {thread.tid} of process {thread.tgid} ended", pid=thread.tgid) from error
+            raise
+        self._verse.results = list(struct.unpack(f"<{count}Q", found))
+        return self._verse.results[-1] != _NOT_YET
