@@ -99,7 +99,19 @@ class Thread:
 
         Raises ThreadGone when it ended, TargetUnsupported when it does not stop in time.
         """
-        status = self.wait_status(timeout_s)
+        return self._note(self.wait_status(timeout_s))
+
+    def has_stopped(self) -> bool:
+        """Whether it has stopped since it was resumed (does not wait). Raises ThreadGone when it ended."""
+        try:
+            pid, status = os.waitpid(self.tid, linux.WALL | os.WNOHANG)
+        except ChildProcessError as error:
+            raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid) from error
+        if pid:
+            self._note(status)
+        return bool(pid)
+
+    def _note(self, status: int) -> Stop:
         if not os.WIFSTOPPED(status):
             raise ThreadGone(f"thread {self.tid} of process {self.tgid} ended", pid=self.tgid, status=status)
         self.stop = Stop((status >> 8) & 0xFF, status >> 16)

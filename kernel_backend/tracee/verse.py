@@ -33,6 +33,7 @@ _LINK_BYTES = _STORED.size + SIGFRAME_BYTES
 _RESULT_BYTES = 8
 _WAIT = Call("poll", 0, 0, int(WAIT_S * 1000))
 _LOOKS = 20  # some 50 µs: another processor makes ten calls in less
+_A_MOMENT_S = 0.00005
 
 
 class Verse:
@@ -75,27 +76,29 @@ class Recital:
         borrowed.set_off(first, borrowed.verse, self._results_at)
 
     def interrupt(self) -> None:
-        """When it has made the calls, or some time was given to it, ask it to stop."""
-        for _ in range(_LOOKS):
-            if self._is_done():
+        """When it has made the calls, ask it to stop. Not before: it would make none while that is asked for."""
+        thread, looks = self._borrowed.thread, 0
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while not self._is_done():
+            looks += 1
+            if looks <= _LOOKS:
+                continue
+            if thread.has_stopped():  # for another reason; a thread of a stopped process does so as it is resumed
+                thread.resume()
+            elif time.monotonic() > deadline:
                 break
-        self._borrowed.thread.interrupt()
+            else:
+                time.sleep(_A_MOMENT_S)
+        thread.interrupt()
 
     def finish(self) -> None:
         """When it has stopped: the results. Raises TargetBusy where the thread has run on meanwhile, or did nothing."""
         thread = self._borrowed.thread
-        deadline, pause = time.monotonic() + STOP_TIMEOUT_S, 0.0001
         thread.wait()
-        while not self._is_done():  # it stopped for another reason, or for us before its turn had come
-            if time.monotonic() > deadline:
-                raise self._held_up()
-            thread.resume()
-            time.sleep(pause)
-            pause = min(2 * pause, 0.01)
-            thread.interrupt()
-            thread.wait()
         if time.monotonic() >= self._until and not self._still_waits(thread.get_regs()):
             self._borrowed.has_healed()
+            raise self._held_up()
+        if not self._is_done():
             raise self._held_up()
 
     def _still_waits(self, regs: UserRegs) -> bool:
