@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -36,15 +37,26 @@ def build(source: Path) -> Path:
     headers = [*source.parent.glob("*.h"), *source.parent.parent.glob("*.h")]
     newest = max(path.stat().st_mtime for path in [source, *headers])
     program = _build_folder() / "_".join(source.relative_to(FOLDER / "c").with_suffix("").parts)
-    if not program.exists() or program.stat().st_mtime < newest:
-        part = program.with_suffix(f".{os.getpid()}")
-        wishes = re.findall(r"^/\* cc: (.*) \*/$", source.read_text(), re.M)  # a source may ask for options
-        command = ["cc", *FLAGS, *" ".join(wishes).split(), "-o", str(part), str(source), *LIBRARIES]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, f"{source.name} does not compile:\n{done.stderr}"
-        part.chmod(0o755)
-        part.replace(program)
+    if _is_older(program, newest):
+        with (_build_folder() / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker would replace the program that ours has started
+            if _is_older(program, newest):
+                _compile(source, program)
     return program
+
+
+def _is_older(program: Path, newest: float) -> bool:
+    return not program.exists() or program.stat().st_mtime < newest
+
+
+def _compile(source: Path, program: Path) -> None:
+    part = program.with_suffix(f".{os.getpid()}")
+    wishes = re.findall(r"^/\* cc: (.*) \*/$", source.read_text(), re.M)  # a source may ask for options
+    command = ["cc", *FLAGS, *" ".join(wishes).split(), "-o", str(part), str(source), *LIBRARIES]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{source.name} does not compile:\n{done.stderr}"
+    part.chmod(0o755)
+    part.replace(program)
 
 
 def command(subject: Subject, base: Path) -> list[str]:

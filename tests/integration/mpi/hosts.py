@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,17 +96,26 @@ class SpreadStage(Stage):
 
     def reset(self, launcher_pid: int) -> int:
         """Break the launcher's connections with other hosts, as a network does that forgets them; how many."""
+        unspecified, broken = struct.pack("H14x", socket.AF_UNSPEC), 0
+        for held in self._connections(launcher_pid):
+            ctypes.CDLL(None).connect(held.fileno(), unspecified, len(unspecified))  # sends RST
+            broken += 1
+        return broken
+
+    def connections(self, launcher_pid: int) -> int:
+        """How many there are."""
+        return sum(1 for _ in self._connections(launcher_pid))
+
+    def _connections(self, launcher_pid: int) -> Iterator[socket.socket]:
         pidfd = os.pidfd_open(launcher_pid)
-        broken = 0
         for number in [int(path.name) for path in Path(f"/proc/{launcher_pid}/fd").iterdir()]:
             taken = int(ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, number, 0))
+            if taken < 0:
+                continue  # it was closed meanwhile
             with socket.socket(fileno=taken) if _is_tcp(taken) else os.fdopen(taken, "rb", buffering=0) as held:
                 if isinstance(held, socket.socket) and not held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    unspecified = struct.pack("H14x", socket.AF_UNSPEC)
-                    ctypes.CDLL(None).connect(held.fileno(), unspecified, len(unspecified))  # sends RST
-                    broken += 1
+                    yield held
         os.close(pidfd)
-        return broken
 
     def on_h0(self, *words: str) -> list[str]:
         """A command line that runs on the launcher's host."""

@@ -91,14 +91,14 @@ def test_mpi_is_set_up_as_often_as_one_likes() -> None:
 
 def test_communicators_of_groups_are_counted_on_after_each_checkpoint(stage: Stage, rng: random.Random) -> None:
     """Also after one that fails in the middle: ranks that have made one more than others go on from there."""
-    launcher = stage.run("often", program("groups", 4, 120, 0.01))
+    launcher = stage.run("often", program("groups", 4, 400, 0.01))
     for turn in range(3):
         time.sleep(rng.random() / 10)
         with contextlib.suppress(NbcrError):
             stage.checkpoint("often", f"hasty-{turn}", deadline_s=rng.random() / 20)
         time.sleep(rng.random() / 10)
         stage.checkpoint("often", f"saved-{turn}")
-    expected = undisturbed("groups", 4, 120).removeprefix("ready\n")
+    expected = undisturbed("groups", 4, 400).removeprefix("ready\n")
     out, err = launcher.communicate(timeout=END_S)
     assert (launcher.returncode, out) == (0, expected), err
     out, err = stage.nbcr("restart", "saved-2").communicate(timeout=END_S)
