@@ -76,12 +76,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dump(args: argparse.Namespace) -> int:
+    import msgspec
+
     from kernel_backend.engine import dump
 
     report = dump(args.pid, args.image_dir, leave=args.leave, tree=not args.no_tree, files=args.files, tcp=args.tcp)
     _warn(report.warnings)
     if args.json:
-        print(json.dumps(vars(report)))
+        print(json.dumps(msgspec.structs.asdict(report)))
     else:
         print(
             f"process {report.pid}: {len(report.pids)} in the tree, {report.size_bytes / 2**20:.1f} MiB, "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from dataclasses import dataclass
+
+import msgspec
 
 from kernel_backend.host import proc
 from kernel_backend.resources import control_groups, pages, settings, sharing, timeouts, unsaved
@@ -61,8 +62,7 @@ class VmaFlags:
                 continue  # the freeze will say so, or it has just ended
 
 
-@dataclass
-class Ahead:
+class Ahead(msgspec.Struct):
     """What was read, or is being read."""
 
     vma_flags: VmaFlags

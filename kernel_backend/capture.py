@@ -6,10 +6,10 @@ import datetime
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from blake3 import blake3
 
 from kernel_backend import kinship
@@ -81,31 +81,30 @@ NOBODY = CredentialsEntry(
 )
 
 
-@dataclass
-class Capture:
+class Capture(msgspec.Struct):
     """An image in the making: entries of the tree, and what is still needed to write its memory."""
 
     writer: ImageWriter
     tree: FrozenTree
     ahead: Ahead
     tables: descriptors.CaptureTables
-    layouts: dict[int, memory.Layout] = field(default_factory=dict)
-    processes: dict[int, ProcessEntry] = field(default_factory=dict)
-    shared: list[SharedMemoryEntry] = field(default_factory=list)
-    objects: set[str] = field(default_factory=set)  # their keys
-    apart: dict[int, dict[int, int]] = field(default_factory=dict)  # by KCMP_ kind, threads with tables of their own
-    message_queues: list[SysvQueueEntry] = field(default_factory=list)
-    semaphore_sets: list[SysvSetEntry] = field(default_factory=list)
-    uts_namespaces: list[UtsEntry] = field(default_factory=list)
+    layouts: dict[int, memory.Layout] = {}
+    processes: dict[int, ProcessEntry] = {}
+    shared: list[SharedMemoryEntry] = []
+    objects: set[str] = set()  # their keys
+    apart: dict[int, dict[int, int]] = {}  # by KCMP_ kind, threads with tables of their own
+    message_queues: list[SysvQueueEntry] = []
+    semaphore_sets: list[SysvSetEntry] = []
+    uts_namespaces: list[UtsEntry] = []
     ipc_namespace: IpcEntry | None = None
     net_namespace: NetEntry | None = None
-    guards: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # those that a twin may have lost, by pid
-    scans: dict[int, pages.Scan] = field(default_factory=dict)  # which pages there are, by pid
-    held: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # pid → pages read in the pause
-    digests: dict[str, str] = field(default_factory=dict)
-    numbers: dict[int, int] = field(default_factory=dict)  # see renumber.py
-    programs: dict[int, tuple[str, int]] = field(default_factory=dict)  # path and inode of /proc/PID/exe
-    outside_sessions: list[int] = field(default_factory=list)
+    guards: dict[int, list[tuple[int, int]]] = {}  # those that a twin may have lost, by pid
+    scans: dict[int, pages.Scan] = {}  # which pages there are, by pid
+    held: dict[int, list[tuple[int, bytes]]] = {}  # pid → pages read in the pause
+    digests: dict[str, str] = {}
+    numbers: dict[int, int] = {}  # see renumber.py
+    programs: dict[int, tuple[str, int]] = {}  # path and inode of /proc/PID/exe
+    outside_sessions: list[int] = []
     pause_ms: float = 0.0
 
     @property
@@ -201,8 +200,7 @@ def capture_processes(capture: Capture) -> None:
     _check_sharing(capture)
 
 
-@dataclass
-class _Kin:
+class _Kin(msgspec.Struct):
     """See kinship.Kin."""
 
     processes: list[ProcessEntry]
@@ -241,8 +239,7 @@ def _ask_keyrings(capture: Capture, chorus: Chorus, mains: dict[int, Borrowed]) 
         capture.warnings.extend(map(unsaved.session_keys_lost, losing[:1]))  # usually all are in the same session
 
 
-@dataclass
-class _Own:
+class _Own(msgspec.Struct):
     """What a process itself was asked for."""
 
     subreaper: bool

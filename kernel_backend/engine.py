@@ -7,8 +7,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from kernel_backend import (
     ahead,
@@ -49,8 +50,7 @@ from kernel_backend.tracee.twin import Twin, clean_stale_twins
 LEAVE = ("running", "stopped", "killed")
 
 
-@dataclass
-class DumpProgress:
+class DumpProgress(msgspec.Struct):
     """Said the moment the originals run again."""
 
     pause_ms: float
@@ -60,8 +60,7 @@ class DumpProgress:
     warnings: list[str]
 
 
-@dataclass
-class DumpReport:
+class DumpReport(msgspec.Struct):
     """What a dump did."""
 
     pid: int
@@ -69,7 +68,7 @@ class DumpReport:
     pause_ms: float
     duration_ms: float
     size_bytes: int
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = []
 
 
 def preload() -> None:
@@ -119,8 +118,7 @@ def dump(
     return DumpReport(pid, list(capture.processes), capture.pause_ms, duration_ms, size, capture.warnings)
 
 
-@dataclass
-class _Course:
+class _Course(msgspec.Struct):
     """What a dump was asked for."""
 
     pid: int
@@ -240,13 +238,12 @@ def _publish(capture: cap.Capture, course: _Course, stopped_at: float) -> None:
 # --- restore ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Restored:
+class Restored(msgspec.Struct):
     """A tree that runs again."""
 
     pid: int
     pids: dict[int, int]
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = []
     init_pid: int = 0  # of the pid namespace made for the tree, which ends as its root ends; 0: none was made
 
     def wait(self) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kernel_backend import family, furnishing
 from kernel_backend.host import proc
@@ -41,14 +43,13 @@ from kernel_backend.tracee.standing_in import StandIns
 from kernel_backend.tracee.thread import Thread
 
 
-@dataclass
-class Building:
+class Building(msgspec.Struct):
     """One process in the making."""
 
     entry: ProcessEntry
     leader: Thread
     shop: Workshop
-    threads: dict[int, Thread] = field(default_factory=dict)  # by image tid
+    threads: dict[int, Thread] = {}  # by image tid
     named: bool = False  # it says which program it is, instead of having run it
     heritage: forked_pages.Heritage | None = None  # what it has of the memory of the parent that forked it
     furnished: bool = False  # it has its memory
@@ -59,8 +60,7 @@ class Building:
         return self.leader.tgid
 
 
-@dataclass
-class Rebuild:
+class Rebuild(msgspec.Struct, dict=True):  # for what is made when it is asked for
     """A restore under way."""
 
     folder: Path
@@ -68,28 +68,25 @@ class Rebuild:
     tables: descriptors.RebuildTables
     kinds: Sequence[descriptors.Kind]
     set_tids: bool
-    born: list[int] = field(default_factory=list)  # pids of all processes of our making, parents first
-    lost_tids: set[int] = field(default_factory=set)  # tids of threads that somebody else has
+    born: list[int] = []  # pids of all processes of our making, parents first
+    lost_tids: set[int] = set()  # tids of threads that somebody else has
     own_namespace: bool = False
     lazy: bool = False
     parting: bool = False  # whether we leave a fresh tree to itself
     user: Identity | None = None  # as whom files are opened and made; None: as ourselves
     init: Workshop | None = None  # the first process of that namespace
-    built: dict[int, Building] = field(default_factory=dict)  # by image pid
-    apart: dict[int, Workshop] = field(default_factory=dict)  # by image tid, of threads with tables of their own
-    shared: dict[str, int] = field(default_factory=dict)  # our descriptors of shared memory objects
-    mapped: dict[tuple[str, bool], int] = field(default_factory=dict)  # our descriptors of files that are mapped
-    pages: dict[int, int] = field(default_factory=dict)  # and of the image's pages, by image pid
-    stale: list[SharedMemoryEntry] = field(default_factory=list)  # objects that were there, with other contents
-    sysv: sysv.Segments = field(init=False)
-    ipc: sysv_ipc.Objects = field(init=False)
-    uts: namespaces.Places = field(init=False)
-    visit: visits.Visit = field(default_factory=visits.Visit)
-    heirs: dict[int, forked_pages.Heritage] = field(init=False)  # by image pid, who may be forked with memory
-    mothers: set[int] = field(init=False)  # their parents
-    by_pid: dict[int, ProcessEntry] = field(init=False)
-    zombies: dict[int, Workshop] = field(default_factory=dict)
-    leaders: dict[int, Workshop] = field(default_factory=dict)  # of sessions whose own leaders are gone
+    built: dict[int, Building] = {}  # by image pid
+    apart: dict[int, Workshop] = {}  # by image tid, of threads with tables of their own
+    shared: dict[str, int] = {}  # our descriptors of shared memory objects
+    mapped: dict[tuple[str, bool], int] = {}  # our descriptors of files that are mapped
+    pages: dict[int, int] = {}  # and of the image's pages, by image pid
+    stale: list[SharedMemoryEntry] = []  # objects that were there, with other contents
+    visit: visits.Visit = msgspec.field(default_factory=visits.Visit)
+    heirs: dict[int, forked_pages.Heritage] = {}  # by image pid, who may be forked with memory
+    mothers: set[int] = set()  # their parents
+    by_pid: dict[int, ProcessEntry] = {}
+    zombies: dict[int, Workshop] = {}
+    leaders: dict[int, Workshop] = {}  # of sessions whose own leaders are gone
 
     def __post_init__(self) -> None:
         self.heirs = forked_pages.heirs(self.inventory)
@@ -97,9 +94,21 @@ class Rebuild:
             self.heirs.setdefault(pid, forked_pages.Heritage([], []))
         self.by_pid = {entry.pid: entry for entry in self.inventory.processes}
         self.mothers = {self.by_pid[pid].ppid for pid in self.heirs}
-        self.sysv = sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)
-        self.uts = namespaces.Places(self.inventory.uts_namespaces)
-        self.ipc = sysv_ipc.Objects(self.tables.warnings, self.tables.guardian, self.may_give_to)
+
+    @cached_property
+    def sysv(self) -> sysv.Segments:
+        """Segments of System V shared memory."""
+        return sysv.Segments(self.tables.boot_id_same, self.tables.warnings, self.tables.guardian, self.user)
+
+    @cached_property
+    def ipc(self) -> sysv_ipc.Objects:
+        """Message queues and semaphores of System V."""
+        return sysv_ipc.Objects(self.tables.warnings, self.tables.guardian, self.may_give_to)
+
+    @cached_property
+    def uts(self) -> namespaces.Places:
+        """Namespaces of host names."""
+        return namespaces.Places(self.inventory.uts_namespaces)
 
     @property
     def warnings(self) -> list[str]:

@@ -19,8 +19,9 @@ import enum
 import errno
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 VARIABLE = "KERNEL_BACKEND_FAULT"
 FAULTS = ("ENOSPC", "ENOMEM", "EIO", "MemoryError", "kill", "target", "child", "eintr")
@@ -98,8 +99,7 @@ def reach(stage: Stage, pid: int = 0) -> None:
 # --- injected faults --------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Fault:
+class _Fault(msgspec.Struct):
     stage: Stage
     what: str
     turns: int  # how often the stage is still to be reached

@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.host import libc, proc
@@ -19,8 +20,7 @@ _CAPABILITY_BITS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Feature:
+class Feature(msgspec.Struct, frozen=True):
     """One probed ability: whether it is there, and what follows from that."""
 
     name: str

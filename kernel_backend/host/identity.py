@@ -11,7 +11,8 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from kernel_backend.errors import TargetDenied
 from kernel_backend.host import libc
@@ -20,8 +21,7 @@ _KEEP = 0xFFFFFFFF
 _ASK = 0xFFFFFFFF  # no user has this number: setfsuid(2) only answers
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Whose rights decide about files."""
 
     uid: int

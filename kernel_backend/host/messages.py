@@ -7,7 +7,8 @@ import errno
 import os
 import re
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 from kernel_backend.host import libc
 
@@ -18,8 +19,7 @@ _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1  # linux/mount.h
 _FSCONFIG_CMD_CREATE = 6
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What the OS kernel tells of a queue."""
 
     most_messages: int

@@ -7,7 +7,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 HEADER = struct.Struct("<IHHII")
 _ATTRIBUTE = struct.Struct("<HH")
@@ -35,8 +36,7 @@ _NF_TABLE_NAME = 1
 _UNKNOWN = (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)  # to an OS kernel without them
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(msgspec.Struct, frozen=True):
     """A network device."""
 
     index: int
@@ -46,8 +46,7 @@ class Link:
     queues: str  # the kind of its queueing discipline
 
 
-@dataclass(frozen=True)
-class LinkAddress:
+class LinkAddress(msgspec.Struct, frozen=True):
     """An address of a network device."""
 
     family: int

@@ -9,8 +9,9 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from kernel_backend.host.netlink import HEADER, RECEIVE_BYTES, attributes, payloads
 
@@ -27,8 +28,7 @@ _MESSAGE = struct.Struct("<BBBBIII")
 LISTEN = 10  # include/net/tcp_states.h, which Unix sockets use too
 
 
-@dataclass(slots=True)
-class UnixFacts:
+class UnixFacts(msgspec.Struct):
     """One Unix socket of this network namespace."""
 
     inode: int
@@ -37,7 +37,7 @@ class UnixFacts:
     name: bytes = b""
     file_inode: int = 0  # of the path it is bound to
     peer: int | None = None  # inode; 0 when the other end is gone or not accepted yet; None: never connected
-    waiting: list[int] = field(default_factory=list)  # inodes of the clients to accept; 0: client gone
+    waiting: list[int] = []  # inodes of the clients to accept; 0: client gone
     queued: int = 0  # bytes to read; of a listener: connections to accept
     unread: int = 0  # memory of what was sent and not read; of a listener: its backlog
     shutdown: int = 0
@@ -106,15 +106,14 @@ _PACKET_FACTS = struct.Struct("<i8xI8x")  # device, copy threshold
 _PACKET_MEMBERSHIP = struct.Struct("<iIHH32s")  # device, count, sort, length of the address, address
 
 
-@dataclass(slots=True)
-class PacketFacts:
+class PacketFacts(msgspec.Struct):
     """One packet socket of this network namespace."""
 
     type: int
     protocol: int
     device: int = 0  # index; 0: any; -1: it was removed
     copy_threshold: int = 0
-    memberships: list[tuple[int, int, bytes, int]] = field(default_factory=list)  # device, sort, address, count
+    memberships: list[tuple[int, int, bytes, int]] = []  # device, sort, address, count
     ring: bool = False
     fanout: bool = False
 
@@ -144,8 +143,7 @@ def _parse_packet(payload: bytes) -> tuple[int, PacketFacts]:
     return inode, facts
 
 
-@dataclass(slots=True, frozen=True)
-class TcpEntry:
+class TcpEntry(msgspec.Struct, frozen=True):
     """One line of /proc/net/tcp or tcp6: addresses as the file has them, and inode."""
 
     family: int

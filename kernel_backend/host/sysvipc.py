@@ -6,8 +6,9 @@ import ctypes
 import errno
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kernel_backend.host import libc
 
@@ -22,8 +23,7 @@ _QUEUE_DS_BYTES, _QUEUE_MOST_AT = 120, 88  # struct msqid64_ds, and msg_qbytes i
 _SET_DS_BYTES = 104
 
 
-@dataclass
-class Queue:
+class Queue(msgspec.Struct):
     """One line of /proc/sysvipc/msg."""
 
     key: int
@@ -37,8 +37,7 @@ class Queue:
     gid: int
 
 
-@dataclass
-class Set:
+class Set(msgspec.Struct):
     """One line of /proc/sysvipc/sem."""
 
     key: int

@@ -18,9 +18,10 @@ import resource
 import stat
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged
@@ -41,8 +42,7 @@ _O_TMPFILE_BIT = linux.O_TMPFILE & ~os.O_DIRECTORY
 _F_OWNER_PGRP = 2
 
 
-@dataclass
-class Look:
+class Look(msgspec.Struct):
     """One descriptor of a frozen process, as a room sees it when it decides and captures."""
 
     process: Process
@@ -85,32 +85,29 @@ class Look:
             self._own = -1
 
 
-@dataclass
-class CaptureTables:
+class CaptureTables(msgspec.Struct):
     """What a capture of the whole tree gathers; rooms look things up in it and add to it."""
 
     folder: Path  # where a room may save content files (through `save`)
     processes: dict[int, Process]
-    apart: dict[int, Process] = field(default_factory=dict)  # by tid, as threads see them that have tables of their own
-    looks: list[Look] = field(default_factory=list)  # one per description, same index
-    descriptions: list[Description] = field(default_factory=list)
-    tables: dict[int, list[DescriptorEntry]] = field(default_factory=dict)
-    holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (pid or tid, fd) pairs
-    warnings: list[str] = field(default_factory=list)
+    apart: dict[int, Process] = {}  # by tid, as threads see them that have tables of their own
+    looks: list[Look] = []  # one per description, same index
+    descriptions: list[Description] = []
+    tables: dict[int, list[DescriptorEntry]] = {}
+    holders: dict[int, list[tuple[int, int]]] = {}  # description → (pid or tid, fd) pairs
+    warnings: list[str] = []
     channel: tuple[int, int] | None = None  # (pid, fd) of the requester's channel
-    later: list[Callable[[], None]] = field(default_factory=list)  # work that may be done when the tree runs again
+    later: list[Callable[[], None]] = []  # work that may be done when the tree runs again
     files: str = "keep"  # what becomes of files being written (file_policy.py)
     ending: bool = False  # the tree is killed when the image is written, without running again
-    last: list[Callable[[], None]] = field(default_factory=list)  # when `ending`: reading that takes things away
-    linked: list[Callable[[], None]] = field(default_factory=list)  # when it is known of all who belongs to whom
-    in_flight: list[tuple[Message, int, int]] = field(default_factory=list)  # message, position in its rights, our fd
+    last: list[Callable[[], None]] = []  # when `ending`: reading that takes things away
+    linked: list[Callable[[], None]] = []  # when it is known of all who belongs to whom
+    in_flight: list[tuple[Message, int, int]] = []  # message, position in its rights, our fd
     looked_in_flight: int = 0  # how many of these have a description
-    mapped_in_flight: dict[str, int] = field(
-        default_factory=dict
-    )  # our descriptors of objects that memory maps, by key
-    cache: dict[str, Any] = field(default_factory=dict)  # what a room asked the OS kernel once for all
-    _groups: dict[tuple[object, ...], list[int]] = field(default_factory=dict)  # candidates for sharing, by kcmp order
-    _by_inode: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    mapped_in_flight: dict[str, int] = {}  # our descriptors of objects that memory maps, by key
+    cache: dict[str, Any] = {}  # what a room asked the OS kernel once for all
+    _groups: dict[tuple[object, ...], list[int]] = {}  # candidates for sharing, by kcmp order
+    _by_inode: dict[tuple[int, int], list[int]] = {}
 
     def with_inode(self, device: int, inode: int) -> list[int]:
         """Indices of the descriptions of this file: the other end of a pipe, for example."""
@@ -145,36 +142,35 @@ class CaptureTables:
         self.looked_in_flight = 0
 
 
-@dataclass
-class RebuildTables:
+class RebuildTables(msgspec.Struct):
     """What a rebuild of the whole tree has and makes."""
 
     folder: Path
     descriptions: Sequence[Description]
-    own: dict[int, int] = field(default_factory=dict)  # description → our descriptor of the rebuilt one
-    pids: dict[int, int] = field(default_factory=dict)  # image pid → new pid, known before `finish` runs
-    shared: dict[str, int] = field(default_factory=dict)  # shared memory key → our descriptor of the rebuilt object
-    live: dict[int, int] = field(default_factory=dict)  # in place: fd number → our duplicate of the present's
-    below: dict[int, int] = field(
-        default_factory=dict
-    )  # in place: inode → ours of a socket that only its children have
+    own: dict[int, int] = {}  # description → our descriptor of the rebuilt one
+    pids: dict[int, int] = {}  # image pid → new pid, known before `finish` runs
+    shared: dict[str, int] = {}  # shared memory key → our descriptor of the rebuilt object
+    live: dict[int, int] = {}  # in place: fd number → our duplicate of the present's
+    below: dict[int, int] = {}  # in place: inode → ours of a socket that only its children have
     present_pid: int = 0  # in place: the process that is replaced
-    leaving_sockets: set[int] = field(default_factory=lambda: {0})  # inodes of the present's; 0: one not accepted yet
-    holders: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # description → (image pid or tid, fd)
+    leaving_sockets: set[int] = msgspec.field(
+        default_factory=lambda: {0}
+    )  # inodes of the present's; 0: not accepted yet
+    holders: dict[int, list[tuple[int, int]]] = {}  # description → (image pid or tid, fd)
     root_pid: int = 0  # image pid of the root process
     stdio: tuple[int, int, int] = (-1, -1, -1)  # ours, for streams whose other end was outside; -1: /dev/null
-    users: dict[int, int] = field(default_factory=dict)  # image pid or tid → whose rights decide; where absent, ours
+    users: dict[int, int] = {}  # image pid or tid → whose rights decide; where absent, ours
     boot_id_same: bool = False
     stand_ins: StandIns | None = None  # who make sockets as the image's processes
     own_mounts: bool = False  # the tree will have mounts of its own, in which ours are others
     same_place: bool = False  # in place: the present process is the one the image was taken of (or stands for it)
     files: str = "keep"  # what becomes of files being written (file_policy.py),
     files_then: str = "keep"  # and what the dump said about it
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = []
     channel_fd: int = -1  # our socket for the channel, or -1
-    to_close: list[int] = field(default_factory=list)  # further descriptors of ours that must live until the end
-    cache: dict[str, Any] = field(default_factory=dict)  # what rooms share while they build
-    guardian: Guardian = field(default_factory=Guardian)  # told of what must not stay when we are killed
+    to_close: list[int] = []  # further descriptors of ours that must live until the end
+    cache: dict[str, Any] = {}  # what rooms share while they build
+    guardian: Guardian = msgspec.field(default_factory=Guardian)  # told of what must not stay when we are killed
 
     def who(self, index: int) -> str:
         """For messages: who holds a description."""

@@ -15,9 +15,10 @@ import functools
 import os
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.host import libc
@@ -119,8 +120,7 @@ def _pieces(ranges: list[Range], size: int) -> Iterable[Range]:
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Heritage:
+class Heritage(msgspec.Struct):
     """What a child keeps of the memory of the parent that forks it."""
 
     kept: list[VmaEntry]  # its mappings that are there already

@@ -15,8 +15,9 @@ import fcntl
 import os
 import struct
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError, ResourceUnsupported
@@ -148,8 +149,7 @@ def take_lease(index: int, entry: Description, tables: RebuildTables, workshop: 
         tables.warn(f"the lease that {tables.who(index)} held cannot be had: {error.strerror}")
 
 
-@dataclass
-class _LaidDown:
+class _LaidDown(msgspec.Struct):
     """A lease of a frozen process, and what the OS kernel forgets with it."""
 
     process: Process

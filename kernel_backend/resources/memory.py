@@ -10,8 +10,9 @@ import bisect
 import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.errors import ResourceUnsupported
@@ -40,18 +41,17 @@ PAGES_FILE = re.compile(r"/(pages-\d+\.img|[0-9a-f]{64}\.(blob|pack))( \(deleted
 KERNEL_AREAS = ("[vvar]", "[vvar_vclock]", "[vdso]")
 
 
-@dataclass
-class Layout:
+class Layout(msgspec.Struct):
     """One process's mappings as entries, with the live facts that the capture of contents needs."""
 
-    vmas: list[VmaEntry] = field(default_factory=list)
-    files: list[FileIdentity] = field(default_factory=list)
-    live: list[proc.Mapping] = field(default_factory=list)  # same index as vmas
-    whole: set[int] = field(default_factory=set)  # indices of vmas all of whose pages must be saved
-    fragile: set[int] = field(default_factory=set)  # those among them where a page may not be readable
-    shared: dict[str, proc.Mapping] = field(default_factory=dict)  # shared object key → a mapping that shows it
-    views: dict[int, str] = field(default_factory=dict)  # private ones of objects without a path: index → object key
-    names: dict[str, str] = field(default_factory=dict)  # key of a file → its path, where its mapping does not tell
+    vmas: list[VmaEntry] = []
+    files: list[FileIdentity] = []
+    live: list[proc.Mapping] = []  # same index as vmas
+    whole: set[int] = set()  # indices of vmas all of whose pages must be saved
+    fragile: set[int] = set()  # those among them where a page may not be readable
+    shared: dict[str, proc.Mapping] = {}  # shared object key → a mapping that shows it
+    views: dict[int, str] = {}  # private ones of objects without a path: index → object key
+    names: dict[str, str] = {}  # key of a file → its path, where its mapping does not tell
 
     def show_objects(self, keys: Collection[str]) -> None:
         """Private mappings of these objects, which the image holds, come back as such.
@@ -214,8 +214,7 @@ def map_vdso_calls(entry: ProcessEntry) -> list[Call]:
     return [Call("arch_prctl", linux.ARCH_MAP_VDSO_64, min(vma.start for vma in areas))]
 
 
-@dataclass
-class Sources:
+class Sources(msgspec.Struct):
     """Descriptor numbers inside the new process from which its mappings are made."""
 
     files: dict[tuple[int, bool], int]  # by file_views

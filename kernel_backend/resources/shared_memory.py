@@ -15,8 +15,9 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, NoRoom
@@ -35,8 +36,7 @@ _DELETED = " (deleted)"
 _SHM = "/dev/shm"
 
 
-@dataclass
-class _Object:
+class _Object(msgspec.Struct):
     key: str
     path: str
     spans: list[tuple[int, int, int, Process]]  # offset in the object, address, size, process

@@ -13,8 +13,9 @@ import ctypes
 import errno
 import os
 import struct
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
@@ -37,8 +38,7 @@ _MADV_REMOVE = 9
 _SHMID_DS_BYTES = 112
 
 
-@dataclass
-class Segment:
+class Segment(msgspec.Struct):
     """One line of /proc/sysvipc/shm."""
 
     key: int
@@ -91,20 +91,19 @@ def describe(entry: SharedMemoryEntry, pid: int) -> None:
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Segments:
+class Segments(msgspec.Struct):
     """The segments of a restore under way: made or found, held by us until the processes have them."""
 
     boot_id_same: bool
     warnings: list[str]
     guardian: Guardian
     user: Identity | None = None  # whose rights decide: the OS kernel would ask for ours; None: they do
-    ids: dict[str, int] = field(default_factory=dict)  # by key of the shared memory entry
-    sizes: dict[str, int] = field(default_factory=dict)
-    _created: list[int] = field(default_factory=list)
-    _found: list[tuple[int, SharedMemoryEntry]] = field(default_factory=list)  # our address; others may see them
-    _passing: list[int] = field(default_factory=list)  # to be marked for removal again
-    _attached: list[int] = field(default_factory=list)  # our addresses
+    ids: dict[str, int] = {}  # by key of the shared memory entry
+    sizes: dict[str, int] = {}
+    _created: list[int] = []
+    _found: list[tuple[int, SharedMemoryEntry]] = []  # our address; others may see them
+    _passing: list[int] = []  # to be marked for removal again
+    _attached: list[int] = []  # our addresses
     _announced: bool = False
 
     def bring_back(self, entry: SharedMemoryEntry, folder: Path, *, huge: bool) -> None:

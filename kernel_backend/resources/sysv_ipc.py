@@ -20,8 +20,9 @@ import errno
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported
@@ -150,14 +151,13 @@ class _Entry(Protocol):
     gid: int
 
 
-@dataclass
-class Objects:
+class Objects(msgspec.Struct):
     """The queues and sets of a restore under way."""
 
     warnings: list[str]
     guardian: Guardian
     may_give_to: Callable[[int], bool]  # whether what we make may be made that user's
-    _made: list[tuple[str, int]] = field(default_factory=list)
+    _made: list[tuple[str, int]] = []
 
     def bring_back(self, queues: Sequence[SysvQueueEntry], sets: Sequence[SysvSetEntry]) -> None:
         """Find every one, or make it anew. Raises HostUnsupported."""

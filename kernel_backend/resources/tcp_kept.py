@@ -22,8 +22,9 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError, HostUnsupported
@@ -66,8 +67,7 @@ def check(policy: str, leave: str) -> None:
 # --- a dump -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Held:
+class _Held(msgspec.Struct):
     """A connection that keeps still: our duplicate, and what it was before."""
 
     index: int

@@ -6,8 +6,9 @@ import ctypes
 import errno
 import os
 import struct
-from dataclasses import dataclass
 from functools import cache
+
+import msgspec
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
@@ -38,8 +39,7 @@ def borrow_all(process: Process) -> list[Borrowed]:
     return [process.borrow(process.threads[tid]) for tid in tids]
 
 
-@dataclass
-class Told:
+class Told(msgspec.Struct):
     """What only a thread itself can ask for."""
 
     altstack: bytes

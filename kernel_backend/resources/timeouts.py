@@ -16,7 +16,8 @@ import os
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
@@ -39,8 +40,7 @@ _TIMESPEC = struct.Struct("<qq")
 _A_MOMENT_S = 0.00002
 
 
-@dataclass(frozen=True)
-class Asleep:
+class Asleep(msgspec.Struct, frozen=True):
     """A thread in a call that may have a limit."""
 
     call: tuple[int, ...]  # number and arguments
@@ -49,8 +49,7 @@ class Asleep:
     switches: int  # how often it had been taken off its processor
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """The same at the freeze, of one that nothing but the freeze has woken."""
 
     call: tuple[int, ...]

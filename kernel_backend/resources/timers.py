@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.host import libc, proc
@@ -127,8 +128,7 @@ def ids_can_be_chosen() -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class _Maker:
+class _Maker(msgspec.Struct, frozen=True):
     """What it takes to create timers in a process that is being made."""
 
     workshop: Workshop

@@ -12,8 +12,9 @@ import ctypes
 import os
 import re
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import libc
@@ -46,8 +47,7 @@ def check_segments(pid: int, size: int) -> None:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Keyrings:
+class Keyrings(msgspec.Struct, frozen=True):
     """What keyrings there are: only of those that somebody has is it worth while to ask a stopped process."""
 
     own: bool = False  # of a process or thread
