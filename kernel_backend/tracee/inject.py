@@ -35,8 +35,8 @@ from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 
 WORD = 0xFFFFFFFFFFFFFFFF
 _MAX_ERRNO = 4095
-SCRATCH_DATA_BYTES = 2048  # room for arguments below the frame
-VERSE_BYTES = 4096  # and between both for frames of calls that follow each other (verse.py)
+SCRATCH_DATA_BYTES = 3584  # room for arguments below the frame: little, for stacks may be small
+VERSE_OFFSET = 512  # of that part of it which calls that follow each other need (verse.py)
 
 
 def check(result: int, what: str) -> int:
@@ -174,7 +174,6 @@ class Borrowed:
         self.xstate = b""
         self.rseq: restartable.Area | None = None
         self.data = 0  # address of SCRATCH_DATA_BYTES bytes for arguments
-        self.verse = 0  # of VERSE_BYTES
         self.stack = 0  # of the frame that heals the thread
         self.fp_address = 0  # of the floating-point state in it
         self._work = UserRegs()
@@ -220,14 +219,13 @@ class Borrowed:
         except OSError as error:
             if error.errno != errno.EFAULT or self._spare_room is None:
                 raise
-            room = state_bytes + SIGFRAME_BYTES + VERSE_BYTES + SCRATCH_DATA_BYTES + 128
+            room = state_bytes + SIGFRAME_BYTES + SCRATCH_DATA_BYTES + 128
             self._place(self._spare_room(room), state_bytes)
 
     def _place(self, top: int, state_bytes: int) -> None:
         self.fp_address = (top - state_bytes) & WORD & ~63
         self.stack = (self.fp_address - SIGFRAME_BYTES) & WORD & ~15
-        self.verse = (self.stack - VERSE_BYTES) & WORD
-        self.data = (self.verse - SCRATCH_DATA_BYTES) & WORD
+        self.data = (self.stack - SCRATCH_DATA_BYTES) & WORD
         self._covered = self._read_stack(self.data, self.fp_address + state_bytes - self.data)
 
     def _read_stack(self, address: int, size: int) -> bytes:

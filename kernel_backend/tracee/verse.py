@@ -23,10 +23,17 @@ from kernel_backend.abi import arch
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.errors import TargetBusy
 from kernel_backend.host import libc
-from kernel_backend.tracee.inject import SIGFRAME_BYTES, VERSE_BYTES, Borrowed, Call, build_sigframe
+from kernel_backend.tracee.inject import (
+    SCRATCH_DATA_BYTES,
+    SIGFRAME_BYTES,
+    VERSE_OFFSET,
+    Borrowed,
+    Call,
+    build_sigframe,
+)
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, STOP_TIMEOUT_S, ThreadGone
 
-WAIT_S = 2.0
+WAIT_S = 5.0
 _NOT_YET = 0x4E4F5420_59455421  # what no call of ours returns
 _STORED = struct.Struct("<QQ")  # where to go on with a call's result, and what that code takes from the stack
 _LINK_BYTES = _STORED.size + SIGFRAME_BYTES
@@ -37,9 +44,12 @@ _A_MOMENT_S = 0.00005
 
 
 class Verse:
-    """The calls, in order (none of them may block), and what they returned."""
+    """The calls, in order, and what they returned.
 
-    MOST = VERSE_BYTES // (_LINK_BYTES + _RESULT_BYTES)
+    None of them may block; what they read and write of Borrowed.data lies before VERSE_OFFSET.
+    """
+
+    MOST = (SCRATCH_DATA_BYTES - VERSE_OFFSET) // (_LINK_BYTES + _RESULT_BYTES)
 
     def __init__(self, calls: Sequence[Call]) -> None:
         """At least one call, at most MOST."""
@@ -55,7 +65,8 @@ class Recital:
         """The thread's process has to have the code for it: Gadgets.store."""
         self._borrowed = borrowed
         self._verse = verse
-        self._results_at = borrowed.verse + len(verse.calls) * _LINK_BYTES
+        self._links_at = borrowed.data + VERSE_OFFSET
+        self._results_at = self._links_at + len(verse.calls) * _LINK_BYTES
         self._until = 0.0
 
     def begin(self) -> None:
@@ -67,13 +78,13 @@ class Recital:
         for number, (name, args) in enumerate([*others, _WAIT], 1):
             regs.make_call(borrowed.gadgets.syscall, arch.SYS[name], args)
             regs.store_at = self._results_at + number * _RESULT_BYTES
-            regs.sp = borrowed.verse + number * _LINK_BYTES if number <= len(others) else borrowed.stack
+            regs.sp = self._links_at + number * _LINK_BYTES if number <= len(others) else borrowed.stack
             frame = build_sigframe(borrowed.fp_address, regs, ALL_BUT_SIGTRAP, borrowed.gadgets.sigreturn)
             links.append(_STORED.pack(borrowed.gadgets.store, 0) + frame)
         links.append(struct.pack("<Q", _NOT_YET) * len(self._verse.calls))
-        libc.vm_write(borrowed.thread.tid, borrowed.verse, b"".join(links))
+        libc.vm_write(borrowed.thread.tid, self._links_at, b"".join(links))
         self._until = time.monotonic() + WAIT_S
-        borrowed.set_off(first, borrowed.verse, self._results_at)
+        borrowed.set_off(first, self._links_at, self._results_at)
 
     def interrupt(self) -> None:
         """When it has made the calls, ask it to stop. Not before: it would make none while that is asked for."""
