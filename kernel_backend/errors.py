@@ -36,7 +36,7 @@ class TargetDenied(EngineError):
 
 
 class TargetBusy(EngineError):
-    """Somebody else traces the process already (a debugger, another checkpoint)."""
+    """Somebody else traces the process already (a debugger, another checkpoint), or this machine is too busy."""
 
     exit_code = 5
     default_hint = "detach the debugger, or wait for the other checkpoint to end"
