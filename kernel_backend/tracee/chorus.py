@@ -24,7 +24,7 @@ Asking = Generator[Call | Verse, int, T]
 
 def together(borrowed: Borrowed, *calls: Call) -> Asking[list[int]]:
     """Make several calls, none of which may block: their results. OSError of the first that fails."""
-    if borrowed.gadgets.store:
+    if borrowed.gadgets.store and not borrowed.sleeps_on:
         verse = Verse(calls)
         yield verse
         return verse.results
