@@ -25,7 +25,7 @@ _AT_ONCE = 32  # keeps many processors busy, and is come round to long before a 
 
 def together(borrowed: Borrowed, *calls: Call) -> Asking[list[int]]:
     """Make several calls, none of which may block: their results. OSError of the first that fails."""
-    if borrowed.gadgets.store:
+    if borrowed.gadgets.store and not borrowed.sleeps_on:
         verse = Verse(calls)
         yield verse
         return verse.results

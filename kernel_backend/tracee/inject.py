@@ -314,6 +314,14 @@ class Borrowed:
             self._leaving = True
         self._given_back = True
 
+    @property
+    def sleeps_on(self) -> bool:
+        """Whether its own call goes on with a limit that the OS kernel alone remembers (restart_syscall(2)).
+
+        Any signal frame makes it forget that, and any other call with a limit puts its own there.
+        """
+        return self.regs.call != arch.NO_CALL and self.regs.result == WORD + 1 - linux.ERESTART_RESTARTBLOCK
+
     def has_healed(self) -> None:
         """The thread got everything back by itself, and runs: there is nothing to give back any more."""
         self._given_back = True

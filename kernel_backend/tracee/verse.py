@@ -9,6 +9,8 @@ The last call is a wait of WAIT_S, and that returns into the frame that heals. W
 we be killed meanwhile, it waits to the end, and is healed. Should we be held up for so long, it is healed too, and has
 run although it should not have: then what was found out about its tree is worth nothing, and `finish` says so.
 
+A thread that sleeps with a limit (`Borrowed.sleeps_on`) makes none: its sleep would end with the frames.
+
 The idea of chained signal frames is that of sigreturn-oriented programming (Bosman and Bos, IEEE S&P 2014).
 """
 

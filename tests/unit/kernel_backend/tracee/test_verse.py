@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kernel_backend.abi import linux
+from kernel_backend.abi import arch, linux
 from kernel_backend.errors import TargetBusy
+from kernel_backend.host import proc
 from kernel_backend.tracee import verse
 from kernel_backend.tracee.chorus import Asking, Chorus, together
 from kernel_backend.tracee.inject import Borrowed, Call
@@ -66,6 +67,26 @@ def test_each_call_has_its_result_and_the_thread_is_as_it_was(computing: subproc
             assert found == [computing.pid, computing.pid, 50_000]
             assert chorus.run({member: asking(member, *calls * 3)})[member] == found * 3
     assert its_sum(computing) == expected()
+
+
+SLEEPER = """
+import select, time
+print("ready", flush=True)
+begun = time.monotonic()
+found = select.poll().poll(3000)
+print(time.monotonic() - begun, flush=True)
+"""
+
+
+def test_a_thread_that_sleeps_with_a_limit_sleeps_on() -> None:
+    with subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        while proc.blocked_call(process.pid, process.pid)[:1] != (arch.SYS["poll"],):
+            time.sleep(0.01)
+        with frozen(process.pid) as tracee, Chorus([member := tracee.borrow()]) as chorus:
+            assert chorus.run({member: asking(member, Call("getpid"), Call("gettid"))})[member] == [process.pid] * 2
+        assert its_sum(process) >= 3
 
 
 def test_the_first_call_that_fails_is_told(computing: subprocess.Popen[str]) -> None:
