@@ -125,6 +125,7 @@ class Rebuild(msgspec.Struct, dict=True):  # for what is made when it is asked f
 
     def rewind_namespaces(self) -> None:
         """In place, past the point of no return: what the present has changed in the tree's namespaces is undone."""
+        self.visit.burn_bridges()
         found = net_namespaces.rewind(self.inventory, self.visit, for_a_user=self.user is not None)
         self.warnings.extend(found)
 

@@ -6,6 +6,7 @@ Nothing of a new namespace is there but what the image holds: so an image holds 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -84,7 +85,9 @@ def enter(inventory: Inventory, present: Process | None, visit: Visit, *, for_a_
             f"{name} is {present_limits[name]}; it was {value}, which takes --trust"
             for name, value in differing.items()
         ]
-    for name, value in differing.items():
+    for name, value in differing.items():  # now, though the present is there still: they decide what can be made
+        if present is not None:
+            visit.undo(partial(_set_limit, _SETTINGS / name, present_limits[name]))
         _set_limit(_SETTINGS / name, value)
     return []
 

@@ -7,12 +7,13 @@ which is replaced. Then everything else is done as in our own. That takes CAP_SY
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import ResourceUnsupported, TargetDenied, TargetUnsupported
+from kernel_backend.errors import EngineError, ResourceUnsupported, TargetDenied, TargetUnsupported
 from kernel_backend.host import libc
 from kernel_backend.host.features import effective_capabilities
 from kernel_backend.tracee.process import Process
@@ -52,6 +53,7 @@ class Visit:
 
     def __init__(self) -> None:
         self._homes: dict[Kind, int] = {}
+        self._undoing: list[Callable[[], None]] = []
 
     def __enter__(self) -> Visit:
         return self
@@ -70,6 +72,14 @@ class Visit:
         self._note_home(kind)
         libc.syscall("unshare", KINDS[kind])
 
+    def undo(self, work: Callable[[], None]) -> None:
+        """Done, as we leave, to what we have changed in a namespace of the present, unless there is no way back."""
+        self._undoing.append(work)
+
+    def burn_bridges(self) -> None:
+        """There is no way back."""
+        self._undoing.clear()
+
     def is_away(self, kind: Kind) -> bool:
         """Whether we are in another one than our own."""
         return kind in self._homes
@@ -78,6 +88,9 @@ class Visit:
         self._homes[kind] = os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
     def __exit__(self, *_: object) -> None:
+        while self._undoing:
+            with contextlib.suppress(EngineError, OSError):
+                self._undoing.pop()()
         for kind, home in self._homes.items():
             libc.syscall("setns", home, KINDS[kind])
             os.close(home)

@@ -187,9 +187,36 @@ def test_only_root_looks_into_one(kind: str, as_user: User, folder: Path, proces
     assert not wait_for_end(pid, 0)
 
 
-# --- network ----------------------------------------------------------------------------------------------------------
+SETTINGS = {
+    "--net": ("net/ipv4/ip_local_port_range", "40000 41000", "20000 30000"),
+    "--ipc": ("kernel/msgmax", "9999", "7777"),
+}
+SETTING = SETTINGS["--net"][0]
 
-SETTING = "net/ipv4/ip_local_port_range"
+
+def setting_of(process: int, kind: str) -> list[str]:
+    """A setting of its namespace."""
+    looking = ["nsenter", f"{kind}=/proc/{process}/ns/{kind[2:]}", "cat", f"/proc/sys/{SETTINGS[kind][0]}"]
+    return subprocess.run(looking, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_a_failed_rewind_leaves_it_as_it_is(
+    kind: str, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    engine, (name, before, changed) = Engine(ourselves, folder, processes), SETTINGS[kind]
+    pid = sleeper(processes, ourselves, folder, kind, f"echo {before} >/proc/sys/{name}")
+    engine.must("dump", pid, folder / "image", "--leave", "running")
+    changing = f"echo {changed} >/proc/sys/{name}"
+    subprocess.run(["nsenter", f"{kind}=/proc/{pid}/ns/{kind[2:]}", "sh", "-c", changing], check=True)
+    done = engine.run("restore", folder / "image", "--into", pid, fault=f"{Stage.RESTORE_COMMIT}:EIO")
+    assert done.status != 0
+    assert setting_of(pid, kind) == changed.split()
+    engine.must("restore", folder / "image", "--into", pid)
+    assert setting_of(pid, kind) == before.split()
+
+
+# --- network ----------------------------------------------------------------------------------------------------------
 
 
 def network_of(process: int | str) -> str:
@@ -211,21 +238,6 @@ def test_a_network_is_made_as_it_was_and_nowhere_else(ourselves: User, folder: P
         assert network_of("self") == outside
     assert network_of(engine.restore(folder / "image")) == inside
     assert network_of("self") == outside
-
-
-def test_a_failed_rewind_leaves_the_network_as_it_is(ourselves: User, folder: Path, processes: ProcessTracker) -> None:
-    engine = Engine(ourselves, folder, processes)
-    pid = sleeper(processes, ourselves, folder, "--net", f"echo 40000 41000 >/proc/sys/{SETTING}; {LOOPBACK}")
-    before = network_of(pid)
-    engine.must("dump", pid, folder / "image", "--leave", "running")
-    changing = f"echo 20000 30000 >/proc/sys/{SETTING}"
-    subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", changing], check=True)
-    changed = network_of(pid)
-    done = engine.run("restore", folder / "image", "--into", pid, fault=f"{Stage.RESTORE_COMMIT}:EIO")
-    assert done.status != 0
-    assert network_of(pid) == changed
-    engine.must("restore", folder / "image", "--into", pid)
-    assert network_of(pid) == before != changed
 
 
 def test_settings_of_a_network_are_roots_to_give(
