@@ -34,10 +34,18 @@ def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def write_notebook(path: Path, sources: Sequence[str]) -> None:
+def write_notebook(path: Path, sources: Sequence[str], kernel: str = "python3") -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
     nbformat.write(notebook, path)
+
+
+def dismiss_word_of_crash(page: Any) -> None:
+    """Wait until the page tells that the Jupyter kernel has died and will be restarted; take note."""
+    told = page.locator(".jp-Dialog", has_text="died")
+    told.first.wait_for()
+    told.first.locator(".jp-mod-accept").click()
+    told.first.wait_for(state="detached")
 
 
 def free_port() -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from tests.integration.lab.browser import (
     Server,
     browser_page,
     chromium,
+    dismiss_word_of_crash,
     jupyter_lab,
     write_notebook,
 )
@@ -109,3 +114,38 @@ def test_run_all_in_notebook_7(ourselves: User, processes: ProcessTracker, tmp_p
         assert [texts[i] for i in (2, 4, 6, 7)] == ["a", "b", "c", "d"]
         assert "CONTINUE" in texts[3]
         assert "RESTART" in texts[5]
+
+
+CRASH = [
+    "import os, threading",
+    "x, thread = [1], threading.Thread(target=threading.Event().wait, daemon=True)\nthread.start()",
+    "%checkpoint before",
+    "x.append(2)\nprint(os.getpid())",
+    "print(x, thread.is_alive())",
+]
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_a_session_that_was_killed_is_back(
+    app: str, ourselves: User, processes: ProcessTracker, tmp_path: Path, executable: str
+) -> None:
+    """By nbcr's kind of Jupyter kernel; whoever looks at the notebook is told."""
+    with jupyter_lab(ourselves, tmp_path, processes, app=app) as server, browser_page(executable) as page:
+        words = [sys.executable, "-m", "nbcr.cli", "kernelspec", "install", "--user"]
+        subprocess.run(words, env=server.environ, check=True, stdout=subprocess.DEVNULL)
+        write_notebook(server.folder / "t.ipynb", CRASH, kernel="nbcr")
+        if app == "lab":
+            lab = Notebook(page, server, "t.ipynb")
+            run = lambda index: str(lab.run(index)["text"])  # noqa: E731
+        else:
+            run = PlainNotebook(page, server, "t.ipynb").run
+        run(0)
+        run(1)
+        assert "CONTINUE" in run(2)
+        os.kill(int(run(3)), signal.SIGKILL)
+        dismiss_word_of_crash(page)
+        said = run(4)
+        page.screenshot(path=str(ARTIFACTS / f"{app}-crashed.png"))
+        assert "[1] True" in said
+        assert "ended unexpectedly" in said
+        assert server.kernel()["execution_state"] == "idle"
