@@ -67,3 +67,9 @@ def test_what_a_program_chose_of_mpi4py_stands(stage: Stage, chosen: str) -> Non
     """That it initialises MPI itself, and what errors do."""
     launcher = stage.nbcr("run", "--name", "job", "--", *program("chosen", 1, chosen))
     assert launcher.communicate(timeout=END_S)[0] == undisturbed("chosen", 1, chosen)
+
+
+def test_calls_have_the_names_that_mpi4py_gives_to_what_they_take(stage: Stage) -> None:
+    launcher = stage.nbcr("run", "--name", "job", "--", *program("parameters", 1))
+    out, err = launcher.communicate(timeout=END_S)
+    assert out == "done\n", err
