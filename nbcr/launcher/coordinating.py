@@ -22,6 +22,7 @@ from nbcr.launcher.jobs import KIND
 from nbcr.launcher.keeping import mark
 from nbcr.launcher.members import Gone, Member, hear, listen, tell
 from nbcr.launcher.schema import FILE, FOLDER, Schema, image_of
+from nbcr.mpi import besides
 from nbcr.session.terms import Terms
 from nbcr.store import Draft, Entry, Store
 from nbcr.store.manifest import ComponentMark
@@ -156,12 +157,13 @@ class _quiet:  # noqa: N801
             tell(members, {"op": "DOWN"})
             hear(members, "DOWN", deadline_s)
             ready = hear(members, "READY", deadline_s)
+            for member in members:
+                member.pid = int(ready[member.rank]["pid"])
+                self._course.warnings += [f"rank {member.rank}: {each}" for each in ready[member.rank]["warnings"]]
+            self._course.warnings += besides.warnings({rank: answer["connections"] for rank, answer in ready.items()})
         except BaseException:
             self._abort()
             raise
-        for member in members:
-            member.pid = int(ready[member.rank]["pid"])
-            self._course.warnings += [f"rank {member.rank}: {each}" for each in ready[member.rank]["warnings"]]
         return ready
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

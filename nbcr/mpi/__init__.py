@@ -28,6 +28,7 @@ support                        what no checkpoint can hold: noted, and refused b
 queue, draining                messages that were taken out of MPI, and how
 rank                           the conversation with the launcher; the handler
 combining                      the order of pickled reductions
+besides                        connections between ranks that are not MPI's
 leaving                        how a rank's end is said to its mpiexec
 dialling                       a connection with the launcher that broke, made again
 stub                           what a rank's image is restored over

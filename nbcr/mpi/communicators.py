@@ -49,12 +49,10 @@ class Gated(Comm):
             self._seats.append(weakref.ref(self))
         return self
 
-    Send, Ssend, Rsend, send, ssend = (
-        point_to_point.sending(base) for base in (Comm.Send, Comm.Ssend, Comm.Rsend, Comm.send, Comm.ssend)
-    )
-    Isend, Issend, Irsend, isend, issend = (
-        point_to_point.posting(base) for base in (Comm.Isend, Comm.Issend, Comm.Irsend, Comm.isend, Comm.issend)
-    )
+    Send, Ssend, Rsend = map(point_to_point.sending, (Comm.Send, Comm.Ssend, Comm.Rsend))
+    send, ssend = map(point_to_point.sending_pickled, (Comm.send, Comm.ssend))
+    Isend, Issend, Irsend = map(point_to_point.posting, (Comm.Isend, Comm.Issend, Comm.Irsend))
+    isend, issend = map(point_to_point.posting_pickled, (Comm.isend, Comm.issend))
     Bsend, bsend, Ibsend, ibsend = buffered.Bsend, buffered.bsend, buffered.Ibsend, buffered.ibsend
     Attach_buffer, Detach_buffer = buffered.Attach_buffer, buffered.Detach_buffer
     Flush_buffer, Iflush_buffer = buffered.Flush_buffer, buffered.Iflush_buffer

@@ -33,6 +33,18 @@ def begin() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
+class _Life:
+    """What the program knows of MPI's beginning: it may have said that it begins it itself."""
+
+    has_begun = True
+
+    def begin(self) -> None:
+        self.has_begun = True
+
+
+_life = _Life()
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     """Loads the gate with the module."""
 
@@ -60,6 +72,7 @@ class _Loader(importlib.abc.Loader):
         import mpi4py
 
         if os.environ.get(modes.VARIABLE) != modes.COOPERATIVE:
+            _life.has_begun = mpi4py.rc.initialize
             mpi4py.rc.initialize = False
             mpi4py.rc.finalize = False
         created: ModuleType | None = self._theirs.create_module(spec)
@@ -113,6 +126,9 @@ def enter(module: Any) -> None:
     last = communicators.adopt(Intracomm.Dup(world.comm), "e")
     every.Set_name("MPI_COMM_WORLD")
     own.Set_name("MPI_COMM_SELF")
+    if sys.modules["mpi4py"].rc.errors == "default":
+        for comm in (every, own):  # MPI's own default; mpi4py leaves it as it is
+            comm.Set_errhandler(module.ERRORS_ARE_FATAL)
     _forbid(module)
     _put_classes(module)
     communicators.become_null(module.COMM_NULL)
@@ -121,10 +137,9 @@ def enter(module: Any) -> None:
     module._commctx_intra, module._commctx_inter = intercomms.context, intercomms.context_between
     module._comm_lock, module._comm_lock_table = intercomms.lock, intercomms.lock_table
     main = threading.main_thread()
-    module.Is_initialized = lambda: True
+    module.Is_initialized = lambda: _life.has_begun
     module.Is_finalized = lambda: rank.ended
-    module.Init = lambda: None
-    module.Init_thread = lambda required=module.THREAD_MULTIPLE: module.THREAD_MULTIPLE
+    module.Init, module.Init_thread = _life.begin, functools.partial(_begin_threaded, module.THREAD_MULTIPLE)
     module.Query_thread = lambda: module.THREAD_MULTIPLE
     module.Is_thread_main = lambda: threading.current_thread() is main
     module.Finalize, module._set_abort_status = rank.end, rank.set_abort_status
@@ -143,6 +158,11 @@ def enter(module: Any) -> None:
     atexit.register(rank.end)
     rank.begin(os.environ.pop(SOCKET_VARIABLE), os.environ.pop(sealed.VARIABLE, ""), last)
     _restore_path()
+
+
+def _begin_threaded(provided: int, required: int = 0) -> int:
+    _life.begin()
+    return provided
 
 
 def _of_like(function: Any, datatype: Any) -> Any:

@@ -359,7 +359,11 @@ class GatedFile(_File):
         file._state = by_handle.get(handle)
         return file
 
-    fromint = f2py = fromhandle
+    @classmethod
+    def fromint(cls, arg: int) -> Any:
+        return cls.fromhandle(arg)
+
+    f2py = fromint
 
     def toint(self) -> int:
         return self._state.handle if self and self._state is not None else int(_File.toint(_File()))

@@ -58,10 +58,15 @@ _FINDERS = ("fromhandle", "fromint", "f2py")
 def _found(descriptor: Any) -> Any:
     """What finds the object for a number; mpi4py gives one of its own class."""
 
-    def find(cls: Any, number: int) -> Any:
-        return cls(guarded_call(descriptor.__get__(None, cls), number))
+    def find(cls: Any, arg: int) -> Any:
+        return cls(guarded_call(descriptor.__get__(None, cls), arg))
 
-    return classmethod(_called_as(descriptor.__func__.__name__, find, find))
+    def find_handle(cls: Any, handle: int) -> Any:
+        return find(cls, handle)
+
+    name = descriptor.__func__.__name__
+    finder = find_handle if name == "fromhandle" else find  # by the names that mpi4py has for it
+    return classmethod(_called_as(name, finder, finder))
 
 
 class Freed:

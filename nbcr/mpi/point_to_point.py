@@ -28,12 +28,36 @@ def sending(base: Any) -> Any:
     return send
 
 
+def sending_pickled(base: Any) -> Any:
+    """The same with the name that mpi4py gives to what is sent: programs may call it by that."""
+
+    @gate.passes
+    def send(self: Any, obj: Any, dest: int, tag: int = 0) -> None:
+        if gate.closed:
+            gate.stay_out()
+        base(self, obj, dest, tag)
+
+    return send
+
+
 def posting(base: Any) -> Any:
     @gate.matches
     def post(self: Any, buf: Any, dest: int, tag: int = 0) -> GatedRequest:
         if gate.closed:
             gate.stay_out()
         return outstanding.add(GatedRequest(base(self, buf, dest, tag), self))
+
+    return post
+
+
+def posting_pickled(base: Any) -> Any:
+    """The same, as `sending_pickled`."""
+
+    @gate.matches
+    def post(self: Any, obj: Any, dest: int, tag: int = 0) -> GatedRequest:
+        if gate.closed:
+            gate.stay_out()
+        return outstanding.add(GatedRequest(base(self, obj, dest, tag), self))
 
     return post
 

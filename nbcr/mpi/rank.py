@@ -31,7 +31,7 @@ from nbcr.errors import NbcrError, NotPossible, to_wire
 from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, pid_alias, registry
 from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
 from nbcr.handlers.sections import all_left
-from nbcr.mpi import agents, buffered, dialling, draining, leaving, support
+from nbcr.mpi import agents, besides, buffered, dialling, draining, leaving, support
 from nbcr.mpi.communicators import live
 from nbcr.mpi.gate import gate, waited
 from nbcr.mpi.windows import epochs, helping
@@ -216,7 +216,7 @@ class Rank(Handler):
             try:
                 message = {"state": "READY", "pid": runtime.own_pid(), "channel_fd": channel.fileno()}
                 warnings = [*request.warnings, *filter(None, (support.wrapper(),))]
-                channel.send({**message, "warnings": warnings})
+                channel.send({**message, "warnings": warnings, "connections": besides.connections()})
                 # Two returns: the image is taken in this read, and each life reads its own answer.
                 answer = channel.receive()
                 if answer.get("op") == "PING":

@@ -59,3 +59,17 @@ def test_a_pool_without_workers_says_so_to_who_waits_for_its_results(stage: Stag
     _, err = launcher.communicate(timeout=END_S)
     assert launcher.returncode == 1
     assert "BrokenExecutor: Intracomm.Spawn is not possible" in err
+
+
+@pytest.mark.either("chosen")
+@pytest.mark.parametrize("chosen", ["later", "errors=default", "errors=fatal"])
+def test_what_a_program_chose_of_mpi4py_stands(stage: Stage, chosen: str) -> None:
+    """That it initialises MPI itself, and what errors do."""
+    launcher = stage.nbcr("run", "--name", "job", "--", *program("chosen", 1, chosen))
+    assert launcher.communicate(timeout=END_S)[0] == undisturbed("chosen", 1, chosen)
+
+
+def test_calls_have_the_names_that_mpi4py_gives_to_what_they_take(stage: Stage) -> None:
+    launcher = stage.nbcr("run", "--name", "job", "--", *program("parameters", 1))
+    out, err = launcher.communicate(timeout=END_S)
+    assert out == "done\n", err

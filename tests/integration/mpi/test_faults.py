@@ -35,6 +35,16 @@ def test_what_no_image_can_hold_is_refused_by_name(stage: Stage, how: str, named
     assert not stage.store.entries()
 
 
+@pytest.mark.either("host")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::"])
+def test_connections_of_ranks_with_each_other_are_told(stage: Stage, host: str) -> None:
+    """By TCP; a socket for IPv6 can have the other end of one for IPv4."""
+    launcher = stage.run("job", program("talking", 3, 100, 0.05, host))
+    entry = stage.checkpoint("job", "saved")
+    assert [line for line in entry.warnings if "ranks 0 and 1 have TCP connections with each other" in line]
+    assert launcher.communicate(timeout=END_S)[0] == "done\n"
+
+
 def test_a_lock_that_is_not_given_back_fails_the_checkpoint_alone(stage: Stage) -> None:
     launcher = stage.run("job", program("waiting", 2, "locked", 4))
     with pytest.raises(NotPossible, match="rank 0 has had an exclusive lock of a window"):

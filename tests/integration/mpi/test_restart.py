@@ -28,6 +28,8 @@ SUBJECTS = {
     "likeness": (60, 0.04),
     "windows": (60, 0.04),
     "exposing": (100, 0.04),
+    "matrices": (100, 0.04),
+    "threads": (60, 0.12),
 }
 
 

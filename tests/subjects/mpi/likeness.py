@@ -109,7 +109,13 @@ def messages():
     got = bytearray(4)
     MPI.COMM_SELF.Sendrecv(b"abcd", 0, 5, got, 0, 5)
     yield bytes(got), bool(comm.Bcast.__doc__), MPI.Datatype.Create_vector.__doc__.strip().splitlines()[-1]
-    sent = MPI.COMM_SELF.Isend(b"x", 0, 6)
+    for send in ("send", "ssend", "isend", "issend"):
+        waiting = MPI.COMM_SELF.irecv(source=0, tag=6)
+        sent = getattr(MPI.COMM_SELF, send)(obj=send, dest=0, tag=6)
+        yield waiting.wait()
+        if sent is not None:
+            sent.wait()
+    sent = MPI.COMM_SELF.Isend(buf=b"x", dest=0, tag=6)
     yield told(pickle.dumps, sent)
     MPI.COMM_SELF.Recv(bytearray(1), 0, 6)
     sent.Wait()
