@@ -149,6 +149,8 @@ STATES = (
     State("how types are shown", "IPython", shell.printers, shell.set_printers),
     State("what is told of events", "IPython", shell.callbacks, shell.set_callbacks),
     State("names of %pylab", "IPython", shell.pylab, shell.set_pylab),
+    State("backend of matplotlib", "matplotlib.pyplot", settings.drawing_backend, settings.set_drawing_backend,
+          before_names=True),
     State("figures", "matplotlib_inline.backend_inline", settings.inline_figures, settings.set_inline_figures),
     State("open figures", "matplotlib.pyplot", settings.open_figures, settings.set_open_figures, before_fork=True),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),

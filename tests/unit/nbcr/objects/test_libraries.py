@@ -186,6 +186,25 @@ def test_the_names_of_pylab_come_back(place: Path) -> None:
     assert run(f"{dedent(begin)}\n{load}\n{seen}", place) == "3 matplotlib.pyplot mine True\n"
 
 
+@pytest.mark.parametrize("backend", ["svg", "notebook"])
+def test_figures_come_back_for_the_backend_that_cells_chose(backend: str, place: Path) -> None:
+    """It is chosen before they are made, as they get the canvas that it has then; nothing is due to be shown."""
+    begin = """
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        shell.enable_gui = lambda gui=None: None
+        ns = shell.user_ns
+    """
+    save = f"shell.run_line_magic('matplotlib', {backend!r})\n"
+    save += "exec('import matplotlib.pyplot as plt; figure = plt.figure()', ns); objects.save(ns, place).wait(60)\n"
+    load = "assert not objects.load(place, ns).lines()\n"
+    rolled_back = "shell.run_line_magic('matplotlib', 'agg')\n" + load
+    seen = "print(type(ns['figure'].canvas).__name__, type(ns['plt'].figure().canvas).__name__)\n"
+    wanted = {"svg": "FigureCanvasSVG", "notebook": "FigureCanvasNbAgg"}[backend]
+    assert run(f"{dedent(begin)}\n{save}{rolled_back}{seen}", place).splitlines()[-1] == f"{wanted} {wanted}"
+    assert run(f"{dedent(begin)}\n{load}{seen}", place).splitlines()[-1] == f"{wanted} {wanted}"
+
+
 SINGLE = {
     "from matplotlib import rcParams as rc, colormaps as m": "rc is matplotlib.rcParams and m is matplotlib.colormaps",
     "import matplotlib; mine = {'rc': matplotlib.rcParams}": "mine['rc'] is matplotlib.rcParams",
