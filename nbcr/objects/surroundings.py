@@ -145,6 +145,7 @@ STATES = (
     State("torch settings", "torch", settings.torch_settings, settings.set_torch_settings),
     State("torch gradients", "torch", lambda m: m.is_grad_enabled(), lambda m, on: m.set_grad_enabled(on),
           before_fork=True, of_thread=True),
+    State("how sympy prints", "sympy.interactive.printing", libraries.sympy_printing, libraries.set_sympy_printing),
     State("settings of the notebook", "IPython", shell.shell_settings, shell.set_shell_settings),
     State("how types are shown", "IPython", shell.printers, shell.set_printers),
     State("what is told of events", "IPython", shell.callbacks, shell.set_callbacks),
