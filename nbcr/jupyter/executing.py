@@ -62,6 +62,7 @@ class Course:
         number = hashlib.sha256(target.encode()).hexdigest()[:8]
         self._names = [f"execute {Path(target).name[:100]} {number} {turn}" for turn in ("a", "b")]
         self._last = ""  # of them: what the output file names
+        self._displays: dict[str, list[tuple[int, list[int]]]] = {}  # of the cells that were taken over
 
     def take_over(self, notebook: Any, before: Any) -> int:
         """Where `notebook` goes on, with the cells that `before`, the output of an earlier run, has done already.
@@ -71,6 +72,7 @@ class Course:
         try:
             mark = before.metadata[MARK]
             entry, first = str(mark["entry"]), int(mark["next"])
+            displays = dict(mark.get("displays", {}))
         except (KeyError, TypeError, ValueError, AttributeError):
             return 0
         mine, theirs = notebook.cells[:first], before.cells[:first]
@@ -79,13 +81,15 @@ class Course:
                 "cells that were executed already have changed since", hint="begin anew, without --resume"
             )
         self._last = self._store.find(entry).name
-        self._entry = entry
+        self._entry, self._displays = entry, displays
         notebook.cells[:first] = theirs
         return first
 
     def begin(self, client: Any, first: int) -> None:
         """In a Jupyter kernel that has just started: become the session that the earlier run left."""
         root = str(self._store.root)
+        if first:  # a display is updated wherever it was shown
+            client._display_id_map = {shown: dict(where) for shown, where in self._displays.items()}
         if first and self._entry is not None:
             came = _ask(client, f"become({self._entry!r}, {root!r})")
             self._say(f"goes on with cell {first + 1}, from checkpoint {came}")
@@ -98,7 +102,8 @@ class Course:
         name = next(each for each in self._names if each != self._last)
         self._entry = _ask(client, f"keep({name!r}, {str(self._store.root)!r})")
         self._last = name
-        notebook.metadata[MARK] = {"entry": self._entry, "next": index + 1}
+        displays = {shown: list(where.items()) for shown, where in getattr(client, "_display_id_map", {}).items()}
+        notebook.metadata[MARK] = {"entry": self._entry, "next": index + 1, "displays": displays}
         return True
 
     def unmark(self, notebook: Any) -> None:

@@ -69,6 +69,57 @@ def set_mpmath_precision(mpmath: Any, wanted: tuple[int, int, bool]) -> None:
     mpmath.mp.prec, mpmath.iv.prec, mpmath.mp.pretty = wanted
 
 
+def sympy_printing(printing: Any) -> dict[str, Any]:
+    """What `init_printing` has chosen: functions that it made, for types of Python and as methods of sympy's own."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    formatters = {} if shell is None else shell.display_formatter.formatters
+    printer: Any = sys.modules["sympy.printing.printer"]
+    symbols: Any = sys.modules["sympy.printing.pretty.pretty_symbology"]
+    return {
+        "types": [
+            (kind, cls, made)
+            for kind, formatter in formatters.items()
+            for cls, made in formatter.type_printers.items()
+            if getattr(made, "__module__", "") == printing.__name__
+        ],
+        "methods": _sympy_methods(printing.Printable),
+        "settings": dict(printer.Printer._global_settings),
+        "unicode": symbols._use_unicode,
+    }
+
+
+def _sympy_methods(printable: Any) -> dict[str, Any]:
+    """Those that are not as the class was made, by name; None: switched off."""
+    off = vars(printable)["_repr_disabled"]
+    methods = {name: made for name, made in vars(printable).items() if name in _SYMPY_METHODS}
+    made_since = {name: made for name, made in methods.items() if "<locals>" in getattr(made, "__qualname__", "")}
+    return {name: None for name, made in methods.items() if made is off} | made_since
+
+
+_SYMPY_METHODS = ("_repr_latex_", "_repr_png_", "_repr_svg_")
+
+
+def set_sympy_printing(printing: Any, wanted: dict[str, Any]) -> None:
+    """These and no others; raises Incomplete where a method of the class would be needed that is gone."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    now = sympy_printing(printing)
+    if shell is not None:
+        formatters = shell.display_formatter.formatters
+        for kind, cls, _ in now["types"]:
+            del formatters[kind].type_printers[cls]
+        for kind, cls, made in wanted["types"]:
+            formatters[kind].for_type(cls, made)
+    printable = printing.Printable
+    for name, made in wanted["methods"].items():
+        setattr(printable, name, vars(printable)["_repr_disabled"] if made is None else made)
+    printer: Any = sys.modules["sympy.printing.printer"]
+    printer.Printer._global_settings = dict(wanted["settings"])
+    symbols: Any = sys.modules["sympy.printing.pretty.pretty_symbology"]
+    symbols._use_unicode = wanted["unicode"]
+    if now["methods"].keys() - wanted["methods"].keys():
+        raise Incomplete("LaTeX is as init_printing has chosen it since")
+
+
 def plotly_defaults(io: Any) -> dict[str, str | None]:
     """How plotly's figures look, and by what they are shown."""
     return {name: getattr(io, name).default for name in ("templates", "renderers")}

@@ -10,6 +10,7 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -279,34 +280,64 @@ def _shows_figures() -> bool:
 
 
 def set_inline_figures(backend: Any, formats: list[str] | None) -> None:
-    """As `%matplotlib inline` does."""
+    """As `%matplotlib inline` does, but for the backend, which is a setting of its own."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if formats is None or shell is None:
         return
     if not _shows_figures():
+        import matplotlib.pyplot as pyplot
+
+        chosen = drawing_backend(pyplot)
         shell.enable_matplotlib("inline")
+        if chosen is not None and not chosen.endswith("inline"):
+            pyplot.switch_backend(chosen)
     if inline_figures(backend) != formats:
         from matplotlib_inline.config import InlineBackend
 
         InlineBackend.instance().figure_formats = set(formats)
 
 
+def drawing_backend(pyplot: Any) -> str | None:
+    """By what figures are shown, as `%matplotlib widget` chooses it; None before it was needed."""
+    return None if pyplot._backend_mod is None else str(pyplot.get_backend())
+
+
+def set_drawing_backend(pyplot: Any, wanted: str | None) -> None:
+    """As the magic does where there is a notebook: figures that come back are made for what is chosen then."""
+    if wanted is None or drawing_backend(pyplot) == wanted:
+        return
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None or wanted.lower() in _WRITERS:
+        pyplot.switch_backend(wanted)
+    else:
+        shell.enable_matplotlib("inline" if wanted.endswith("inline") else wanted)
+
+
+_WRITERS = {"agg", "cairo", "pdf", "pgf", "ps", "svg"}  # they write files and show nothing: nothing else is set up
+
+
 def open_figures(pyplot: Any) -> tuple[list[int], bool]:
     """Their numbers, and whether the end of the cell is going to show some."""
-    show = _shown_at_the_end()
-    return sorted(pyplot.get_fignums()), show is not None and bool(show._draw_called)
+    return sorted(pyplot.get_fignums()), any(show._draw_called for show, _ in _shown_at_the_end())
 
 
-def _shown_at_the_end() -> Any:
-    return getattr(sys.modules.get("matplotlib_inline.backend_inline"), "show", None)
+def _shown_at_the_end() -> Iterator[tuple[Any, str]]:
+    """Who keeps figures for the end of a cell, and the name under which."""
+    for module, owner, kept in (
+        ("matplotlib_inline.backend_inline", "show", "_to_draw"),
+        ("ipympl.backend_nbagg", "_Backend_ipympl", "_to_show"),
+    ):
+        show = getattr(sys.modules.get(module), owner, None)
+        if hasattr(show, kept):
+            yield show, kept
 
 
 def set_open_figures(pyplot: Any, was: tuple[list[int], bool]) -> None:
     """Figures that were open and not due to be shown stay so: pyplot takes one that is made again for a new one."""
     numbers, due = was
-    show = _shown_at_the_end()
-    if show is not None and not due:
-        show._draw_called, show._to_draw = False, []
+    for show, kept in () if due else _shown_at_the_end():
+        show._draw_called = False
+        setattr(show, kept, [])
     missing = len(numbers) - len(pyplot.get_fignums())
     if missing > 0:
         raise Incomplete(f"{missing} of pyplot's {len(numbers)} open figures belonged to no variable")

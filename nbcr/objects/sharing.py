@@ -61,7 +61,7 @@ class Survey:
         self.addresses: set[int] = set()
         self.weight = 0
         self._memory_bytes = 0
-        self._kinds, self._standing, self._bound = kinds, standing, bound
+        self.kinds, self._standing, self._bound = kinds, standing, bound
         self._reached: dict[int, Any] = {}
         self._ties: dict[int, Any] = {}  # what ties names together although no name reaches it
 
@@ -70,7 +70,7 @@ class Survey:
         fresh = self._new([root])
         while fresh:
             parts: list[Any] = []
-            if any(self._kinds.rule_for(type_) is Rule.KIND for type_ in set(map(type, fresh))):
+            if any(self.kinds.rule_for(type_) is Rule.KIND for type_ in set(map(type, fresh))):
                 fresh = self._asked(fresh, parts)
             if self._bound is not None:
                 self._bound.check(self, fresh)
@@ -83,7 +83,7 @@ class Survey:
         """Let rooms add to `parts`; what is left to the garbage collector."""
         left = []
         for obj in fresh:
-            kind = self._kinds.kind_of(type(obj)) if self._kinds.rule_for(type(obj)) is Rule.KIND else None
+            kind = self.kinds.kind_of(type(obj)) if self.kinds.rule_for(type(obj)) is Rule.KIND else None
             found = kind.parts(obj, self) if kind is not None else None
             if found is None:
                 left.append(obj)
@@ -95,7 +95,7 @@ class Survey:
         """Those that were not reached before and can hold or tie something."""
         types = set(map(type, found))
         self.types |= types
-        leaves = {type_ for type_ in types if self._kinds.rule_for(type_) is Rule.LEAF}
+        leaves = {type_ for type_ in types if self.kinds.rule_for(type_) is Rule.LEAF}
         if leaves == types:
             return ()
         if all(map(self._is_tracked_or_tuple, types - leaves)):
@@ -113,12 +113,12 @@ class Survey:
         ``object()``, has nothing that interests the collector, and is somebody all the same."""
         untracked = [obj for obj in itertools.filterfalse(gc.is_tracked, found) if type(obj) is tuple]
         inner = set(map(type, gc.get_referents(*untracked)))
-        return () if all(self._kinds.rule_for(type_) is Rule.LEAF for type_ in inner) else untracked
+        return () if all(self.kinds.rule_for(type_) is Rule.LEAF for type_ in inner) else untracked
 
     def _is_tracked_or_tuple(self, type_: type) -> bool:
         """Whether the collector tracks all objects of this type: some types begin to be tracked when it matters."""
         made_by_class = type_.__flags__ & _HEAP_TYPE and type_.__flags__ & _HAVE_GC
-        return type_ in (tuple, list, set) or bool(made_by_class and self._kinds.rule_for(type_) is Rule.PLAIN)
+        return type_ in (tuple, list, set) or bool(made_by_class and self.kinds.rule_for(type_) is Rule.PLAIN)
 
     def weigh_anew(self) -> int:
         """Count what was reached since the last time."""
@@ -162,9 +162,9 @@ class Survey:
         if key in self._ties or key in self.addresses:
             return True
         obj = self._reached[key]
-        rule = self._kinds.rule_for(type(obj))
+        rule = self.kinds.rule_for(type(obj))
         if rule is Rule.KIND:
-            kind = self._kinds.kind_of(type(obj))
+            kind = self.kinds.kind_of(type(obj))
             return kind is None or kind.shares(obj)
         return rule is Rule.PLAIN
 

@@ -21,10 +21,10 @@ PATIENCE_S = 120.0
 CELLS = [
     "import os, random, threading\nrandom.seed(1)\nvalues = [random.random()]\nlock = threading.Lock()",
     "# nothing\n",
-    "values.append(random.random()); print(values)",
+    "values.append(random.random()); print(values); shown = display('early', display_id='one')",
     "counter = iter(range(100)); next(counter), values[-1]",
     "if os.path.exists('die'):\n    os.remove('die')\n    os.kill(os.{whom}(), 9)\nprint(next(counter)); len(values)",
-    "values.append(random.random()); print(values, lock.locked(), next(counter))",
+    "values.append(random.random()); print(values, lock.locked(), next(counter)); shown.update('late')",
 ]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,10 @@ from cloudpickle import cloudpickle
 from nbcr.objects import absent, sources
 from nbcr.objects.kinds.base import Kind, Reduction
 from nbcr.objects.kinds.modules import is_made_by_hand, refuse_made_by_hand
+from nbcr.objects.kinds.refused import Refused
 
 if TYPE_CHECKING:
+    from nbcr.objects.kinds.table import KindTable
     from nbcr.objects.pickling import UnitPickler
     from nbcr.objects.sharing import Survey
 
@@ -83,7 +85,8 @@ class Functions(Kind):
     def parts(self, obj: FunctionType, survey: Survey) -> Iterable[Any]:
         if importable(obj) is not None:
             return ()
-        own = [obj.__closure__ or (), obj.__defaults__, obj.__kwdefaults__, obj.__dict__, annotations_of(obj)]
+        own = [obj.__closure__ or (), obj.__defaults__, obj.__kwdefaults__, annotations_of(obj)]
+        own.append(_without(_refused(obj, survey.kinds), obj.__dict__))
         if _home_of_globals(obj) is not None:
             return own
         return [*own, _used_globals(obj) if _is_generated(obj) else obj.__globals__]
@@ -96,9 +99,15 @@ class Functions(Kind):
             pickler.note_package(obj.__module__)
             return NotImplemented
         state = {name: getattr(obj, name) for name in _ATTRIBUTES if hasattr(obj, name)}
-        state |= {"__annotations__": annotations_of(obj), "__dict__": obj.__dict__}
+        state |= {"__annotations__": annotations_of(obj), "__dict__": self._attributes_of(obj, pickler)}
         arguments = (obj.__code__, self._globals_of(obj, pickler), obj.__closure__)
         return make_function, arguments, state, None, None, set_function_state
+
+    def _attributes_of(self, obj: FunctionType, pickler: UnitPickler) -> dict[str, Any]:
+        refused = _refused(obj, pickler.context.kinds)
+        for name, why in refused.items():
+            pickler.remarks.add(f"its attribute {name} is not there: {why}")
+        return _without(refused, obj.__dict__)
 
     def _globals_of(self, obj: FunctionType, pickler: UnitPickler) -> Any:
         """The dictionary itself, which the pickler knows when it is the namespace; a module's by the module's name."""
@@ -111,6 +120,16 @@ class Functions(Kind):
             return obj.__globals__
         pickler.note_package(home)
         return _stand_in(pickler, obj.__globals__, ModuleGlobals(home))
+
+
+def _refused(function: FunctionType, kinds: KindTable) -> dict[str, str]:
+    """What others have hung on a function and nothing brings back (`interact` its widget), and why."""
+    found = {name: kinds.kind_of(type(value)) for name, value in function.__dict__.items()}
+    return {name: kind.reason for name, kind in found.items() if isinstance(kind, Refused)}
+
+
+def _without(names: Collection[str], attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name not in names} if names else attributes
 
 
 def _is_generated(function: FunctionType) -> bool:

@@ -186,6 +186,45 @@ def test_the_names_of_pylab_come_back(place: Path) -> None:
     assert run(f"{dedent(begin)}\n{load}\n{seen}", place) == "3 matplotlib.pyplot mine True\n"
 
 
+@pytest.mark.parametrize("backend", ["svg", "notebook"])
+def test_figures_come_back_for_the_backend_that_cells_chose(backend: str, place: Path) -> None:
+    """It is chosen before they are made, as they get the canvas that it has then; nothing is due to be shown."""
+    begin = """
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        shell.enable_gui = lambda gui=None: None
+        ns = shell.user_ns
+    """
+    save = f"shell.run_line_magic('matplotlib', {backend!r})\n"
+    save += "exec('import matplotlib.pyplot as plt; figure = plt.figure()', ns); objects.save(ns, place).wait(60)\n"
+    load = "assert not objects.load(place, ns).lines()\n"
+    rolled_back = "shell.run_line_magic('matplotlib', 'agg')\n" + load
+    seen = "print(type(ns['figure'].canvas).__name__, type(ns['plt'].figure().canvas).__name__)\n"
+    wanted = {"svg": "FigureCanvasSVG", "notebook": "FigureCanvasNbAgg"}[backend]
+    assert run(f"{dedent(begin)}\n{save}{rolled_back}{seen}", place).splitlines()[-1] == f"{wanted} {wanted}"
+    assert run(f"{dedent(begin)}\n{load}{seen}", place).splitlines()[-1] == f"{wanted} {wanted}"
+
+
+def test_what_init_printing_of_sympy_chose_comes_back(place: Path) -> None:
+    """Also for lists of Python's, and in a rollback as it was."""
+    begin = """
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        ns = shell.user_ns
+        def shown():
+            formats = shell.display_formatter.format
+            return [formats(ns["e"], ["text/plain", "text/latex"])[0], formats([ns["e"]], ["text/plain"])[0]]
+    """
+    cell = "import sympy; x = sympy.Symbol('x'); sympy.init_printing(order='rev-lex'); e = sympy.Integral(x**2 + x)"
+    save = f"shell.run_cell({cell!r}); assert not objects.save(ns, place).wait(60).lines(); print(shown())\n"
+    load = "print(objects.load(place, ns).lines(), shown())\n"
+    since = "shell.run_cell('sympy.init_printing(pretty_print=False, use_latex=False)'); print(shown())\n"
+    before, changed, rolled_back = run(f"{dedent(begin)}\n{save}{since}{load}", place).splitlines()
+    assert before != changed
+    assert rolled_back == f"[] {before}"
+    assert run(f"{dedent(begin)}\n{load}", place) == f"[] {before}\n"
+
+
 SINGLE = {
     "from matplotlib import rcParams as rc, colormaps as m": "rc is matplotlib.rcParams and m is matplotlib.colormaps",
     "import matplotlib; mine = {'rc': matplotlib.rcParams}": "mine['rc'] is matplotlib.rcParams",

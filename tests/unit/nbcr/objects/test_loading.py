@@ -36,6 +36,15 @@ def test_some_names_only(saved: Saved, place: Path) -> None:
     assert set(report.verdicts) == {"a", "b"}
 
 
+def test_a_widget_that_interact_has_hung_on_a_function_costs_no_function(saved: Saved, place: Path) -> None:
+    cell = "import ipywidgets\ndef f(x): return x + 1\nf.kept, f.widget = [f], ipywidgets.interactive(f, x=(0, 4))"
+    report = saved(session(cell))
+    assert report.lines() == ["f: saved, its attribute widget is not there: its other half is in the browser"]
+    back = fresh()
+    load(place, back)
+    assert (back["f"](1), back["f"].kept, hasattr(back["f"], "widget")) == (2, [back["f"]], False)
+
+
 def test_an_unknown_name_is_told_with_names_like_it(saved: Saved, place: Path) -> None:
     saved(session("weights, bias = 1, 2"))
     with pytest.raises(UnknownName, match="no variable 'weigths'") as caught:
