@@ -208,7 +208,7 @@ CATALOGUE: list[Subject] = [
     *_rows("UDP", "sockets/udp sockets/udp:6", issue=4),
     Subject("sockets/flow_label", "UDP", issue=4),
     *_rows("UDP", "sockets/udp_more sockets/udp_shut_down sockets/udp_rewound", issue=4),
-    *_rows("netlink sockets", "sockets/netlink", issue=4),
+    *_rows("netlink sockets", "sockets/netlink sockets/netlink_below", issue=4),
     Subject("sockets/raw", "raw and ping sockets", issue=4, privilege="CAP_NET_RAW"),
     *_rows("UDP-Lite", "sockets/udplite", issue=4),
     *_rows(
