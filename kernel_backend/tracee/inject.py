@@ -163,11 +163,21 @@ class Gadgets:
 class Borrowed:
     """A context in which a stopped thread makes system calls and afterwards is as it was."""
 
-    def __init__(self, thread: Thread, gadgets: Gadgets, spare_room: Callable[[int], int] | None = None) -> None:
-        """`spare_room`: the end of so many bytes that nobody uses, for a thread whose stack has no room left."""
+    def __init__(
+        self,
+        thread: Thread,
+        gadgets: Gadgets,
+        spare_room: Callable[[int], int] | None = None,
+        beside: list[Borrowed] | None = None,
+    ) -> None:
+        """`spare_room`: the end of so many bytes that nobody uses, for a thread whose stack has no room left.
+
+        `beside`: those of the same memory that are borrowed at the time, which we keep up to date.
+        """
         self.thread = thread
         self.gadgets = gadgets
         self._spare_room = spare_room
+        self._beside = beside if beside is not None else []
         self.new_tids: list[int] = []
         self.regs = UserRegs()  # with sigmask and xstate: what the thread gets back
         self.sigmask = 0
@@ -201,6 +211,7 @@ class Borrowed:
         except BaseException:
             self._give_back()
             raise
+        self._beside.append(self)
         return self
 
     def _lay_frame(self) -> None:
@@ -213,15 +224,22 @@ class Borrowed:
     def _find_room(self, state_bytes: int) -> None:
         """Place frame and arguments on the stack.
 
-        A stack may be tiny or full, and some code computes with its stack pointer: then it has to be elsewhere.
+        A stack may be tiny or full, and some code computes with its stack pointer: then it has to be elsewhere. So it
+        has where stacks are so close to each other that two threads' frames would lie on top of each other.
         """
         try:
             self._place(self.regs.sp - arch.RED_ZONE_BYTES, state_bytes)
         except OSError as error:
             if error.errno != errno.EFAULT or self._spare_room is None:
                 raise
-            room = state_bytes + SIGFRAME_BYTES + VERSE_BYTES + SCRATCH_DATA_BYTES + 128
-            self._place(self._spare_room(room), state_bytes)
+        else:
+            if self._spare_room is None or not any(map(self._overlaps, self._beside)):
+                return
+        room = state_bytes + SIGFRAME_BYTES + VERSE_BYTES + SCRATCH_DATA_BYTES + 128
+        self._place(self._spare_room(room), state_bytes)
+
+    def _overlaps(self, other: Borrowed) -> bool:
+        return self.data < other.data + len(other._covered) and other.data < self.data + len(self._covered)
 
     def _place(self, top: int, state_bytes: int) -> None:
         self.fp_address = (top - state_bytes) & WORD & ~63
@@ -342,6 +360,8 @@ class Borrowed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self in self._beside:
+            self._beside.remove(self)
         try:
             self._give_back()
         except OSError:
