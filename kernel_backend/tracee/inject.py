@@ -342,6 +342,10 @@ class Borrowed:
         """
         return self.regs.call != arch.NO_CALL and self.regs.result == WORD + 1 - linux.ERESTART_RESTARTBLOCK
 
+    def uncover(self, copy: int) -> None:
+        """Put back what lay where frame and arguments are, in a copy of the process (fork) that needs neither."""
+        libc.vm_write(copy, self.data, self._covered)
+
     def has_healed(self) -> None:
         """The thread got everything back by itself, and runs: there is nothing to give back any more."""
         self._given_back = True

@@ -87,6 +87,7 @@ CATALOGUE: list[Subject] = [
     Subject("threads/many:2000", "threads", issue=4),
     *_rows("threads that begin and end meanwhile", "threads/churn", steady=False),
     *_rows("threads without a stack to speak of", "threads/no_stack threads/small_stacks", issue=4, steady=False),
+    *_rows("threads without a stack to speak of", "threads/fibre", issue=4),
     *_rows("computing threads", "threads/compute", steady=False, representative=True),
     *_rows("main thread ended before the others", "threads/leader_gone", issue=4, into=False),
     *_rows("OpenMP", "threads/openmp", issue=4),
