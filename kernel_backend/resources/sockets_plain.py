@@ -82,8 +82,8 @@ class PlainSocketKind(Kind):
         self, index: int, entry: PlainSocket, tables: RebuildTables, workshop: Workshop, pid: int, fd: int
     ) -> None:
         if index in _late(tables):
-            for number in _of_present(entry, tables):
-                os.close(tables.live.pop(number))
+            for held, number in _of_present(entry, tables):
+                os.close(held.pop(number))
             with socket_options.borrowed(tables.own[index], entry.family, entry.type) as s:
                 _bind(s, index, entry, tables)
         restore_owner(entry, tables, workshop, fd)
@@ -147,12 +147,19 @@ def _late(tables: RebuildTables) -> set[int]:
     return late
 
 
-def _of_present(entry: PlainSocket, tables: RebuildTables) -> list[int]:
-    """The present's sockets of that sort and address, by their numbers there."""
-    sort = (entry.family, entry.type, entry.protocol)
-    found = {fd: live for fd, live in tables.live.items() if stat.S_ISSOCK(os.fstat(live).st_mode)}
-    same = {fd: live for fd, live in found.items() if not fds.status_flags(live) & linux.O_PATH and _sort(live) == sort}
-    return [fd for fd, live in same.items() if _address(live, "getsockname")[:8] == entry.address[:8]]
+def _of_present(entry: PlainSocket, tables: RebuildTables) -> list[tuple[dict[int, int], int]]:
+    """The sockets of that sort and address which the present or its children have: where we keep each, and its key."""
+    return [
+        (held, number) for held in (tables.live, tables.below) for number, fd in held.items() if _is_the_one(fd, entry)
+    ]
+
+
+def _is_the_one(fd: int, entry: PlainSocket) -> bool:
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode) or fds.status_flags(fd) & linux.O_PATH:
+        return False
+    return (
+        _sort(fd) == (entry.family, entry.type, entry.protocol) and _address(fd, "getsockname")[:8] == entry.address[:8]
+    )
 
 
 def _is_bound(entry: PlainSocket) -> bool:

@@ -19,6 +19,7 @@ scoped remote syscalls is in rr's AutoRemoteSyscalls; that of a frame which heal
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import errno
 import operator
@@ -160,14 +161,48 @@ class Gadgets:
         self.store = store
 
 
+class Ground:
+    """Where the frames of a process's borrowed threads lie: none on top of another's, and there may be thousands."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[int, int]] = []
+
+    def claim(self, span: tuple[int, int]) -> bool:
+        """Take [start, end), unless some of it is taken; whether it could be had."""
+        start, end = span
+        at = bisect.bisect(self._spans, span)
+        if at > 0 and self._spans[at - 1][1] > start:
+            return False
+        if at < len(self._spans) and self._spans[at][0] < end:
+            return False
+        self._spans.insert(at, span)
+        return True
+
+    def leave(self, span: tuple[int, int]) -> None:
+        """It is not needed any more."""
+        at = bisect.bisect_left(self._spans, span)
+        if self._spans[at : at + 1] == [span]:
+            del self._spans[at]
+
+
 class Borrowed:
     """A context in which a stopped thread makes system calls and afterwards is as it was."""
 
-    def __init__(self, thread: Thread, gadgets: Gadgets, spare_room: Callable[[int], int] | None = None) -> None:
-        """`spare_room`: the end of so many bytes that nobody uses, for a thread whose stack has no room left."""
+    def __init__(
+        self,
+        thread: Thread,
+        gadgets: Gadgets,
+        spare_room: Callable[[int], int] | None = None,
+        ground: Ground | None = None,
+    ) -> None:
+        """`spare_room`: the end of so many bytes that nobody uses, for a thread whose stack has no room left.
+
+        `ground`: of all that are borrowed of the same memory.
+        """
         self.thread = thread
         self.gadgets = gadgets
         self._spare_room = spare_room
+        self._ground = ground or Ground()
         self.new_tids: list[int] = []
         self.regs = UserRegs()  # with sigmask and xstate: what the thread gets back
         self.sigmask = 0
@@ -212,15 +247,23 @@ class Borrowed:
     def _find_room(self, state_bytes: int) -> None:
         """Place frame and arguments on the stack.
 
-        A stack may be tiny or full, and some code computes with its stack pointer: then it has to be elsewhere.
+        A stack may be tiny or full, and some code computes with its stack pointer: then it has to be elsewhere. So it
+        has where stacks are so close to each other that two threads' frames would lie on top of each other.
         """
         try:
             self._place(self.regs.sp - arch.RED_ZONE_BYTES, state_bytes)
         except OSError as error:
             if error.errno != errno.EFAULT or self._spare_room is None:
                 raise
-            room = state_bytes + SIGFRAME_BYTES + SCRATCH_DATA_BYTES + 128
-            self._place(self._spare_room(room), state_bytes)
+        else:
+            if self._spare_room is None or self._ground.claim(self._span):
+                return
+        self._place(self._spare_room(state_bytes + SIGFRAME_BYTES + SCRATCH_DATA_BYTES + 128), state_bytes)
+        self._ground.claim(self._span)
+
+    @property
+    def _span(self) -> tuple[int, int]:
+        return self.data, self.data + len(self._covered)
 
     def _place(self, top: int, state_bytes: int) -> None:
         self.fp_address = (top - state_bytes) & WORD & ~63
@@ -322,6 +365,10 @@ class Borrowed:
         """
         return self.regs.call != arch.NO_CALL and self.regs.result == WORD + 1 - linux.ERESTART_RESTARTBLOCK
 
+    def uncover(self, copy: int) -> None:
+        """Put back what lay where frame and arguments are, in a copy of the process (fork) that needs neither."""
+        libc.vm_write(copy, self.data, self._covered)
+
     def has_healed(self) -> None:
         """The thread got everything back by itself, and runs: there is nothing to give back any more."""
         self._given_back = True
@@ -340,6 +387,7 @@ class Borrowed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ground.leave(self._span)
         try:
             self._give_back()
         except OSError:

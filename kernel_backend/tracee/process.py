@@ -14,7 +14,7 @@ from kernel_backend.abi import arch
 from kernel_backend.errors import TargetDenied, TargetNotFound, TargetUnsupported
 from kernel_backend.host import libc, proc
 from kernel_backend.tracee import filters
-from kernel_backend.tracee.inject import Borrowed, Gadgets, as_interrupted
+from kernel_backend.tracee.inject import Borrowed, Gadgets, Ground, as_interrupted
 from kernel_backend.tracee.thread import Stop, Thread, ThreadGone
 
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
@@ -33,6 +33,7 @@ class Process:
         self._requeue: list[tuple[Thread, bytes]] = []
         self._pidfd = -1
         self._spare_end = 0
+        self._ground = Ground()
         self._lent = (0, 0)  # address and size of code that we have put there
         self._seen: list[Process] = []
         self._status: dict[str, str] = {}
@@ -220,7 +221,7 @@ class Process:
 
     def borrow(self, thread: Thread | None = None) -> Borrowed:
         """A context for system calls made by `thread` (the main one unless given)."""
-        return Borrowed(thread or self.main, self.gadgets, self._room_below_stack)
+        return Borrowed(thread or self.main, self.gadgets, self._room_below_stack, self._ground)
 
     def _room_below_stack(self, size: int) -> int:
         """The end of `size` bytes below the main stack, which grows when they are touched: nobody was ever there."""

@@ -34,7 +34,8 @@ _EVERY_SORT = linux.WALL | linux.WCLONE
 class Twin:
     """The twin of one process, stopped for its whole life."""
 
-    def __init__(self, original: Process, pid: int) -> None:
+    def __init__(self, original: Process, pid: int, uncover: Callable[[int], None]) -> None:
+        """`uncover`: takes what we laid upon its mother's stack out of the memory of the process with that pid."""
         self.original_pid = original.pid
         self.pid = pid
         self.gadgets = original.gadgets
@@ -43,6 +44,7 @@ class Twin:
         self.limits: list[tuple[int, int]] = []  # the original's, which would hinder it
         # The signals that the original ignores, as a mask: a step has SIGTRAP not ignored any more
         self.ignored = int(original.status()["SigIgn"], 16)
+        self._uncover = uncover
         self._workshop: Workshop | None = None
         self._ended = False
 
@@ -53,6 +55,7 @@ class Twin:
         """
         self.thread.wait()
         self.thread.set_options(linux.PTRACE_O_EXITKILL)
+        self._uncover(self.pid)  # where the stack is a small one, of a coroutine, that is the program's data
         self.thread.set_sigmask(ALL_BUT_SIGTRAP)
         self.limits = limits.read(self.pid)
         limits.lift(self.pid)
@@ -100,7 +103,7 @@ def make_twins(processes: Iterable[Process]) -> tuple[list[Twin], OSError | None
     finally:
         for borrowed in mothers:
             borrowed.thread.set_options(GENTLE)
-    twins = [Twin(process, born) for b, process in mothers.items() for born in b.new_tids]
+    twins = [Twin(process, born, b.uncover) for b, process in mothers.items() for born in b.new_tids]
     return twins, refused
 
 

@@ -86,7 +86,8 @@ CATALOGUE: list[Subject] = [
     *_rows("threads", "threads/odd_settings threads/own_processor", issue=4),
     Subject("threads/many:2000", "threads", issue=4),
     *_rows("threads that begin and end meanwhile", "threads/churn", steady=False),
-    *_rows("threads without a stack to speak of", "threads/no_stack", issue=4, steady=False),
+    *_rows("threads without a stack to speak of", "threads/no_stack threads/small_stacks", issue=4, steady=False),
+    *_rows("threads without a stack to speak of", "threads/fibre", issue=4),
     *_rows("computing threads", "threads/compute", steady=False, representative=True),
     *_rows("main thread ended before the others", "threads/leader_gone", issue=4, into=False),
     *_rows("OpenMP", "threads/openmp", issue=4),
@@ -208,7 +209,7 @@ CATALOGUE: list[Subject] = [
     *_rows("UDP", "sockets/udp sockets/udp:6", issue=4),
     Subject("sockets/flow_label", "UDP", issue=4),
     *_rows("UDP", "sockets/udp_more sockets/udp_shut_down sockets/udp_rewound", issue=4),
-    *_rows("netlink sockets", "sockets/netlink", issue=4),
+    *_rows("netlink sockets", "sockets/netlink sockets/netlink_below", issue=4),
     Subject("sockets/raw", "raw and ping sockets", issue=4, privilege="CAP_NET_RAW"),
     *_rows("UDP-Lite", "sockets/udplite", issue=4),
     *_rows(

@@ -149,5 +149,7 @@ NOTES: dict[str, Note] = {
 PROGRAMS = {
     "CPython": "captured: the one that runs the tests, and each of 3.11 and newer that the host has",
     "Node.js": "captured, with its worker threads and timers",
-    "Java": "captured, with its compiler and collector threads",
+    "Java": "captured, with its compiler and collector threads; one that has ended by itself since (after "
+    "`--leave running`) has removed the file of statistics that it maps (`/tmp/hsperfdata_USER/PID`): start it with "
+    "`-XX:-UsePerfData`, and it has none",
 }
