@@ -25,6 +25,7 @@ sys.set_int_max_str_digits(0)
 print("ready", flush=True)
 number = int(sys.stdin.readline())
 print(sum(1 / (n + 1) for n in range(number)), flush=True)
+sys.stdin.read()
 """
 UP_TO = 3_000_000
 
