@@ -19,9 +19,12 @@ from __future__ import annotations
 import errno
 import struct
 import time
+from array import array
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
-from kernel_backend.abi import arch
+from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.errors import TargetBusy
 from kernel_backend.host import libc
@@ -60,6 +63,49 @@ class Verse:
         self.results: list[int] = []
 
 
+class _Form(NamedTuple):
+    """What a verse is apart from where it is made: most threads of a tree are asked the same."""
+
+    syscall: int
+    sigreturn: int
+    store: int
+    cs: int
+    ss: int
+    stack: int  # from here on relative to Borrowed.data
+    fp_address: int
+    calls: tuple[tuple[str, tuple[tuple[int, bool], ...]], ...]  # each argument, and whether it is relative
+
+
+def _links(form: _Form, base: int) -> bytes:
+    """The chain of frames, and room for results, for the Borrowed.data that is at `base`."""
+    words, places = _template(form)
+    words = words[:]
+    for place in places:
+        words[place] += base
+    return words.tobytes()
+
+
+@lru_cache(maxsize=256)
+def _template(form: _Form) -> tuple[array[int], list[int]]:
+    """The words of the chain at address 0, and which of them are addresses: those that differ elsewhere."""
+    here, there = (array("Q", _written(form, base)) for base in (0, linux.PAGE_SIZE))
+    return here, [place for place, (one, other) in enumerate(zip(here, there, strict=True)) if one != other]
+
+
+def _written(form: _Form, base: int) -> bytes:
+    regs, count, links = UserRegs(), len(form.calls), []
+    regs.cs, regs.ss, regs.flags = form.cs, form.ss, arch.USUAL_FLAGS
+    links_at = base + VERSE_OFFSET
+    wait = (_WAIT[0], tuple((argument, False) for argument in _WAIT[1]))
+    for number, (name, args) in enumerate([*form.calls[1:], wait], 1):
+        regs.make_call(form.syscall, arch.SYS[name], [value + base * relative for value, relative in args])
+        regs.store_at = links_at + count * _LINK_BYTES + number * _RESULT_BYTES
+        regs.sp = links_at + number * _LINK_BYTES if number < count else base + form.stack
+        frame = build_sigframe(base + form.fp_address, regs, ALL_BUT_SIGTRAP, form.sigreturn)
+        links.append(_STORED.pack(form.store, 0) + frame)
+    return b"".join(links) + struct.pack("<Q", _NOT_YET) * count
+
+
 class Recital:
     """A verse made by one borrowed thread, in three parts, as a single call is (see Borrowed.begin)."""
 
@@ -73,20 +119,20 @@ class Recital:
 
     def begin(self) -> None:
         """Send the thread on its way."""
-        borrowed, regs = self._borrowed, UserRegs()
-        first, *others = self._verse.calls
-        regs.cs, regs.ss, regs.flags = borrowed.regs.cs, borrowed.regs.ss, arch.USUAL_FLAGS
-        links = []
-        for number, (name, args) in enumerate([*others, _WAIT], 1):
-            regs.make_call(borrowed.gadgets.syscall, arch.SYS[name], args)
-            regs.store_at = self._results_at + number * _RESULT_BYTES
-            regs.sp = self._links_at + number * _LINK_BYTES if number <= len(others) else borrowed.stack
-            frame = build_sigframe(borrowed.fp_address, regs, ALL_BUT_SIGTRAP, borrowed.gadgets.sigreturn)
-            links.append(_STORED.pack(borrowed.gadgets.store, 0) + frame)
-        links.append(struct.pack("<Q", _NOT_YET) * len(self._verse.calls))
-        libc.vm_write(borrowed.thread.tid, self._links_at, b"".join(links))
+        borrowed, gadgets = self._borrowed, self._borrowed.gadgets
+        base = borrowed.data
+        within = range(base, base + SCRATCH_DATA_BYTES)
+        calls = tuple(
+            (name, tuple((word - base, True) if word in within else (word, False) for word in args))
+            for name, args in self._verse.calls
+        )
+        form = _Form(
+            gadgets.syscall, gadgets.sigreturn, gadgets.store, borrowed.regs.cs, borrowed.regs.ss,
+            borrowed.stack - base, borrowed.fp_address - base, calls,
+        )  # fmt: skip
+        libc.vm_write(borrowed.thread.tid, self._links_at, _links(form, base))
         self._until = time.monotonic() + WAIT_S
-        borrowed.set_off(first, self._links_at, self._results_at)
+        borrowed.set_off(self._verse.calls[0], self._links_at, self._results_at)
 
     def interrupt(self) -> None:
         """When it has made the calls, ask it to stop. Not before: it would make none while that is asked for."""
