@@ -213,6 +213,7 @@ SIGRETURN_STUBS = (
     b"\xb8\x0f\x00\x00\x00\x0f\x05",  # mov $15,%eax; syscall (musl and others)
 )
 STORE_RESULT = b"\x48\x89\x03\x5b\xc3"  # mov %rax,(%rbx); pop %rbx; ret
+SHADOW_STACK = "x86_Thread_features", "shstk"  # of /proc/PID/status, where returns are checked (arch/x86/shstk.rst)
 USUAL_FLAGS = 0x202  # interrupts on; the other bit is always set
 MOV_EAX_IMM32 = 0xB8
 

@@ -187,7 +187,7 @@ class Process:
             found_call, found_return, found_store = _find_gadgets(self.view, mapping)
             syscall = syscall or found_call
             sigreturn = sigreturn or found_return
-            store = store or (found_store if self._is_unjudged() else 0)
+            store = store or (found_store if self._may_recite() else 0)
             if syscall and sigreturn:
                 return Gadgets(syscall, sigreturn, store)
         if lent := self._lend_gadgets():
@@ -196,9 +196,11 @@ class Process:
             raise TargetUnsupported(f"process {self.pid} holds no system-call instruction to borrow", pid=self.pid)
         return Gadgets(syscall, sigreturn)
 
-    def _is_unjudged(self) -> bool:
-        """Whether no seccomp filter of the process hears of calls that we have it make."""
-        return self.unfiltered or self.status().get("Seccomp", filters.NONE) == filters.NONE
+    def _may_recite(self) -> bool:
+        """Whether verses may be made in it: no filter (seccomp) hears of their calls, no shadow stack of returns."""
+        name, feature = arch.SHADOW_STACK
+        unjudged = self.unfiltered or self.status().get("Seccomp", filters.NONE) == filters.NONE
+        return unjudged and feature not in self.status().get(name, "").split()
 
     def _lend_gadgets(self) -> Gadgets | None:
         """Put both where nothing is, behind the end of the OS kernel's own code: for a program without a libc.

@@ -70,6 +70,22 @@ def test_each_call_has_its_result_and_the_thread_is_as_it_was(computing: subproc
     assert its_sum(computing) == expected()
 
 
+def test_where_returns_are_checked_no_verse_is_made(
+    computing: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = proc.status
+
+    def with_shadow_stack(pid: int, tid: int | None = None) -> dict[str, str]:
+        return {**status(pid, tid), arch.SHADOW_STACK[0]: "wrss shstk"}
+
+    with frozen(computing.pid) as process:
+        assert process.gadgets.store
+    monkeypatch.setattr(proc, "status", with_shadow_stack)
+    with frozen(computing.pid) as process:
+        assert not process.gadgets.store
+    assert its_sum(computing) == expected()
+
+
 SLEEPER = """
 import select, time
 print("ready", flush=True)
