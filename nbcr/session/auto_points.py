@@ -222,7 +222,8 @@ class Points:
             back = self.position - found[-1].position
             hint = f"`%undo {back}` goes back to the nearest point before that, {found[-1].where}"
         elif self.on:
-            hint = f"points are kept since {self.trail[0].where}" if self.trail else "no point was kept yet"
+            since = f"points are kept since {self.trail[0].where}" if self.trail else "there is none yet"
+            hint = f"{since}: cells that follow at once have none, but with `%nbcr auto --each-cell --always`"
         else:
             hint = "`%nbcr auto --each-cell` keeps a point after each cell from then on"
         raise NotPossible(f"no point was kept before {what}", hint=hint)

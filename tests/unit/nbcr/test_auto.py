@@ -74,6 +74,10 @@ def test_where_undoing_goes() -> None:
     assert "`%undo 4` goes back to the nearest point before that, after cell 1" in raised.value.hint
     with pytest.raises(UsageProblem):
         points.point_before(0)
+    points.on, points.trail = True, []
+    with pytest.raises(NotPossible) as raised:
+        points.point_before(1)
+    assert raised.value.hint.startswith("there is none yet: cells that follow at once have none")
 
 
 def test_spans_and_shares() -> None:
