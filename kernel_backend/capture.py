@@ -126,7 +126,7 @@ def refuse_early(capture: Capture) -> None:
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
 
 
-def go_there(capture: Capture, visit: visits.Visit) -> None:
+def enter_namespaces(capture: Capture, visit: visits.Visit) -> None:
     """Be in the tree's namespaces from now on, where it has some of its own."""
     root = capture.tree.processes[capture.tree.root]
     capture.ipc_namespace = ipc_namespaces.capture(root, visit)
