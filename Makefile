@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-for-demo
 PYTEST_ARGS ?=
 # One worker for each processor that this process may use, up to four: more wait for each other's disk.
 WORKERS := -n logical --maxprocesses=4
@@ -19,10 +20,15 @@ $(STAMP): pyproject.toml scripts/make-venv
 	@scripts/make-venv "$(PYTHON)" "$(VENV)"
 	@touch $@
 
+# Whoever looks at the demo first does not have to wait for all that the tests need.
+$(DEMO_STAMP): pyproject.toml scripts/make-venv
+	@scripts/make-venv "$(PYTHON)" "$(VENV)" . numpy
+	@touch $@
+
 system: ## install the C compiler and the browser that the tests use (root), or say what is missing
 	@scripts/system-packages
 
-demo: $(STAMP) ## checkpoint, spoil, rewind, kill and bring back a live Jupyter kernel, with timings
+demo: $(or $(wildcard $(STAMP)),$(DEMO_STAMP)) ## checkpoint, spoil, rewind, kill and bring back a live Jupyter kernel, with timings
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) system ## run the tests, all but the long sweeps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def refuse_early(capture: Capture) -> None:
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
 
 
-def go_there(capture: Capture, visit: visits.Visit) -> None:
+def enter_namespaces(capture: Capture, visit: visits.Visit) -> None:
     """Be in the tree's namespaces from now on, where it has some of its own."""
     root = capture.tree.processes[capture.tree.root]
     capture.ipc_namespace = ipc_namespaces.capture(root, visit)
@@ -137,67 +137,88 @@ def go_there(capture: Capture, visit: visits.Visit) -> None:
 
 def capture_processes(capture: Capture) -> None:
     """Everything of every process but descriptors, memory, and what can wait until it has a twin."""
+    tree = capture.tree.processes
     capture.numbers = inner_numbers(capture.tree)
-    waits = timeouts.still_waiting(capture.tree.processes.values(), capture.ahead.asleep)  # before anything is injected
-    borrowed = {pid: threads.borrow_all(process) for pid, process in capture.tree.processes.items()}
+    waits = timeouts.still_waiting(tree.values(), capture.ahead.asleep)  # before anything is injected
+    borrowed = {pid: threads.borrow_all(process) for pid, process in tree.items()}
     places = {pid: proc.stat(pid) for pid in borrowed}
-    with (
-        landlock.Outsiders() as outsiders,
-        Chorus(member for members in borrowed.values() for member in members) as chorus,
-    ):
-        otherwise = capture.ahead.speculating
-        everybody = [member for members in borrowed.values() for member in members]
-        found = [sharing.own_rights(process, capture.ahead.unlike) for process in capture.tree.processes.values()]
-        unlike = set[int]().union(*found)
-        outside: dict[int, int] = {}
-        for pid, members in borrowed.items():
-            tids = [member.thread.tid for member in members]
-            outside.update(outsiders.of(capture.tree.processes[pid], tids, unlike))
-        by_thread = chorus.run(
-            {
-                b: threads.ask(
-                    b, speculates_otherwise=b.thread.tid in otherwise, own_rights=b.thread.tid in unlike,
-                    outsider=outside.get(b.thread.tid, landlock.NOBODY),
-                )
-                for b in everybody
-            }
-        )  # fmt: skip
-        for b in (b for b in everybody if by_thread[b].confined):
-            outsiders.confirm(b.thread.tgid, b.thread.tid, outside[b.thread.tid])
+    with landlock.Outsiders() as outsiders, Chorus(b for members in borrowed.values() for b in members) as chorus:
+        by_thread = _ask_threads(capture, chorus, borrowed, outsiders)
         mains = {pid: members[0] for pid, members in borrowed.items()}
         _ask_keyrings(capture, chorus, mains)
-        by_process = chorus.run({main: _ask(main, pid, capture.tree.processes[pid]) for pid, main in mains.items()})
-        views = {pid: process.view for pid, process in capture.tree.processes.items()}
+        by_process = chorus.run({main: _ask(main, pid, tree[pid]) for pid, main in mains.items()})
+        views = {pid: process.view for pid, process in tree.items()}
         capture.uts_namespaces, uts = namespaces.capture(views, chorus, mains)
         untold = _untold(capture, chorus, mains, places)
         for pid, members in borrowed.items():
             timers.find_owners(chorus, members, by_process[mains[pid]].timers)
-        for pid, process in capture.tree.processes.items():
+        for pid, process in tree.items():
             entries = threads.capture(process, {member: by_thread[member] for member in borrowed[pid]}, waits)
-            for entry in entries:
-                if entry.tid in capture.apart[linux.KCMP_FS]:
-                    entry.folders = inherited.folders_of_thread(pid, entry.tid)
-            capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
-            capture.processes[pid].untold = untold.get(pid, 0)
-            capture.processes[pid].seccomp = seccomp.capture(process)
-            capture.processes[pid].uts = uts.get(pid, namespaces.OURS)
-            if places[pid].sid == pid:
-                capture.processes[pid].settings.autogroup_nice = settings.autogroup_nice(process.view)
+            _note_folders(capture, pid, entries)
+            entry = capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
+            entry.untold, entry.uts = untold.get(pid, 0), uts.get(pid, namespaces.OURS)
     for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
-        capture.warnings.extend(warn(capture.tree.processes.values()))
+        capture.warnings.extend(warn(tree.values()))
+    _note_control_groups(capture)
+    _note_programs(capture)
+    _note_sharing(capture)
+    capture.outside_sessions = _outside_sessions(capture)
+    _check_sharing(capture)
+
+
+def _ask_threads(
+    capture: Capture, chorus: Chorus, borrowed: Mapping[int, Sequence[Borrowed]], outsiders: landlock.Outsiders
+) -> dict[Borrowed, threads.Told]:
+    """What only a thread itself can tell, of every thread."""
+    everybody = [member for members in borrowed.values() for member in members]
+    otherwise, suspects = capture.ahead.speculating, capture.ahead.unlike
+    unlike = set[int]().union(*(sharing.own_rights(process, suspects) for process in capture.tree.processes.values()))
+    outside: dict[int, int] = {}  # tid → pid at which that thread is to try to look
+    for pid, members in borrowed.items():
+        tids = [member.thread.tid for member in members]
+        outside.update(outsiders.of(capture.tree.processes[pid], tids, unlike))
+    told = chorus.run(
+        {
+            b: threads.ask(
+                b, speculates_otherwise=b.thread.tid in otherwise, own_rights=b.thread.tid in unlike,
+                outsider=outside.get(b.thread.tid, landlock.NOBODY),
+            )
+            for b in everybody
+        }
+    )  # fmt: skip
+    for b in (b for b in everybody if told[b].confined):
+        outsiders.confirm(b.thread.tgid, b.thread.tid, outside[b.thread.tid])
+    return told
+
+
+def _note_folders(capture: Capture, pid: int, entries: Iterable[ThreadEntry]) -> None:
+    """Of threads that have left the folders of their process."""
+    for entry in entries:
+        if entry.tid in capture.apart[linux.KCMP_FS]:
+            entry.folders = inherited.folders_of_thread(pid, entry.tid)
+
+
+def _note_control_groups(capture: Capture) -> None:
+    """Of processes in others than the root, and of threads in others than their process."""
+    views = {pid: process.view for pid, process in capture.tree.processes.items()}
     capture.warnings.extend(control_groups.capture(capture.processes, views, capture.tree.root))
     for pid in {*capture.ahead.grouped.values()} & capture.processes.keys():
         member = capture.processes[pid]
         capture.warnings.extend(control_groups.capture_threads(member, views[pid], capture.ahead.grouped))
+
+
+def _note_programs(capture: Capture) -> None:
     for pid, process in capture.tree.processes.items():
         link = f"/proc/{process.view}/exe"
         capture.programs[pid] = os.readlink(link), os.stat(link).st_ino
         _ = process.maps_text  # read now, sorted out later: that may take longer than a pause should
-    _note_sharing(capture)
+
+
+def _outside_sessions(capture: Capture) -> list[int]:
+    """Sessions that processes of the tree are in, and whose leaders live outside it."""
     sessions = {e.sid for e in capture.processes.values()} | {e.sid for e in capture.tree.zombies.values()}
     strange = sessions - capture.processes.keys() - capture.tree.zombies.keys()
-    capture.outside_sessions = sorted(sid for sid in strange if sid == 0 or Path(f"/proc/{sid}").exists())
-    _check_sharing(capture)
+    return sorted(sid for sid in strange if sid == 0 or Path(f"/proc/{sid}").exists())
 
 
 class _Kin(msgspec.Struct):
@@ -278,14 +299,17 @@ def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntr
     pid, pending = process.pid, process.main.pending_signals(shared=True)
     if signals.has_no_room(process):
         pending += signals.of_no_record(process, process.view, pending, shared=True)
-    return ProcessEntry(
+    entry = ProcessEntry(
         pid=pid, ppid=place.ppid, pgid=place.pgid, sid=place.sid, exe=NO_FILE, argv=[], mm=NO_MM,
         files=[], vmas=[], pagemap=[], threads=thread_entries, sigactions={},
         pending=pending, itimers=own.itimers, timers=own.timers, descriptors=[],
         cwd="", root=roots.capture(pid, process.view), umask=0, rlimits=[], credentials=NOBODY, subreaper=own.subreaper,
         stopped_by=process.main.group_stop, exit_signal=place.exit_signal, lock_future=own.lock_future,
-        futex_hash=own.futex_hash,
+        futex_hash=own.futex_hash, seccomp=seccomp.capture(process),
     )  # fmt: skip
+    if place.sid == pid:
+        entry.settings.autogroup_nice = settings.autogroup_nice(process.view)
+    return entry
 
 
 def capture_descriptors(capture: Capture, kinds: Sequence[descriptors.Kind]) -> None:

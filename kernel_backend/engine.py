@@ -26,6 +26,7 @@ from kernel_backend import (
 from kernel_backend import capture as cap
 from kernel_backend import rebuild as reb
 from kernel_backend.host import limits, proc
+from kernel_backend.image.entries import Inventory
 from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
 from kernel_backend.resources import (
@@ -43,6 +44,7 @@ from kernel_backend.resources import (
     visits,
 )
 from kernel_backend.stages import Stage, reach
+from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import Thread
 from kernel_backend.tracee.tree import FrozenTree, frozen_tree
 from kernel_backend.tracee.twin import Twin, clean_stale_twins
@@ -108,8 +110,8 @@ def dump(
     try:
         reach(Stage.DUMP_PREPARE, pid)
         with ImageWriter(Path(image_dir)) as writer:
-            course = _Course(pid, tree, leave, files, tcp, channel_fd, on_resume, durable)
-            capture, size = _dump_to(writer, course)
+            request = _Request(pid, tree, leave, files, tcp, channel_fd, on_resume, durable)
+            capture, size = _dump_to(writer, request)
     except Exception as error:
         raise failures.of_dump(error, pid) from error
     duration_ms = (time.perf_counter() - begun) * 1e3
@@ -118,7 +120,7 @@ def dump(
     return DumpReport(pid, list(capture.processes), capture.pause_ms, duration_ms, size, capture.warnings)
 
 
-class _Course(msgspec.Struct):
+class _Request(msgspec.Struct):
     """What a dump was asked for."""
 
     pid: int
@@ -131,44 +133,56 @@ class _Course(msgspec.Struct):
     durable: bool
 
 
-def _dump_to(writer: ImageWriter, course: _Course) -> tuple[cap.Capture, int]:
+def _dump_to(writer: ImageWriter, request: _Request) -> tuple[cap.Capture, int]:
     """The pipeline; the capture and how many bytes of pages there are."""
     kinds = descriptors.all_kinds()
-    pid = course.pid
+    pid = request.pid
     reach(Stage.DUMP_LOOK, pid)
-    members = ahead.tree_pids(pid, descend=course.tree)
+    members = ahead.tree_pids(pid, descend=request.tree)
     seccomp.check_running(members)
     for member in members:
         clean_stale_twins(member)
     seen = ahead.look_ahead(members)
     sharing.check_filters(seen.unlike)
-    with ExitStack() as twins_stack:
-        twins_stack.enter_context(originals.no_garbage_collection())
+    with ExitStack() as stack:
+        stack.enter_context(originals.no_garbage_collection())
         reach(Stage.DUMP_FREEZE, pid)
-        with frozen_tree(pid, descend=course.tree) as frozen:
+        with frozen_tree(pid, descend=request.tree) as frozen:  # the pause begins
             stopped_at = time.perf_counter()
-            capture = _capture(frozen, writer, seen, kinds, course, twins_stack)
-            twins = originals.give_twins(frozen, capture, twins_stack) if course.leave == "running" else {}
+            capture = _capture(frozen, writer, seen, kinds, request, stack)
+            twins = originals.give_twins(frozen, capture, stack) if request.leave == "running" else {}
             if not twins:
-                size = _write_memory(capture, {})
-                reach(Stage.DUMP_TAKE_LAST, pid)
-                with tcp_kept.Keeping() as keeping:
-                    if course.tcp == "keep":
-                        capture.tables.last.append(lambda: keeping.take(capture.tables))
-                    descriptors.read_last(capture.tables, kinds)
-                    _publish(capture, course, stopped_at)
-                    reach(Stage.DUMP_LEAVE, pid)
-                    originals.leave_as(frozen, course.leave, keeping)
+                size = _write_all_stopped(frozen, capture, kinds, request, stopped_at)
             reach(Stage.DUMP_THAW, pid)
         if twins:
             capture.pause_ms = (time.perf_counter() - stopped_at) * 1e3
             reach(Stage.DUMP_RESUMED, pid)
-            _tell(course, capture)
+            _tell(request, capture)
             size = _write_memory(capture, twins)
-            _publish(capture, course, stopped_at)
+            _publish(capture, request, stopped_at)
     if not twins:
-        _tell(course, capture)
+        _tell(request, capture)
     return capture, size
+
+
+def _write_all_stopped(
+    frozen: FrozenTree, capture: cap.Capture, kinds: list[descriptors.Kind], request: _Request, stopped_at: float
+) -> int:
+    """The rest of a dump without twins: all is written from the processes themselves, which stand still until then.
+
+    So it is where they are to be stopped or killed afterwards, and where twins cannot be had. Returns how many bytes of
+    pages there are.
+    """
+    size = _write_memory(capture, {})
+    reach(Stage.DUMP_TAKE_LAST, frozen.root)
+    with tcp_kept.Keeping() as keeping:
+        if request.tcp == "keep":
+            capture.tables.last.append(lambda: keeping.take(capture.tables))
+        descriptors.read_last(capture.tables, kinds)
+        _publish(capture, request, stopped_at)
+        reach(Stage.DUMP_LEAVE, frozen.root)
+        originals.leave_as(frozen, request.leave, keeping)
+    return size
 
 
 def _capture(
@@ -176,19 +190,19 @@ def _capture(
     writer: ImageWriter,
     seen: ahead.Ahead,
     kinds: list[descriptors.Kind],
-    course: _Course,
+    request: _Request,
     stack: ExitStack,
 ) -> cap.Capture:
-    channel = None if course.channel_fd is None else (frozen.root, course.channel_fd)
-    ending = course.leave == "killed"
+    channel = None if request.channel_fd is None else (frozen.root, request.channel_fd)
+    ending = request.leave == "killed"
     tables = descriptors.CaptureTables(
-        writer.folder, frozen.processes, channel=channel, ending=ending, files=course.files
+        writer.folder, frozen.processes, channel=channel, ending=ending, files=request.files
     )
     stack.callback(tables.close)
     capture = cap.Capture(writer, frozen, seen, tables)
     reach(Stage.DUMP_FROZEN, frozen.root)
     cap.refuse_early(capture)
-    cap.go_there(capture, stack.enter_context(visits.Visit()))
+    cap.enter_namespaces(capture, stack.enter_context(visits.Visit()))
     reach(Stage.DUMP_PROCESSES, frozen.root)
     cap.capture_processes(capture)
     reach(Stage.DUMP_DESCRIPTORS, frozen.root)
@@ -197,17 +211,17 @@ def _capture(
     reach(Stage.DUMP_SHARED_MEMORY, frozen.root)
     capture_memory.capture_shared_memory(capture)
     cap.check_ipc(capture)
-    if course.leave == "running":
+    if request.leave == "running":
         reach(Stage.DUMP_NOT_FORKED, frozen.root)
         capture_memory.capture_not_forked(capture)
     return capture
 
 
-def _tell(course: _Course, capture: cap.Capture) -> None:
-    if course.on_resume is not None:
+def _tell(request: _Request, capture: cap.Capture) -> None:
+    if request.on_resume is not None:
         threads = sum(len(entry.threads) for entry in capture.processes.values())
         resident = sum(originals.resident_bytes(pid) for pid in capture.processes)
-        course.on_resume(DumpProgress(capture.pause_ms, resident, len(capture.processes), threads, capture.warnings))
+        request.on_resume(DumpProgress(capture.pause_ms, resident, len(capture.processes), threads, capture.warnings))
 
 
 def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
@@ -226,13 +240,13 @@ def _write_memory(capture: cap.Capture, twins: dict[int, Twin]) -> int:
     return size
 
 
-def _publish(capture: cap.Capture, course: _Course, stopped_at: float) -> None:
+def _publish(capture: cap.Capture, request: _Request, stopped_at: float) -> None:
     capture.tables.close()
     if not capture.pause_ms:
         capture.pause_ms = (time.perf_counter() - stopped_at) * 1e3
-    channel_fd = -1 if course.channel_fd is None else course.channel_fd
-    root = cap.inventory(capture, channel_fd=channel_fd, durable=course.durable)
-    capture.writer.publish(root, durable=course.durable)
+    channel_fd = -1 if request.channel_fd is None else request.channel_fd
+    root = cap.inventory(capture, channel_fd=channel_fd, durable=request.durable)
+    capture.writer.publish(root, durable=request.durable)
 
 
 # --- restore ----------------------------------------------------------------------------------------------------------
@@ -323,10 +337,7 @@ def _validated(
         boot_id_same=written_here, channel_fd=channel.fileno() if channel else -1,
     )  # fmt: skip
     file_policy.check(tables)
-    for entry in inventory.processes:
-        for holder, rows in [(entry.pid, entry.descriptors), *((t.tid, t.descriptors or []) for t in entry.threads)]:
-            for row in rows:
-                tables.holders.setdefault(row.description, []).append((holder, row.fd))
+    _note_holders(tables, inventory)
     user = None if trust else checks.image_user(inventory)
     if user is not None:
         everybody = ((thread.tid, entry) for entry in inventory.processes for thread in entry.threads)
@@ -334,17 +345,34 @@ def _validated(
     return reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy, user=user)
 
 
+def _note_holders(tables: descriptors.RebuildTables, inventory: Inventory) -> None:
+    """Who has which description open, at which number: processes, and threads with a table of their own."""
+    for entry in inventory.processes:
+        for holder, rows in [(entry.pid, entry.descriptors), *((t.tid, t.descriptors or []) for t in entry.threads)]:
+            for row in rows:
+                tables.holders.setdefault(row.description, []).append((holder, row.fd))
+
+
+def _check_place(rebuild: reb.Rebuild, policy: str, replaced: Process | None, leaving: set[int]) -> None:
+    """Whether the tree can live where it is to live, and with which pids; go into its namespaces.
+
+    `replaced` is the process that it replaces, whose tree has the numbers `leaving`; None: it is forked from us.
+    """
+    inventory, for_a_user = rebuild.inventory, rebuild.user is not None
+    pid = replaced.pid if replaced else os.getpid()
+    placing_fds.check(inventory, placing_fds.limit_of(pid))
+    signals.check(inventory, limits.hard(pid, limits.SIGPENDING))
+    old_pids.choose(rebuild, policy, leaving, replaced)
+    root = replaced.pid if replaced else 0
+    roots.check(inventory, root, own_namespace=rebuild.own_namespace, for_a_user=for_a_user)
+    namespaces.check(inventory, replaced, same_boot=rebuild.tables.boot_id_same, for_a_user=for_a_user)
+    seccomp.check_image(inventory, replaced, for_a_user=for_a_user)
+    rebuild.enter_namespaces(replaced)
+
+
 def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], None] | None) -> Restored:
     checks.check_memory(rebuild.inventory)
-    placing_fds.check(rebuild.inventory, placing_fds.limit_of(os.getpid()))
-    signals.check(rebuild.inventory, limits.hard(os.getpid(), limits.SIGPENDING))
-    old_pids.choose(rebuild, policy, set(), None)
-    roots.check(rebuild.inventory, 0, own_namespace=rebuild.own_namespace, for_a_user=rebuild.user is not None)
-    namespaces.check(
-        rebuild.inventory, None, same_boot=rebuild.tables.boot_id_same, for_a_user=rebuild.user is not None
-    )
-    seccomp.check_image(rebuild.inventory, None, for_a_user=rebuild.user is not None)
-    rebuild.go_there(None)
+    _check_place(rebuild, policy, None, set())
     try:
         reb.prepare(rebuild)
         reach(Stage.RESTORE_COMMIT)
@@ -370,24 +398,12 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         reach(Stage.RESTORE_JUDGE, target)
         checks.check_memory(rebuild.inventory, freed=originals.resident_bytes(target))
         checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
-        placing_fds.check(rebuild.inventory, placing_fds.limit_of(target))
-        signals.check(rebuild.inventory, limits.hard(target, limits.SIGPENDING))
         present.check_taking_over(rebuild.inventory, frozen, process)
         if present.keeps_no_new_privs(rebuild.inventory, process):
             rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
-        old_pids.choose(rebuild, policy, frozen.tids, process)
-        roots.check(rebuild.inventory, target, own_namespace=False, for_a_user=rebuild.user is not None)
-        namespaces.check(
-            rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same, for_a_user=rebuild.user is not None
-        )
+        _check_place(rebuild, policy, process, frozen.tids)
         rebuild.uts.stays(rebuild.root, target)
-        seccomp.check_image(rebuild.inventory, process, for_a_user=rebuild.user is not None)
-        rebuild.go_there(process)
-        rebuild.tables.present_pid = target
-        rebuild.tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(target)}
-        rebuild.tables.leaving_sockets |= present.sockets_of(frozen)
-        rebuild.tables.below = present.sockets_below(frozen, process)
-        rebuild.tables.same_place = rebuild.tables.boot_id_same and proc.inner_id(target) == rebuild.root.pid
+        _take_from_present(rebuild, frozen, process)
         with locks.leases_laid_down(frozen.processes.values()), _discarded_on_failure(rebuild):
             reb.prepare(rebuild, frozen.processes.values())
             reach(Stage.RESTORE_COMMIT, target)
@@ -409,6 +425,16 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
     return Restored(target, rebuild.pids_outside(), rebuild.warnings)
 
 
+def _take_from_present(rebuild: reb.Rebuild, frozen: FrozenTree, process: Process) -> None:
+    """What the present has that the image may get back as it is: its descriptors, and the sockets of its tree."""
+    tables = rebuild.tables
+    tables.present_pid = process.pid
+    tables.live = {fd: process.take_fd(fd) for fd in proc.fd_numbers(process.pid)}
+    tables.leaving_sockets |= present.sockets_of(frozen)
+    tables.below = present.sockets_below(frozen, process)
+    tables.same_place = tables.boot_id_same and proc.inner_id(process.pid) == rebuild.root.pid
+
+
 @contextmanager
 def _discarded_on_failure(rebuild: reb.Rebuild) -> Iterator[None]:
     """Nobody can have a lease for writing on a file while we have it open."""
@@ -420,7 +446,7 @@ def _discarded_on_failure(rebuild: reb.Rebuild) -> Iterator[None]:
 
 
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
-    """The common course: a tree of stubs becomes the image's tree and runs."""
+    """The common request: a tree of stubs becomes the image's tree and runs."""
     reach(Stage.RESTORE_TREE, leader.tgid)
     limits.lift(leader.tgid)
     reb.grow_tree(rebuild, leader)

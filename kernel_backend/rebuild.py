@@ -115,7 +115,7 @@ class Rebuild(msgspec.Struct, dict=True):  # for what is made when it is asked f
         """What the user should know."""
         return self.tables.warnings
 
-    def go_there(self, present: Process | None) -> None:
+    def enter_namespaces(self, present: Process | None) -> None:
         """Be in the tree's namespaces from now on; `present` is the process that is replaced, None for none."""
         for room in (ipc_namespaces, net_namespaces):
             room.check(self.inventory, present, same_boot=self.tables.boot_id_same)
@@ -125,7 +125,7 @@ class Rebuild(msgspec.Struct, dict=True):  # for what is made when it is asked f
 
     def rewind_namespaces(self) -> None:
         """In place, past the point of no return: what the present has changed in the tree's namespaces is undone."""
-        self.visit.burn_bridges()
+        self.visit.commit()
         found = net_namespaces.rewind(self.inventory, self.visit, for_a_user=self.user is not None)
         self.warnings.extend(found)
 

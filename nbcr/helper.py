@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from nbcr.channel import Channel
     from nbcr.crs import Progress
-    from nbcr.session.taking import Order
+    from nbcr.session.taking import CheckpointOrder
     from nbcr.store import Draft, Entry, Store
 
 CHANNEL_FD = 3
@@ -192,10 +192,10 @@ class Conversation:
                     listener.send(message)
 
     def _checkpoint(self, request: dict[str, Any]) -> None:
-        from nbcr.session.taking import Order, take
+        from nbcr.session.taking import CheckpointOrder, take
         from nbcr.store import Store
 
-        order = Order.from_message(request)
+        order = CheckpointOrder.from_message(request)
 
         def done(entry: Entry) -> None:
             self._say({"state": "DONE", "entry": entry.document()})
@@ -212,7 +212,7 @@ class Conversation:
         )
         self.published = store
 
-    def _accept(self, order: Order, draft: Draft) -> None:
+    def _accept(self, order: CheckpointOrder, draft: Draft) -> None:
         from nbcr.errors import NotPossible
 
         accepted = {"id": draft.id, "name": draft.name, "created": draft.created, "snapshot": str(draft.snapshot)}
@@ -223,7 +223,7 @@ class Conversation:
             raise NotPossible("the process did not say that it is ready to be captured")
         self._word = message.get("objects")
 
-    def _resume(self, order: Order, progress: Progress) -> None:
+    def _resume(self, order: CheckpointOrder, progress: Progress) -> None:
         """The process runs again: it must hear so, or its caller would wait for ever."""
         if self._resumed or order.leave == "killed":
             return
@@ -250,7 +250,7 @@ class Conversation:
         except TimeoutError:
             return {"failure": f"the process did not say within {_OBJECTS_TIMEOUT_S:g} s what became of them"}
 
-    def _wait_for_hang_up(self, order: Order) -> None:
+    def _wait_for_hang_up(self, order: CheckpointOrder) -> None:
         """Let the process close the channel before another checkpoint may find it open in its descriptors."""
         if order.leave == "running":
             self._channel.readable(_HANG_UP_TIMEOUT_S)
@@ -269,12 +269,12 @@ class Conversation:
             return []
 
     def _restart(self, request: dict[str, Any]) -> None:
-        from nbcr.session.bringing import Return, bring
+        from nbcr.session.bringing import RestartOrder, bring
         from nbcr.store import Store
 
         entry = Store(request["store"]).find(request["id"])
         files = request.get("files")
-        order = Return(entry, into=int(request["into"]), present=request.get("present"), files=files)
+        order = RestartOrder(entry, into=int(request["into"]), present=request.get("present"), files=files)
         result = bring(order, on_ready=lambda: self._late_requests(order.into))
         answer = {"state": "RESTARTED", **result.document(), "warnings": list(result.warnings)}
         self._say(answer, to_process=False)

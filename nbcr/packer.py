@@ -1,4 +1,4 @@
-"""The packer: packs a store's images behind the user's back. ``python -m nbcr.packer STORE PATH…``
+"""The packer: packs a store's images in the background. ``python -m nbcr.packer STORE PATH…``
 
 What a helper becomes when its checkpoint is published (`instead_of_us`), or what a command starts
 (`session.spawning.start_packer`): never a child of the user's process, never in its way. It runs at the lowest

@@ -92,7 +92,7 @@ def _facts(result: CheckpointResult) -> list[str]:
     if result.duration_ms is not None:
         facts.append(f"duration {time_text(result.duration_ms)}")
     else:
-        facts.append(f"duration {time_text(result.blocked_ms)} so far, being written behind your back")
+        facts.append(f"duration {time_text(result.blocked_ms)} so far, being written in the background")
     if result.progress is not None:
         facts.append(f"objects: {progress_text(result.progress)}")
     return facts + ([f"objects: {_tally(result.objects)}"] if result.objects is not None else [])

@@ -28,8 +28,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-CELL_TIMEOUT_S = 30.0
-COMMAND_TIMEOUT_S = 40.0
+CELL_TIMEOUT_S = COMMAND_TIMEOUT_S = 120.0  # cells take some seconds at most; a busy host may need far longer
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 BUILD = """
@@ -228,7 +227,10 @@ class Session:
     def run(self, code: str) -> str:
         """Execute a cell; what it printed and returned. Raises Failed with the error's last line."""
         said: list[str] = []
-        reply = self.client.execute_interactive(code, timeout=CELL_TIMEOUT_S, output_hook=lambda m: _note(m, said))
+        try:
+            reply = self.client.execute_interactive(code, timeout=CELL_TIMEOUT_S, output_hook=lambda m: _note(m, said))
+        except TimeoutError:
+            raise Failed(f"a cell did not end within {CELL_TIMEOUT_S:g} s: is this host very busy?") from None
         if reply["content"]["status"] != "ok":
             why = _COLOURS.sub("", (reply["content"].get("traceback") or ["aborted"])[-1])
             raise Failed(f"the cell {code.strip().splitlines()[-1]!r} failed: {why}")

@@ -39,7 +39,6 @@ O_ASYNC = 0o20000
 # Flags of open(2) that are acted on when opening
 _NOT_LASTING = linux.OPEN_ONLY_FLAGS | O_CLOEXEC
 _O_TMPFILE_BIT = linux.O_TMPFILE & ~os.O_DIRECTORY
-_F_OWNER_PGRP = 2
 
 
 class Look(msgspec.Struct):

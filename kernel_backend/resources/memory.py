@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from kernel_backend.abi import arch, linux
+from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image import spans
@@ -313,14 +313,6 @@ def name_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
                 Call("prctl", linux.PR_SET_VMA, linux.PR_SET_VMA_ANON_NAME, vma.start, vma.end - vma.start, at)
             )
     return calls, bytes(arguments)
-
-
-def final_syscall_address(entry: ProcessEntry, code: bytes, base: int) -> int:
-    """A `syscall` instruction inside the vdso, from which the workshop itself can be unmapped."""
-    at = code.find(arch.SYSCALL_INSTRUCTION)
-    if at < 0:
-        raise ResourceUnsupported("the OS kernel's vdso holds no syscall instruction", pid=entry.pid)
-    return base + at
 
 
 def vdso_bytes(pid: int) -> bytes:

@@ -369,9 +369,3 @@ def _fill(saved: Path, runs: list[PageRun], size: int, write: Callable[[bytes, i
                 done += len(data)
     finally:
         os.close(source)
-
-
-def add_seals(fd: int, entry: SharedMemoryEntry) -> None:
-    """Seals last: they would forbid filling."""
-    if entry.seals:
-        fcntl.fcntl(fd, linux.F_ADD_SEALS, entry.seals)

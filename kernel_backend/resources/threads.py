@@ -28,7 +28,6 @@ from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 
 ALTSTACK_BYTES = 24
-_SS_DISABLE = 2
 _IOPRIO_WHO_PROCESS = 1
 _ARCH_GET_CPUID, _ARCH_SET_CPUID = 0x1011, 0x1012  # asm/prctl.h
 

@@ -73,11 +73,11 @@ class Visit:
         libc.syscall("unshare", KINDS[kind])
 
     def undo(self, work: Callable[[], None]) -> None:
-        """Done, as we leave, to what we have changed in a namespace of the present, unless there is no way back."""
+        """Have `work` done as we leave, to take back a change in a namespace of the present; not after `commit`."""
         self._undoing.append(work)
 
-    def burn_bridges(self) -> None:
-        """There is no way back."""
+    def commit(self) -> None:
+        """The point of no return is past: what we have changed stays when we leave."""
         self._undoing.clear()
 
     def is_away(self, kind: Kind) -> bool:

@@ -1,9 +1,12 @@
 """System calls made by many stopped threads at the same time.
 
-An injected call is several messages between us and a thread, for each of which it has to be scheduled. With one thread
-after the other we would mostly wait; so all are set going before any is waited for. What a thread is to call is a
-generator (`Asking`): it yields one call at a time, gets the result, and returns what it has found out. It reads as if
-its thread were alone. Several calls that do not depend on each other it makes `together`.
+An injected call is several messages between us and a thread, for each of which the thread has to be scheduled. With
+one thread after the other we would mostly wait. So, as in a chorus, all begin together: every thread is set going
+before any is waited for.
+
+What one thread is to call is a generator (`Asking`), which reads as if that thread were alone: it yields a call, is
+sent the result, and returns what it has found out (the `ask_…` functions in resources/). Calls of one thread that do
+not depend on each other's results are yielded as a batch (`together`), which saves stops (batch.py).
 """
 
 from __future__ import annotations
@@ -15,20 +18,20 @@ from typing import Generic, TypeVar
 
 from kernel_backend.abi import arch
 from kernel_backend.errors import EngineError
+from kernel_backend.tracee.batch import Batch, BatchRun
 from kernel_backend.tracee.inject import Borrowed, Call, check
-from kernel_backend.tracee.verse import Recital, Verse
 
 T = TypeVar("T")
-Asking = Generator[Call | Verse, int, T]
-_AT_ONCE = 32  # keeps many processors busy, and is come round to long before a verse has waited in vain
+Asking = Generator[Call | Batch, int, T]
+_AT_ONCE = 32  # keeps many processors busy, and is come round to long before a batch has waited in vain
 
 
 def together(borrowed: Borrowed, *calls: Call) -> Asking[list[int]]:
     """Make several calls, none of which may block: their results. OSError of the first that fails."""
     if borrowed.gadgets.store and not borrowed.sleeps_on:
-        verse = Verse(calls)
-        yield verse
-        return verse.results
+        batch = Batch(calls)
+        yield batch
+        return batch.results
     results = []
     for call in calls:
         results.append((yield call))
@@ -82,15 +85,15 @@ class Chorus:
 
 
 class _Part(Generic[T]):
-    """What one member does: the call or verse it is at, and in the end what it found out."""
+    """What one member does: the call or batch it is at, and in the end what it found out."""
 
     def __init__(self, member: Borrowed, asking: Asking[T]) -> None:
         self.member = member
-        self.call: Call | Verse | None = None
+        self.call: Call | Batch | None = None
         self.found: T | None = None
         self.failure: Exception | None = None
         self._asking = asking
-        self._recital: Recital | None = None
+        self._run: BatchRun | None = None
         self._advance(lambda: next(asking))
 
     def attempt(self, work: Callable[[], None]) -> None:
@@ -102,20 +105,20 @@ class _Part(Generic[T]):
                 self.failure = error
 
     def begin(self) -> None:
-        """Send the thread to the entry of its call, or into its verse."""
+        """Send the thread to the entry of its call, or into its batch."""
         assert self.call is not None
-        if isinstance(self.call, Verse):
-            self._recital = Recital(self.member, self.call)
-            self._recital.begin()
+        if isinstance(self.call, Batch):
+            self._run = BatchRun(self.member, self.call)
+            self._run.begin()
         else:
-            self._recital = None
+            self._run = None
             name, args = self.call
             self.member.begin(arch.SYS[name], args)
 
     def go_on(self) -> None:
-        """Into the call; or to the end of the verse."""
-        if self._recital is not None:
-            self._recital.interrupt()
+        """Into the call; or to the end of the batch."""
+        if self._run is not None:
+            self._run.interrupt()
         else:
             self.member.go_inside()
 
@@ -130,14 +133,14 @@ class _Part(Generic[T]):
             self._advance(lambda: self._asking.send(value))
 
     def _result(self) -> int:
-        if isinstance(self.call, Verse):
-            assert self._recital is not None
-            self._recital.finish()
+        if isinstance(self.call, Batch):
+            assert self._run is not None
+            self._run.finish()
             return [check(raw, name) for raw, (name, _) in zip(self.call.results, self.call.calls, strict=True)][-1]
         raw, (name, _) = self.member.result(), self.call or ("", ())
         return check(raw, name)
 
-    def _advance(self, step: Callable[[], Call | Verse]) -> None:
+    def _advance(self, step: Callable[[], Call | Batch]) -> None:
         try:
             self.call = step()
         except StopIteration as end:

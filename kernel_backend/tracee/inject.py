@@ -37,7 +37,7 @@ from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 WORD = 0xFFFFFFFFFFFFFFFF
 _MAX_ERRNO = 4095
 SCRATCH_DATA_BYTES = 3584  # room for arguments below the frame: little, for stacks may be small
-VERSE_OFFSET = 512  # of that part of it which calls that follow each other need (verse.py)
+BATCH_OFFSET = 512  # in that room: here begins the part that batch.py uses
 
 
 def check(result: int, what: str) -> int:
@@ -150,7 +150,7 @@ def sigframe_xstate(state: bytes) -> bytes:
 class Gadgets:
     """Addresses of code in the tracee that injection uses (0: none found).
 
-    `syscall; ret`, a sigreturn stub, and code that stores the result of a call (verse.py).
+    `syscall; ret`, a sigreturn stub, and code that stores the result of a call (batch.py).
     """
 
     __slots__ = ("sigreturn", "store", "syscall")
@@ -161,8 +161,8 @@ class Gadgets:
         self.store = store
 
 
-class Ground:
-    """Where the frames of a process's borrowed threads lie: none on top of another's, and there may be thousands."""
+class FrameSpans:
+    """Where the frames of a process's borrowed threads lie, so that none is laid over another's; often thousands."""
 
     def __init__(self) -> None:
         self._spans: list[tuple[int, int]] = []
@@ -193,16 +193,16 @@ class Borrowed:
         thread: Thread,
         gadgets: Gadgets,
         spare_room: Callable[[int], int] | None = None,
-        ground: Ground | None = None,
+        frames: FrameSpans | None = None,
     ) -> None:
         """`spare_room`: the end of so many bytes that nobody uses, for a thread whose stack has no room left.
 
-        `ground`: of all that are borrowed of the same memory.
+        `frames`: those of all borrowed threads of the same memory.
         """
         self.thread = thread
         self.gadgets = gadgets
         self._spare_room = spare_room
-        self._ground = ground or Ground()
+        self._frames = frames or FrameSpans()
         self.new_tids: list[int] = []
         self.regs = UserRegs()  # with sigmask and xstate: what the thread gets back
         self.sigmask = 0
@@ -256,10 +256,10 @@ class Borrowed:
             if error.errno != errno.EFAULT or self._spare_room is None:
                 raise
         else:
-            if self._spare_room is None or self._ground.claim(self._span):
+            if self._spare_room is None or self._frames.claim(self._span):
                 return
         self._place(self._spare_room(state_bytes + SIGFRAME_BYTES + SCRATCH_DATA_BYTES + 128), state_bytes)
-        self._ground.claim(self._span)
+        self._frames.claim(self._span)
 
     @property
     def _span(self) -> tuple[int, int]:
@@ -303,7 +303,7 @@ class Borrowed:
         self.thread.resume(linux.PTRACE_SYSCALL)
 
     def set_off(self, call: Call, stack: int, store_at: int) -> None:
-        """Have the thread make a call and go on as `stack` says, without a stop (verse.py)."""
+        """Have the thread make a call and go on as `stack` says, without a stop (batch.py)."""
         name, args = call
         self._work.make_call(self.gadgets.syscall, arch.SYS[name], args)
         self._work.sp, self._work.store_at = stack, store_at
@@ -387,7 +387,7 @@ class Borrowed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ground.leave(self._span)
+        self._frames.leave(self._span)
         try:
             self._give_back()
         except OSError:

@@ -14,7 +14,7 @@ from kernel_backend.abi import arch
 from kernel_backend.errors import TargetDenied, TargetNotFound, TargetUnsupported
 from kernel_backend.host import libc, proc
 from kernel_backend.tracee import filters
-from kernel_backend.tracee.inject import Borrowed, Gadgets, Ground, as_interrupted
+from kernel_backend.tracee.inject import Borrowed, FrameSpans, Gadgets, as_interrupted
 from kernel_backend.tracee.thread import Stop, Thread, ThreadGone
 
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
@@ -33,7 +33,7 @@ class Process:
         self._requeue: list[tuple[Thread, bytes]] = []
         self._pidfd = -1
         self._spare_end = 0
-        self._ground = Ground()
+        self._frames = FrameSpans()
         self._lent = (0, 0)  # address and size of code that we have put there
         self._seen: list[Process] = []
         self._status: dict[str, str] = {}
@@ -197,7 +197,7 @@ class Process:
         return Gadgets(syscall, sigreturn)
 
     def _may_recite(self) -> bool:
-        """Whether verses may be made in it: no filter (seccomp) hears of their calls, no shadow stack of returns."""
+        """Whether batches may be made in it: no filter (seccomp) hears of their calls, no shadow stack of returns."""
         name, feature = arch.SHADOW_STACK
         unjudged = self.unfiltered or self.status().get("Seccomp", filters.NONE) == filters.NONE
         return unjudged and feature not in self.status().get(name, "").split()
@@ -223,7 +223,7 @@ class Process:
 
     def borrow(self, thread: Thread | None = None) -> Borrowed:
         """A context for system calls made by `thread` (the main one unless given)."""
-        return Borrowed(thread or self.main, self.gadgets, self._room_below_stack, self._ground)
+        return Borrowed(thread or self.main, self.gadgets, self._room_below_stack, self._frames)
 
     def _room_below_stack(self, size: int) -> int:
         """The end of `size` bytes below the main stack, which grows when they are touched: nobody was ever there."""

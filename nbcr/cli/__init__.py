@@ -4,7 +4,7 @@ app          the app, common options, errors as one line and an exit status
 processes    checkpoint, restart              entries   list, show, get, diff, remove
 programs     run, execute, kernelspec         live      top, logs, doctor
 store        pack, gc, prune, verify, tag …   remote    push, pull, export, import     keys   encrypt, unlock, lock
-completing   what a shell offers behind Tab
+completing   what a shell offers when Tab is pressed
 """
 
 from __future__ import annotations

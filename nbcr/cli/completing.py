@@ -1,4 +1,4 @@
-"""What a shell offers behind Tab: names of checkpoints, targets. Silent where nothing can be offered."""
+"""What a shell offers when Tab is pressed: names of checkpoints, targets. Silent where nothing can be offered."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from nbcr.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from nbcr.session import RestartResult
+    from nbcr.session import RestartResult, Terms
     from nbcr.store import Entry
 
 
@@ -75,12 +75,8 @@ def checkpoint(
     Of a Jupyter kernel, and whatever else runs IPython, the variables are saved too, beside the process image.
     """
     with errors():
-        from nbcr import following, session
-        from nbcr.jupyter.attach import ensure_loaded
-        from nbcr.jupyter.finding import find_target
-        from nbcr.launcher import jobs
+        from nbcr import session
         from nbcr.rendering import size_from
-        from nbcr.store import Store
 
         terms = session.Terms(
             name=name,
@@ -97,25 +93,34 @@ def checkpoint(
             note=note,
             automatic=automatic,
         )
-
-        def of_process(process: str, of_terms: session.Terms = terms) -> Entry:
-            return session.checkpoint_other(
-                find_target(process), of_terms, store=store, deadline_s=deadline, load=ensure_loaded, on_warning=warn
-            )
-
-        job = jobs.connect(target)
-        if job is None:
-            with following.shown(Store(store)):
-                entry = of_process(target)
-        else:
-            entry = jobs.checkpoint(
-                target, job, terms, store=Store(store), deadline_s=deadline,
-                on_plain=lambda pid, of_job: of_process(str(pid), replace(terms, job=of_job)),
-            )  # fmt: skip
+        entry = _take(target, terms, store, deadline)
         if as_json:
             print_json(entry.taken())
         else:
             _print_taken(entry)
+
+
+def _take(target: str, terms: Terms, store: str | None, deadline_s: float) -> Entry:
+    """Of a job by its launcher, which asks all ranks (or sends us to its only process); of all else by the process."""
+    from nbcr import following, session
+    from nbcr.jupyter.attach import ensure_loaded
+    from nbcr.jupyter.finding import find_target
+    from nbcr.launcher import jobs
+    from nbcr.store import Store
+
+    def of_process(process: str, of_terms: Terms) -> Entry:
+        return session.checkpoint_other(
+            find_target(process), of_terms, store=store, deadline_s=deadline_s, load=ensure_loaded, on_warning=warn
+        )
+
+    job = jobs.connect(target)
+    if job is None:
+        with following.shown(Store(store)):
+            return of_process(target, terms)
+    return jobs.checkpoint(
+        target, job, terms, store=Store(store), deadline_s=deadline_s,
+        on_plain=lambda pid, of_job: of_process(str(pid), replace(terms, job=of_job)),
+    )  # fmt: skip
 
 
 def _print_taken(entry: Entry) -> None:
@@ -169,7 +174,6 @@ def restart(
     process and ends as it does.
     """
     with errors():
-        from nbcr import session
         from nbcr.errors import UsageProblem
         from nbcr.launcher import returning
         from nbcr.store import Store
@@ -191,19 +195,29 @@ def restart(
         if into is not None:
             result = _restart_into(name, into, store, deadline, files)
         else:
-            # A detached process that held our streams would keep whoever reads them waiting.
-            stdio = (-1, -1, -1) if detach else (0, 2, 2) if as_json else (0, 1, 2)
-            result = session.restart_fresh(name, store=store, stdio=stdio, parting=detach, files=files)
-        for warning in result.warnings:
-            warn(warning)
-        if as_json:
-            print_json(result.document())
-        else:
-            where = f", on {result.connection_file}" if result.connection_file else ""
-            typer.echo(f"RESTART  {result.entry.name}  pid {result.pid}{where}")
-        sys.stdout.flush()
+            result = _restart_fresh(name, store, files, detach=detach, as_json=as_json)
+        _print_brought_back(result, as_json=as_json)
         if not detach and result.wait is not None:
             end_like(result.wait())
+
+
+def _restart_fresh(name: str, store: str | None, files: str | None, *, detach: bool, as_json: bool) -> RestartResult:
+    from nbcr import session
+
+    # A detached process that held our streams would keep whoever reads them waiting.
+    stdio = (-1, -1, -1) if detach else (0, 2, 2) if as_json else (0, 1, 2)
+    return session.restart_fresh(name, store=store, stdio=stdio, parting=detach, files=files)
+
+
+def _print_brought_back(result: RestartResult, *, as_json: bool) -> None:
+    for warning in result.warnings:
+        warn(warning)
+    if as_json:
+        print_json(result.document())
+    else:
+        where = f", on {result.connection_file}" if result.connection_file else ""
+        typer.echo(f"RESTART  {result.entry.name}  pid {result.pid}{where}")
+    sys.stdout.flush()
 
 
 def _roll_back(entry: Entry, target: str | None, store: str | None, deadline_s: float) -> dict[str, Any]:

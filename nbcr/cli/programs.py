@@ -11,7 +11,7 @@ from nbcr.cli.app import EXIT_CODES, StoreOption, app, complain, end_like, error
 
 @app.command(epilog=EXIT_CODES, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(
-    command: Annotated[list[str], typer.Argument(help="The command and its arguments, behind `--`.")],
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments, after `--`.")],
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the job; left out: job-PID.")] = None,
     every: Annotated[str | None, typer.Option("--every", metavar="SPAN", help="Save it every 10m, 90s, 1h.")] = None,
     on_memory: Annotated[

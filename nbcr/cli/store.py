@@ -18,7 +18,7 @@ _DAMAGED_STATUS = 23
 
 @app.command()
 def pack(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Pack what was not packed behind your back yet, now and at full speed."""
+    """Pack now, and at full speed, what was not packed in the background yet."""
     with errors():
         from nbcr.session import upkeep
 
@@ -172,7 +172,7 @@ def settings(
     monthly: MonthlyOption = 0,
     tagged: TaggedOption = None,
     max_bytes: BudgetOption = None,
-    keep_all: Annotated[bool, typer.Option("--keep-all", help="Nothing is pruned behind your back (default).")] = False,
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Nothing is pruned by itself (default).")] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:

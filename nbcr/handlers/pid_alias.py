@@ -22,25 +22,15 @@ import mmap
 import os
 import platform
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
+from nbcr.loaded import Library, areas
+
 PAGE = mmap.PAGESIZE
-PT_LOAD, PT_DYNAMIC = 1, 2
-DT_PLTRELSZ, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ, DT_JMPREL = 2, 5, 6, 7, 8, 23
-R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT = 6, 7
 PROT = {"r": mmap.PROT_READ, "w": mmap.PROT_WRITE, "x": mmap.PROT_EXEC}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-
-@dataclass(frozen=True)
-class MappedObject:
-    """A shared object of this process: its file and where it is mapped."""
-
-    path: str
-    base: int
 
 
 class PidAlias:
@@ -72,11 +62,11 @@ class PidAlias:
 
     def cover(self) -> list[str]:
         """Point every library concerned at the code, also those loaded since. Returns their paths."""
-        for mapped in _objects_concerned():
-            if mapped.path not in self._patched:
-                for slot in _slots(mapped, b"getpid"):
+        for path, library in _libraries_concerned().items():
+            if path not in self._patched:
+                for slot in library.import_slots("getpid"):
                     _write_pointer(slot, self._code)
-                self._patched.add(mapped.path)
+                self._patched.add(path)
         return sorted(self._patched)
 
 
@@ -98,62 +88,17 @@ def install() -> bool:
         return False
 
 
-def _objects_concerned() -> list[MappedObject]:
-    found: dict[str, int] = {}
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[2] == "00000000" and _concerned(fields[5]):
-            found.setdefault(fields[5], int(fields[0].split("-")[0], 16))
-    return [MappedObject(path, base) for path, base in found.items()]
+def _libraries_concerned() -> dict[str, Library]:
+    """By the paths of their files."""
+    mapped = areas(Path("/proc/self/maps").read_text())
+    code = {path: area.start for area, path, rights in mapped if "x" in rights and _concerned(path)}
+    found = {path: Library.of(start) for path, start in code.items()}
+    return {path: library for path, library in found.items() if library is not None}
 
 
 def _concerned(path: str) -> bool:
     name = path.rpartition("/")[2]
     return name.startswith(("libzmq", "_zmq.", "_asyncio."))
-
-
-def _slots(mapped: MappedObject, symbol: bytes) -> list[int]:
-    """Addresses of the import slots of `symbol` in a mapped object, read from its file (x86-64 ELF)."""
-    data = Path(mapped.path).read_bytes()
-    if data[:5] != b"\x7fELF\x02":
-        return []
-    loads, dynamic = _segments(data)
-    tags = dict(struct.iter_unpack("<qQ", data[dynamic[0] : dynamic[0] + dynamic[1]]))
-
-    def at(address: int) -> int:
-        start, _, offset = next(load for load in loads if load[0] <= address < load[0] + load[1])
-        return offset + address - start
-
-    slots = []
-    for table, size in ((DT_JMPREL, DT_PLTRELSZ), (DT_RELA, DT_RELASZ)):
-        if table not in tags:
-            continue
-        start = at(tags[table])
-        for where, info, _ in struct.iter_unpack("<QQq", data[start : start + tags[size]]):
-            if info & 0xFFFFFFFF in (R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT):
-                (name,) = struct.unpack_from("<I", data, at(tags[DT_SYMTAB]) + 24 * (info >> 32))
-                text = at(tags[DT_STRTAB]) + name
-                if data[text : data.index(b"\0", text)] == symbol:
-                    slots.append(mapped.base - _lowest(loads) + where)
-    return slots
-
-
-def _segments(data: bytes) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
-    (start,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
-    loads, dynamic = [], (0, 0)
-    for index in range(count):
-        header = struct.unpack_from("<IIQQQQQQ", data, start + index * size)
-        kind, _, offset, address, _, in_file, _, _ = header
-        if kind == PT_LOAD:
-            loads.append((address, in_file, offset))
-        elif kind == PT_DYNAMIC:
-            dynamic = (offset, in_file)
-    return loads, dynamic
-
-
-def _lowest(loads: list[tuple[int, int, int]]) -> int:
-    return min(address for address, _, _ in loads) & ~(PAGE - 1)
 
 
 def _write_pointer(address: int, value: int) -> None:
@@ -167,9 +112,7 @@ def _write_pointer(address: int, value: int) -> None:
 
 
 def _protection(address: int) -> int:
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        span, flags = line.split(maxsplit=2)[:2]
-        start, end = (int(part, 16) for part in span.split("-"))
-        if start <= address < end:
-            return sum(PROT[flag] for flag in flags if flag in PROT)
+    for area, _, rights in areas(Path("/proc/self/maps").read_text()):
+        if address in area:
+            return sum(PROT[right] for right in rights if right in PROT)
     raise ValueError(f"{address:#x} is not mapped")

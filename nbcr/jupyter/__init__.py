@@ -12,10 +12,15 @@ Jupyter kernels.
     ticking        when the image was taken links        its clients' connections
     history, widgets, thumbnails
     questions      what it had asked        parting      nothing that is on its way is lost
-    keeping      traits: which checkpoints stay
     subshells      those of the present
+    keeping      traits: which checkpoints stay
     finding      targets that a user names  wires, servers, listening  whom it asks
     attach       loading nbcr from outside  attached         its part inside
+    branching    a checkpoint beside the session, in a new Jupyter kernel
+    rolling      the variables of another Jupyter kernel, rolled back
+    executing    notebooks without a browser                 papermill_engine    … for papermill
+    kernelspec   a specification for Jupyter kernels that come back           provisioner      … and who brings them
+    serverextension  sessions that outlive a Jupyter server: culling, kept (what it kept), errands (processes for it)
 """
 
 from __future__ import annotations

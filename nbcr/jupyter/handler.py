@@ -33,7 +33,7 @@ from nbcr.jupyter.living import LOOP_TIMEOUT_S, Living, LoopSilentError, living
 from nbcr.jupyter.rekey import Connection, put_right, rekey
 from nbcr.jupyter.requests import Drained, Inbox, decode, encode
 from nbcr.jupyter.running import Running, running_in, running_in_main, take_over
-from nbcr.jupyter.subscribers import MOST_HELD, NOBODY_S, REQUESTER_S, Return, Subscriptions
+from nbcr.jupyter.subscribers import MOST_HELD, NOBODY_S, REQUESTER_S, ClientsReturn, Subscriptions
 from nbcr.jupyter.ticking import Clock
 from nbcr.states import Layer
 
@@ -59,7 +59,7 @@ class JupyterHandler(Handler):
         self._ends = False  # whether the process was to end with its image
         self._reached = threading.Event()  # replies leave again
         self._reached.set()
-        self._return: Return | None = None  # of clients, in a restored life
+        self._return: ClientsReturn | None = None  # of clients, in a restored life
         self._listened: frozenset[Any] = frozenset()  # connections when the image was taken, of those who listen
         self._connected: frozenset[Any] = frozenset()  # … and of all channels
         self._unheard = False  # outputs wait still for one who has not subscribed, across the checkpoint
@@ -224,7 +224,7 @@ class JupyterHandler(Handler):
                 replies()
 
         here = self._here
-        self._return = Return(
+        self._return = ClientsReturn(
             here.iopub,
             self._subscriptions,
             image_ends,

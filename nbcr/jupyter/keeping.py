@@ -1,6 +1,6 @@
 """Which checkpoints stay, as traits of a session's configuration.
 
-They are applied after each checkpoint of the session, behind its back, to each notebook in the store by itself.
+They are applied after each checkpoint of the session, in the background, to each notebook in the store by itself.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class NbcrMagics(Magics):
         return SimpleMatcherResult(completions=found, suppress=True)
 
     def tell(self, *_: Any) -> None:
-        """After each cell: what went wrong behind the user's back since the last one."""
+        """After each cell: what went wrong in the background since the one before."""
         for result in session.reports():
             for line in result.shortfalls:
                 print(f"nbcr: {line}", file=sys.stderr)

@@ -85,7 +85,7 @@ class Subscriptions:
             self._tell()
 
 
-class Return:
+class ClientsReturn:
     """Calls `then` once, on the IOPub thread, when clients have come back or the cap has passed.
 
     `listeners` are the connections of those that are there, `before` those of the image (which a restart may have

@@ -11,7 +11,7 @@ from typing import Any
 from nbcr.channel import ChannelClosed
 from nbcr.errors import NotPossible
 from nbcr.launcher import coordinating
-from nbcr.launcher.coordinating import Course, Wish
+from nbcr.launcher.coordinating import Figures, Wish
 from nbcr.launcher.members import Member, listen, of_rank, tell
 from nbcr.launcher.schema import FOLDER, Schema
 from nbcr.store import Entry
@@ -32,7 +32,7 @@ def checkpoint(
 
     Called as `coordinating.checkpoint` is. Nobody's MPI is ever down here, so that `rejoin` has nothing to wait for.
     """
-    course, number = Course(), time.monotonic_ns()
+    figures, number = Figures(), time.monotonic_ns()
     draft = wish.store.draft(wish.name, replace=wish.replace)
     verdict = "ABORT"
     try:
@@ -45,8 +45,8 @@ def checkpoint(
         if wish.leave == "running":
             verdict = "CONTINUE"
             _tell(members, number, verdict)
-        course.opened_ms = course.elapsed_ms
-        entry = coordinating.publish(draft, schema, wish, course, MARK, pid)
+        figures.opened_ms = figures.elapsed_ms
+        entry = coordinating.publish(draft, schema, wish, figures, MARK, pid)
         if wish.leave != "running":
             verdict = "END"
     except BaseException:

@@ -56,7 +56,7 @@ class Wish(Terms):
 
 
 @dataclass
-class Course:
+class Figures:
     """What happened, in numbers."""
 
     begun: float = field(default_factory=time.monotonic)
@@ -90,54 +90,72 @@ def checkpoint(
     `rejoin` waits for ranks whose connections have broken.
     """
     component = crs.select()
-    course = Course()
+    figures = Figures()
     draft = wish.store.draft(wish.name, replace=wish.replace)
     try:
         on_begin()
-        (draft.path / FOLDER / "ranks").mkdir(parents=True, mode=0o700)
-        schema.write(draft.path / FOLDER)
-        agents = (member.agent for member in members if member.agent is not None)
-        check_shared(agents, draft.path / FOLDER / FILE, wish.deadline_s)
-        with _quiet(members, wish, course, rejoin) as ready, imaging.Workers() as workers:
+        _fill_folder(draft, members, schema, wish)
+        with _quiet(members, wish, figures, rejoin) as ready, imaging.Workers() as workers:
             for member in members:
-                image, channel_fd = image_of(draft.path / FOLDER, member.rank), int(ready[member.rank]["channel_fd"])
-                if member.agent is not None:
-                    order = {"component": component.name, "pid": member.pid, "folder": str(image), "entry": draft.id}
-                    order |= {"op": "TAKE", "channel_fd": channel_fd, "files": wish.files}
-                    workers.start_at(member.agent, member.rank, order)
-                    continue
-                work = imaging.take(component, member.pid, image, draft.id, channel_fd, wish.files)
-                workers.start(member.rank, work)
+                _start_image(workers, member, int(ready[member.rank]["channel_fd"]), draft, component, wish.files)
             workers.hear("RESUMED", _IMAGE_TIMEOUT_S)
             if wish.leave == "running":
-                _let_go(members, "CONTINUE", course)
-            written = workers.hear("WRITTEN", None)
+                _let_go(members, "CONTINUE", figures)
+            _note_images(workers.hear("WRITTEN", None), figures)
             if wish.leave != "running":  # a rank whose connection has broken was not in its read any more
                 tell(members, {"op": "PING"})
                 hear(members, "PONG", _ANSWER_TIMEOUT_S)
-            course.pause_ms = max(float(answer["pause_ms"]) for answer in written.values())
-            course.warnings += [
-                f"rank {rank}: {warning}" for rank, answer in sorted(written.items()) for warning in answer["warnings"]
-            ]
-            entry = publish(draft, schema, wish, course, component, pid)
+            entry = publish(draft, schema, wish, figures, component, pid)
             if wish.leave != "running":
-                for member in members:
-                    with contextlib.suppress(ChannelClosed):
-                        member.channel.send({"op": "END"})
-                course.opened_ms = course.elapsed_ms
+                _end(members, figures)
     except BaseException:
         wish.store.discard(draft)
         raise
     return entry
 
 
+def _fill_folder(draft: Draft, members: Sequence[Member], schema: Schema, wish: Wish) -> None:
+    """What is there before the images; other hosts must see it."""
+    (draft.path / FOLDER / "ranks").mkdir(parents=True, mode=0o700)
+    schema.write(draft.path / FOLDER)
+    agents = (member.agent for member in members if member.agent is not None)
+    check_shared(agents, draft.path / FOLDER / FILE, wish.deadline_s)
+
+
+def _start_image(
+    workers: imaging.Workers, member: Member, channel_fd: int, draft: Draft, component: crs.Component, files: str
+) -> None:
+    """Have a rank's image taken, here or by the agent on its host."""
+    image = image_of(draft.path / FOLDER, member.rank)
+    if member.agent is None:
+        workers.start(member.rank, imaging.take(component, member.pid, image, draft.id, channel_fd, files))
+        return
+    order = {"component": component.name, "pid": member.pid, "folder": str(image), "entry": draft.id}
+    workers.start_at(member.agent, member.rank, {**order, "op": "TAKE", "channel_fd": channel_fd, "files": files})
+
+
+def _note_images(written: Mapping[int, Mapping[str, Any]], figures: Figures) -> None:
+    figures.pause_ms = max(float(answer["pause_ms"]) for answer in written.values())
+    figures.warnings += [
+        f"rank {rank}: {warning}" for rank, answer in sorted(written.items()) for warning in answer["warnings"]
+    ]
+
+
+def _end(members: Sequence[Member], figures: Figures) -> None:
+    """The ranks are in their images, and not needed any more."""
+    for member in members:
+        with contextlib.suppress(ChannelClosed):
+            member.channel.send({"op": "END"})
+    figures.opened_ms = figures.elapsed_ms
+
+
 class _quiet:  # noqa: N801
     """The ranks are quiet in the block: MPI is torn down, each is in a read. On an error they are told ABORT."""
 
     def __init__(
-        self, members: Sequence[Member], wish: Wish, course: Course, rejoin: Callable[[], None] = lambda: None
+        self, members: Sequence[Member], wish: Wish, figures: Figures, rejoin: Callable[[], None] = lambda: None
     ) -> None:
-        self._members, self._wish, self._course, self._rejoin = members, wish, course, rejoin
+        self._members, self._wish, self._figures, self._rejoin = members, wish, figures, rejoin
         self._is_down = False
 
     def __enter__(self) -> dict[int, dict[str, Any]]:
@@ -152,22 +170,22 @@ class _quiet:  # noqa: N801
             hear(members, "LOCKED", deadline_s + _SLACK_S)
             tell(members, {"op": "DRAIN"})
             drained = hear(members, "DRAINED", deadline_s)
-            self._course.messages = sum(int(answer["messages"]) for answer in drained.values())
+            self._figures.messages = sum(int(answer["messages"]) for answer in drained.values())
             self._is_down = True
             tell(members, {"op": "DOWN"})
             hear(members, "DOWN", deadline_s)
             ready = hear(members, "READY", deadline_s)
             for member in members:
                 member.pid = int(ready[member.rank]["pid"])
-                self._course.warnings += [f"rank {member.rank}: {each}" for each in ready[member.rank]["warnings"]]
-            self._course.warnings += besides.warnings({rank: answer["connections"] for rank, answer in ready.items()})
+                self._figures.warnings += [f"rank {member.rank}: {each}" for each in ready[member.rank]["warnings"]]
+            self._figures.warnings += besides.warnings({rank: answer["connections"] for rank, answer in ready.items()})
         except BaseException:
             self._abort()
             raise
         return ready
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is not None and not self._course.opened_ms:
+        if error is not None and not self._figures.opened_ms:
             self._abort()
 
     def _abort(self) -> None:
@@ -280,17 +298,17 @@ def _targets(answers: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, int], 
     return targets, missing
 
 
-def _let_go(members: Sequence[Member], operation: str, course: Course) -> None:
-    course.opened_ms = course.elapsed_ms
+def _let_go(members: Sequence[Member], operation: str, figures: Figures) -> None:
+    figures.opened_ms = figures.elapsed_ms
     tell(members, {"op": operation})
     answers = hear(members, "OPEN", _OPEN_TIMEOUT_S)
-    course.opened_ms = course.elapsed_ms
+    figures.opened_ms = figures.elapsed_ms
     for rank, answer in sorted(answers.items()):
-        course.warnings += [f"rank {rank}: {problem}" for problem in answer["problems"]]
+        figures.warnings += [f"rank {rank}: {problem}" for problem in answer["problems"]]
 
 
 def publish(
-    draft: Draft, schema: Schema, wish: Wish, course: Course, component: crs.Component | ComponentMark, pid: int
+    draft: Draft, schema: Schema, wish: Wish, figures: Figures, component: crs.Component | ComponentMark, pid: int
 ) -> Entry:
     """The draft becomes an entry."""
     from nbcr.store.manifest import Host, Manifest
@@ -307,13 +325,13 @@ def publish(
         size_bytes=wish.store.size_bytes(draft),
         notebook=None,
         pid=pid,
-        pause_ms=round(course.opened_ms or course.pause_ms, 3),
-        duration_ms=round(course.elapsed_ms, 3),
+        pause_ms=round(figures.opened_ms or figures.pause_ms, 3),
+        duration_ms=round(figures.elapsed_ms, 3),
         host=Host(socket.gethostname(), uname.release, uname.machine, python),
         jupyter=None,
         cell=None,
         component=ComponentMark(component.name, component.version),
-        warnings=list(dict.fromkeys(course.warnings)),
+        warnings=list(dict.fromkeys(figures.warnings)),
         note=wish.note,
         automatic=wish.automatic,
         job=dict(mark(schema.name, schema.argv)),

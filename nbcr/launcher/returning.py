@@ -9,7 +9,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from nbcr.errors import EntryDamaged, NbcrError, NotPossible, RestartFailed
 from nbcr.launcher import cooperating, imaging, jobs, placing
 from nbcr.launcher.commands import popen
 from nbcr.launcher.doors import Doors, wait_for
-from nbcr.launcher.hosts import Hosts
+from nbcr.launcher.hosts import Agent, Hosts
 from nbcr.launcher.keeping import Keeping
 from nbcr.launcher.launcher import Launcher
 from nbcr.launcher.members import Member, hear
@@ -207,22 +207,14 @@ def _overwrite(
     with imaging.Workers() as workers:
         for rank, each in sorted(stubs.items()):
             agent, image = launcher.hosts.of(each.hello), image_of(folder, rank)
-            if agent is not None:
-                order = {"op": "BRING", "component": component.name, "pid": each.pid, "folder": str(image)}
-                order |= {"entry": entry.id, "entry_name": entry.name, "leading": each.mpiexec["PMI_FD"]}
-                workers.start_at(agent, rank, order)
-                continue
-            ours, theirs = Channel.pair()
-            work = imaging.bring(component, each.pid, image, entry.id, theirs)
-            workers.start(rank, work, keep=(theirs.fileno(),))
-            theirs.close()
-            members[rank] = Member(rank, each.pid, ours, {})
+            if agent is None:
+                members[rank] = _start_here(workers, rank, each.pid, image, entry, component)
+            else:
+                _start_there(workers, agent, rank, each, image, entry, component)
         brought = workers.hear("BROUGHT", _BRING_TIMEOUT_S)
         for rank, answer in sorted(brought.items()):
             stubs[rank].pids = dict(answer["pids"])
-            for warning in answer["warnings"]:
-                if not any(word in warning for word in _EXPECTED):
-                    print(f"nbcr: warning: rank {rank}: {warning}", file=sys.stderr)
+            _print_warnings(rank, answer["warnings"])
         now = {rank: str(each.hello["mark"]) for rank, each in stubs.items()}
         sharing = placing.sharing(launcher.schema, now)
         for each in stubs.values():
@@ -237,6 +229,32 @@ def _overwrite(
             members[rank].channel.send(_news(each, entry, began))
             socket.send_fds(members[rank].channel.sock, [b"\0"], [each.leading])
     return [members[rank] for rank in sorted(members)]
+
+
+def _start_here(
+    workers: imaging.Workers, rank: int, pid: int, image: Path, entry: Entry, component: Component
+) -> Member:
+    """Begin to restore a rank over the stub `pid` of this host; the rank, with its new connection."""
+    ours, theirs = Channel.pair()
+    work = imaging.bring(component, pid, image, entry.id, theirs)
+    workers.start(rank, work, keep=(theirs.fileno(),))
+    theirs.close()
+    return Member(rank, pid, ours, {})
+
+
+def _start_there(
+    workers: imaging.Workers, agent: Agent, rank: int, target: Stub, image: Path, entry: Entry, component: Component
+) -> None:
+    """… or of another one, by the agent there: such a rank connects by itself (`_members_elsewhere`)."""
+    order = {"op": "BRING", "component": component.name, "pid": target.pid, "folder": str(image)}
+    order |= {"entry": entry.id, "entry_name": entry.name, "leading": target.mpiexec["PMI_FD"]}
+    workers.start_at(agent, rank, order)
+
+
+def _print_warnings(rank: int, warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        if not any(word in warning for word in _EXPECTED):
+            print(f"nbcr: warning: rank {rank}: {warning}", file=sys.stderr)
 
 
 def _members_elsewhere(launcher: Launcher, stubs: Mapping[int, Stub]) -> dict[int, Member]:

@@ -6,7 +6,7 @@ MPI up again, go on. A rank without MPI is self-contained; its messages in fligh
 site/sitecustomize, entering   how the gate comes into a rank: when the program imports mpi4py
 gate                           who is inside MPI, and who must wait
 world                          setting MPI up and tearing it down
-finalizers, loaded             … as often as one likes; what of a library is where
+finalizers                     … as often as one likes
 communicators                  mpi4py's communicators behind the gate
 point_to_point                 … their messages
 collectives, pickled           … their collective calls

@@ -17,7 +17,7 @@ import ctypes
 import struct
 from collections.abc import Iterable, Iterator
 
-from nbcr.mpi.loaded import Library
+from nbcr.loaded import Library
 
 _RECORD = struct.Struct("<QQI4x")  # function, argument, priority
 _MAX_RECORDS = 256

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from nbcr import __version__, runtime, sealed
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import NbcrError, NotPossible, to_wire
-from nbcr.handlers import Deadline, Handler, Layer, Request, RestartEvent, pid_alias, registry
+from nbcr.handlers import Deadline, Handler, Layer, Passage, Request, RestartEvent, pid_alias, registry
 from nbcr.handlers.contexts import ProcessPlaces, checkpoint_thread
 from nbcr.handlers.sections import all_left
 from nbcr.mpi import agents, besides, buffered, dialling, draining, leaving, support
@@ -214,14 +214,7 @@ class Rank(Handler):
             finally:
                 self._order = None
             try:
-                message = {"state": "READY", "pid": runtime.own_pid(), "channel_fd": channel.fileno()}
-                warnings = [*request.warnings, *filter(None, (support.wrapper(),))]
-                channel.send({**message, "warnings": warnings, "connections": besides.connections()})
-                # Two returns: the image is taken in this read, and each life reads its own answer.
-                answer = channel.receive()
-                if answer.get("op") == "PING":
-                    channel.send({"state": "PONG"})
-                    answer = channel.receive()
+                answer = self._through_image(channel, request)
             except ChannelClosed:
                 answer = self._ask_again()
             except BaseException:
@@ -229,19 +222,35 @@ class Rank(Handler):
                     self._give_up()
                 passage.aborted()
                 raise
-            state = answer.get("op")
-            if state == "END":
-                leaving.in_order()
-                os._exit(0)
-            if state == "RESTART":
-                self._take_over(channel, answer)
-                event = RestartEvent.from_message(answer, pid=runtime.own_number(), ppid=os.getppid())
-                return passage.restart(event)
-            if state == "CONTINUE":
-                return passage.continue_()
-            self._abort_heard = True
-            passage.aborted()
-            return []
+            return self._go_on(channel, passage, answer)
+
+    def _through_image(self, channel: sealed.SealedChannel, request: Request) -> dict[str, Any]:
+        """Say READY and read on, as often as the image is restored: what the launcher says to the life that reads."""
+        message = {"state": "READY", "pid": runtime.own_pid(), "channel_fd": channel.fileno()}
+        warnings = [*request.warnings, *filter(None, (support.wrapper(),))]
+        channel.send({**message, "warnings": warnings, "connections": besides.connections()})
+        # Two returns: the image is taken in this read, and each life reads its own answer.
+        answer = channel.receive()
+        if answer.get("op") == "PING":
+            channel.send({"state": "PONG"})
+            answer = channel.receive()
+        return answer
+
+    def _go_on(self, channel: sealed.SealedChannel, passage: Passage, answer: dict[str, Any]) -> list[Any]:
+        """As the launcher says: end, go on in this life or in a restored one, or as if nothing had been asked."""
+        state = answer.get("op")
+        if state == "END":
+            leaving.in_order()
+            os._exit(0)
+        if state == "RESTART":
+            self._take_over(channel, answer)
+            event = RestartEvent.from_message(answer, pid=runtime.own_number(), ppid=os.getppid())
+            return passage.restart(event)
+        if state == "CONTINUE":
+            return passage.continue_()
+        self._abort_heard = True
+        passage.aborted()
+        return []
 
     def _ask_again(self) -> dict[str, Any]:
         """The connection broke while MPI is down: what to do, from a launcher that has noticed it too."""

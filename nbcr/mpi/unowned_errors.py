@@ -12,17 +12,13 @@ Rejected: asking beforehand whether a call can fail, which is to know all of MPI
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Iterator
 from typing import Any
 
-from nbcr.mpi.loaded import Library
+from nbcr.loaded import Library
 
 _NAME = "MPIR_Err_return_comm"
 _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int)
-_RELOCATION = struct.Struct("<QQq")  # Elf64_Rela
-_SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym
-_DT_PLTRELSZ, _DT_STRTAB, _DT_SYMTAB, _DT_JMPREL = 2, 5, 6, 23
 
 _kept: list[Any] = []  # what the table refers to
 
@@ -47,12 +43,7 @@ def become_exceptions(library: Any) -> None:
 def _places(function: int) -> Iterator[int]:
     """Where the library that has `function` keeps its address to call it, as far as it may be written to."""
     library = Library.of(function)
-    tables = library.tables() if library else {}
-    if library is None or not {_DT_JMPREL, _DT_PLTRELSZ, _DT_SYMTAB, _DT_STRTAB} <= tables.keys():
-        return
-    for offset, info, _ in _RELOCATION.iter_unpack(ctypes.string_at(tables[_DT_JMPREL], tables[_DT_PLTRELSZ])):
-        name, *_ = _SYMBOL.unpack(ctypes.string_at(tables[_DT_SYMTAB] + (info >> 32) * _SYMBOL.size, _SYMBOL.size))
-        if ctypes.string_at(tables[_DT_STRTAB] + name) == _NAME.encode():
-            place = library.bias + offset
+    if library is not None:
+        for place in library.import_slots(_NAME):
             if any(place in area for area in library.writable):
                 yield place

@@ -12,12 +12,13 @@
 
 How the parts hang together, top to bottom:
 
-    saving → forking → writer       one save: processes, then the steps of one snapshot
+    saving → forking → writer       one save: processes, then the steps of one snapshot; board: how far they are
     units                           names become units: pickled, limited, their culprits found; late: those that hung
     loading, looking                the way back
     sharing, pickling, unpickling   which names belong together; one unit's pickle, both directions; deep: in a thread
     culprits, fallback, describing  what to say about a name, what else to try
     kinds                           one room per kind of object, both directions in it
+    standing, addresses, absent, sources    everybody's own, addresses, stand-ins for what cannot be made, code
     modules, patches, homes, surroundings, settings, libraries, shell   what does not belong to names alone
     blobs, blob_reader, index       files: FORMAT.md. Know bytes and names, no objects
     names, results                  the words they share

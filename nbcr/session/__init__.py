@@ -1,14 +1,18 @@
 """The use cases: checkpoint, restart, list, show, get, diff, remove. Every face calls these; none of them prints.
 
-    usecases     what faces call                            terms         what is asked of a checkpoint
+    usecases     what faces call                            results       what they return
+    terms        what is asked of a checkpoint, the same words on every way
     inprocess    checkpoint and restart of the own process (standard library only)
     announcing   its handlers                               service       what it does when asked from outside
     namespaces   its variables: saved by a child of it, and rolled back
-    outside      of other processes, through their checkpoint thread (service) or from outside
+    snapshots    the variables of an entry, wherever their bytes are
+    outside      other processes, through their checkpoint thread (service) or from outside
     auto         checkpoints that nobody asks for one by one: auto_points, auto_present, auto_triggers
-    taking       what the helper does for a checkpoint     bringing   … and for a restart
+    taking       what the helper does for a checkpoint      bringing      … and for a restart
     spawning     starting a helper                          standby       the one that waits for an order
-    connections   Jupyter connection files
+    importing    nobody forks while a thread of ours imports
+    connections  Jupyter connection files                   leftover      what a killed Jupyter kernel has left behind
+    overview     what lives and what is being written       upkeep        keeping a store: pack, prune, verify, send …
 
 Names are loaded on first use: the helper imports `taking` while a user waits, and nothing else.
 """

@@ -26,7 +26,6 @@ from nbcr.session.results import CheckpointResult
 from nbcr.states import Outcome
 from nbcr.store import Entry, Store
 
-REASONS = ("cell", "timer", "restart", "memory", "signal")
 KEEP = {"cell": 5, "timer": 3, "restart": 3, "memory": 2, "signal": 2}
 _IMAGE_ONLY = ("cell", "restart")  # to go back to here and soon: the variables beside it would only cost time
 _OF_JUPYTER = frozenset("ipykernel IPython zmq tornado asyncio nbcr debugpy pydevd".split())

@@ -31,8 +31,8 @@ _LIFTED = (
 
 
 @dataclass(frozen=True)
-class Return:
-    """How an entry is to come back."""
+class RestartOrder:
+    """Which entry is to come back, and how. Its counterpart for checkpoints is taking.CheckpointOrder."""
 
     entry: Entry
     into: int | None = None  # a living process to replace; None: a fresh process tree
@@ -44,7 +44,7 @@ class Return:
     deadline_s: float = 30.0
 
 
-def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> RestartResult:
+def bring(order: RestartOrder, *, on_ready: Callable[[], list[Any]] = list) -> RestartResult:
     """Bring an entry back and tell its root process RESTART.
 
     `on_ready` is called while the present still runs; what it returns is handed over behind the rest.
@@ -56,7 +56,7 @@ def bring(order: Return, *, on_ready: Callable[[], list[Any]] = list) -> Restart
     entry = order.entry
     with journal.told(entry.store_root, "restart", id=entry.id, name=entry.name, into=order.into) as told:
         try:
-            result = _brought(order, on_ready)
+            result = _bring_with_fallback(order, on_ready)
         except Exception as error:
             _point_to_other_copy(error, entry)
             raise
@@ -70,7 +70,8 @@ def _point_to_other_copy(error: Any, entry: Entry) -> None:
         error.hint = f"it is packed, too: `nbcr verify {entry.name} --mend` drops the files where that copy is whole"
 
 
-def _brought(order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:
+def _bring_with_fallback(order: RestartOrder, on_ready: Callable[[], list[Any]]) -> RestartResult:
+    """With the target locked; where the present is lost half-way, as a fresh process."""
     if "image" not in order.entry.kinds:
         raise NotPossible(
             f"{order.entry.name!r} holds no process image",
@@ -91,11 +92,11 @@ def _brought(order: Return, on_ready: Callable[[], list[Any]]) -> RestartResult:
             return _bring_instead(component, order, late, error)
 
 
-def _end_workers(order: Return) -> list[str]:
+def _end_workers(order: RestartOrder) -> list[str]:
     return [] if order.entry.jupyter is None else leftover.end_workers(order.entry.pid, order.into)
 
 
-def _bring_instead(component: Component, order: Return, late: list[Any], failure: Exception) -> RestartResult:
+def _bring_instead(component: Component, order: RestartOrder, late: list[Any], failure: Exception) -> RestartResult:
     """A fresh process in the place of the present, which was lost. Raises RestartFailed."""
     name, lost = order.entry.name, f"process {order.into} was lost when its restart failed half-way ({failure})"
     try:
@@ -110,7 +111,7 @@ def _bring_instead(component: Component, order: Return, late: list[Any], failure
 
 
 def _bring(
-    component: Component, order: Return, late: list[Any], on_ready: Callable[[], list[Any]], *said: str
+    component: Component, order: RestartOrder, late: list[Any], on_ready: Callable[[], list[Any]], *said: str
 ) -> RestartResult:
     entry = order.entry
     answers = entry.channel_fd is not None
@@ -152,7 +153,7 @@ def _bring(
 
 
 @contextlib.contextmanager
-def _connection_file(order: Return) -> Iterator[Path | None]:
+def _connection_file(order: RestartOrder) -> Iterator[Path | None]:
     """The connection file of a Jupyter kernel that comes back fresh: there before it is, gone if it fails.
 
     One that takes the place of another Jupyter kernel serves on that one's connection, whose file is there.
@@ -171,7 +172,7 @@ def _connection_file(order: Return) -> Iterator[Path | None]:
         raise
 
 
-def _message(order: Return, brought: Brought, late: list[Any], began: float) -> dict[str, Any]:
+def _message(order: RestartOrder, brought: Brought, late: list[Any], began: float) -> dict[str, Any]:
     entry, present = order.entry, dict(order.present or {})
     return {
         "state": "RESTART",

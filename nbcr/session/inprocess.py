@@ -185,7 +185,7 @@ def keep_standby(wanted: bool) -> None:
 
 
 def reports() -> list[CheckpointResult]:
-    """Checkpoints of which something was not written, behind the user's back; each is told once, here or by `wait`."""
+    """Checkpoints of which something could not be written in the background; each is told once, here or by `wait`."""
     untold = [r for r in _life.untold if not r.told]
     _life.untold = []
     for result in untold:

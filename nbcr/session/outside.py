@@ -14,10 +14,10 @@ from nbcr import runtime
 from nbcr.channel import Channel, ChannelClosed
 from nbcr.errors import Busy, HelperLost, NbcrError, NotPossible, from_wire
 from nbcr.session import connections
-from nbcr.session.bringing import Return, bring
+from nbcr.session.bringing import RestartOrder, bring
 from nbcr.session.results import RestartResult
 from nbcr.session.spawning import Interpreter, start_packer
-from nbcr.session.taking import Order, take
+from nbcr.session.taking import CheckpointOrder, take
 from nbcr.session.terms import Terms, check_files
 from nbcr.store import Entry, Store
 
@@ -58,7 +58,7 @@ def checkpoint(target: Target, terms: Terms, errand: Errand) -> Entry:
             f"process {target.pid} does not run nbcr, so that nobody can save its objects",
             hint="leave out --objects, or load nbcr there (%load_ext nbcr)",
         )
-    order = Order.of_document(
+    order = CheckpointOrder.of_document(
         {**terms.document(), "kinds": ("image",)},
         pid=target.pid,
         deadline_s=errand.deadline_s,
@@ -85,7 +85,7 @@ def restart_fresh(
     files: str | None = None,
 ) -> RestartResult:
     """Bring `entry` back as a fresh process tree. Raises ConnectionInUse, or what the component raises."""
-    return bring(Return(entry, stdio=stdio, parting=parting, present=present, files=_known(files)))
+    return bring(RestartOrder(entry, stdio=stdio, parting=parting, present=present, files=_known(files)))
 
 
 def _known(files: str | None) -> str | None:
@@ -102,7 +102,7 @@ def restart_into(entry: Entry, target: Target, errand: Errand, *, files: str | N
     )
     if answer is None:
         present = {"connection": _facts(target).get("jupyter")}
-        return bring(Return(entry, into=target.pid, present=present, deadline_s=errand.deadline_s, files=files))
+        return bring(RestartOrder(entry, into=target.pid, present=present, deadline_s=errand.deadline_s, files=files))
     root = int(answer["pid"])
     here = runtime.numbers_here(target.pid)  # its helper shares its pid namespace, and so its numbers
     pids = {int(old): here.get(int(new), int(new)) for old, new in answer["pids"].items()}

@@ -182,7 +182,7 @@ def spawn(interpreter: Interpreter | None = None) -> Helper:
 
 
 def start_packer(store: Store) -> None:
-    """Have the store packed behind the user's back, unless its settings forbid that. Never raises."""
+    """Have the store packed in the background, unless its settings forbid that. Never raises."""
     from nbcr import packer
     from nbcr.store import settings
 

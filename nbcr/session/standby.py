@@ -1,7 +1,7 @@
 """The helper in waiting: started, all that it needs loaded, before anybody orders a checkpoint.
 
 Starting one takes longer than an image of a small session does. One waits while the checkpoint thread runs; each serves
-one order, and the next is started behind the user's back.
+one order, and the next is started in the background.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ Word = Mapping[str, Any]  # of the process, about its objects: {"counts": …}, 
 
 
 @dataclass(frozen=True)
-class Order(Terms):
-    """A checkpoint to take."""
+class CheckpointOrder(Terms):
+    """A checkpoint to take: what was asked for (Terms), and of whom."""
 
     pid: int
     kinds: tuple[str, ...] = field(default=("image",), kw_only=True)
@@ -47,13 +47,13 @@ class Order(Terms):
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Order:
+    def from_message(cls, message: Mapping[str, Any]) -> CheckpointOrder:
         """The order in a channel message; keys it does not know are ignored."""
         own = {name: message[name] for name in _OWN if name in message}
         return cls.of_document(message, **{**own, "warnings": tuple(own.get("warnings", ()))})
 
 
-_OWN = Order.__dataclass_fields__.keys() - Terms.__dataclass_fields__.keys()
+_OWN = CheckpointOrder.__dataclass_fields__.keys() - Terms.__dataclass_fields__.keys()
 
 
 def without_image(failure: BaseException) -> str:
@@ -76,7 +76,7 @@ class _Contents:
 
 def take(
     store: Store,
-    order: Order,
+    order: CheckpointOrder,
     *,
     on_accept: Callable[[Draft], None] = lambda draft: None,
     on_resume: Callable[[Progress], None] = lambda progress: None,
@@ -97,7 +97,7 @@ def take(
 
 def _take(
     store: Store,
-    order: Order,
+    order: CheckpointOrder,
     on_accept: Callable[[Draft], None],
     on_resume: Callable[[Progress], None],
     on_objects: Callable[[], Word],
@@ -125,7 +125,7 @@ def _take(
     return entry
 
 
-def _may_settle_later(store: Store, order: Order) -> bool:
+def _may_settle_later(store: Store, order: CheckpointOrder) -> bool:
     """Whether the entry may be on its way to the disk still when it is published.
 
     So may the present that a restart is about to replace: its user waits, a second a GiB and more, and a power cut in
@@ -136,7 +136,7 @@ def _may_settle_later(store: Store, order: Order) -> bool:
 
 
 @contextlib.contextmanager
-def _shared(order: Order) -> Iterator[None]:
+def _shared(order: CheckpointOrder) -> Iterator[None]:
     """Keep what the process's child will link from being dropped under its hands; it may be gone already."""
     with contextlib.ExitStack() as stack:
         if "objects" in order.kinds and order.previous is not None:
@@ -145,14 +145,14 @@ def _shared(order: Order) -> Iterator[None]:
         yield
 
 
-def _may_lack_image(order: Order) -> bool:
+def _may_lack_image(order: CheckpointOrder) -> bool:
     """Whether the objects alone are better than nothing. Who wants the process stopped or killed wants its image."""
     return "objects" in order.kinds and order.leave == "running"
 
 
 def _contents(
     draft: Draft,
-    order: Order,
+    order: CheckpointOrder,
     durable: bool,
     on_resume: Callable[[Progress], None],
     on_objects: Callable[[], Word],
@@ -180,7 +180,7 @@ def _contents(
 
 
 def _image(
-    contents: _Contents, draft: Draft, order: Order, durable: bool, on_resume: Callable[[Progress], None]
+    contents: _Contents, draft: Draft, order: CheckpointOrder, durable: bool, on_resume: Callable[[Progress], None]
 ) -> Taken:
     component = crs.select()
     contents.component = (component.name, component.version)
@@ -220,7 +220,9 @@ def _clear_away(folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, duration_ms: float, durable: bool) -> Entry:
+def _publish(
+    store: Store, draft: Draft, order: CheckpointOrder, contents: _Contents, duration_ms: float, durable: bool
+) -> Entry:
     from nbcr.store.manifest import ComponentMark, Host, Manifest
 
     uname = os.uname()
@@ -250,7 +252,7 @@ def _publish(store: Store, draft: Draft, order: Order, contents: _Contents, dura
     return store.publish(draft, manifest, {**contents.digests, **_digests_of_objects(draft)}, durable=durable)
 
 
-def _parent(store: Store, order: Order) -> str | None:
+def _parent(store: Store, order: CheckpointOrder) -> str | None:
     """The entry that this one comes after; where that is the one that it replaces, what that came after."""
     parent = order.parent
     if order.replace and parent is not None:

@@ -1,4 +1,4 @@
-"""What is done behind the user's back: packing, dropping hot files, collecting garbage. One process a store."""
+"""What is done in the background: packing, dropping hot files, collecting garbage. One process a store."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Settings:
 
     @property
     def packs_in_background(self) -> bool:
-        """Whether entries are packed behind the user's back; NBCR_PACK overrides it."""
+        """Whether entries are packed in the background; NBCR_PACK overrides it."""
         return os.environ.get("NBCR_PACK", self.pack) == BACKGROUND
 
 

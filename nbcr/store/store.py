@@ -245,10 +245,6 @@ class Store:
                     self.remove(old)
         return final
 
-    def snapshot_of(self, entry_id: str | None) -> Path | None:
-        """Where the snapshot of the objects of an entry would be, whether or not it is there; None for no entry."""
-        return self._entries / entry_id / OBJECTS if entry_id and names.is_id(entry_id) else None
-
     def discard(self, draft: Draft) -> None:
         """Give the draft's space back."""
         files.remove_tree(draft.path)

@@ -14,8 +14,8 @@ import pytest
 from nbcr.crs import CheckpointOptions, Component, RestartOptions, SnapshotReference
 from nbcr.errors import Busy
 from nbcr.session import usecases
-from nbcr.session.bringing import Return, bring
-from nbcr.session.taking import Order, take
+from nbcr.session.bringing import RestartOrder, bring
+from nbcr.session.taking import CheckpointOrder, take
 from nbcr.store import Store
 from tests.contract.conftest import BUILT_IN, LISTED, SERVABLE, STATES, settle
 from tests.support import ProcessTracker, kill_told_as
@@ -101,9 +101,9 @@ def test_disabled_checkpoints_wait_and_say_for_whom(chosen: Component, store: St
     chosen.disable_checkpoint(subject)
     chosen.disable_checkpoint(subject)  # a switch, no count
     with pytest.raises(Busy, match=rf"process {os.getpid()} has disabled checkpoints of process {subject}"):
-        take(store, Order(subject, name="x", deadline_s=0.1))
+        take(store, CheckpointOrder(subject, name="x", deadline_s=0.1))
     assert store.entries() == []
-    waiting = threading.Thread(target=take, args=(store, Order(subject, name="x", deadline_s=60)))
+    waiting = threading.Thread(target=take, args=(store, CheckpointOrder(subject, name="x", deadline_s=60)))
     waiting.start()
     chosen.enable_checkpoint(subject)
     waiting.join()
@@ -121,23 +121,23 @@ def test_whoever_disabled_checkpoints_and_ends_holds_up_nobody(
     assert other.stdout is not None
     assert other.stdout.readline() == b"disabled\n"
     with pytest.raises(Busy, match=f"process {other.pid} has disabled"):
-        take(store, Order(subject, deadline_s=0))
+        take(store, CheckpointOrder(subject, deadline_s=0))
     other.kill()
     other.wait()
-    assert take(store, Order(subject, name="x", deadline_s=60)).name == "x"
+    assert take(store, CheckpointOrder(subject, name="x", deadline_s=60)).name == "x"
 
 
 def test_the_session_layer_knows_the_interface_only(
     chosen: Component, store: Store, subject: int, processes: ProcessTracker
 ) -> None:
-    entry = take(store, Order(subject, name="x", leave="killed"))
+    entry = take(store, CheckpointOrder(subject, name="x", leave="killed"))
     processes.reap(subject)
     assert entry.component == {"name": chosen.name, "version": chosen.version}
     assert entry.pid == subject
     shown = usecases.show("x", store=store)
     assert shown.image is not None
     assert shown.image.root_pid == subject
-    result = bring(Return(entry))
+    result = bring(RestartOrder(entry))
     processes.adopt(result.pid)
     assert result.wait is not None
     told = kill_told_as(result.pid, signal.SIGKILL)
@@ -152,7 +152,7 @@ def test_a_command_lends_its_standard_streams(chosen: Component, store: Store, p
     shell.stdin.write(b"first\n")
     shell.stdin.flush()
     settle(shell.pid)
-    take(store, Order(shell.pid, name="x", leave="killed"))
+    take(store, CheckpointOrder(shell.pid, name="x", leave="killed"))
     processes.reap(shell.pid)
     command = [sys.executable, "-m", "nbcr.cli", "restart", "x", "--store", str(store.root)]
     restarting = processes.start(command, stdin=pipe, stdout=pipe, stderr=pipe)

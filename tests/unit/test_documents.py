@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -31,6 +32,28 @@ def test_the_architecture_names_what_exists() -> None:
         words.update(re.findall(r"\w+", source.read_text()))
     known_to_others = {"md", "py"}
     assert named - words - known_to_others == set()
+
+
+def test_the_architecture_says_where_they_are() -> None:
+    """Of `room.name`, the name is in that module; of `Class.name`, in a module that has that class."""
+    text = re.sub(r"```.*?```", "", (CHECKOUT / "ARCHITECTURE.md").read_text(), flags=re.DOTALL)
+    sources = {source: source.read_text() for source in SOURCES}
+    elsewhere = []
+    for home, name in re.findall(r"`(?:\w+\.)*(\w+)\.(\w+)(?:\([a-z]*\))?`", text):
+        homes = [words for path, words in sources.items() if path.stem == home or f"class {home}" in words]
+        if name not in ("md", "py") and homes and not any(re.search(rf"\b{name}\b", words) for words in homes):
+            elsewhere.append(f"{home}.{name}")
+    assert elsewhere == []
+
+
+@pytest.mark.parametrize("package", "cli handlers jupyter launcher mpi objects session".split())
+def test_a_package_says_what_is_in_it(package: str) -> None:
+    """Its docstring names every module, and so does ARCHITECTURE.md."""
+    folder = CHECKOUT / "nbcr" / package
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    for text in (docstring or "", (CHECKOUT / "ARCHITECTURE.md").read_text()):
+        assert modules - set(re.findall(r"\w+", text)) == set()
 
 
 def test_the_table_of_resources_is_that_of_the_catalogue() -> None:

@@ -161,6 +161,7 @@ def test_ranks_know_neither_sessions_nor_launchers() -> None:
         "nbcr.channel",
         "nbcr.sealed",
         "nbcr.errors",
+        "nbcr.loaded",
         "nbcr.runtime",
         "nbcr.__version__",
     )

@@ -41,7 +41,7 @@ from nbcr.objects.kinds import (
     texts,
     threads,
 )
-from nbcr.objects.kinds.base import Kind, Leaf, dotted_name, find_saver
+from nbcr.objects.kinds.base import Kind, dotted_name, find_saver
 
 _ROOMS = (
     functions,
@@ -77,7 +77,6 @@ _HOMES: dict[str, Kind] = {name: kind for room in _ROOMS for kind in room.KINDS 
 
 # Immutable all through: which of two equal ones somebody has makes no difference, so they never tie names
 # together.
-_LEAF = Leaf()
 _LEAVES = (
     "builtins.int builtins.float builtins.complex builtins.bool builtins.str builtins.bytes builtins.NoneType "
     "builtins.range builtins.ellipsis builtins.NotImplementedType builtins.getset_descriptor "

@@ -216,6 +216,25 @@ def test_a_failed_rewind_leaves_it_as_it_is(
     assert setting_of(pid, kind) == before.split()
 
 
+# --- failures, and a user's image in root's hands ---------------------------------------------------------------------
+
+
+def failed_restores(engine: Engine, image: Path) -> Iterator[None]:
+    """A restore that fails, then one that is killed, when the namespace has been made; the test looks after each."""
+    for fault in ("EIO", "kill"):
+        assert engine.run("restore", image, "--detach", fault=f"{Stage.RESTORE_TREE}:{fault}").status != 0
+        yield
+
+
+def mistrusted_and_trusted(engine: Engine, processes: ProcessTracker, image: Path) -> Iterator[tuple[int, str, bool]]:
+    """Restored by root, without --trust and with it: the copy's pid, what stderr says, whether it was trusted."""
+    for trust in ([], ["--trust"]):
+        done = engine.must("restore", image, "--detach", "--json", *trust)
+        copy = int(done.document["pid"])
+        processes.adopt(copy)
+        yield copy, done.err, bool(trust)
+
+
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
@@ -232,9 +251,7 @@ def test_a_network_is_made_as_it_was_and_nowhere_else(ourselves: User, folder: P
     inside = network_of(pid)
     engine.must("dump", pid, folder / "image", "--leave", "killed")
     processes.reap(pid)
-    for fault in ("EIO", "kill"):
-        done = engine.run("restore", folder / "image", "--detach", fault=f"{Stage.RESTORE_TREE}:{fault}")
-        assert done.status != 0
+    for _ in failed_restores(engine, folder / "image"):
         assert network_of("self") == outside
     assert network_of(engine.restore(folder / "image")) == inside
     assert network_of("self") == outside
@@ -249,13 +266,10 @@ def test_settings_of_a_network_are_roots_to_give(
     pid = sleeper(processes, in_our_view(as_user), folder, "--net", first)
     engine.must("dump", pid, folder / "image", "--leave", "killed")
     processes.reap(pid)
-    for trust in ([], ["--trust"]):
-        done = engine.must("restore", folder / "image", "--detach", "--json", *trust)
-        copy = int(done.document["pid"])
-        processes.adopt(copy)
-        assert ("40000\t41000" in network_of(copy)) == bool(trust)
-        assert ("10.1.2.3" in network_of(copy)) == bool(trust)
-        assert ("take --trust" in done.err) != bool(trust)
+    for copy, told, trusted in mistrusted_and_trusted(engine, processes, folder / "image"):
+        assert ("40000\t41000" in network_of(copy)) == trusted
+        assert ("10.1.2.3" in network_of(copy)) == trusted
+        assert ("take --trust" in told) != trusted
 
 
 # --- IPC --------------------------------------------------------------------------------------------------------------
@@ -286,9 +300,7 @@ def test_a_failed_restore_leaves_the_hosts_objects_alone(
         pid = sleeper(processes, ourselves, folder, "--ipc", MAKE_QUEUE)
         engine.must("dump", pid, folder / "image", "--leave", "killed")
         processes.reap(pid)
-        for fault in ("EIO", "kill"):
-            done = engine.run("restore", folder / "image", "--detach", fault=f"{Stage.RESTORE_TREE}:{fault}")
-            assert done.status != 0
+        for _ in failed_restores(engine, folder / "image"):
             time.sleep(0.3)  # a guardian has its work to do
             assert str(QUEUE) in queues("self")
         copy = engine.restore(folder / "image")
@@ -305,14 +317,11 @@ def test_limits_are_roots_to_raise(as_user: User, ourselves: User, folder: Path,
     pid = sleeper(processes, in_our_view(as_user), folder, "--ipc", "echo 9999 >/proc/sys/kernel/msgmax")
     engine.must("dump", pid, folder / "image", "--leave", "killed")
     processes.reap(pid)
-    for trust in ([], ["--trust"]):
-        done = engine.must("restore", folder / "image", "--detach", "--json", *trust)
-        copy = int(done.document["pid"])
-        processes.adopt(copy)
+    for copy, told, trusted in mistrusted_and_trusted(engine, processes, folder / "image"):
         looking = ["nsenter", f"--ipc=/proc/{copy}/ns/ipc", "cat", "/proc/sys/kernel/msgmax"]
         found = int(subprocess.run(looking, capture_output=True, text=True, check=True).stdout)
-        assert (found == 9999) == bool(trust)
-        assert ("kernel/msgmax" in done.err) != bool(trust)
+        assert (found == 9999) == trusted
+        assert ("kernel/msgmax" in told) != trusted
 
 
 def test_objects_that_others_use_too(ourselves: User, folder: Path, processes: ProcessTracker) -> None:

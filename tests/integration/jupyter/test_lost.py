@@ -13,7 +13,7 @@ import pytest
 from nbcr.crs import Brought, RestartOptions, SnapshotReference
 from nbcr.crs.ptrace import PtraceComponent
 from nbcr.errors import RestartFailed
-from nbcr.session.bringing import Return, bring
+from nbcr.session.bringing import RestartOrder, bring
 from nbcr.session.connections import facts_from_file
 from nbcr.store import Store
 from tests.integration.jupyter.faults import living_strays
@@ -46,7 +46,7 @@ def test_the_checkpoint_comes_back_in_a_fresh_process(
     spoil(client)
     at_commit(lambda: os.kill(jupyter.pid, signal.SIGKILL))
     entry = Store(stage.folder / "store").find("a")
-    result = bring(Return(entry, into=jupyter.pid, present={"connection": _connection(jupyter)}))
+    result = bring(RestartOrder(entry, into=jupyter.pid, present={"connection": _connection(jupyter)}))
     stage.processes.adopt(result.pid)
     assert any("brought back in a fresh process instead" in warning for warning in result.warnings)
     assert_whole(client)
@@ -66,7 +66,7 @@ def test_another_jupyter_kernel_that_was_to_be_replaced_is_stood_in_for(
     other = stage.start()
     at_commit(lambda: os.kill(other.pid, signal.SIGKILL))
     entry = Store(stage.folder / "store").find("a")
-    result = bring(Return(entry, into=other.pid, present={"connection": _connection(other)}))
+    result = bring(RestartOrder(entry, into=other.pid, present={"connection": _connection(other)}))
     stage.processes.adopt(result.pid)
     assert result.connection_file == other.connection_file
     assert_whole(other.client)
@@ -87,7 +87,7 @@ def test_when_even_that_fails_both_reasons_are_said(
 
     at_commit(lose_both)
     with pytest.raises(RestartFailed, match=rf"process {jupyter.pid} was lost .*could not be brought back"):
-        bring(Return(Store(stage.folder / "store").find("a"), into=jupyter.pid))
+        bring(RestartOrder(Store(stage.folder / "store").find("a"), into=jupyter.pid))
     assert living_strays(stage) == []
 
 

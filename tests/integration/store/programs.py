@@ -50,7 +50,7 @@ def changing(store: Store, count: int, megabytes: int, **extra: str) -> subproce
 
 
 def cli(store: Store, *words: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
-    """The command `nbcr`; nothing is packed behind its back."""
+    """The command `nbcr`; nothing is packed in the background."""
     done = subprocess.run(
         [sys.executable, "-m", "nbcr.cli", *words], cwd=CHECKOUT, env=environ(store, {"NBCR_PACK": "never"}),
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BOUND_S, check=False,

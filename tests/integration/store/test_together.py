@@ -53,7 +53,7 @@ for number in range(rounds):
 print("done", *list(kept)[-2:])
 """
 
-# Checkpoints itself for good, as notebooks do; what packs is started by that, behind its back.
+# Checkpoints itself for good, as notebooks do; what packs is started by that, and runs in the background.
 SESSION = """
 import hashlib, os, random, sys
 import nbcr

@@ -125,7 +125,7 @@ def test_a_plain_process_is_checkpointed_listed_shown_removed(store: Store, slee
 
 def test_text_says_what_was_done(sleeper: subprocess.Popen[bytes]) -> None:
     text = run("checkpoint", str(sleeper.pid), "--name", "one").stdout
-    assert re.fullmatch(r"CONTINUE  one  id \S+, size .*, pause .* ms, duration .* ms\n", text)
+    assert re.fullmatch(r"CONTINUE  one  id \S+, size .*, pause .* m?s, duration .* m?s\n", text)
 
 
 @pytest.mark.parametrize(("leave", "state"), [("running", "S"), ("stopped", "T"), ("killed", None)])

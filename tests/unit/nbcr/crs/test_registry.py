@@ -15,7 +15,7 @@ from nbcr.crs.ptrace import PtraceComponent
 from nbcr.crs.registry import BUILT_IN
 from nbcr.errors import EntryDamaged, NotPossible
 from nbcr.session import usecases
-from nbcr.session.bringing import Return, bring
+from nbcr.session.bringing import RestartOrder, bring
 from nbcr.store import Store
 from nbcr.store.manifest import ComponentMark
 from tests.support import CHECKOUT
@@ -186,7 +186,7 @@ def test_a_snapshot_whose_component_is_not_here_says_so(store: Store) -> None:
         "'theirs' was taken by CRS component 'acme', which is needed to bring it back: there is no CRS component named"
     )
     with pytest.raises(NotPossible, match=told) as caught:
-        bring(Return(store.find("theirs")))
+        bring(RestartOrder(store.find("theirs")))
     assert "install what brings that component" in caught.value.hint
     assert told in usecases.show("theirs", store=store).problem
 
@@ -195,7 +195,7 @@ def test_a_snapshot_whose_component_is_broken_says_why(store: Store, install: In
     install("acme", "import there_is_no_such_module")
     entry_of("acme", store)
     with pytest.raises(NotPossible, match=r"needed to bring it back: .*No module named 'there_is_no_such_module'"):
-        bring(Return(store.find("theirs")))
+        bring(RestartOrder(store.find("theirs")))
 
 
 def test_a_snapshot_of_nobody_is_damaged() -> None:

@@ -22,7 +22,7 @@ from jupyter_client.session import Session
 
 from nbcr.jupyter import links
 from nbcr.jupyter.living import run_on
-from nbcr.jupyter.subscribers import SETTLE_S, UNHEARD_S, Return, Subscriptions
+from nbcr.jupyter.subscribers import SETTLE_S, UNHEARD_S, ClientsReturn, Subscriptions
 
 CAP_S = 60.0
 _CLIENT = """
@@ -86,7 +86,7 @@ class Channel:
     def watch(self, count: int, cap_s: float = CAP_S) -> threading.Event:
         """Wait as a restored life does for `count` listeners."""
         done = threading.Event()
-        self.waits = Return(
+        self.waits = ClientsReturn(
             self.thread,
             self.subscriptions,
             self.image_ends,

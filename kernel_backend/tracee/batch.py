@@ -1,15 +1,17 @@
 """Several system calls that a stopped thread makes one after the other, without a stop in between.
 
 An injected call costs two stops (inject.py), and most of what a thread is asked in the pause of a dump costs the OS
-kernel less than a microsecond. So the frame that heals the thread gets others below it, one for each call to come:
+kernel less than a microsecond. So a batch of calls is made with two stops in all: below the frame that heals the thread
+we lay further frames, one for each call to come:
 
     syscall; ret → store the result; ret → sigreturn, from a frame with the next call in its registers → syscall; …
 
 The last call is a wait of WAIT_S, and that returns into the frame that heals. We stop the thread while it waits. Should
-we be killed meanwhile, it waits to the end, and is healed. Should we be held up for so long, it is healed too, and has
-run although it should not have: then what was found out about its tree is worth nothing, and `finish` says so.
+we be killed meanwhile, it waits to the end, and is healed. Should we be held up for longer than WAIT_S, it is healed
+too, and has run although it should have stood still: then nothing that was read of its tree can be relied on, and
+`finish` raises TargetBusy.
 
-A thread that sleeps with a limit (`Borrowed.sleeps_on`) makes none: its sleep would end with the frames.
+A thread that sleeps with a limit (`Borrowed.sleeps_on`) makes no batches: the frames would end its sleep.
 
 The idea of chained signal frames is that of sigreturn-oriented programming (Bosman and Bos, IEEE S&P 2014).
 """
@@ -29,9 +31,9 @@ from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.errors import TargetBusy
 from kernel_backend.host import libc
 from kernel_backend.tracee.inject import (
+    BATCH_OFFSET,
     SCRATCH_DATA_BYTES,
     SIGFRAME_BYTES,
-    VERSE_OFFSET,
     Borrowed,
     Call,
     build_sigframe,
@@ -48,13 +50,13 @@ _LOOKS = 20  # some 50 µs: another processor makes ten calls in less
 _A_MOMENT_S = 0.00005
 
 
-class Verse:
+class Batch:
     """The calls, in order, and what they returned.
 
-    None of them may block; what they read and write of Borrowed.data lies before VERSE_OFFSET.
+    None of them may block; what they read and write of Borrowed.data lies before BATCH_OFFSET.
     """
 
-    MOST = (SCRATCH_DATA_BYTES - VERSE_OFFSET) // (_LINK_BYTES + _RESULT_BYTES)
+    MOST = (SCRATCH_DATA_BYTES - BATCH_OFFSET) // (_LINK_BYTES + _RESULT_BYTES)
 
     def __init__(self, calls: Sequence[Call]) -> None:
         """At least one call, at most MOST."""
@@ -64,7 +66,7 @@ class Verse:
 
 
 class _Form(NamedTuple):
-    """What a verse is apart from where it is made: most threads of a tree are asked the same."""
+    """A batch without the address it is made at: most threads of a tree are asked the same, and share one template."""
 
     syscall: int
     sigreturn: int
@@ -95,7 +97,7 @@ def _template(form: _Form) -> tuple[array[int], list[int]]:
 def _written(form: _Form, base: int) -> bytes:
     regs, count, links = UserRegs(), len(form.calls), []
     regs.cs, regs.ss, regs.flags = form.cs, form.ss, arch.USUAL_FLAGS
-    links_at = base + VERSE_OFFSET
+    links_at = base + BATCH_OFFSET
     wait = (_WAIT[0], tuple((argument, False) for argument in _WAIT[1]))
     for number, (name, args) in enumerate([*form.calls[1:], wait], 1):
         regs.make_call(form.syscall, arch.SYS[name], [value + base * relative for value, relative in args])
@@ -106,15 +108,15 @@ def _written(form: _Form, base: int) -> bytes:
     return b"".join(links) + struct.pack("<Q", _NOT_YET) * count
 
 
-class Recital:
-    """A verse made by one borrowed thread, in three parts, as a single call is (see Borrowed.begin)."""
+class BatchRun:
+    """One thread's way through a batch, in three steps as for a single call (see Borrowed.begin)."""
 
-    def __init__(self, borrowed: Borrowed, verse: Verse) -> None:
+    def __init__(self, borrowed: Borrowed, batch: Batch) -> None:
         """The thread's process has to have the code for it: Gadgets.store."""
         self._borrowed = borrowed
-        self._verse = verse
-        self._links_at = borrowed.data + VERSE_OFFSET
-        self._results_at = self._links_at + len(verse.calls) * _LINK_BYTES
+        self._batch = batch
+        self._links_at = borrowed.data + BATCH_OFFSET
+        self._results_at = self._links_at + len(batch.calls) * _LINK_BYTES
         self._until = 0.0
 
     def begin(self) -> None:
@@ -124,7 +126,7 @@ class Recital:
         within = range(base, base + SCRATCH_DATA_BYTES)
         calls = tuple(
             (name, tuple((word - base, True) if word in within else (word, False) for word in args))
-            for name, args in self._verse.calls
+            for name, args in self._batch.calls
         )
         form = _Form(
             gadgets.syscall, gadgets.sigreturn, gadgets.store, borrowed.regs.cs, borrowed.regs.ss,
@@ -132,7 +134,7 @@ class Recital:
         )  # fmt: skip
         libc.vm_write(borrowed.thread.tid, self._links_at, _links(form, base))
         self._until = time.monotonic() + WAIT_S
-        borrowed.set_off(self._verse.calls[0], self._links_at, self._results_at)
+        borrowed.set_off(self._batch.calls[0], self._links_at, self._results_at)
 
     def interrupt(self) -> None:
         """When it has made the calls, ask it to stop. Not before: it would make none while that is asked for."""
@@ -171,12 +173,12 @@ class Recital:
         )  # fmt: skip
 
     def _is_done(self) -> bool:
-        thread, count = self._borrowed.thread, len(self._verse.calls)
+        thread, count = self._borrowed.thread, len(self._batch.calls)
         try:
             found = libc.vm_read(thread.tid, self._results_at, count * _RESULT_BYTES)
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise ThreadGone(f"thread {thread.tid} of process {thread.tgid} ended", pid=thread.tgid) from error
             raise
-        self._verse.results = list(struct.unpack(f"<{count}Q", found))
-        return self._verse.results[-1] != _NOT_YET
+        self._batch.results = list(struct.unpack(f"<{count}Q", found))
+        return self._batch.results[-1] != _NOT_YET

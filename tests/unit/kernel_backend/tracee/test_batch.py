@@ -14,7 +14,7 @@ import pytest
 from kernel_backend.abi import arch, linux
 from kernel_backend.errors import TargetBusy
 from kernel_backend.host import proc
-from kernel_backend.tracee import verse
+from kernel_backend.tracee import batch
 from kernel_backend.tracee.chorus import Asking, Chorus, together
 from kernel_backend.tracee.inject import Borrowed, Call
 from kernel_backend.tracee.process import frozen
@@ -57,7 +57,7 @@ def expected() -> float:
     return float(sum(1 / (n + 1) for n in range(UP_TO)))
 
 
-@pytest.mark.parametrize("way", ["verse", "one by one"])
+@pytest.mark.parametrize("way", ["batch", "one by one"])
 def test_each_call_has_its_result_and_the_thread_is_as_it_was(computing: subprocess.Popen[str], way: str) -> None:
     calls = [Call("getpid"), Call("gettid"), Call("prctl", linux.PR_GET_TIMERSLACK)]
     for _ in range(20):
@@ -70,7 +70,7 @@ def test_each_call_has_its_result_and_the_thread_is_as_it_was(computing: subproc
     assert its_sum(computing) == expected()
 
 
-def test_where_returns_are_checked_no_verse_is_made(
+def test_where_returns_are_checked_no_batch_is_made(
     computing: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     status = proc.status
@@ -108,7 +108,7 @@ def test_a_thread_that_sleeps_with_a_limit_sleeps_on() -> None:
 
 def test_the_first_call_that_fails_is_told(computing: subprocess.Popen[str]) -> None:
     with frozen(computing.pid) as process, Chorus([member := process.borrow()]) as chorus:
-        assert member.gadgets.store, "this C library lacks what verses need"
+        assert member.gadgets.store, "this C library lacks what batches need"
         with pytest.raises(OSError, match="fcntl in the tracee") as caught:
             chorus.run({member: asking(member, Call("getpid"), Call("fcntl", 999, 1), Call("close", 998))})
         assert caught.value.errno == errno.EBADF
@@ -118,15 +118,15 @@ def test_the_first_call_that_fails_is_told(computing: subprocess.Popen[str]) -> 
 def test_a_thread_that_went_on_because_we_were_held_up_is_told(
     computing: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verse, "WAIT_S", 0.05)
-    monkeypatch.setattr(verse, "_WAIT", Call("poll", 0, 0, 50))
-    look = verse.Recital.interrupt
+    monkeypatch.setattr(batch, "WAIT_S", 0.05)
+    monkeypatch.setattr(batch, "_WAIT", Call("poll", 0, 0, 50))
+    look = batch.BatchRun.interrupt
 
-    def late(recital: verse.Recital) -> None:
+    def late(run: batch.BatchRun) -> None:
         time.sleep(0.3)
-        look(recital)
+        look(run)
 
-    monkeypatch.setattr(verse.Recital, "interrupt", late)
+    monkeypatch.setattr(batch.BatchRun, "interrupt", late)
     with (
         frozen(computing.pid) as process,
         Chorus([member := process.borrow()]) as chorus,
@@ -140,9 +140,9 @@ def test_who_is_killed_meanwhile_leaves_a_thread_that_heals(computing: subproces
     tracer = os.fork()
     if tracer == 0:
         with frozen(computing.pid) as process, process.borrow() as borrowed:
-            verse.Recital(borrowed, verse.Verse([Call("getpid")] * verse.Verse.MOST)).begin()
+            batch.BatchRun(borrowed, batch.Batch([Call("getpid")] * batch.Batch.MOST)).begin()
             os._exit(0)
     os.waitpid(tracer, 0)
     begun = time.monotonic()
     assert its_sum(computing) == expected()
-    assert time.monotonic() - begun < verse.WAIT_S + 20
+    assert time.monotonic() - begun < batch.WAIT_S + 20
