@@ -39,6 +39,10 @@ class _Life:
     has_begun = True
 
     def begin(self) -> None:
+        """Raises the module's Exception when it has begun before, as MPI_Init does (MPI 4.1, 11.2.1)."""
+        if self.has_begun:
+            module = sys.modules[_MODULE]
+            raise module.Exception(module.ERR_OTHER)
         self.has_begun = True
 
 

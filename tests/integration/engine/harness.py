@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel_backend.stages import VARIABLE
-from tests.integration.engine.observe import Observed, observe
+from tests.integration.engine.observe import Observed, differences_that_stay, observe_settled
 from tests.integration.engine.warm import Warm
 from tests.subjects.build import command
 from tests.subjects.catalogue import Subject
@@ -231,12 +231,12 @@ class Life:
         assert status == -9, f"the original ended with {status} instead of SIGKILL"
 
     def observe(self) -> Observed | None:
-        return observe(self.pid) if self.subject.steady else None
+        return observe_settled(self.pid) if self.subject.steady else None
 
     def expect_like(self, before: Observed | None) -> None:
         """/proc shows what it showed before; told together with the verdict, which often says why."""
         if before is not None:
-            self.differences += before.differences(observe(self.pid))
+            self.differences += differences_that_stay(before, self.pid)
 
     def close(self) -> None:
         for fifo in self._fifos.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ STATUS = (
 ).split()
 THREAD_STATUS = "Name SigPnd SigBlk Cpus_allowed".split()
 
+_SETTLES_S, _LOOK_S = 5.0, 0.02
 SIGNAL_FRAME = 64 << 10  # bytes; more than the largest register state takes
 OPENED_WITH = os.O_NOFOLLOW | 0o100000  # said to open(2), of no effect afterwards; the second is O_LARGEFILE
 
@@ -56,6 +58,30 @@ def _has_grown(stack: str, after: str) -> bool:
     """Whether the main thread's stack has grown by some pages: a thread that is stopped gets a signal frame on it."""
     (low, end), (after_low, after_end) = stack.split("-", 1), after.split("-", 1)
     return end == after_end and end.endswith(" [stack]") and 0 < int(low, 16) - int(after_low, 16) <= SIGNAL_FRAME
+
+
+def observe_settled(pid: int) -> Observed:
+    """What there is to see when two looks in a row see the same: a thread that was joined may be there for a moment
+    longer, and one that will wait may not have come to its call yet."""
+    deadline, before = time.monotonic() + _SETTLES_S, None
+    while True:
+        try:
+            found = observe(pid)
+        except (FileNotFoundError, ProcessLookupError):  # of a thread that went away meanwhile
+            found = None
+        if found is not None and (found == before or len(found.threads) == 1):
+            return found
+        assert time.monotonic() < deadline, f"process {pid} does not settle: {before} became {found}"
+        before = found
+        time.sleep(_LOOK_S)
+
+
+def differences_that_stay(before: Observed, pid: int) -> list[str]:
+    """What `pid` shows differently from `before`, when its threads have had time to come to where they wait again."""
+    deadline = time.monotonic() + _SETTLES_S
+    while (found := before.differences(observe_settled(pid))) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+    return found
 
 
 def observe(pid: int) -> Observed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -187,6 +188,15 @@ class Notebook:
         self._page.screenshot(path=str(path))
 
 
+_RUNS = "[*]"
+
+
+def _count(prompt: str) -> int | None:
+    """The number in a cell's prompt; None of a cell that has not run, runs, or is not drawn yet."""
+    found = re.search(r"\[(\d+)\]", prompt)
+    return int(found[1]) if found else None
+
+
 class PlainNotebook:
     """An open notebook of Notebook 7, which hides its inside: worked by mouse and keyboard alone."""
 
@@ -200,16 +210,18 @@ class PlainNotebook:
         """Run one cell and wait until it has ended; the text below it."""
         cell = self._page.locator(".jp-Notebook .jp-CodeCell").nth(index)
         prompt = cell.locator(".jp-InputPrompt").first
-        before = prompt.inner_text()
+        before = _count(prompt.inner_text())
         deadline = time.monotonic() + STEP_S
-        while prompt.inner_text() == before:  # a page that has only just been opened may overhear a key
-            assert time.monotonic() < deadline, "no cell runs"
+        # a page that has only just been opened may overhear a key; its prompts are empty, then without a number
+        while _count(prompt.inner_text()) == before and _RUNS not in prompt.inner_text():
+            assert time.monotonic() < deadline, f"no cell runs: {prompt.inner_text()!r}"
             self._choose_kernel_if_asked()
             cell.locator(".cm-content").click()
             self._page.keyboard.press("Control+Enter")
             self._page.wait_for_timeout(KEY_MS)
-        changed = "([node, was]) => /\\[\\d+\\]/.test(node.innerText) && node.innerText !== was"
-        self._page.wait_for_function(changed, arg=[prompt.element_handle(), before])
+        while _count(prompt.inner_text()) in (None, before):
+            assert time.monotonic() < deadline, f"the cell does not end: {prompt.inner_text()!r}"
+            self._page.wait_for_timeout(_LOOK_MS)
         return str(cell.locator(".jp-OutputArea").inner_text())
 
     def _choose_kernel_if_asked(self) -> None:

@@ -17,6 +17,11 @@ from mpi4py import MPI  # noqa: E402
 if name == "later":
     print("before:", MPI.Is_initialized(), MPI.Is_finalized())
     MPI.Init()
+    try:
+        MPI.Init_thread()
+        print("begun twice")
+    except MPI.Exception as error:
+        print("begun twice:", error.Get_error_class() == MPI.ERR_OTHER)
 world = MPI.COMM_WORLD
 handlers = [(MPI.ERRORS_RETURN, "return"), (MPI.ERRORS_ARE_FATAL, "fatal"), (MPI.ERRORS_ABORT, "abort")]
 made = [world.Dup(), world.Split(0), world.Create_cart([world.size])]
