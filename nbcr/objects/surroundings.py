@@ -167,6 +167,8 @@ STATES = (
     State("colour maps by seaborn", "seaborn.palettes", libraries.shows_colour_maps, libraries.set_shows_colour_maps),
     State("settings of python-control", "control", libraries.control_settings, libraries.set_control_settings),
     State("precision of mpmath", "mpmath", libraries.mpmath_precision, libraries.set_mpmath_precision),
+    State("registry of units", "pint", libraries.pint_registry, libraries.set_pint_registry, before_names=True),
+    State("name of the registry of units", "pint", libraries.pint_registry_name, libraries.set_pint_registry_name),
     State("templates of plotly", "plotly.io", libraries.plotly_templates, libraries.set_plotly_templates),
     State("defaults of plotly", "plotly.io", libraries.plotly_defaults, libraries.set_plotly_defaults),
     State("plugins of altair by the session", "altair", libraries.own_altair_plugins, libraries.add_altair_plugins),
