@@ -159,8 +159,9 @@ def arm(rebuild: Rebuild) -> None:
     """Queue signals, arm timers, take the workshops away, set the registers: everything is whole, and stopped."""
     reach(Stage.RESTORE_SIGNALS, rebuild.root_pid)
     rebuild.sysv.attached()
+    pids = rebuild.tables.pids
     for building in rebuild.built.values():
-        _arm(rebuild.tables.pids, building)
+        _arm(pids, building)
         limits = building.entry.rlimits
         rebuild.warnings.extend(processes.apply_limits(building.shop, limits, building.pid, last=True))
     for building in rebuild.built.values():
@@ -174,7 +175,7 @@ def arm(rebuild: Rebuild) -> None:
             if thread.exited:
                 threads.exit_alone(building.threads[thread.tid], gadget)
             else:
-                threads.final_state(building.threads[thread.tid], thread, waiting=thread.tid in waiting)
+                threads.final_state(building.threads[thread.tid], thread, pids, waiting=thread.tid in waiting)
     if rebuild.init is not None:
         namespace.make_wait(rebuild.init, rebuild.root.pid)
 

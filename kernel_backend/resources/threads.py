@@ -23,12 +23,13 @@ from kernel_backend.image.entries import (
 )
 from kernel_backend.resources import landlock, numa, processes, settings, signals, timeouts
 from kernel_backend.tracee.chorus import Asking, together
-from kernel_backend.tracee.inject import Borrowed, Call, Workshop, as_interrupted
+from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
 
 ALTSTACK_BYTES = 24
 _IOPRIO_WHO_PROCESS = 1
+_TO_BE_RESTARTED = WORD + 1 - linux.ERESTARTSYS
 _ARCH_GET_CPUID, _ARCH_SET_CPUID = 0x1011, 0x1012  # asm/prctl.h
 
 
@@ -241,15 +242,33 @@ def make_room_for_tiles(shop: Workshop, thread: Thread, entry: ThreadEntry) -> N
         thread.resume()
 
 
-def final_state(thread: Thread, entry: ThreadEntry, *, waiting: bool) -> None:
+def final_state(thread: Thread, entry: ThreadEntry, pids: dict[int, int], *, waiting: bool) -> None:
     """Registers, floating-point state and mask: the last thing before the thread runs.
 
-    `waiting`: timeouts.wait_again has begun its call.
+    `waiting`: timeouts.wait_again has begun its call. `pids`: the image's numbers and those that the tree has now.
     """
     regs = UserRegs.from_buffer_copy(entry.regs)
+    _wait_for_the_same_child(regs, pids)
     thread.set_xstate(entry.xstate)
     thread.set_sigmask(entry.sigmask)
     thread.set_regs(timeouts.resumed(regs) if waiting else regs)
+
+
+def _wait_for_the_same_child(regs: UserRegs, pids: dict[int, int]) -> None:
+    """A wait4 or waitid that is made again asks for a process or a group by the number that it has now.
+
+    What the program keeps in its memory is its own matter; of the call it cannot know that it is made twice.
+    """
+    if regs.result != _TO_BE_RESTARTED:
+        return
+    first, second, *others = regs.args
+    number = ctypes.c_int(first).value
+    if regs.call == arch.SYS["wait4"] and number not in (-1, 0):  # any child, any of its own group
+        new = pids.get(abs(number), abs(number))
+        regs.args = ((new if number > 0 else -new) & WORD, second, *others)
+    elif regs.call == arch.SYS["waitid"] and number in (os.P_PID, os.P_PGID):
+        number = ctypes.c_int(second).value
+        regs.args = (first, pids.get(number, number), *others)
 
 
 def exit_alone(thread: Thread, syscall_address: int) -> None:

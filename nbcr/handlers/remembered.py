@@ -2,7 +2,8 @@
 
 A restored process may have another pid than in the image (it took over another Jupyter kernel's process), and so may
 its children (an ordinary user cannot choose pids outside a namespace of one's own). multiprocessing then takes its own
-objects for a forked child's and refuses to wait, and `subprocess.Popen.wait` waits for somebody else's process.
+objects for a forked child's and refuses to wait, and `subprocess.Popen.wait` waits for somebody else's process. So do
+asyncio, joblib's loky and pexpect. Threads that wait already, in the OS kernel, are put right by the engine.
 
 psutil knows a process by its pid and by when it began, which is new in every life: it takes all that it knows for gone.
 """
@@ -49,27 +50,72 @@ def _renew_parent(pids: Mapping[int, int]) -> None:
             finalizer._pid = pids.get(finalizer._pid, finalizer._pid)
 
 
+_LOKY = "joblib.externals.loky"
+_HANDLES = (  # whose objects stand for a child, and where they note its pid
+    ("subprocess", "Popen", "pid"),
+    ("multiprocessing.popen_fork", "Popen", "pid"),
+    ("asyncio.subprocess", "Process", "pid"),
+    ("asyncio.base_subprocess", "BaseSubprocessTransport", "_pid"),
+    (f"{_LOKY}.backend.popen_loky_posix", "Popen", "pid"),
+    ("ptyprocess.ptyprocess", "PtyProcess", "pid"),
+    ("pexpect.pty_spawn", "spawn", "pid"),
+)
+_SERVANTS = (
+    ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
+    ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
+    (f"{_LOKY}.backend.resource_tracker", "_resource_tracker", "_pid"),
+)
+_EXECUTORS = (
+    ("concurrent.futures.process", "ProcessPoolExecutor"),
+    (f"{_LOKY}.process_executor", "ProcessPoolExecutor"),
+)
+
+
 def _renew_children(pids: Mapping[int, int]) -> None:
-    for child in _handles():
-        child.pid = pids.get(child.pid, child.pid)
-    for name in ("resource_tracker._resource_tracker._pid", "forkserver._forkserver._forkserver_pid"):
-        module, holder, attribute = name.split(".")
-        owner = getattr(sys.modules.get(f"multiprocessing.{module}"), holder, None)
-        pid = getattr(owner, attribute, None)
-        if isinstance(pid, int) and pid in pids:
-            setattr(owner, attribute, pids[pid])
-
-
-def _handles() -> Iterator[Any]:
-    """Every handle of a child process, whoever holds it."""
-    kinds = tuple(
-        kind
-        for module, name in (("subprocess", "Popen"), ("multiprocessing.popen_fork", "Popen"))
-        if isinstance(kind := getattr(sys.modules.get(module), name, None), type)
-    )
+    for module, holder, attribute in _SERVANTS:
+        _renew(getattr(sys.modules.get(module), holder, None), attribute, pids)
+    handles = {kind: attribute for module, name, attribute in _HANDLES if (kind := _loaded(module, name))}
+    executors = tuple(kind for module, name in _EXECUTORS if (kind := _loaded(module, name)))
+    waiting = _loaded("asyncio.events", "Handle")
+    concerned = (*handles, *executors, *filter(None, [waiting]))
     for found in gc.get_objects():
-        if kinds and issubclass(type(found), kinds):
-            yield found
+        kind = type(found)
+        if not issubclass(kind, concerned):
+            continue
+        for attribute in [attribute for known, attribute in handles.items() if issubclass(kind, known)]:
+            _renew(found, attribute, pids)
+        if issubclass(kind, executors):
+            _renew_keys(found._processes, pids)
+        elif kind is waiting:
+            _renew_waiting(found, pids)
+
+
+def _loaded(module: str, name: str) -> type | None:
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind if isinstance(kind, type) else None
+
+
+def _renew(owner: Any, attribute: str, pids: Mapping[int, int]) -> None:
+    pid = getattr(owner, attribute, None)
+    if isinstance(pid, int) and pid in pids:
+        setattr(owner, attribute, pids[pid])
+
+
+def _renew_keys(workers: Any, pids: Mapping[int, int]) -> None:
+    """An executor's, which says by its pid which of them has ended; the same dictionary, as its thread has it, too."""
+    if isinstance(workers, dict):
+        renewed = {pids.get(pid, pid): worker for pid, worker in workers.items()}
+        workers.clear()
+        workers.update(renewed)
+
+
+def _renew_waiting(handle: Any, pids: Mapping[int, int]) -> None:
+    """asyncio's call for when a pidfd tells that a child has ended (from Python 3.12 on): it waits by pid then."""
+    call: Any = getattr(handle._callback, "__func__", None)
+    if getattr(call, "__module__", "") == "asyncio.unix_events" and call.__name__ == "_do_wait":
+        pid, *others = handle._args
+        if others:  # an older one, which nobody gets unasked, finds the others by the pid
+            handle._args = (pids.get(pid, pid), *others)
 
 
 def _silent(children: Mapping[int, int]) -> Iterator[str]:

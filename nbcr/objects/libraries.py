@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from nbcr.objects.kinds.quantities import name_of
 from nbcr.objects.settings import Incomplete
 
 _PANDAS_CONVERTERS = "pandas.plotting._matplotlib.converter"
@@ -118,6 +119,34 @@ def set_sympy_printing(printing: Any, wanted: dict[str, Any]) -> None:
     symbols._use_unicode = wanted["unicode"]
     if now["methods"].keys() - wanted["methods"].keys():
         raise Incomplete("LaTeX is as init_printing has chosen it since")
+
+
+def pint_registry(pint: Any) -> Any:
+    """The application's registry of units, if a cell has put it there without giving it a name."""
+    registry = pint.application_registry.get()
+    return None if registry is pint._DEFAULT_REGISTRY or name_of(registry) else registry
+
+
+def set_pint_registry(pint: Any, wanted: Any) -> None:
+    """Before quantities are made again, with it."""
+    if wanted is not None:
+        pint.set_application_registry(wanted)
+
+
+def pint_registry_name(pint: Any) -> str | None:
+    """The variable that is the application's registry; empty: pint's own is; None: one without a name."""
+    registry = pint.application_registry.get()
+    return "" if registry is pint._DEFAULT_REGISTRY else name_of(registry) or None
+
+
+def set_pint_registry_name(pint: Any, wanted: str | None) -> None:
+    """Raises Incomplete where the variable is lost."""
+    if wanted is None:
+        return
+    registry = vars(sys.modules["__main__"]).get(wanted) if wanted else pint._DEFAULT_REGISTRY
+    if wanted and not isinstance(registry, pint.UnitRegistry):
+        raise Incomplete("run the cell again that called pint.set_application_registry()")
+    pint.set_application_registry(registry)
 
 
 def plotly_defaults(io: Any) -> dict[str, str | None]:

@@ -28,6 +28,14 @@ def shell_settings(ipython: Any) -> dict[str, Any]:
             (kind, name, made) for kind, known in magics.items() for name, made in known.items() if _is_own(made)
         ],
         "aliases": shell.alias_manager.aliases,
+        "magic aliases": [
+            (made.magic_name, kind, name, made.magic_params)
+            for kind, known in magics.items()
+            for name, made in known.items()
+            if type(made).__name__ == "MagicAlias"  # of %alias_magic; some are there from the start
+        ],
+        "debugger": shell.call_pdb,
+        "automagic": shell.automagic,
         "extensions": sorted(shell.extension_manager.loaded - {"nbcr"}),
         "folders": list(shell.dir_stack),  # of %pushd
         "printers": sorted({_printer_of(made) for made in plain.type_printers.values()} - {""}),
@@ -67,6 +75,11 @@ def set_shell_settings(ipython: Any, wanted: dict[str, Any]) -> None:
     for name, command in wanted["aliases"]:
         if (name, command) not in now["aliases"]:
             shell.alias_manager.define_alias(name, command)
+    for magic, kind, name, parameters in wanted.get("magic aliases", ()):
+        if (magic, kind, name, parameters) not in now["magic aliases"]:
+            shell.magics_manager.register_alias(name, magic, kind, parameters)
+    shell.call_pdb = wanted.get("debugger", shell.call_pdb)
+    shell.automagic = wanted.get("automagic", shell.automagic)
     for name in wanted["extensions"]:
         if name not in now["extensions"]:
             shell.extension_manager.load_extension(name)
@@ -122,6 +135,88 @@ def set_callbacks(ipython: Any, wanted: tuple[list[tuple[str, Any]], list[tuple[
         named = shell.user_ns.get(made.__name__)  # by which the session can take it back
         shell.events.register(event, named if getattr(named, "__code__", None) == made.__code__ else made)
     missing = sorted({name for event, name in others if (event, name) not in there})
+    if missing:
+        raise Incomplete(f"run the cell again that registered {', '.join(missing)}")
+
+
+def transformers(ipython: Any) -> list[tuple[str, str, Any]]:
+    """What of the session changes cells before they run: which list it is in, its name in the notebook, or itself."""
+    shell = ipython.get_ipython()
+    named = {id(value): name for name, value in shell.user_ns.items() if not name.startswith("_")}
+    return [
+        (where, named.get(id(made), ""), None if id(made) in named else made)
+        for where, known in _transformer_lists(shell).items()
+        for made in known
+        if _is_of_session(made)
+    ]
+
+
+def _transformer_lists(shell: Any) -> dict[str, list[Any]]:
+    return {
+        "input_transformers_cleanup": shell.input_transformers_cleanup,
+        "input_transformers_post": shell.input_transformers_post,
+        "ast_transformers": shell.ast_transformers,
+    }
+
+
+def _is_of_session(made: Any) -> bool:
+    return _is_own(made) or bool(_of_own_class(made))
+
+
+def set_transformers(ipython: Any, wanted: list[tuple[str, str, Any]]) -> None:
+    """These and no others of the session's, behind those of the shell; raises Incomplete for what is lost."""
+    shell = ipython.get_ipython()
+    if shell is None:
+        return
+    lists = _transformer_lists(shell)
+    for known in lists.values():
+        known[:] = [made for made in known if not _is_of_session(made)]
+    lost = []
+    for where, name, made in wanted:
+        made = shell.user_ns.get(name) if name else made
+        if made is not None and _is_of_session(made):
+            lists[where].append(made)
+        else:
+            lost.append(name or where)
+    if lost:
+        raise Incomplete(f"run the cell again that added {', '.join(lost)}")
+
+
+def exception_handler(ipython: Any) -> tuple[tuple[type, ...], Any] | None:
+    """Which exceptions the session shows by a function of its own (`set_custom_exc`), and that function."""
+    shell = ipython.get_ipython()
+    around: Any = getattr(shell.CustomTB, "__func__", None)  # the shell's own, which cannot be saved
+    code = getattr(around, "__code__", None)
+    inside = () if code is None else zip(code.co_freevars, around.__closure__ or (), strict=True)
+    made = {name: cell.cell_contents for name, cell in inside}.get("handler")
+    return (shell.custom_exceptions, made) if shell.custom_exceptions and made is not None else None
+
+
+def set_exception_handler(ipython: Any, wanted: tuple[tuple[type, ...], Any] | None) -> None:
+    """As it was, or none."""
+    shell = ipython.get_ipython()
+    if shell is None:
+        return
+    if wanted is None:
+        if exception_handler(ipython) is not None:
+            shell.custom_exceptions = ()
+        return
+    kinds, made = wanted
+    named = shell.user_ns.get(getattr(made, "__name__", ""))
+    same = getattr(named, "__code__", None) == getattr(made, "__code__", made)
+    shell.set_custom_exc(kinds, named if same else made)
+
+
+def magics_with_state(ipython: Any) -> list[str]:
+    """Magics that are methods of a class of the session's, by name: their object knows the shell."""
+    known = ipython.get_ipython().magics_manager.magics
+    return sorted({f"%{name}" for made in known.values() for name, method in made.items() if _of_own_class(method)})
+
+
+def tell_magics_with_state(ipython: Any, wanted: list[str]) -> None:
+    """Raises Incomplete for those that are not there."""
+    shell = ipython.get_ipython()
+    missing = [] if shell is None else [name for name in wanted if name not in magics_with_state(ipython)]
     if missing:
         raise Incomplete(f"run the cell again that registered {', '.join(missing)}")
 

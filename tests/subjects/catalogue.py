@@ -301,6 +301,7 @@ CATALOGUE: list[Subject] = [
     *_rows("children", "trees/children", issue=4, keeps_pids=True, representative=True),
     *_rows("children", "trees/grandchildren trees/other_programs", issue=4, keeps_pids=True),
     *_rows("children", "trees/deep trees/own_settings trees/spawned", issue=4, keeps_pids=True),
+    Subject("trees/waited_for", "children", issue=4),
     *_rows("children with threads", "trees/threads_in_children", issue=4, keeps_pids=True),
     Subject("trees/threads_in_children:50,9", "children with threads", issue=4, keeps_pids=True),
     *_rows("children born and ending meanwhile", "trees/churn", issue=4, keeps_pids=True, steady=False),

@@ -6,6 +6,7 @@ of no use with those of their own, and what the session has defined is not known
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from nbcr.objects.kinds.base import Kind, Reduction
@@ -16,14 +17,24 @@ if TYPE_CHECKING:
 
 
 class Quantities(Kind):
-    """By their class, of which each registry has one of its own; those of the application's registry have none."""
+    """By their class, of which each registry has one of its own; those of the application's registry know that.
+
+    They are made again with the application's, but where that is a variable of the notebook's: then they come with it.
+    """
 
     types = ("pint.util.SharedRegistryObject",)
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
-        if "_REGISTRY" in vars(obj) or not hasattr(type(obj), "_REGISTRY"):
+        registry = vars(obj).get("_REGISTRY", getattr(type(obj), "_REGISTRY", None))
+        if registry is None or ("_REGISTRY" in vars(obj) and not name_of(registry)):
             return NotImplemented
         return make_instance, (type(obj),), vars(obj), None, None, set_instance_state
+
+
+def name_of(registry: Any) -> str:
+    """What the notebook calls a registry of units; empty: it has no name for it."""
+    notebook = vars(sys.modules["__main__"]).items()
+    return next((name for name, value in notebook if value is registry and not name.startswith("_")), "")
 
 
 KINDS: tuple[Kind, ...] = (Quantities(),)

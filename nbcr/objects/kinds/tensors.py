@@ -27,7 +27,10 @@ class Tensors(Kind):
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
         pickler.note_package("torch")
-        if not _is_plain(obj) or not obj.is_leaf:
+        if not obj.is_leaf:  # torch makes it one that nothing was calculated for
+            pickler.remarks.add("its tensor comes back without what it was calculated from: backward() ends at it")
+            return NotImplemented
+        if not _is_plain(obj):
             return NotImplemented
         storage = obj.untyped_storage()
         pickler.context.is_shared(storage)  # or it is not known who else has this memory

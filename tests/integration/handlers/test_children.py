@@ -14,7 +14,9 @@ from tests.integration.handlers.conftest import Stage, until
 
 pytestmark = pytest.mark.either("stage")
 
-ALL_WELL = {"found": True, "cat": 0, "process": 7, "alive": False, "mapped": [9, 16], "computed": [25]}
+ALL_WELL = {
+    "found": True, "cat": 0, "process": 7, "alive": False, "mapped": [9, 16], "computed": [25], "statuses": [5, 5],
+}  # fmt: skip
 
 
 def test_in_place(stage: Stage) -> None:

@@ -532,6 +532,8 @@ DATA: Final = (
         get_ipython().ast_node_interactivity = 'all'
         get_ipython().run_line_magic('alias', 'casealias echo')
         get_ipython().run_line_magic('load_ext', 'autoreload')
+        get_ipython().run_line_magic('alias_magic', '-l casetime timeit -p "-n 1 -r 1 -q -o"')
+        get_ipython().automagic = False
         from IPython.core.magic import register_line_magic
         @register_line_magic
         def casemagic(line):
@@ -559,7 +561,44 @@ DATA: Final = (
             "any(name == 'casealias' for name, _ in get_ipython().alias_manager.aliases)",
             "'Umask:\\t0027' in open('/proc/self/status').read() and get_ipython().dir_stack == ['/of-the-case']",
             "sys.path[0] == '/of-the-case' and sys.getswitchinterval() == .004 and gc.get_threshold()[:2] == (800, 11)",
+            "get_ipython().run_line_magic('casetime', '1').loops == 1 and not get_ipython().automagic",
             "any('autoreload' in name for name in get_ipython().extension_manager.loaded)",
+        ),
+    ),
+    case(
+        "what changes cells before they run, and shows exceptions",
+        """
+        import ast
+        def of_the_case(lines):
+            return [line.replace('OF THE CASE', '42') for line in lines]
+        class Doubled(ast.NodeTransformer):
+            def __init__(self, of):
+                self.of = of
+            def visit_Constant(self, node):
+                return ast.copy_location(ast.Constant(2 * self.of), node) if node.value == self.of else node
+        doubled = Doubled(4711)
+        shell = get_ipython()
+        shell.input_transformers_cleanup.append(of_the_case)
+        shell.ast_transformers += [doubled, Doubled(4712)]
+        class CaseError(Exception):
+            pass
+        def shown(self, kind, value, trace, tb_offset=None):
+            self.case_shown = str(value)
+        shell.set_custom_exc((CaseError,), shown)
+        del shell
+        """,
+        """
+        def another(lines):
+            return lines
+        get_ipython().input_transformers_post.append(another)
+        """,
+        check=all_of(
+            "[OF THE CASE, 4711 + 0, 4712 + 0] == [42, 9422 // 1, 9424]",
+            "get_ipython().input_transformers_cleanup.count(of_the_case) == 1",
+            "[type(t) for t in get_ipython().ast_transformers].count(Doubled) == 2",
+            "doubled in get_ipython().ast_transformers and get_ipython().input_transformers_post == [another]",
+            "get_ipython().custom_exceptions == (CaseError,)",
+            "get_ipython().CustomTB(CaseError, CaseError('x'), None) or get_ipython().case_shown == 'x'",
         ),
     ),
     case(

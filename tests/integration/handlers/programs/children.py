@@ -5,12 +5,16 @@ They are asked something, and then told to end, through the objects that were th
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import psutil
 
@@ -47,6 +51,29 @@ process.start()
 executor = ProcessPoolExecutor(2, mp_context=context)
 assert list(executor.map(square, [1, 2])) == [1, 4]
 
+
+def waiting():
+    """How many of our threads wait for a child (wait4) in the OS kernel."""
+    tasks = [f"/proc/self/task/{tid}/syscall" for tid in os.listdir("/proc/self/task")]
+    return sum(Path(task).read_text().startswith("61 ") for task in tasks)
+
+
+async def end_of(child):
+    child.stdin.close()
+    return await child.wait()
+
+
+# Those that are waited for already: by a thread of ours, and by one of asyncio's, or by its pidfd
+child = ["sh", "-c", "read line; exit 5"]
+waited = subprocess.Popen(child, stdin=subprocess.PIPE)
+statuses = []
+waiter = threading.Thread(target=lambda: statuses.append(waited.wait()))
+waiter.start()
+loop = asyncio.new_event_loop()
+awaited = loop.run_until_complete(asyncio.create_subprocess_exec(*child, stdin=subprocess.PIPE))
+while waiting() < (2 if sys.version_info < (3, 12) else 1):
+    time.sleep(0.001)
+
 result = nbcr.checkpoint("here")
 if result.outcome is nbcr.Outcome.CONTINUE:
     result.wait(60)
@@ -55,7 +82,7 @@ if result.outcome is nbcr.Outcome.CONTINUE:
         nbcr.restart("here")
     while True:
         sys.stdin.read()
-        __import__("time").sleep(60)
+        time.sleep(60)
 
 warned = any(f"process {before} " in each and "ZeroMQ" in each for each in result.warnings)
 assert warned == (silent.pid != before), result.warnings
@@ -72,4 +99,11 @@ pool.close()
 pool.join()
 computed = list(executor.map(square, [5]))
 executor.shutdown()
-say(found=found, cat=cat.wait(30), process=process.exitcode, alive=alive, mapped=mapped, computed=computed)
+waited.stdin.close()
+waiter.join(30)
+found = found and psutil.Process(awaited.pid).ppid() == os.getpid()
+statuses.append(loop.run_until_complete(end_of(awaited)))
+say(
+    found=found, cat=cat.wait(30), process=process.exitcode, alive=alive, mapped=mapped, computed=computed,
+    statuses=statuses,
+)  # fmt: skip

@@ -186,6 +186,39 @@ def test_the_names_of_pylab_come_back(place: Path) -> None:
     assert run(f"{dedent(begin)}\n{load}\n{seen}", place) == "3 matplotlib.pyplot mine True\n"
 
 
+def test_what_changes_cells_and_is_lost_is_told(place: Path) -> None:
+    """Magics of an own class, whose object knows the shell; and in a rollback nothing is there twice."""
+    begin = """
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        ns = shell.user_ns
+    """
+    cell = """
+        from IPython.core.magic import Magics, line_magic, magics_class
+        @magics_class
+        class Counting(Magics):
+            @line_magic
+            def counted(self, line):
+                return 1
+        get_ipython().register_magics(Counting)
+        gone = (number for number in [1])
+        class Held:
+            def __init__(self, held): self.held = held
+            def visit(self, node): return node
+        changes = Held(gone)
+        get_ipython().ast_transformers.append(changes)
+    """
+    again = "get_ipython().ast_transformers.append(changes); get_ipython().set_custom_exc((KeyError,), print)"
+    save = f"shell.run_cell({dedent(cell)!r}); objects.save(ns, place).wait(60); shell.run_cell({again!r})\n"
+    load = "print(*objects.load(place, ns).remarks, sep='; ')\n"
+    seen = "print(len(shell.ast_transformers), shell.custom_exceptions)\n"
+    assert run(f"{dedent(begin)}\n{save}{load}{seen}", place) == "\n1 ()\n"
+    assert run(f"{dedent(begin)}\n{load}", place) == (
+        "what changes cells could not all be set: run the cell again that added changes; "
+        "magics of the session's classes could not all be set: run the cell again that registered %counted\n"
+    )
+
+
 @pytest.mark.parametrize("backend", ["svg", "notebook"])
 def test_figures_come_back_for_the_backend_that_cells_chose(backend: str, place: Path) -> None:
     """It is chosen before they are made, as they get the canvas that it has then; nothing is due to be shown."""
