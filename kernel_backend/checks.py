@@ -143,7 +143,7 @@ def _locked_bytes(entry: ProcessEntry) -> int:
 
 def check_folder(entry: ProcessEntry) -> None:
     """The working folder can be entered. Raises FileChanged."""
-    if not processes.is_own_proc_folder(entry):
+    if not processes.is_own_proc_folder(entry) and not processes.is_proc_folder_of_dead(entry.cwd):
         _check_can_be_entered(entry, f"process {entry.pid}")
 
 

@@ -471,5 +471,6 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
         launch.identity(rebuild, building)
     reach(Stage.RESTORE_REFILL, leader.tgid)
     reb.refill(rebuild)
+    reb.watch_files(rebuild)
     launch.arm(rebuild)
     launch.let_go(rebuild)

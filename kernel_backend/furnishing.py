@@ -30,6 +30,7 @@ from kernel_backend.resources import (
 )
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
+from kernel_backend.tracee.courier import courier
 from kernel_backend.tracee.inject import Call, Workshop
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ def settle(rebuild: Rebuild, building: Building) -> None:
         rebuild.tables.warn(warning)  # all of a tree have usually been the same user's
     with acting_as(rebuild.user):
         _run_with(shop, processes.folder_calls(entry, _working_folder(rebuild, entry, entry.pid), shop.data))
+    if processes.is_proc_folder_of_dead(entry.cwd):
+        _enter_proc_folder_of_dead(shop)
     reset_signals(building)
     shop.run(processes.prctl_calls(entry))
     if entry.lock_future and not _run_harmless(shop, [Call("mlockall", entry.lock_future)]):
@@ -196,10 +199,20 @@ def leave_tables(rebuild: Rebuild, building: Building) -> None:
 
 
 def _working_folder(rebuild: Rebuild, entry: ProcessEntry | FoldersEntry, number: int) -> str:
+    if processes.is_proc_folder_of_dead(entry.cwd):
+        return "/"  # on the way, see _enter_proc_folder_of_dead
     if not entry.cwd_deleted:
         return entry.cwd
     identity = entry.cwd_identity if any(entry.cwd_identity) else (-1, number)
     return removed_folders.path_of(identity, entry.cwd, rebuild.tables)
+
+
+def _enter_proc_folder_of_dead(shop: Workshop) -> None:
+    """By a descriptor: in a pid namespace of its own it sees nothing of ours."""
+    with removed_folders.of_one_who_dies() as folder, courier(shop) as line:
+        number = line.send([folder])[0]
+        shop.call("fchdir", number)
+        shop.call("close", number)
 
 
 def reset_signals(building: Building) -> None:

@@ -18,10 +18,12 @@ from kernel_backend.image.descriptions import Epoll
 from kernel_backend.image.entries import Inventory, ProcessEntry, SharedMemoryEntry
 from kernel_backend.kinship import heirs_of_tables, root
 from kernel_backend.resources import (
+    contents,
     descriptors,
     epoll_told,
     file_policy,
     forked_pages,
+    inotify,
     ipc_namespaces,
     locks,
     mapped_files,
@@ -246,6 +248,19 @@ def refill(rebuild: Rebuild) -> None:
     shops = {pid: building.shop for pid, building in rebuild.built.items()}
     inventory = rebuild.inventory
     rebuild.ipc.refill(inventory.message_queues, inventory.semaphore_sets, shops, inventory.root_pid)
+
+
+def watch_files(rebuild: Rebuild) -> None:
+    """Nobody opens, changes or closes a file for the restore any more: who watches them may be told of all from now on.
+
+    So duplicates of the present's descriptors, and files that were made anew by way of one of ours, are closed before.
+    """
+    for fd in set(rebuild.tables.live.values()):
+        os.close(fd)
+    rebuild.tables.live.clear()
+    contents.close_made(rebuild.tables)
+    with acting_as(rebuild.user):
+        inotify.watch_again(rebuild.tables)
 
 
 def discard(rebuild: Rebuild) -> None:

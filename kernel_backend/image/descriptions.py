@@ -97,6 +97,9 @@ class _Base(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field=
     record_locks: Annotated[list[RecordLock], MANY] = []
     flock_pid: Natural = 0  # who took it, as /proc/locks tells; 0: not noted
     lease: Annotated[int, Meta(ge=-1, le=1)] = -1  # F_RDLCK or F_WRLCK; -1: none
+    lease_asked: Annotated[
+        int, Meta(ge=-1, le=2)
+    ] = -1  # what somebody has asked for instead: F_RDLCK, F_UNLCK; -1: nobody
 
 
 class Channel(_Base, tag="channel"):
@@ -141,6 +144,8 @@ class MemoryFile(_Base, tag="memfd"):
     seals: Bits = 0
     huge_page_size: Size = 0  # bytes; 0: ordinary pages
     write_hint: Natural = 0  # RWH_WRITE_LIFE_ (F_SET_RW_HINT)
+    uid: OptionalId = -1
+    gid: OptionalId = -1
     content: OptionalFileName = ""  # file name in the image folder
     content_runs: Annotated[list[PageRun], RUNS] = []  # where its parts belong
     shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too

@@ -158,6 +158,14 @@ def made_object(entry: RegularFile | MemoryFile, tables: RebuildTables, make: Ca
     return objects[key]
 
 
+def close_made(tables: RebuildTables) -> None:
+    """Close our descriptors of the objects that were made, when every description has its own."""
+    objects: dict[tuple[int, int], int] = tables.cache.pop("objects", {})
+    for fd in objects.values():
+        tables.to_close.remove(fd)
+        os.close(fd)
+
+
 def note_inode(look: Look, entry: RegularFile) -> None:
     """What else belongs to a file that is to be made again: owner, group, how long it lives, extended attributes."""
     entry.uid, entry.gid = look.stat.st_uid, look.stat.st_gid

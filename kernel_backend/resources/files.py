@@ -39,6 +39,7 @@ from kernel_backend.tracee.inject import Workshop
 
 _DELETED = " (deleted)"
 _PROC_PID = re.compile(r"^/proc/(\d+)(/.*)?$")
+_OF_TMPFILE = re.compile(r"#\d+$")  # how the OS kernel calls a file that never had a name
 _NAMESPACE = re.compile(r"^(\w+):\[\d+\]$")
 
 
@@ -266,7 +267,7 @@ def _open_nameless(entry: RegularFile, tables: RebuildTables) -> int:
     fresh: list[int] = []
 
     def make() -> int:
-        fresh.append(_make_nameless(entry))
+        fresh.append(_make_nameless(entry, tables))
         return fresh[0]
 
     made = contents.made_object(entry, tables, make)
@@ -292,17 +293,31 @@ def _open_nameless_link(entry: RegularFile, tables: RebuildTables) -> int:
         path.unlink()
 
 
-def _make_nameless(entry: RegularFile) -> int:
+def _make_nameless(entry: RegularFile, tables: RebuildTables) -> int:
     """A file without a name, on the file system where it was if possible."""
+    path, mode = Path(unpack_path(entry.path)), stat.S_IMODE(entry.mode) & 0o777 | 0o600
     flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
     if entry.flags & linux.O_TMPFILE == linux.O_TMPFILE:
         flags |= open_flags(entry.flags) & ~os.O_ACCMODE
-    for folder in (str(Path(unpack_path(entry.path)).parent), tempfile.gettempdir()):
+    elif not _OF_TMPFILE.match(path.name):
+        with suppress(OSError):  # somebody has the name, or it cannot be given here
+            return _make_unlinked(path, mode, tables)
+    for folder in (str(path.parent), tempfile.gettempdir()):
         try:
-            return os.open(folder, flags, stat.S_IMODE(entry.mode) | 0o600)
+            return os.open(folder, flags, mode)
         except OSError:
             continue
-    return os.memfd_create(Path(unpack_path(entry.path)).name[:200], os.MFD_CLOEXEC)
+    return os.memfd_create(path.name[:200], os.MFD_CLOEXEC)
+
+
+def _make_unlinked(path: Path, mode: int, tables: RebuildTables) -> int:
+    """A file that has had a name for the moment: that is the name which /proc/PID/fd goes on to tell."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        tables.guardian.file(path)
+    finally:
+        path.unlink()
+    return fd
 
 
 def _nameless_folder(entry: RegularFile, tables: RebuildTables) -> int:

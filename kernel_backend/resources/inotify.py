@@ -5,6 +5,9 @@ file; without, its inode is looked for in the places a program is likely to watc
 its open files and what they hold, and the folders above. A watch whose path is not found is left out with a warning,
 and so are events that were not read yet (they cannot be read without taking them away).
 
+The watches come back last (`watch_again`), when nobody opens, reads or changes any file for the restore any more: what
+is watched may be open in the tree, and a watch would tell of that, or, with IN_ONESHOT, be used up by it.
+
 A user may have so many (128, usually). In place those of the present count, too, as long as that is there: what there
 is no room for is made when it is gone (`finish`).
 
@@ -91,7 +94,7 @@ class InotifyKind(Kind):
             late.add(index)
             tables.own[index] = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # until `finish`
         else:
-            self._add_watches(fd, index, entry, tables)
+            set_status_flags(fd, entry.flags)
 
     def finish(self, index: int, entry: Inotify, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:
         if is_late(index, tables) and not passed_on(index, tables, workshop, pid):
@@ -106,24 +109,32 @@ class InotifyKind(Kind):
             made = fds.inotify_init(os.O_CLOEXEC)
         except OSError as error:
             tables.warn(f"the inotify at {tables.who(index)} is lost: {error.strerror}")
+            tables.cache.setdefault("lost inotifies", set()).add(index)
             return
         os.dup2(made, tables.own[index], inheritable=False)
         os.close(made)
-        self._add_watches(tables.own[index], index, entry, tables)
+        set_status_flags(tables.own[index], entry.flags)
         tables.cache.setdefault("made inside", set()).add(index)
 
-    def _add_watches(self, fd: int, index: int, entry: Inotify, tables: RebuildTables) -> None:
-        set_status_flags(fd, entry.flags)
-        reached, left = 0, _MAX_TURNS
-        for watch in sorted(entry.watches, key=lambda watch: watch.wd):
-            left -= max(watch.wd - reached, 1)
-            if left < 0:
-                tables.warn(f"watch {watch.wd} of {tables.who(index)} has too high a number to be made again")
-                break
-            try:
-                reached = _add_at(fd, watch, reached)
-            except OSError as error:
-                tables.warn(f"{unpack_path(watch.path)}, watched by {tables.who(index)}, is gone: {error.strerror}")
+
+def watch_again(tables: RebuildTables) -> None:
+    """Add all watches. What cannot be watched any more is told in a warning."""
+    for index, entry in enumerate(tables.descriptions):
+        if isinstance(entry, Inotify) and index not in tables.cache.get("lost inotifies", ()):
+            _add_watches(tables.own[index], index, entry, tables)
+
+
+def _add_watches(fd: int, index: int, entry: Inotify, tables: RebuildTables) -> None:
+    reached, left = 0, _MAX_TURNS
+    for watch in sorted(entry.watches, key=lambda watch: watch.wd):
+        left -= max(watch.wd - reached, 1)
+        if left < 0:
+            tables.warn(f"watch {watch.wd} of {tables.who(index)} has too high a number to be made again")
+            break
+        try:
+            reached = _add_at(fd, watch, reached)
+        except OSError as error:
+            tables.warn(f"{unpack_path(watch.path)}, watched by {tables.who(index)}, is gone: {error.strerror}")
 
 
 def is_late(index: int, tables: RebuildTables) -> bool:

@@ -3,9 +3,9 @@
 flock(2) and OFD locks belong to the open file description: they are taken again on our rebuilt one. Where the present
 process still holds the same lock (a restore in place), that is put off until the present is gone. POSIX record locks
 belong to a process and are taken from inside. So are leases, which make the OS kernel tell their holder when somebody
-opens the file; one whose holder has just been told is refused. The same goes for us: a restore in place that opens a
-file on which the frozen present holds a lease would wait until the OS kernel breaks that, for as long as
-/proc/sys/fs/lease-break-time says.
+opens the file. One whose holder has been told and has not answered yet is asked for again, by us, while there is
+nobody to be told: its holder has all of /proc/sys/fs/lease-break-time to answer. The same goes for us: a restore in
+place that opens a file on which the frozen present holds a lease would wait until the OS kernel breaks that, as long.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import msgspec
 from kernel_backend.abi import linux
 from kernel_backend.errors import EngineError, ResourceUnsupported
 from kernel_backend.host import libc, proc
+from kernel_backend.host.identity import as_ourselves
 from kernel_backend.image.descriptions import Description, RangeLock, RecordLock
-from kernel_backend.resources.descriptors import Look, RebuildTables
+from kernel_backend.resources.descriptors import Look, RebuildTables, restore_owner
 from kernel_backend.tracee.inject import Workshop
 from kernel_backend.tracee.process import Process
 
@@ -77,13 +78,35 @@ def capture_locks(look: Look, entry: Description) -> None:
         elif words[2] == "OFDLCK":
             exclusive, start, length = _range(words)
             entry.ranges = [*entry.ranges, RangeLock(exclusive=exclusive, start=start, length=length)]
-        elif words[2] == "LEASE" and words[3] == "ACTIVE":
-            entry.lease = fcntl.F_WRLCK if words[4] == "WRITE" else fcntl.F_RDLCK
-        elif words[2] in ("LEASE", "DELEG"):
+        elif words[2] == "LEASE":
+            entry.lease, entry.lease_asked = _lease(words, look.flags, look.own)
+        elif words[2] == "DELEG":
             raise ResourceUnsupported(
-                f"{look.holder} holds a lease on {look.link} that somebody else has asked it to give up",
-                hint="let the program do so, and checkpoint again", pid=look.process.pid, fd=look.fd, link=look.link,
+                f"{look.holder} holds a delegation of {look.link}, which cannot be captured",
+                hint="let the program give it up, and checkpoint again", pid=look.process.pid, fd=look.fd,
+                link=look.link,
             )  # fmt: skip
+
+
+def _lease(words: list[str], flags: int, fd: int) -> tuple[int, int]:
+    """(kind of a lease, what is asked for instead or -1): of one that is to be lowered, its line tells only to what."""
+    shown = {"WRITE": fcntl.F_WRLCK, "READ": fcntl.F_RDLCK}.get(words[4], fcntl.F_UNLCK)
+    if words[3] == "ACTIVE":
+        return shown, -1
+    if shown == fcntl.F_RDLCK or flags & os.O_ACCMODE != os.O_RDONLY:  # one for reading is had by those who only read
+        return fcntl.F_WRLCK, shown
+    return (fcntl.F_WRLCK if _is_asked_for(fd, os.O_RDONLY) else fcntl.F_RDLCK), shown
+
+
+def _is_asked_for(fd: int, how: int) -> bool:
+    """Open a file that we have open once more: whether that is to wait for a lease, whose holder is told once."""
+    try:
+        os.close(os.open(f"/proc/self/fd/{fd}", how | os.O_NONBLOCK | os.O_CLOEXEC))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _take(index: int, entry: Description, tables: RebuildTables) -> None:
@@ -145,8 +168,22 @@ def take_lease(index: int, entry: Description, tables: RebuildTables, workshop: 
         os.close(tables.live.pop(number))
     try:
         workshop.call("fcntl", fd, fcntl.F_SETLEASE, entry.lease)
+        if entry.lease_asked >= 0:
+            if not _ask_again(tables.own[index], entry.lease_asked):
+                tables.warn(f"the lease of {tables.who(index)}, which was asked for, is not asked for any more")
+            restore_owner(entry, tables, workshop, fd)
     except OSError as error:
         tables.warn(f"the lease that {tables.who(index)} held cannot be had: {error.strerror}")
+
+
+def _ask_again(fd: int, asked: int) -> bool:
+    """Have the OS kernel ask for a lease and tell nobody, so that the description has no owner afterwards."""
+    fcntl.fcntl(fd, fcntl.F_SETOWN, 0)
+    how = os.O_WRONLY if asked == fcntl.F_UNLCK else os.O_RDONLY
+    if _is_asked_for(fd, how):
+        return True
+    with as_ourselves():
+        return _is_asked_for(fd, how)
 
 
 class _LaidDown(msgspec.Struct):
@@ -156,6 +193,7 @@ class _LaidDown(msgspec.Struct):
     number: int
     own: int  # our duplicate
     kind: int
+    asked: int  # for instead, -1: it is not
     signo: int
     owner: bytes  # struct f_owner_ex
 
@@ -163,6 +201,8 @@ class _LaidDown(msgspec.Struct):
         """From inside, whose lease it is; whom to tell how, and nothing else, is the description's."""
         with self.process.borrow() as borrowed:
             borrowed.call("fcntl", self.number, fcntl.F_SETLEASE, self.kind)
+        if self.asked >= 0:
+            _ask_again(self.own, self.asked)
         fcntl.fcntl(self.own, linux.F_SETSIG, self.signo)
         fcntl.fcntl(self.own, linux.F_SETOWN_EX, self.owner)
 
@@ -187,14 +227,14 @@ def leases_laid_down(present: Iterable[Process]) -> Iterator[None]:
 def _lay_down(process: Process, stack: contextlib.ExitStack) -> Iterator[_LaidDown]:
     for number in proc.fd_numbers(process.view):
         lines = [line.split() for line in proc.fdinfo(process.view, number).lines]
-        kinds = [words[4] for words in lines if words[0] == "lock:" and words[2] == "LEASE"]
-        if kinds:
+        leases = [words for words in lines if words[0] == "lock:" and words[2] == "LEASE"]
+        if leases:
             own = process.take_fd(number)  # a lease belongs to the description, so it is ours as well
             stack.callback(os.close, own)
-            kind = fcntl.F_WRLCK if kinds[0] == "WRITE" else fcntl.F_RDLCK
+            kind, asked = _lease(leases[0], fcntl.fcntl(own, fcntl.F_GETFL), own)
             signo, owner = fcntl.fcntl(own, linux.F_GETSIG), fcntl.fcntl(own, linux.F_GETOWN_EX, bytes(8))
             fcntl.fcntl(own, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            yield _LaidDown(process, number, own, kind, signo, owner)
+            yield _LaidDown(process, number, own, kind, asked, signo, owner)
 
 
 def take_record_locks(entry: Description, tables: RebuildTables, workshop: Workshop, pid: int, fd: int) -> None:

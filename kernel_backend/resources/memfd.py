@@ -37,6 +37,8 @@ class MemoryFileKind(Kind):
             mode=stat.S_IMODE(look.stat.st_mode),
             seals=fcntl.fcntl(look.own, linux.F_GET_SEALS),
             write_hint=contents.write_hint(look.own),
+            uid=look.stat.st_uid,
+            gid=look.stat.st_gid,
             huge_page_size=page if page > linux.PAGE_SIZE else 0,
             shared=contents.memory_key(look, tables, nameless=page <= linux.PAGE_SIZE),
         )
@@ -55,12 +57,24 @@ class MemoryFileKind(Kind):
     ) -> None:
         restore_owner(entry, tables, workshop, fd)
         made = contents.made_object(entry, tables, lambda: _make(entry))  # `fd` may be of a description that only reads
+        _give_to_its_owner(made, entry, index, tables)
         if stat.S_IMODE(os.fstat(made).st_mode) != entry.mode:
             os.fchmod(made, entry.mode)
         contents.set_write_hint(made, entry.write_hint)
         missing = entry.seals & ~fcntl.fcntl(made, linux.F_GET_SEALS)
         if missing:
             fcntl.fcntl(made, linux.F_ADD_SEALS, missing)
+
+
+def _give_to_its_owner(made: int, entry: MemoryFile, index: int, tables: RebuildTables) -> None:
+    """Images from before the format fields say nothing of owners."""
+    found = os.fstat(made)
+    if entry.uid < 0 or (found.st_uid, found.st_gid) == (entry.uid, entry.gid):
+        return
+    try:
+        os.fchown(made, entry.uid, entry.gid)
+    except OSError as error:
+        tables.warn(f"the memfd at {tables.who(index)} does not come back to its owner {entry.uid}: {error.strerror}")
 
 
 def _description(made: int, entry: MemoryFile, tables: RebuildTables) -> int:

@@ -178,10 +178,15 @@ def is_own_proc_folder(entry: ProcessEntry) -> bool:
 _PROC_FOLDER = re.compile(r"/proc/(\d+)(?:/.*?)?( \(deleted\))?", re.DOTALL)
 
 
+def is_proc_folder_of_dead(cwd: str) -> bool:
+    """Whether a working folder is what /proc showed of a process that has ended: nothing is found in it any more."""
+    return re.fullmatch(r"/proc/\d+ \(deleted\)", cwd) is not None
+
+
 def check_proc_folder(entry: ProcessEntry, tree: Collection[int]) -> None:
     """No working folder is one below /proc that is not there before all processes are. Raises ResourceUnsupported."""
     found = _PROC_FOLDER.fullmatch(entry.cwd)
-    if found is None or is_own_proc_folder(entry):
+    if found is None or is_own_proc_folder(entry) or is_proc_folder_of_dead(entry.cwd):
         return
     if found[2] or int(found[1]) in tree:
         raise ResourceUnsupported(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kernel_backend.resources.descriptors import RebuildTables
@@ -41,6 +43,27 @@ def remove(tables: RebuildTables) -> None:
     while made:
         _, path = made.popitem()
         path.rmdir()
+
+
+@contextmanager
+def of_one_who_dies() -> Iterator[int]:
+    """Our descriptor of what /proc shows of a child of ours, which ends behind the block, as it does when we end."""
+    ready, go = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.read(ready, 1)
+        os._exit(0)
+    try:
+        folder = os.open(f"/proc/{child}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+    finally:
+        os.close(go)
+        os.close(ready)
+        os.waitpid(child, 0)
 
 
 def _made(tables: RebuildTables) -> dict[tuple[int, int], Path]:

@@ -254,6 +254,7 @@ CATALOGUE: list[Subject] = [
     *_rows("working folder, umask", "identity/folder"),
     *_rows("working folder, umask", "identity/deleted_folder identity/proc_folder", issue=4),
     *_rows("working folder, umask", "identity/removed_folder_open", issue=4),
+    *_rows("working folder, umask", "identity/proc_folder:dead", issue=4, steady=False),  # a dead process's number
     Subject("identity/root_folder", "root folder", issue=4, privilege="CAP_SYS_CHROOT"),
     Subject("identity/root_folders", "root folder", issue=4, privilege="CAP_SYS_CHROOT"),
     Subject("refused/name_in_root", "root folder", issue=4, refused=("root folder",), privilege="CAP_SYS_CHROOT"),
@@ -395,7 +396,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/own_tables:folder", "threads with tables of their own", issue=4, refused=("working folder",)),
     *_rows(
         "working folder in another's /proc",
-        "refused/proc_folder refused/proc_folder:dead",
+        "refused/proc_folder",
         issue=4,
         refused=("working folder",),
     ),

@@ -1,4 +1,4 @@
-/* Open files that were deleted: content, offset, size, link count; empty ones, sparse ones, two opens of one. */
+/* Open files that were deleted: name, content, offset, size, link count; empty ones, sparse ones, two opens of one. */
 #include "../subject.h"
 
 static int fd;
@@ -17,7 +17,12 @@ int main(int argc, char **argv)
     MUST(unlink(subject_path("file")));
     int empty = (int)MUST(open(subject_path("empty"), O_RDWR | O_CREAT, 0600));
     MUST(unlink(subject_path("empty")));
+    char link[64], was[PATH_MAX] = "", is[PATH_MAX] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", reader);
+    MUST(readlink(link, was, sizeof was - 1));
     subject_wait(spoil);
+    MUST(readlink(link, is, sizeof is - 1));
+    EXPECT(strcmp(is, was) == 0, "it was %s, and is %s", was, is);
     struct stat st;
     MUST(fstat(fd, &st));
     EXPECT(st.st_size == 50 << 20 && st.st_nlink == 0, "size %ld, %d links", (long)st.st_size, (int)st.st_nlink);

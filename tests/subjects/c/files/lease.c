@@ -1,4 +1,7 @@
-/* Leases on files, one for reading, one for writing: whoever opens them otherwise makes the OS kernel tell the holder. */
+/*
+ * Leases on files, one for reading, one for writing: whoever opens them otherwise makes the OS kernel tell the holder.
+ * Of three more their holder has been told, and has not answered yet.
+ */
 #include "../subject.h"
 #include <signal.h>
 
@@ -29,6 +32,25 @@ static void expect_asked(const char *name, int fd, int kind, int flags)
     MUST(open(FILE_PATH(name), flags));
 }
 
+static const struct {
+    const char *name;
+    int flags, kind, by, lowered;
+} asked[] = {
+    {"all of reading", O_RDONLY, F_RDLCK, O_WRONLY, F_UNLCK},
+    {"some of writing", O_WRONLY, F_WRLCK, O_RDONLY, F_RDLCK},
+    {"all of writing", O_RDONLY, F_WRLCK, O_WRONLY, F_UNLCK},
+};
+
+static void expect_waiting(int i, int fd)
+{
+    EXPECT(fcntl(fd, F_GETLEASE) == asked[i].lowered, "%s: asked for %d", asked[i].name, fcntl(fd, F_GETLEASE));
+    EXPECT(open(FILE_PATH(asked[i].name), asked[i].by | O_NONBLOCK) == -1 && errno == EWOULDBLOCK, "%s: %s",
+           asked[i].name, strerror(errno));
+    if (asked[i].lowered == F_UNLCK) /* whoever reads waits for a lease for writing only */
+        EXPECT((open(FILE_PATH(asked[i].name), O_RDONLY | O_NONBLOCK) == -1) == (asked[i].kind == F_WRLCK),
+               "%s: a reader", asked[i].name);
+}
+
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
@@ -38,7 +60,26 @@ int main(int argc, char **argv)
     MUST(sigprocmask(SIG_BLOCK, &usr1, NULL));
     MUST(mkdir(subject_path("leased"), 0700));
     int reads = make("read", O_RDONLY, F_RDLCK), writes = make("written", O_RDWR, F_WRLCK);
+    int fds[3];
+    for (int i = 0; i < 3; i++) {
+        fds[i] = make(asked[i].name, asked[i].flags, asked[i].kind);
+        EXPECT(open(FILE_PATH(asked[i].name), asked[i].by | O_NONBLOCK) == -1, "%s", asked[i].name);
+        EXPECT(sigwaitinfo(&usr1, NULL) == SIGUSR1, "%s: nobody is told", asked[i].name);
+        expect_waiting(i, fds[i]);
+    }
     subject_wait(NULL);
+    struct timespec none = {0};
+    EXPECT(sigtimedwait(&usr1, NULL, &none) == -1 && errno == EAGAIN, "somebody was told once more");
+    for (int i = 0; i < 3; i++) {
+        expect_waiting(i, fds[i]);
+        struct {
+            int type, pid;
+        } owner = {0};
+        MUST(fcntl(fds[i], F_GETOWN_EX, &owner));
+        EXPECT(owner.pid == getpid() && fcntl(fds[i], F_GETSIG) == SIGUSR1, "%s: whom to tell", asked[i].name);
+        MUST(fcntl(fds[i], F_SETLEASE, F_UNLCK));
+        MUST(open(FILE_PATH(asked[i].name), asked[i].by | O_NONBLOCK));
+    }
     expect_asked("read", reads, F_RDLCK, O_WRONLY);
     expect_asked("written", writes, F_WRLCK, O_RDONLY);
     subject_pass();

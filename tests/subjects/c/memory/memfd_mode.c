@@ -1,4 +1,4 @@
-/* The mode of a memfd that is mapped, too, and of two that forbid their owner to read them; how long it will live. */
+/* Mode and owner of a memfd that is mapped, too, and modes of two that forbid their owner to read them; how long it lives. */
 #include "../subject.h"
 #include <sys/mman.h>
 
@@ -12,6 +12,9 @@ int main(int argc, char **argv)
     uint64_t hint = RWH_WRITE_LIFE_LONG, hint_now = 0;
     bool hinted = fcntl(fd, F_SET_RW_HINT, &hint) == 0;
     MUST(fchmod(fd, 0640));
+    struct stat was;
+    bool given = fchown(fd, 1, 2) == 0;
+    MUST(fstat(fd, &was));
     int none = (int)MUST(memfd_create("none", 0)), unread = (int)MUST(memfd_create("unread", 0));
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", unread);
@@ -25,6 +28,8 @@ int main(int argc, char **argv)
     struct stat now;
     MUST(fstat(fd, &now));
     EXPECT((now.st_mode & 07777) == 0640, "the mode is %o", now.st_mode);
+    EXPECT(now.st_uid == was.st_uid && now.st_gid == was.st_gid, "the owner is %d, not %d%s", now.st_uid, was.st_uid,
+           given ? ", whom it was given to" : "");
     if (hinted)
         EXPECT(fcntl(fd, F_GET_RW_HINT, &hint_now) == 0 && hint_now == hint, "the hint is %d", (int)hint_now);
     MUST(pwrite(fd, "x", 1, 0));

@@ -1,4 +1,4 @@
-/* A working folder below a child's in /proc; by argument, of a child that has ended: refused by name. */
+/* A working folder below a child's in /proc: refused by name. */
 #include "../trees/tree.h"
 
 static int work(int told, void *unused)
@@ -11,19 +11,12 @@ static int work(int told, void *unused)
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
-    bool dead = argc > 2 && strcmp(argv[2], "dead") == 0;
     char path[64];
     struct child child = child_start(work, NULL);
     snprintf(path, sizeof path, "/proc/%d", (int)child.pid);
     MUST(chdir(path));
-    if (dead) {
-        child_tell(child);
-        child_expect_exit(child, 0, "the child");
-    }
     subject_wait(NULL);
-    if (!dead) {
-        child_tell(child);
-        child_expect_exit(child, 0, "the child");
-    }
+    child_tell(child);
+    child_expect_exit(child, 0, "the child");
     subject_pass();
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kernel_backend.image.descriptions import Epoll, Inotify, TimerFd
+from kernel_backend.resources import inotify
 from tests.unit.kernel_backend.resources.carry import Carry, capture, holding
 
 _TIMERFD = (
@@ -103,6 +104,7 @@ def test_inotify_keeps_its_watch_numbers(carry: Carry, tmp_path: Path) -> None:
     entry = rebuilt.captured.at(100)
     assert isinstance(entry, Inotify)
     assert [(watch.wd, watch.path) for watch in entry.watches] == [(5, str(watched))]
+    inotify.watch_again(rebuilt.tables)
     (watched / "new").touch()
     assert int.from_bytes(os.read(rebuilt[100], 4096)[:4], "little") == 5
 
