@@ -7,6 +7,8 @@ PAGE_SIZE = 4096
 # --- ptrace(2), include/uapi/linux/ptrace.h -----------------------------------------------------------------------
 PTRACE_CONT = 7
 PTRACE_SINGLESTEP = 9
+PTRACE_GETREGS = 12  # of some architectures only, x86 among them
+PTRACE_SETREGS = 13
 PTRACE_SETOPTIONS = 0x4200
 PTRACE_GETEVENTMSG = 0x4201
 PTRACE_GETSIGINFO = 0x4202
@@ -42,7 +44,6 @@ PTRACE_EVENT_EXEC = 4
 PTRACE_EVENT_STOP = 128
 PTRACE_PEEKSIGINFO_SHARED = 1
 
-NT_PRSTATUS = 1
 NT_X86_XSTATE = 0x202
 
 WALL = 0x40000000  # __WALL of waitpid(2): also children that are not announced by SIGCHLD

@@ -40,6 +40,7 @@ from kernel_backend.image.limits import (
     PathText,
     Pid,
     PrefixBits,
+    SegmentTable,
     SettingText,
     SharedKind,
     SigInfo,
@@ -354,6 +355,7 @@ class ProcessEntry(Entry):
     folders_of: Pid = 0  # … with the same working folder, root folder and umask (CLONE_FS)
     seccomp: SeccompEntry | None = None  # None: nothing but what whoever made the image was under, too
     uts: Index = -1  # index into Inventory.uts_namespaces; -1: that of who made the image
+    segments: SegmentTable = b""  # descriptors of its own (modify_ldt(2)); empty: it has no table of them
 
 
 def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from kernel_backend.abi import linux
-from kernel_backend.abi.x86_64 import USER_REGS_BYTES
+from kernel_backend.abi.x86_64 import SEGMENT_BYTES, USER_REGS_BYTES, may_be_set
 from kernel_backend.errors import ImageCorrupt
 from kernel_backend.image import bpf_maps, limits, spans
 from kernel_backend.image.entries import (
@@ -155,6 +155,7 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     check_runs(process.pagemap, f"pages-{process.pid}.img", inventory, who)
     _check_pages_are_mapped(process)
     _check_heritage(process, inventory)
+    _check_segments(process.segments, who)
     for span in process.guards:
         aligned = not (span.address | span.length) % _PAGE
         expect(aligned and span.address + span.length <= linux.TASK_SIZE, f"guard region of {who}")
@@ -162,6 +163,13 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     for thread in process.threads:
         _check_thread(thread, process, inventory.host.xstate_bytes)
     _check_words(process, who)
+
+
+def _check_segments(table: bytes, who: str) -> None:
+    """Nothing but what a program can have asked for, as if it did."""
+    expect(len(table) % SEGMENT_BYTES == 0, f"segment descriptors of {who}")
+    for at in range(0, len(table), SEGMENT_BYTES):
+        expect(may_be_set(table[at : at + SEGMENT_BYTES]), f"segment descriptor {at // SEGMENT_BYTES} of {who}")
 
 
 def _check_rows(process: ProcessEntry, inventory: Inventory) -> None:

@@ -225,6 +225,7 @@ class Borrowed:
         self._lay_frame()
         ctypes.memmove(ctypes.byref(self._work), ctypes.byref(self.regs), ctypes.sizeof(UserRegs))
         self._work.call, self._work.sp = arch.NO_CALL, self.stack
+        self._work.leave_narrow_code()
         if self.gadgets.sigreturn:
             self._work.pc = self.gadgets.syscall + len(arch.SYSCALL_INSTRUCTION)
             thread.set_regs(self._work)

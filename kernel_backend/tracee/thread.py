@@ -24,8 +24,6 @@ STOP_TIMEOUT_S = 5.0
 _FORKING = {SYS[name] for name in ("clone", "vfork", "clone3")}
 SIGINFO_BYTES = 128
 
-_iov_regs = libc.Iovec()
-
 
 class Stop(msgspec.Struct, frozen=True, gc=False):
     """Why a tracee stopped: its wait status taken apart."""
@@ -176,17 +174,16 @@ class Thread:
         return value.value
 
     # --- registers ----------------------------------------------------------------------------------------------
+    # Not by NT_PRSTATUS of PTRACE_GETREGSET: of a thread that is in code of 32 bits that tells those of such a program.
     def get_regs(self, into: UserRegs | None = None) -> UserRegs:
         """The general registers; a new object unless one is given."""
         regs = UserRegs() if into is None else into
-        iov = libc.Iovec(ctypes.addressof(regs), ctypes.sizeof(regs))
-        self._regset(linux.PTRACE_GETREGSET, linux.NT_PRSTATUS, iov)
+        self._ask(linux.PTRACE_GETREGS, 0, ctypes.byref(regs))
         return regs
 
     def set_regs(self, regs: UserRegs) -> None:
         """Set the general registers, fs and gs base included."""
-        iov = libc.Iovec(ctypes.addressof(regs), ctypes.sizeof(regs))
-        self._regset(linux.PTRACE_SETREGSET, linux.NT_PRSTATUS, iov)
+        self._ask(linux.PTRACE_SETREGS, 0, ctypes.byref(regs))
 
     def get_xstate(self) -> bytes:
         """x87, SSE, AVX … state in the standard XSAVE layout."""
