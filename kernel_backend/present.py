@@ -151,6 +151,9 @@ def empty(frozen: FrozenTree, process: Process) -> None:
     gadget = process.gadgets.syscall
     leader.set_options(stub.STUB_OPTIONS)
     reach(Stage.RESTORE_EMPTY, process.pid)
+    for thread in process.threads.values():
+        if thread.dispatch() is not None:
+            thread.set_dispatch(None)  # it is to end by a call of its own
     for pid, member in reversed(frozen.processes.items()):
         if pid != process.pid:
             _reap_in(member)  # its children are dead: free their pids, init may be slow to do it

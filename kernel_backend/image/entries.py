@@ -138,6 +138,14 @@ class RseqEntry(Entry):
     flags: Bits = 0
 
 
+class DispatchEntry(Entry):
+    """System calls that are handed to the program itself (PR_SET_SYSCALL_USER_DISPATCH): all but those of a range."""
+
+    selector: Address  # 0: none
+    offset: Word
+    length: Word  # the range may lead around the end of the address space
+
+
 class SettingsEntry(Entry):
     """Settings that few programs touch (prctl(2)), and /proc/PID/coredump_filter."""
 
@@ -223,6 +231,7 @@ class ThreadEntry(Entry):
     robust_length: Natural = 0
     tid_address: Word = 0
     rseq: RseqEntry | None = None
+    dispatch: DispatchEntry | None = None
     scheduling: SchedulingEntry = msgspec.field(default_factory=SchedulingEntry)
     pdeathsig: Signal = 0
     numa: MemoryPolicy | None = None  # set_mempolicy(2)

@@ -16,6 +16,7 @@ from kernel_backend.abi.x86_64 import SEGMENT_BYTES, USER_REGS_BYTES, may_be_set
 from kernel_backend.errors import ImageCorrupt
 from kernel_backend.image import bpf_maps, limits, spans
 from kernel_backend.image.entries import (
+    DispatchEntry,
     Inventory,
     MmEntry,
     ProcessEntry,
@@ -299,11 +300,21 @@ def _check_thread(thread: ThreadEntry, process: ProcessEntry, xstate_bytes: int)
         low, high = thread.rseq.address, thread.rseq.address + thread.rseq.size
         writable = _joined((vma.start, vma.end) for vma in process.vmas if vma.prot & linux.PROT_WRITE)
         expect(any(start <= low < high <= end for start, end in writable), f"restartable sequences of {who}")
+    if thread.dispatch is not None:
+        _check_dispatch(thread.dispatch, who)
     expect("\0" not in thread.name, f"name of {who}")
     apart = thread.descriptors is not None or thread.folders is not None
     expect(not apart or thread is not process.threads[0], f"{who} has left its own tables")
     for path in (thread.folders.cwd, thread.folders.root) if thread.folders else ():
         check_path(path, f"a folder of {who}")
+
+
+def _check_dispatch(dispatch: DispatchEntry, who: str) -> None:
+    """As the OS kernel checks it: no empty range but that of nothing, and none around all."""
+    offset, length = dispatch.offset, dispatch.length
+    sane = max(offset, length) <= limits.WORD_MAX and (length > 0 or offset == 0)
+    around = offset + length - (limits.WORD_MAX + 1)
+    expect(sane and around < offset and dispatch.selector < linux.TASK_SIZE, f"calls that {who} takes itself")
 
 
 def _check_words(process: ProcessEntry, who: str) -> None:

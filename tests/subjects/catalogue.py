@@ -425,7 +425,12 @@ CATALOGUE: list[Subject] = [
     Subject("cpu/segments:narrow", "threads in code of 32 bits", issue=4),
     Subject("identity/user_keyring", "a user's keyring", issue=4, outside=True),
     Subject("refused/keyring", "keyrings", issue=4, refused=("keyring",)),
-    Subject("refused/dispatch", "system call user dispatch", issue=4, refused=("dispatch",)),
+    *_rows(
+        "system call user dispatch",
+        "threads/dispatch threads/dispatch:region threads/dispatch:inside",
+        issue=4,
+    ),
+    Subject("threads/dispatch:taken", "system call user dispatch", issue=4, refused=("dispatched", "try again")),
     Subject("refused/message_listener", "seccomp filters", issue=4, refused=("seccomp",)),
     Subject("trees/namespace:user", "other namespaces", issue=4, refused=("user namespace",)),
     Subject("trees/namespace:pid", "other namespaces", 4, ("pid namespace",), privilege="CAP_SYS_ADMIN"),

@@ -34,6 +34,9 @@ NOTES: dict[str, Note] = {
         "of a process that has locked nothing yet, mlockall(MCL_FUTURE) cannot be seen",
         "what is locked beyond RLIMIT_MEMLOCK comes back unlocked, with a warning",
     ),
+    "system call user dispatch": Note(
+        "while a thread is in code whose calls it takes, a dump is refused: it can be tried again (Linux 6.4 or later)"
+    ),
     "login user of the audit log": Note("", "where somebody else has logged in, a warning says so"),
     "control groups": Note(
         "a tree is in those of who restores it; members that were in others than its root, and threads in others "
