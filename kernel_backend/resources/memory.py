@@ -33,8 +33,9 @@ _REFUSED = {
     "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
     "socket:[": ("a mapped socket (a ring of frames of the network)", "close it and checkpoint again"),
     "anon_inode:bpf-map": ("a BPF map in its memory (BPF_F_MMAPABLE)", "unmap it and checkpoint again"),
-    "/secretmem": ("secret memory (memfd_secret)", "unmap it and checkpoint again"),
+    "/secretmem": ("secret memory (memfd_secret)", "wipe and unmap it, and checkpoint again"),
 }
+_WHY_NOT = {"/secretmem": "its program keeps from everybody: no image may hold it"}
 _SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")
 # Files of checkpoints, an image's (lazy restores map them) or a snapshot's: they go when the checkpoint is removed.
 PAGES_FILE = re.compile(r"/(pages-\d+\.img|[0-9a-f]{64}\.(blob|pack))( \(deleted\))?$")
@@ -127,7 +128,7 @@ def _shared_entry(
     for name, (what, hint) in _REFUSED.items():
         if path.startswith(name):
             raise ResourceUnsupported(
-                f"process {pid} has {what} at {mapping.start:#x}, which cannot be captured",
+                f"process {pid} has {what} at {mapping.start:#x}, which {_WHY_NOT.get(name, 'cannot be captured')}",
                 hint=hint, pid=pid, address=mapping.start, path=path,
             )  # fmt: skip
     if path.startswith("/[aio]"):

@@ -384,7 +384,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/device", "devices", issue=4, refused=("device", "driver"), privilege="root"),
     Subject("refused/mount", "mounts in the making", issue=4, refused=("mount",), privilege="CAP_SYS_ADMIN"),
     Subject("refused/mount:alone", "mounts in the making", issue=4, refused=("no path",), privilege="CAP_SYS_ADMIN"),
-    *_rows("secret memory", "refused/secret_memory refused/secret_memory:mapped", issue=4, refused=("secret",)),
+    *_rows("secret memory", "refused/secret_memory refused/secret_memory:mapped", issue=4, refused=("secret", "keeps")),
     Subject("refused/deleted_program", "removed programs", issue=4, refused=("program file",)),
     Subject("refused/deleted_program:memory", "removed programs", issue=4, refused=("memfd_create",)),
     *_rows("threads with tables of their own", "threads/own_tables threads/own_tables:descriptors", issue=4),
