@@ -68,6 +68,20 @@ class Layout(msgspec.Struct):
                 del self.views[index]
 
 
+def check_served(pid: int, start: int) -> None:
+    """Refuse memory (at `start`; 0: there is none) whose faults are served by somebody, who may be outside the tree.
+
+    Its missing pages come from there, and a restored process would find zeros. Nor could it be served again as before:
+    whether faults inside the OS kernel are served, too (UFFD_USER_MODE_ONLY), is not shown.
+    """
+    if start:
+        raise ResourceUnsupported(
+            f"process {pid} has memory at {start:#x} whose page faults somebody serves (userfaultfd), which cannot be "
+            f"captured",
+            hint="end the process or thread that serves them, and checkpoint again", pid=pid, address=start,
+        )  # fmt: skip
+
+
 def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[str]], names: dict[str, str]) -> Layout:
     """Turn the mappings of a frozen process into entries. Raises ResourceUnsupported, naming mapping and process."""
     layout = Layout(names=names)

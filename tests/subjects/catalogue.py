@@ -321,7 +321,7 @@ CATALOGUE: list[Subject] = [
     *_rows("pidfd", "trees/pidfds", issue=4, keeps_pids=True),
     *_rows("signals between processes", "trees/exit_signals", issue=4, keeps_pids=True),
     Subject("trees/vfork", "vfork", issue=4, refused=("vfork",)),
-    Subject("refused/userfaultfd", "userfaultfd", issue=4, refused=("userfaultfd",)),
+    *_rows("userfaultfd", "refused/userfaultfd refused/userfaultfd:outside", issue=4, refused=("userfaultfd",)),
     Subject("refused/perf_event", "performance counters", issue=4, refused=("performance counter",)),
     Subject("refused/pressure", "pressure triggers (PSI)", issue=4, refused=("pressure",)),
     *_rows(
