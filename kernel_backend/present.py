@@ -162,6 +162,7 @@ def empty(frozen: FrozenTree, process: Process) -> None:
     stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
     leader.set_sigmask(ALL_BUT_SIGTRAP)
     reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
+    stub.step_call(leader, gadget, "munlockall")  # else what we map may be more than it may lock (MCL_FUTURE)
     _stop_lingering(process)
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, linux.CLOSE_RANGE_UNSHARE)
     stub.step_call(leader, gadget, "unshare", linux.CLONE_FS)  # processes outside may have the same folders

@@ -126,6 +126,7 @@ CATALOGUE: list[Subject] = [
     Subject("memory/reserved", "reserved address space", issue=4),
     *_rows("NUMA policies", "memory/numa", issue=4),
     *_rows("madvise, mlock", "memory/advice memory/locked memory/locked_future memory/locked_future:full", issue=4),
+    *_rows("madvise, mlock", "memory/locked_future:alone memory/locked_future:fault", issue=4),
     *_rows("huge pages", "memory/huge_thp", issue=4),
     Subject("memory/hugetlb", "huge pages", issue=4, host="hugepages"),
     Subject("memory/memfd_huge", "huge pages", issue=4, host="hugepages"),
