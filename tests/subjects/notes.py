@@ -31,6 +31,7 @@ NOTES: dict[str, Note] = {
     "droppable memory": Note("comes back empty, as it may be at any time"),
     "mapped files": Note("pages that nobody wrote to come from the file, which has to be the same one"),
     "madvise, mlock": Note("", "what is locked beyond RLIMIT_MEMLOCK comes back unlocked, with a warning"),
+    "Multipath TCP": Note("sockets that have no address and no connection yet; others are refused"),
     "system call user dispatch": Note(
         "while a thread is in code whose calls it takes, a dump is refused: it can be tried again (Linux 6.4 or later)"
     ),
