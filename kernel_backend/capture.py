@@ -122,6 +122,7 @@ def refuse_early(capture: Capture) -> None:
         sharing.check_rights(process, ahead.unlike)
         seccomp.check(process)
         processes.check_trap(pid, process.status())
+        memory.check_served(pid, ahead.vma_flags.served(pid))
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
 
@@ -275,8 +276,7 @@ def _ask(borrowed: Borrowed, pid: int, process: Process) -> Asking[_Own]:
     futex_hash = yield from settings.ask_futex_hash()
     itimers = yield from timers.ask_itimers(borrowed)
     posix_timers = yield from timers.ask_timers(borrowed, pid)
-    locks = process.status().get("VmLck", "0").split()[0] != "0"
-    lock_future = (yield from processes.ask_lock_future(borrowed, borrowed.thread.tid)) if locks else 0
+    lock_future = yield from processes.ask_lock_future(borrowed, process)
     return _Own(subreaper, futex_hash, itimers, posix_timers, lock_future)
 
 

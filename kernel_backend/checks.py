@@ -25,7 +25,7 @@ from kernel_backend.host import room
 from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
 from kernel_backend.image.entries import FoldersEntry, Inventory, ProcessEntry
-from kernel_backend.resources import aio, mapped_files, pages, processes
+from kernel_backend.resources import aio, mapped_files, pages, processes, segments
 
 
 @contextmanager
@@ -171,6 +171,7 @@ def check_all(folder: Path, inventory: Inventory, *, lazy: bool, trust: bool) ->
     written_here = inventory.host.boot_id == capture.boot_id()
     _check_sharing(inventory)
     aio.check(inventory)
+    segments.check(inventory)
     reader.verify_files(folder, inventory, trust_untouched=lazy or written_here)
     with acting_as(None if trust else image_user(inventory)):
         for entry in inventory.processes:

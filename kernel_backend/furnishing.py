@@ -25,6 +25,7 @@ from kernel_backend.resources import (
     placing_fds,
     processes,
     removed_folders,
+    segments,
     signals,
     sysv,
 )
@@ -122,6 +123,7 @@ def close_memory(rebuild: Rebuild, building: Building) -> None:
     _close_mappings(rebuild, building)
     entry = building.entry
     processes.set_mm(building.shop, entry.mm, entry.exe.path if building.named else "")
+    segments.put_back(building.shop, entry)
 
 
 @contextmanager

@@ -151,6 +151,9 @@ def empty(frozen: FrozenTree, process: Process) -> None:
     gadget = process.gadgets.syscall
     leader.set_options(stub.STUB_OPTIONS)
     reach(Stage.RESTORE_EMPTY, process.pid)
+    for thread in process.threads.values():
+        if thread.dispatch() is not None:
+            thread.set_dispatch(None)  # it is to end by a call of its own
     for pid, member in reversed(frozen.processes.items()):
         if pid != process.pid:
             _reap_in(member)  # its children are dead: free their pids, init may be slow to do it
@@ -159,6 +162,7 @@ def empty(frozen: FrozenTree, process: Process) -> None:
     stub.end_threads([t for t in process.threads.values() if t is not leader], gadget)
     leader.set_sigmask(ALL_BUT_SIGTRAP)
     reap_all(lambda name, *args: stub.step_call(leader, gadget, name, *args))
+    stub.step_call(leader, gadget, "munlockall")  # else what we map may be more than it may lock (MCL_FUTURE)
     _stop_lingering(process)
     stub.step_call(leader, gadget, "close_range", 0, 0xFFFFFFFF, linux.CLOSE_RANGE_UNSHARE)
     stub.step_call(leader, gadget, "unshare", linux.CLONE_FS)  # processes outside may have the same folders

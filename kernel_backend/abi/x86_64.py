@@ -56,7 +56,7 @@ SYS_NAME = {number: name for name, number in SYS.items()}
 
 
 class UserRegs(ctypes.Structure):
-    """struct user_regs_struct: what NT_PRSTATUS reads and writes (27 words)."""
+    """struct user_regs_struct: what PTRACE_GETREGS reads and PTRACE_SETREGS writes (27 words)."""
 
     _fields_ = [
         (name, ctypes.c_uint64)
@@ -185,8 +185,13 @@ class UserRegs(ctypes.Structure):
     def store_at(self, address: int) -> None:
         self.rbx = address
 
+    def leave_narrow_code(self) -> None:
+        """Be in code of 64 bits: a thread can be in segments of 32 or 16 bits, and ours would mean something else."""
+        self.cs, self.ss = CS_64BIT, SS_64BIT
+
     def make_call(self, instruction: int, number: int, args: Sequence[int] = ()) -> None:
         """Once it runs, make a system call, by the `syscall` instruction at that address."""
+        self.leave_narrow_code()
         self.rip, self.rax, self.orig_rax = instruction, number, NO_CALL
         self.args = args
 
@@ -197,13 +202,14 @@ class UserRegs(ctypes.Structure):
 
     def run(self, code: int, first: int = 0, second: int = 0, third: int = 0) -> None:
         """Once it runs, run machine code of this file, with its inputs."""
+        self.leave_narrow_code()
         self.rip, self.rbx, self.r12, self.r13, self.orig_rax = code, first, second, third, NO_CALL
 
 
 assert ctypes.sizeof(UserRegs) == 27 * 8
 NO_CALL = 2**64 - 1
 
-CS_64BIT = 0x33
+CS_64BIT, SS_64BIT = 0x33, 0x2B
 RED_ZONE_BYTES = 128
 
 SYSCALL_INSTRUCTION = b"\x0f\x05"
@@ -311,3 +317,39 @@ USER_REGS_BYTES = ctypes.sizeof(UserRegs)
 
 # struct clone_args (include/uapi/linux/sched.h)
 CLONE_ARGS = struct.Struct("<11Q")
+
+# --- segment descriptors: arch/x86/include/asm/desc_defs.h; what modify_ldt(2) takes: arch/x86/include/uapi/asm/ldt.h
+SEGMENT_BYTES, MOST_SEGMENTS = 8, 8192  # LDT_ENTRY_SIZE, LDT_ENTRIES
+_SEGMENT_TO_SET = struct.Struct("<4I")  # struct user_desc
+SEGMENT_TO_SET_BYTES = _SEGMENT_TO_SET.size
+_ACCESSED = 1 << 40  # set by the processor, or beforehand
+_OF_32_BITS = 1 << 54
+_NO_SEGMENT = 0b101000  # struct user_desc's read_exec_only and seg_not_present: with all else 0 an entry is emptied
+
+
+def segment_to_set(number: int, segment: bytes) -> bytes:
+    """What to ask modify_ldt(2) for to have a descriptor at a place in the table; of 0 bytes only: to empty it."""
+    word = int.from_bytes(segment, "little")
+    if not word:
+        return _SEGMENT_TO_SET.pack(number, 0, 0, _NO_SEGMENT)
+    base = word >> 16 & 0xFFFFFF | word >> 56 << 24
+    limit = word & 0xFFFF | (word >> 48 & 0xF) << 16
+    flags = (
+        (word >> 54 & 1) | (word >> 42 & 3) << 1 | (~word >> 41 & 1) << 3 | (word >> 55 & 1) << 4
+        | (~word >> 47 & 1) << 5 | (word >> 52 & 1) << 6
+    )  # fmt: skip
+    return _SEGMENT_TO_SET.pack(number, base, limit, flags)
+
+
+def is_segment_of_32_bits(segment: bytes) -> bool:
+    """As opposed to 16 bits."""
+    return bool(int.from_bytes(segment, "little") & _OF_32_BITS)
+
+
+def may_be_set(segment: bytes) -> bool:
+    """Whether modify_ldt(2) makes exactly this descriptor when it is asked by `segment_to_set`."""
+    word = int.from_bytes(segment, "little")
+    code_of_others = (word >> 42 & 3) == 3 and word >> 47 & 1  # conforming and present
+    emptied = segment_to_set(0, segment) == _SEGMENT_TO_SET.pack(0, 0, 0, _NO_SEGMENT)
+    of_users = word >> 44 & 7 == 7 and not word >> 53 & 1  # no gate of the system's, ring 3, not of 64 bits
+    return not word or bool(of_users and word & _ACCESSED and not code_of_others and not emptied)

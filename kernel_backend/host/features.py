@@ -130,6 +130,17 @@ def _own_namespaces() -> None:
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
 
 
+def refuses_segment(order: bytes) -> str:
+    """Why a process here may not have a segment descriptor (struct user_desc); empty: it may."""
+
+    def try_it() -> None:
+        if told := libc.syscall("modify_ldt", 0x11, order, len(order)):
+            raise OSError(2**32 - told & 0xFF, "")
+
+    failed = _in_child(try_it)
+    return os.strerror(failed) if failed else ""
+
+
 def _tcp_repair() -> tuple[bool, str]:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
         try:

@@ -465,7 +465,7 @@ class Termios(_Item):
 
 
 class PlainSocket(_Base, tag="plain"):
-    """A socket with an address and options, but no connection: netlink, raw, ping, UDP-Lite."""
+    """A socket with an address and options, but no connection: netlink, raw, ping, UDP-Lite; unused ones of MPTCP."""
 
     family: Natural
     type: Natural

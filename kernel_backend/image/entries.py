@@ -40,6 +40,7 @@ from kernel_backend.image.limits import (
     PathText,
     Pid,
     PrefixBits,
+    SegmentTable,
     SettingText,
     SharedKind,
     SigInfo,
@@ -137,6 +138,14 @@ class RseqEntry(Entry):
     flags: Bits = 0
 
 
+class DispatchEntry(Entry):
+    """System calls that are handed to the program itself (PR_SET_SYSCALL_USER_DISPATCH): all but those of a range."""
+
+    selector: Address  # 0: none
+    offset: Word
+    length: Word  # the range may lead around the end of the address space
+
+
 class SettingsEntry(Entry):
     """Settings that few programs touch (prctl(2)), and /proc/PID/coredump_filter."""
 
@@ -222,6 +231,7 @@ class ThreadEntry(Entry):
     robust_length: Natural = 0
     tid_address: Word = 0
     rseq: RseqEntry | None = None
+    dispatch: DispatchEntry | None = None
     scheduling: SchedulingEntry = msgspec.field(default_factory=SchedulingEntry)
     pdeathsig: Signal = 0
     numa: MemoryPolicy | None = None  # set_mempolicy(2)
@@ -354,6 +364,7 @@ class ProcessEntry(Entry):
     folders_of: Pid = 0  # … with the same working folder, root folder and umask (CLONE_FS)
     seccomp: SeccompEntry | None = None  # None: nothing but what whoever made the image was under, too
     uts: Index = -1  # index into Inventory.uts_namespaces; -1: that of who made the image
+    segments: SegmentTable = b""  # descriptors of its own (modify_ldt(2)); empty: it has no table of them
 
 
 def filled_ranges(entry: ProcessEntry) -> list[tuple[int, int]]:

@@ -67,6 +67,7 @@ LinkLabel = Annotated[str, Meta(pattern=r"^[!-~]{0,15}$")]
 NetSettingName = Annotated[str, Meta(pattern=r"^net(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}){1,6}$")]
 NetSettingText = Annotated[str, Meta(pattern=r"^[ -~\t]{0,4096}$")]
 UtsName = Annotated[bytes, Meta(max_length=64)]  # of the host (uname(2))
+SegmentTable = Annotated[bytes, Meta(max_length=1 << 16)]
 SocketName = Annotated[bytes, Meta(max_length=108)]  # sun_path
 MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv|aio)$")]
 SharedKind = Annotated[str, Meta(pattern="^(anon|memfd|file|sysv)$")]

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from kernel_backend.abi import linux
-from kernel_backend.abi.x86_64 import USER_REGS_BYTES
+from kernel_backend.abi.x86_64 import SEGMENT_BYTES, USER_REGS_BYTES, may_be_set
 from kernel_backend.errors import ImageCorrupt
 from kernel_backend.image import bpf_maps, limits, spans
 from kernel_backend.image.entries import (
+    DispatchEntry,
     Inventory,
     MmEntry,
     ProcessEntry,
@@ -155,6 +156,7 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     check_runs(process.pagemap, f"pages-{process.pid}.img", inventory, who)
     _check_pages_are_mapped(process)
     _check_heritage(process, inventory)
+    _check_segments(process.segments, who)
     for span in process.guards:
         aligned = not (span.address | span.length) % _PAGE
         expect(aligned and span.address + span.length <= linux.TASK_SIZE, f"guard region of {who}")
@@ -162,6 +164,13 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     for thread in process.threads:
         _check_thread(thread, process, inventory.host.xstate_bytes)
     _check_words(process, who)
+
+
+def _check_segments(table: bytes, who: str) -> None:
+    """Nothing but what a program can have asked for, as if it did."""
+    expect(len(table) % SEGMENT_BYTES == 0, f"segment descriptors of {who}")
+    for at in range(0, len(table), SEGMENT_BYTES):
+        expect(may_be_set(table[at : at + SEGMENT_BYTES]), f"segment descriptor {at // SEGMENT_BYTES} of {who}")
 
 
 def _check_rows(process: ProcessEntry, inventory: Inventory) -> None:
@@ -291,11 +300,21 @@ def _check_thread(thread: ThreadEntry, process: ProcessEntry, xstate_bytes: int)
         low, high = thread.rseq.address, thread.rseq.address + thread.rseq.size
         writable = _joined((vma.start, vma.end) for vma in process.vmas if vma.prot & linux.PROT_WRITE)
         expect(any(start <= low < high <= end for start, end in writable), f"restartable sequences of {who}")
+    if thread.dispatch is not None:
+        _check_dispatch(thread.dispatch, who)
     expect("\0" not in thread.name, f"name of {who}")
     apart = thread.descriptors is not None or thread.folders is not None
     expect(not apart or thread is not process.threads[0], f"{who} has left its own tables")
     for path in (thread.folders.cwd, thread.folders.root) if thread.folders else ():
         check_path(path, f"a folder of {who}")
+
+
+def _check_dispatch(dispatch: DispatchEntry, who: str) -> None:
+    """As the OS kernel checks it: no empty range but that of nothing, and none around all."""
+    offset, length = dispatch.offset, dispatch.length
+    sane = max(offset, length) <= limits.WORD_MAX and (length > 0 or offset == 0)
+    around = offset + length - (limits.WORD_MAX + 1)
+    expect(sane and around < offset and dispatch.selector < linux.TASK_SIZE, f"calls that {who} takes itself")
 
 
 def _check_words(process: ProcessEntry, who: str) -> None:

@@ -187,8 +187,8 @@ def _save_deleted(look: Look, entry: RegularFile, tables: CaptureTables) -> None
         return
     if look.link.startswith("/secretmem"):
         raise ResourceUnsupported(
-            f"{look.holder} is secret memory (memfd_secret), which nobody else may read",
-            pid=look.process.pid, fd=look.fd, link=look.link,
+            f"{look.holder} is secret memory (memfd_secret), which its program keeps from everybody: no image may "
+            f"hold it", hint="close it, wiped, and checkpoint again", pid=look.process.pid, fd=look.fd, link=look.link,
         )  # fmt: skip
     if look.stat.st_nlink:
         tables.warnings.append(

@@ -11,11 +11,12 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.host import limits, proc
 from kernel_backend.image.entries import FoldersEntry, MmEntry, ProcessEntry
-from kernel_backend.resources import pkeys, processes, roots, settings, signals, unsaved
+from kernel_backend.resources import pkeys, processes, roots, segments, settings, signals
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import Borrowed, Call
 from kernel_backend.tracee.twin import Twin
 
+_SEGMENTS = 5  # which of the results tells of them
 _DATA_BYTES = signals.ACTIONS_DATA_BYTES + settings.DATA_BYTES
 
 
@@ -27,6 +28,8 @@ def read_in_twin(entry: ProcessEntry, twin: Twin) -> None:
     entry.rlimits = twin.limits  # it has others now
     signals.note_ignored_traps(entry, twin.ignored)
     entry.pkeys = pkeys.look(workshop.call)
+    if segments.is_there(results[_SEGMENTS]):
+        entry.segments = segments.read(workshop)
 
 
 def ask(entry: ProcessEntry, borrowed: Borrowed) -> Asking[bool]:
@@ -36,6 +39,8 @@ def ask(entry: ProcessEntry, borrowed: Borrowed) -> Asking[bool]:
         results.append((yield call))
     _complete(entry, borrowed.thread.tid, results, borrowed.get(_DATA_BYTES))
     entry.pkeys = yield from pkeys.ask()
+    if segments.is_there(results[_SEGMENTS]):
+        entry.segments = yield from segments.ask(entry.pid, borrowed)
     return True
 
 
@@ -46,7 +51,7 @@ def _calls(data: int) -> list[Call]:
         Call("prctl", linux.PR_GET_THP_DISABLE, 0, 0, 0, 0),
         Call("prctl", linux.PR_GET_SECUREBITS),
         Call("prctl", linux.PR_GET_KEEPCAPS),
-        unsaved.segments_call(data),
+        segments.first_call(data),
         *settings.read_calls(data + signals.ACTIONS_DATA_BYTES),
         *signals.read_calls(data),
     ]
@@ -56,7 +61,6 @@ def _complete(entry: ProcessEntry, source: int, results: list[int], room: bytes)
     """`source` is whom to look up in /proc; the other arguments are what the calls gave."""
     actions, rest = room[: signals.ACTIONS_DATA_BYTES], room[signals.ACTIONS_DATA_BYTES :]
     brk, entry.dumpable, entry.thp_disable, securebits, keepcaps = results[:5]
-    unsaved.check_segments(entry.pid, results[5])
     session_nice = entry.settings.autogroup_nice  # a twin has a session of its own
     entry.settings = settings.entry_of(results[6 : 6 + len(settings.read_calls(0))], rest, source)
     entry.settings.autogroup_nice = session_nice

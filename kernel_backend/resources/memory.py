@@ -33,8 +33,9 @@ _REFUSED = {
     "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
     "socket:[": ("a mapped socket (a ring of frames of the network)", "close it and checkpoint again"),
     "anon_inode:bpf-map": ("a BPF map in its memory (BPF_F_MMAPABLE)", "unmap it and checkpoint again"),
-    "/secretmem": ("secret memory (memfd_secret)", "unmap it and checkpoint again"),
+    "/secretmem": ("secret memory (memfd_secret)", "wipe and unmap it, and checkpoint again"),
 }
+_WHY_NOT = {"/secretmem": "its program keeps from everybody: no image may hold it"}
 _SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")
 # Files of checkpoints, an image's (lazy restores map them) or a snapshot's: they go when the checkpoint is removed.
 PAGES_FILE = re.compile(r"/(pages-\d+\.img|[0-9a-f]{64}\.(blob|pack))( \(deleted\))?$")
@@ -65,6 +66,20 @@ class Layout(msgspec.Struct):
                 self.whole.discard(index)
                 self.fragile.discard(index)
                 del self.views[index]
+
+
+def check_served(pid: int, start: int) -> None:
+    """Refuse memory (at `start`; 0: there is none) whose faults are served by somebody, who may be outside the tree.
+
+    Its missing pages come from there, and a restored process would find zeros. Nor could it be served again as before:
+    whether faults inside the OS kernel are served, too (UFFD_USER_MODE_ONLY), is not shown.
+    """
+    if start:
+        raise ResourceUnsupported(
+            f"process {pid} has memory at {start:#x} whose page faults somebody serves (userfaultfd), which cannot be "
+            f"captured",
+            hint="end the process or thread that serves them, and checkpoint again", pid=pid, address=start,
+        )  # fmt: skip
 
 
 def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[str]], names: dict[str, str]) -> Layout:
@@ -127,7 +142,7 @@ def _shared_entry(
     for name, (what, hint) in _REFUSED.items():
         if path.startswith(name):
             raise ResourceUnsupported(
-                f"process {pid} has {what} at {mapping.start:#x}, which cannot be captured",
+                f"process {pid} has {what} at {mapping.start:#x}, which {_WHY_NOT.get(name, 'cannot be captured')}",
                 hint=hint, pid=pid, address=mapping.start, path=path,
             )  # fmt: skip
     if path.startswith("/[aio]"):

@@ -14,7 +14,7 @@ from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import limits, proc
 from kernel_backend.image.entries import CredentialsEntry, FoldersEntry, MmEntry, ProcessEntry, ThreadEntry
 from kernel_backend.resources import settings
-from kernel_backend.tracee.chorus import Asking
+from kernel_backend.tracee.chorus import Asking, together, together_at_once
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP
@@ -59,8 +59,11 @@ def ask_subreaper(borrowed: Borrowed) -> Asking[bool]:
     return bool(int.from_bytes(borrowed.get(4), "little"))
 
 
-def ask_lock_future(borrowed: Borrowed, pid: int) -> Asking[int]:
+def ask_lock_future(borrowed: Borrowed, process: Process) -> Asking[int]:
     """Whether new mappings are locked (mlockall(2), MCL_FUTURE), which only a new mapping shows: MCL_ flags."""
+    pid = borrowed.thread.tid
+    if process.status().get("VmLck", "0").split()[0] == "0" and not (yield from _may_lock(borrowed, process)):
+        return 0  # as nearly always
     before = proc.status(pid)["VmLck"]
     flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
     try:
@@ -78,6 +81,32 @@ def ask_lock_future(borrowed: Borrowed, pid: int) -> Asking[int]:
         at_once = borrowed.get(1) != b"\0"
     yield Call("munmap", at, linux.PAGE_SIZE)
     return (linux.MCL_FUTURE | (0 if at_once else linux.MCL_ONFAULT)) if locks else 0
+
+
+_PROT_NONE = 0
+_FREE_FROM = 1 << 20  # vm.mmap_min_addr is less, everywhere
+_BELOW_BYTES = 16 * linux.PAGE_SIZE
+
+
+def _may_lock(borrowed: Borrowed, process: Process) -> Asking[bool]:
+    """Whether a new mapping may be locked, found out without a stop: locked pages are not thrown away (madvise(2)).
+
+    It lies below everything that the process has mapped, where nothing is: nobody can map anything meanwhile.
+    """
+    at = int(process.maps_text.partition("-")[0], 16) - _BELOW_BYTES
+    if at < _FREE_FROM or not together_at_once(borrowed):
+        return True  # to be asked step by step
+    flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_FIXED_NOREPLACE
+    try:
+        yield from together(
+            borrowed,
+            Call("mmap", at, linux.PAGE_SIZE, _PROT_NONE, flags, WORD, 0),
+            Call("madvise", at, linux.PAGE_SIZE, linux.MADV_DONTNEED),
+            Call("munmap", at, linux.PAGE_SIZE),
+        )
+    except OSError as error:  # EINVAL of madvise, EAGAIN of a mapping that there would be too much locked with
+        return error.errno in (errno.EINVAL, errno.EAGAIN)
+    return False
 
 
 def _locks_on_fault(pid: int) -> bool:

@@ -33,7 +33,7 @@ _FAMILIES = {
     socket.AF_NETLINK: "netlink", 40: "vsock", 38: "cryptography of the OS kernel",
     31: "Bluetooth", 29: "CAN", 44: "XDP", 15: "PF_KEY", 21: "RDS", 30: "TIPC",
 }  # fmt: skip
-_PROTOCOLS = {262: "Multipath TCP", 132: "SCTP", 33: "DCCP", 136: "UDP-Lite", 1: "ping", 58: "ping"}
+_PROTOCOLS = {262: "Multipath TCP, in use", 132: "SCTP", 33: "DCCP", 136: "UDP-Lite", 1: "ping", 58: "ping"}
 
 
 class RefusedKind(Kind):

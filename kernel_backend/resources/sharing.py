@@ -42,7 +42,6 @@ def check(tree: Mapping[int, Process]) -> None:
     for process in tree.values():
         check_namespaces(process, visited)
         _check_childrens_namespaces(process)
-        _check_dispatch(process)
     for pid, other in together(tree, linux.KCMP_VM).items():
         raise alike(pid, other, "memory", "without being threads")
 
@@ -112,12 +111,6 @@ def warn_of_groups_namespace(processes: Iterable[Process]) -> list[str]:
         f"process {pid} lives in a cgroup namespace of its own; brought back, it is in that of whoever restores it"
         for pid in seeing
     ]
-
-
-def _check_dispatch(process: Process) -> None:
-    for tid, thread in process.threads.items():
-        if thread.dispatches_calls():
-            raise _unlike(process.pid, tid, "its system calls dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)")
 
 
 def apart(tree: Mapping[int, Process], kind: int) -> dict[int, int]:

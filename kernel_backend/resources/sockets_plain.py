@@ -30,17 +30,21 @@ from kernel_backend.tracee.inject import Workshop
 
 _INET = (socket.AF_INET, socket.AF_INET6)
 _NETLINK = 16
+_STREAM, _MPTCP = socket.SOCK_STREAM, 262
 _UDPLITE, _PING = 136, (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
 _NETLINK_LIST_MEMBERSHIPS, _NETLINK_ADD_MEMBERSHIP = 9, 1
 
 
 class PlainSocketKind(Kind):
-    """AF_NETLINK; SOCK_RAW, ping and UDP-Lite sockets over IPv4 and IPv6."""
+    """AF_NETLINK; SOCK_RAW, ping and UDP-Lite sockets over IPv4 and IPv6; of Multipath TCP, unused ones."""
 
     entry = PlainSocket
 
     def matches(self, look: Look) -> bool:
-        return stat.S_ISSOCK(look.stat.st_mode) and _is_plain(*_sort(look.own))
+        if not stat.S_ISSOCK(look.stat.st_mode):
+            return False
+        sort = _sort(look.own)
+        return _is_plain(*sort) and (sort[2] != _MPTCP or _is_unused(look.own))
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         socket_options.check_namespace(look, tables)
@@ -59,6 +63,10 @@ class PlainSocketKind(Kind):
     def validate(self, index: int, entry: PlainSocket, tables: RebuildTables) -> None:
         if not _is_plain(entry.family, entry.type, entry.protocol):
             raise ResourceUnsupported(f"{tables.who(index)} is a socket of a sort that no dump captures")
+        if entry.protocol == _MPTCP and (_is_bound(entry) or _is_connected(entry)):
+            raise ResourceUnsupported(
+                f"{tables.who(index)} is a socket of Multipath TCP in use, which no dump captures"
+            )
 
     def rebuild(self, index: int, entry: PlainSocket, tables: RebuildTables) -> None:
         who, what = tables.who(index), f"socket ({_what(entry)})"
@@ -100,12 +108,21 @@ def _is_plain(family: int, kind: int, protocol: int) -> bool:
     if family == _NETLINK:
         return True
     datagrams = kind == socket.SOCK_DGRAM and protocol in (_UDPLITE, *_PING)
-    return family in _INET and (kind == socket.SOCK_RAW or datagrams)
+    return family in _INET and (kind == socket.SOCK_RAW or datagrams or (kind, protocol) == (_STREAM, _MPTCP))
+
+
+def _is_unused(fd: int) -> bool:
+    """Whether a socket of Multipath TCP has no address yet, and no connection: all else of it no image could hold."""
+    with socket_options.borrowed(fd, live_sockets.family_of(fd), _STREAM) as s:
+        listens = s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    return not listens and not any(_address(fd, "getsockname")[2:]) and not _address(fd, "getpeername")
 
 
 def _what(entry: PlainSocket) -> str:
     if entry.family == _NETLINK:
         return "netlink"
+    if entry.protocol == _MPTCP:
+        return "Multipath TCP"
     return "raw" if entry.type == socket.SOCK_RAW else "UDP-Lite" if entry.protocol == _UDPLITE else "ping"
 
 

@@ -15,6 +15,7 @@ from kernel_backend.abi.x86_64 import UserRegs
 from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import (
     CredentialsEntry,
+    DispatchEntry,
     MemoryPolicy,
     RseqEntry,
     SchedulingEntry,
@@ -25,7 +26,7 @@ from kernel_backend.resources import landlock, numa, processes, settings, signal
 from kernel_backend.tracee.chorus import Asking, together
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
-from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Dispatch, Thread
 
 ALTSTACK_BYTES = 24
 _IOPRIO_WHO_PROCESS = 1
@@ -112,7 +113,7 @@ def _capture_one(
     wait_left_ns = timeouts.left_ns(thread, regs, wait)
     number = timeouts.interrupted(thread, regs, wait)
     robust_head, robust_length = libc.get_robust_list(thread.tid)
-    rseq = borrowed.rseq
+    rseq, taken = borrowed.rseq, borrowed.dispatch
     pending = thread.pending_signals(shared=False)
     if full:
         pending += signals.of_no_record(process, thread.tid, pending, shared=False)
@@ -133,6 +134,7 @@ def _capture_one(
         speculation=told.speculation,
         robust_head=robust_head,
         robust_length=robust_length,
+        dispatch=DispatchEntry(selector=taken.selector, offset=taken.offset, length=taken.length) if taken else None,
         rseq=RseqEntry(address=rseq[0], size=rseq[1], signature=rseq[2], flags=rseq[3]) if rseq else None,
         scheduling=_scheduling(thread.tid, told.slack_ns),
         credentials=_credentials(process.pid, thread.tid, told.securebits),
@@ -252,6 +254,8 @@ def final_state(thread: Thread, entry: ThreadEntry, pids: dict[int, int], *, wai
     thread.set_xstate(entry.xstate)
     thread.set_sigmask(entry.sigmask)
     thread.set_regs(timeouts.resumed(regs) if waiting else regs)
+    if entry.dispatch is not None:  # no call of ours comes after this
+        thread.set_dispatch(Dispatch(entry.dispatch.selector, entry.dispatch.offset, entry.dispatch.length))
 
 
 def _wait_for_the_same_child(regs: UserRegs, pids: dict[int, int]) -> None:

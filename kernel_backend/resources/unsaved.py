@@ -1,7 +1,7 @@
 """What a process may have inside the OS kernel that would not come back: refused by name.
 
-Segment descriptors of its own (modify_ldt(2)), which old emulators use; keys in keyrings that are its own or a thread's
-(keyrings(7)), whose contents need not be readable even by itself; what of pressure it wants to be told (PSI).
+Keys in keyrings that are its own or a thread's (keyrings(7)), whose contents need not be readable even by itself; what
+of pressure it wants to be told (PSI).
 
 Keys in a session keyring are told only: it may be that of a whole login, which a restored process may well be in again.
 """
@@ -23,28 +23,12 @@ from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Call
 
 _PRESSURE = re.compile(r"^/proc/pressure/\w+$|/(cpu|memory|io|irq)\.pressure$")
-_READ_LDT = 0
-_LDT_BYTES = 8  # one descriptor is enough to know
 _KEYCTL_GET_KEYRING_ID = 0
 _KEYCTL_READ = 11
 _MOST_KEYS = 64
 _SESSION_KEYRING = WORD - 2  # KEY_SPEC_SESSION_KEYRING -3
 _KEY = re.compile(r"(?P<id>[0-9a-f]+) +(\S+ +){4}-?\d+ +-?\d+ (?P<type>\S+) +(?P<name>.*?) *$")
 _OWN_KEYRINGS = {WORD - 1: "process", WORD: "thread"}  # KEY_SPEC_PROCESS_KEYRING -2, KEY_SPEC_THREAD_KEYRING -1
-
-
-def segments_call(data: int) -> Call:
-    """Tells how much of an own descriptor table there is: nothing, nearly always."""
-    return Call("modify_ldt", _READ_LDT, data, _LDT_BYTES)
-
-
-def check_segments(pid: int, size: int) -> None:
-    """Refuse a process for which `segments_call` gave `size`."""
-    if size > 0:
-        raise ResourceUnsupported(
-            f"process {pid} has segment descriptors of its own (modify_ldt), which cannot be captured",
-            hint="a program that needs them cannot be checkpointed", pid=pid,
-        )  # fmt: skip
 
 
 class Keyrings(msgspec.Struct, frozen=True):

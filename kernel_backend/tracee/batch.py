@@ -71,8 +71,6 @@ class _Form(NamedTuple):
     syscall: int
     sigreturn: int
     store: int
-    cs: int
-    ss: int
     stack: int  # from here on relative to Borrowed.data
     fp_address: int
     calls: tuple[tuple[str, tuple[tuple[int, bool], ...]], ...]  # each argument, and whether it is relative
@@ -96,7 +94,7 @@ def _template(form: _Form) -> tuple[array[int], list[int]]:
 
 def _written(form: _Form, base: int) -> bytes:
     regs, count, links = UserRegs(), len(form.calls), []
-    regs.cs, regs.ss, regs.flags = form.cs, form.ss, arch.USUAL_FLAGS
+    regs.flags = arch.USUAL_FLAGS
     links_at = base + BATCH_OFFSET
     wait = (_WAIT[0], tuple((argument, False) for argument in _WAIT[1]))
     for number, (name, args) in enumerate([*form.calls[1:], wait], 1):
@@ -129,8 +127,7 @@ class BatchRun:
             for name, args in self._batch.calls
         )
         form = _Form(
-            gadgets.syscall, gadgets.sigreturn, gadgets.store, borrowed.regs.cs, borrowed.regs.ss,
-            borrowed.stack - base, borrowed.fp_address - base, calls,
+            gadgets.syscall, gadgets.sigreturn, gadgets.store, borrowed.stack - base, borrowed.fp_address - base, calls,
         )  # fmt: skip
         libc.vm_write(borrowed.thread.tid, self._links_at, _links(form, base))
         self._until = time.monotonic() + WAIT_S

@@ -26,9 +26,14 @@ Asking = Generator[Call | Batch, int, T]
 _AT_ONCE = 32  # keeps many processors busy, and is come round to long before a batch has waited in vain
 
 
+def together_at_once(borrowed: Borrowed) -> bool:
+    """Whether `together` makes its calls without a stop, and then all of them, also behind one that fails."""
+    return bool(borrowed.gadgets.store) and not borrowed.sleeps_on
+
+
 def together(borrowed: Borrowed, *calls: Call) -> Asking[list[int]]:
     """Make several calls, none of which may block: their results. OSError of the first that fails."""
-    if borrowed.gadgets.store and not borrowed.sleeps_on:
+    if together_at_once(borrowed):
         batch = Batch(calls)
         yield batch
         return batch.results

@@ -30,9 +30,10 @@ from types import TracebackType
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
+from kernel_backend.errors import TargetBusy
 from kernel_backend.host import libc
 from kernel_backend.tracee import restartable
-from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Thread
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Dispatch, Thread
 
 WORD = 0xFFFFFFFFFFFFFFFF
 _MAX_ERRNO = 4095
@@ -161,6 +162,34 @@ class Gadgets:
         self.store = store
 
 
+_ALLOWED = b"\0"  # SYSCALL_DISPATCH_FILTER_ALLOW
+
+
+def passes(thread: Thread, dispatch: Dispatch, gadgets: Gadgets) -> bool:
+    """Whether the OS kernel would hear of calls that we inject, and of the sigreturn(2) that heals the thread.
+
+    Nothing may be changed about that, not for a moment: should we be killed, the thread would go on with it, and calls
+    would pass which its program wants to take.
+    """
+    ends = [gadgets.syscall + len(arch.SYSCALL_INSTRUCTION)]
+    ends += [gadgets.sigreturn + len(stub) for stub in arch.SIGRETURN_STUBS] if gadgets.sigreturn else []
+    if all(map(dispatch.lets_pass, ends)):
+        return True
+    try:
+        return bool(dispatch.selector) and libc.vm_read(thread.tid, dispatch.selector, 1) == _ALLOWED
+    except OSError:
+        return False
+
+
+def taken(thread: Thread) -> TargetBusy:
+    """A thread in code whose calls its program takes: it cannot make one for us."""
+    return TargetBusy(
+        f"thread {thread.tid} of process {thread.tgid} is in code whose system calls are dispatched to the program "
+        f"itself (PR_SET_SYSCALL_USER_DISPATCH)",
+        hint="try again when it waits for something", pid=thread.tgid,
+    )  # fmt: skip
+
+
 class FrameSpans:
     """Where the frames of a process's borrowed threads lie, so that none is laid over another's; often thousands."""
 
@@ -208,6 +237,7 @@ class Borrowed:
         self.sigmask = 0
         self.xstate = b""
         self.rseq: restartable.Area | None = None
+        self.dispatch: Dispatch | None = None
         self.data = 0  # address of SCRATCH_DATA_BYTES bytes for arguments
         self.stack = 0  # of the frame that heals the thread
         self.fp_address = 0  # of the floating-point state in it
@@ -217,6 +247,9 @@ class Borrowed:
 
     def __enter__(self) -> Borrowed:
         thread = self.thread
+        self.dispatch = thread.dispatch()
+        if self.dispatch is not None and not passes(thread, self.dispatch, self.gadgets):
+            raise taken(thread)
         thread.get_regs(self.regs)
         self.rseq = thread.rseq()
         aborted = restartable.abort_section(thread, self.regs, self.rseq)
@@ -225,6 +258,7 @@ class Borrowed:
         self._lay_frame()
         ctypes.memmove(ctypes.byref(self._work), ctypes.byref(self.regs), ctypes.sizeof(UserRegs))
         self._work.call, self._work.sp = arch.NO_CALL, self.stack
+        self._work.leave_narrow_code()
         if self.gadgets.sigreturn:
             self._work.pc = self.gadgets.syscall + len(arch.SYSCALL_INSTRUCTION)
             thread.set_regs(self._work)

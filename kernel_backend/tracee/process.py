@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 
 from kernel_backend.abi import arch
-from kernel_backend.errors import TargetDenied, TargetNotFound, TargetUnsupported
+from kernel_backend.errors import TargetBusy, TargetDenied, TargetNotFound, TargetUnsupported
 from kernel_backend.host import libc, proc
 from kernel_backend.tracee import filters
-from kernel_backend.tracee.inject import Borrowed, FrameSpans, Gadgets, as_interrupted
+from kernel_backend.tracee.inject import Borrowed, FrameSpans, Gadgets, as_interrupted, passes, taken
 from kernel_backend.tracee.thread import Stop, Thread, ThreadGone
 
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
@@ -61,16 +61,24 @@ class Process:
         self._has_stopped()
 
     def seize_one(self) -> None:
-        """Seize and stop the first thread that lets us."""
+        """Seize and stop the first thread that lets us, and can make calls. Raises TargetBusy where none can."""
         waiting: list[Thread] = []
+        refused: TargetBusy | None = None
         for tid in self._tasks():
             self._seize_one(tid, waiting)
             if waiting:
                 self._settle(waiting.pop())
             if self.threads:
                 self._has_stopped()
+                dispatch = self.main.dispatch()
+                if dispatch is not None and not passes(self.main, dispatch, self.gadgets):
+                    refused = taken(self.main)
+                    self.release()
+                    continue
                 self.return_signals()
                 return
+        if refused is not None:
+            raise refused
         raise ThreadGone(f"process {self.pid} ended", pid=self.pid)
 
     def _has_stopped(self) -> None:
@@ -123,13 +131,14 @@ class Process:
 
     def return_signals(self) -> None:
         """Queue again the signals that our stop caught on their way (as the thread itself: only it may do so)."""
-        for thread, info in self._requeue:
+        while self._requeue:
+            thread, info = self._requeue[-1]
             pid, tid = proc.inner_id(self.pid), proc.inner_id(thread.tid)
             with self.borrow(thread) as borrowed:
                 number = int.from_bytes(info[:4], "little")
                 borrowed.call("rt_tgsigqueueinfo", pid, tid, number, borrowed.put(info))
             thread.stop = Stop(5, 128)
-        self._requeue.clear()
+            self._requeue.pop()
         self._status = {}  # others of the tree may have sent it something until they stopped, too
 
     def release(self) -> None:
@@ -137,9 +146,11 @@ class Process:
         if self._lent[1]:
             with contextlib.suppress(OSError):
                 libc.poke(self.view, self._lent[0], bytes(self._lent[1]))
+        waiting = {thread.tid: int.from_bytes(info[:4], "little") for thread, info in self._requeue}
         for thread in self.threads.values():
-            thread.detach()
+            thread.detach(waiting.get(thread.tid, 0))  # what we have not returned it still is about to get
         self.threads.clear()
+        self._requeue.clear()
         for one in (self, *self._seen):
             if one._pidfd >= 0:
                 os.close(one._pidfd)

@@ -24,7 +24,25 @@ STOP_TIMEOUT_S = 5.0
 _FORKING = {SYS[name] for name in ("clone", "vfork", "clone3")}
 SIGINFO_BYTES = 128
 
-_iov_regs = libc.Iovec()
+
+_DISPATCH = struct.Struct("<4Q")  # struct ptrace_sud_config
+_DISPATCH_OFF, _DISPATCH_OUTSIDE, _DISPATCH_INSIDE = 0, 1, 2  # PR_SYS_DISPATCH_OFF, _EXCLUSIVE_ON, _INCLUSIVE_ON
+
+
+class Dispatch(msgspec.Struct, frozen=True):
+    """System calls that the OS kernel hands to the program itself (prctl(2), PR_SET_SYSCALL_USER_DISPATCH).
+
+    All but those behind which an instruction in [`offset`, `offset` + `length`) follows, which may lead around the end
+    of the address space; and where there is a `selector`, only while the byte at that address says so.
+    """
+
+    selector: int
+    offset: int
+    length: int
+
+    def lets_pass(self, instruction: int) -> bool:
+        """Whether a call passes, whatever the selector says, after which `instruction` comes."""
+        return (instruction - self.offset) % (1 << 64) < self.length
 
 
 class Stop(msgspec.Struct, frozen=True, gc=False):
@@ -176,17 +194,16 @@ class Thread:
         return value.value
 
     # --- registers ----------------------------------------------------------------------------------------------
+    # Not by NT_PRSTATUS of PTRACE_GETREGSET: of a thread that is in code of 32 bits that tells those of such a program.
     def get_regs(self, into: UserRegs | None = None) -> UserRegs:
         """The general registers; a new object unless one is given."""
         regs = UserRegs() if into is None else into
-        iov = libc.Iovec(ctypes.addressof(regs), ctypes.sizeof(regs))
-        self._regset(linux.PTRACE_GETREGSET, linux.NT_PRSTATUS, iov)
+        self._ask(linux.PTRACE_GETREGS, 0, ctypes.byref(regs))
         return regs
 
     def set_regs(self, regs: UserRegs) -> None:
         """Set the general registers, fs and gs base included."""
-        iov = libc.Iovec(ctypes.addressof(regs), ctypes.sizeof(regs))
-        self._regset(linux.PTRACE_SETREGSET, linux.NT_PRSTATUS, iov)
+        self._ask(linux.PTRACE_SETREGS, 0, ctypes.byref(regs))
 
     def get_xstate(self) -> bytes:
         """x87, SSE, AVX … state in the standard XSAVE layout."""
@@ -244,14 +261,25 @@ class Thread:
             if count < room:
                 return found
 
-    def dispatches_calls(self) -> bool:
-        """Whether its system calls are handed to the program itself (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)."""
-        config = ctypes.create_string_buffer(32)  # struct ptrace_sud_config
+    def dispatch(self) -> Dispatch | None:
+        """Which of its system calls the program itself takes; None: none, or the OS kernel does not tell (< 6.4)."""
+        config = ctypes.create_string_buffer(_DISPATCH.size)
         try:
-            libc.ptrace(linux.PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, self.tid, 32, config)
+            libc.ptrace(linux.PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, self.tid, _DISPATCH.size, config)
         except OSError:
-            return False  # an OS kernel that does not tell (before 6.4)
-        return bool(struct.unpack_from("<Q", config.raw)[0])
+            return None
+        mode, *found = _DISPATCH.unpack(config.raw)
+        return Dispatch(*found) if mode != _DISPATCH_OFF else None
+
+    def set_dispatch(self, wanted: Dispatch | None) -> None:
+        """Have the program take these of its system calls, or none. Raises OSError."""
+        mode, offset, length = _DISPATCH_OFF, 0, 0
+        if wanted is not None:
+            mode, offset, length = _DISPATCH_OUTSIDE, wanted.offset, wanted.length
+            if wanted.offset + wanted.length >= 1 << 64:  # around a range whose calls are taken: that is set otherwise
+                mode, offset, length = _DISPATCH_INSIDE, wanted.offset + wanted.length - (1 << 64), (1 << 64) - length
+        config = _DISPATCH.pack(mode, wanted.selector if wanted else 0, offset, length)
+        self._ask(linux.PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, _DISPATCH.size, config)
 
     def rseq(self) -> tuple[int, int, int, int] | None:
         """(address, size, signature, flags) of the restartable-sequences area, or None."""

@@ -15,11 +15,12 @@ import contextlib
 import ctypes
 import os
 import resource
+import time
 from collections.abc import Callable, Iterable
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.abi.x86_64 import UserRegs
-from kernel_backend.errors import EngineError
+from kernel_backend.errors import EngineError, TargetBusy
 from kernel_backend.host import limits, proc
 from kernel_backend.tracee.chorus import Asking, Chorus
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
@@ -28,6 +29,7 @@ from kernel_backend.tracee.stub import kill_and_collect, open_workshop, step_cal
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, FOLLOW_NEW, GENTLE, Thread
 
 WORKSHOP_BYTES = 1 << 18
+_REAP_TRIES, _REAP_AGAIN_S = 20, 0.005
 _EVERY_SORT = linux.WALL | linux.WCLONE
 
 
@@ -123,11 +125,16 @@ def would_be_taken(regs: UserRegs) -> bool:
 
 def reap(pid: int, numbers: Iterable[int]) -> None:
     """Take dead twins out of the process's children, by a wait4 in one of its threads; `numbers` are those it knows."""
-    try:
-        with frozen_thread(pid) as process:
-            _reap_by(process, numbers)
-    except (EngineError, OSError):
-        return  # the process has ended; whoever has its children now reaps them
+    for _ in range(_REAP_TRIES):
+        try:
+            with frozen_thread(pid) as process:
+                _reap_by(process, numbers)
+        except TargetBusy:
+            time.sleep(_REAP_AGAIN_S)  # nothing tells when it will be able to
+        except (EngineError, OSError):
+            return  # the process has ended; whoever has its children now reaps them
+        else:
+            return  # otherwise the next dump does it
 
 
 def _reap_by(process: Process, numbers: Iterable[int]) -> None:

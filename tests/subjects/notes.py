@@ -30,9 +30,10 @@ NOTES: dict[str, Note] = {
     "scheduling, affinity": Note("", "real-time and deadline policies, as far as RLIMIT_RTPRIO does not allow them"),
     "droppable memory": Note("comes back empty, as it may be at any time"),
     "mapped files": Note("pages that nobody wrote to come from the file, which has to be the same one"),
-    "madvise, mlock": Note(
-        "of a process that has locked nothing yet, mlockall(MCL_FUTURE) cannot be seen",
-        "what is locked beyond RLIMIT_MEMLOCK comes back unlocked, with a warning",
+    "madvise, mlock": Note("", "what is locked beyond RLIMIT_MEMLOCK comes back unlocked, with a warning"),
+    "Multipath TCP": Note("sockets that have no address and no connection yet; others are refused"),
+    "system call user dispatch": Note(
+        "while a thread is in code whose calls it takes, a dump is refused: it can be tried again (Linux 6.4 or later)"
     ),
     "login user of the audit log": Note("", "where somebody else has logged in, a warning says so"),
     "control groups": Note(

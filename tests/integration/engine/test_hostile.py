@@ -158,6 +158,20 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "descriptors of nobody": (lambda d: root(d).update(table_of=1), CORRUPT),
     "folders of itself": (lambda d: root(d).update(folders_of=root(d)["pid"]), CORRUPT),
     "a seccomp filter that is none": (lambda d: root(d).update(seccomp={"filters": [[0, "AAAAAAAAAAA="]]}), FILTERED),
+    "Multipath TCP to elsewhere": (
+        lambda d: opened(d, kind="plain", family=2, type=1, protocol=262, peer="AgAACcAAAgcAAAAAAAAAAA=="),
+        errors.ResourceUnsupported.exit_code,
+    ),
+    "half a segment descriptor": (lambda d: root(d).update(segments="AQID"), CORRUPT),
+    "a gate among segment descriptors": (lambda d: root(d).update(segments="AAAAAADsAAA="), CORRUPT),
+    "a segment of the OS kernel's": (lambda d: root(d).update(segments="//8AAACTzwA="), CORRUPT),
+    "code of 64 bits in a segment of its own": (lambda d: root(d).update(segments="//8AAAD7rwA="), CORRUPT),
+    "a selector in the OS kernel": (
+        lambda d: root(d)["threads"][0].update(dispatch={"selector": 1 << 55, "offset": 0, "length": 0}), CORRUPT
+    ),
+    "calls taken from nowhere": (
+        lambda d: root(d)["threads"][0].update(dispatch={"selector": 0, "offset": 4096, "length": 0}), CORRUPT
+    ),
     "a UTS namespace of nobody": (lambda d: root(d).update(uts=0), CORRUPT),
     "a file elsewhere": (lambda d: unwritten(d, "../../etc/shadow"), CORRUPT),
     "a file by its absolute name": (lambda d: unwritten(d, "/etc/shadow"), CORRUPT),

@@ -1,4 +1,4 @@
-/* A socket of the Internet with another protocol than TCP and UDP (Multipath TCP): refused by name. */
+/* A socket of the Internet with another protocol than TCP and UDP (Multipath TCP), in use: refused by name. */
 #include "../subject.h"
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -10,8 +10,10 @@
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
-    if (socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP) < 0)
+    int fd = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP);
+    if (fd < 0)
         subject_skip("Multipath TCP");
+    MUST(listen(fd, 1));
     subject_wait(NULL);
     subject_pass();
 }

@@ -1,4 +1,4 @@
-/* Secret memory (memfd_secret), which nobody but the program may read: refused by name. */
+/* Secret memory (memfd_secret), which a program keeps from everybody: refused by name, as no image may hold it. */
 #include "../subject.h"
 #include <sys/mman.h>
 #include <sys/syscall.h>

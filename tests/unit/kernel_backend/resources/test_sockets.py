@@ -356,7 +356,7 @@ def test_datagrams_with_their_senders(carry: Carry, host: str) -> None:
     ("code", "name"),
     [
         ("socket.socket(40, socket.SOCK_STREAM, 0)", "vsock"),
-        ("socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)", "Multipath TCP"),
+        ("socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); s.listen()", "Multipath TCP, in use"),
     ],
 )
 def test_other_families_are_refused_by_name(tmp_path: Path, code: str, name: str) -> None:
