@@ -20,7 +20,7 @@ int main(int argc, char **argv)
     fclose(statm);
     int high = MUST(fcntl(0, F_DUPFD, 77));
     const int which[] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_MEMLOCK};
-    rlim_t values[6] = {(rlim_t)(pages + 1) * 4096, 40 * 4096, 140000, 1, 4, 0};
+    rlim_t values[6] = {(rlim_t)(pages + 1) * 4096, 40 * 4096, 140000, 0, 4, 0};
     for (int i = 0; i < 6; i++)
         set(which[i], values[i]);
     subject_wait(NULL);
