@@ -362,6 +362,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/in_flight:file", "descriptors in flight", issue=4, refused=("in flight", "maps")),
     Subject("refused/waiting:datagram", "UDP", issue=4, refused=("held back",)),
     Subject("refused/waiting:urgent", "socketpairs", issue=4, refused=("urgent data",)),
+    Subject("refused/waiting:packets", "socketpairs", issue=4, refused=("behind an error",)),
     Subject("refused/waiting:folder", "folders, O_PATH", issue=4, refused=("dnotify",)),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")
