@@ -193,6 +193,8 @@ CATALOGUE: list[Subject] = [
     *_rows("TCP inside", "sockets/tcp_urgent sockets/tcp_states", issue=4),
     *_rows("TCP inside", "sockets/failed sockets/tcp_itself sockets/deaf sockets/tcp_small_window", issue=4),
     Subject("sockets/tcp_backlog", "TCP inside", issue=4, running_loses="not accepted yet"),
+    Subject("sockets/tcp_doors", "TCP inside", issue=4, running_loses="not accepted yet"),
+    Subject("sockets/tcp_doors:flight", "TCP inside", issue=4, running_loses="not accepted yet", into=False),
     Subject("sockets/left_early", "TCP inside", issue=4, running_loses="were not accepted yet"),
     *_rows("listening TCP", "sockets/tcp_listening"),
     *_rows("listening TCP", "sockets/ports sockets/still_listening", issue=4),
