@@ -270,6 +270,7 @@ CATALOGUE: list[Subject] = [
     ),
     *_rows("resource limits", "identity/limits"),
     *_rows("resource limits", "identity/tight_limits", issue=4),
+    *_rows("resource limits", "identity/tight_limits:files", issue=4, keeps_pids=True),
     *_rows("nice and I/O priority", "identity/priority"),
     *_rows("prctl: name, parent-death signal, subreaper, timer slack", "identity/prctl"),
     *_rows("no_new_privs, personality, oom_score_adj", "identity/no_new_privs", into=False),
