@@ -122,9 +122,21 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     _credentials(rebuild, building)
     building.shop.run(processes.late_prctl_calls(entry))
     rebuild.warnings.extend(settings.apply_futex_hash(building.shop, entry.futex_hash, building.pid))
-    for thread in entry.threads[1:]:
-        if thread.pdeathsig:
-            building.shop.run([processes.death_signal_call(thread)], thread=building.threads[thread.tid])
+    _set_death_signals(building, later=_parent_ends(rebuild, entry))
+
+
+def _parent_ends(rebuild: Rebuild, entry: ProcessEntry) -> bool:
+    """Whether its parent's main thread, which forks all children here, ends once more: to these a parent's death."""
+    parent = rebuild.built.get(entry.ppid)
+    return parent is not None and parent.entry.threads[0].exited
+
+
+def _set_death_signals(building: Building, *, later: bool = False) -> None:
+    """What threads are sent at their parent's death; `later`: nothing yet. A stub has a signal of its own."""
+    for thread in building.entry.threads:
+        if thread.pdeathsig or thread.tid == building.entry.pid:  # the main one also where it is to end
+            call = processes.death_signal_call(0 if later else thread.pdeathsig)
+            building.shop.run([call], thread=building.threads[thread.tid])
 
 
 def _enter_roots(rebuild: Rebuild, building: Building) -> None:
@@ -169,13 +181,15 @@ def arm(rebuild: Rebuild) -> None:
         for thread in building.entry.threads:
             if not thread.exited:
                 threads.make_room_for_tiles(building.shop, building.threads[thread.tid], thread)
+        if _parent_ends(rebuild, building.entry):  # it has: parents are before their children here
+            _set_death_signals(building)
         waiting = _let_wait(building)
         gadget = _take_workshop_away(building)
         for thread in building.entry.threads:
-            if thread.exited:
-                threads.exit_alone(building.threads[thread.tid], gadget)
-            else:
+            if not thread.exited:
                 threads.final_state(building.threads[thread.tid], thread, pids, waiting=thread.tid in waiting)
+        if building.entry.threads[0].exited:
+            threads.exit_alone(building.threads.pop(building.entry.pid), gadget)
     if rebuild.init is not None:
         namespace.make_wait(rebuild.init, rebuild.root.pid)
 

@@ -29,7 +29,7 @@ SYS = {
     "rt_sigtimedwait": 128, "rt_sigqueueinfo": 129, "rt_sigsuspend": 130, "sigaltstack": 131, "personality": 135,
     "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "mlock": 149, "prctl": 157,
     "arch_prctl": 158, "mount": 165, "chroot": 161, "gettid": 186, "tkill": 200, "futex": 202, "sched_setaffinity": 203,
-    "io_setup": 206, "io_destroy": 207, "io_getevents": 208, "io_submit": 209, "io_pgetevents": 333,
+    "getdents64": 217, "io_setup": 206, "io_destroy": 207, "io_getevents": 208, "io_submit": 209, "io_pgetevents": 333,
     "set_tid_address": 218, "restart_syscall": 219, "semtimedop": 220, "timer_create": 222,
     "timer_settime": 223, "timer_gettime": 224, "timer_getoverrun": 225, "timer_delete": 226,
     "clock_nanosleep": 230, "exit_group": 231, "epoll_wait": 232, "epoll_ctl": 233, "tgkill": 234, "madvise": 28,

@@ -83,9 +83,11 @@ def names() -> set[str]:
 def open_queue(name: str, mode: int = os.O_RDWR) -> int:
     """A queue that is there, for both directions or as `mode` says; -1 when there is none of that name."""
     try:
-        return libc.syscall("mq_open", os.fsencode(name), mode | os.O_NONBLOCK | os.O_CLOEXEC, 0, None)
+        fd = libc.syscall("mq_open", os.fsencode(name), mode | os.O_NONBLOCK, 0, None)
     except FileNotFoundError:
         return -1
+    os.set_inheritable(fd, False)  # not by O_CLOEXEC, which such a description would show for ever (F_GETFL)
+    return fd
 
 
 def create(name: str, mode: int, most_messages: int, most_bytes: int) -> int:

@@ -6,6 +6,7 @@ the file, unless a policy says otherwise (file_policy.py).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, ResourceUnsupported
-from kernel_backend.host import proc
+from kernel_backend.host import libc, proc
 from kernel_backend.host.identity import as_ourselves, without_capabilities
 from kernel_backend.image.descriptions import Description, ProcFile, RegularFile, pack_path, unpack_path
 from kernel_backend.resources import contents, file_policy, live_files, removed_folders, terminals, unsaved
@@ -38,6 +39,7 @@ from kernel_backend.resources.pidfd import passed_on, replace_everywhere
 from kernel_backend.tracee.inject import Workshop
 
 _DELETED = " (deleted)"
+_ENTRY_BYTES = 512  # room for an entry of a folder: a name has up to 255 bytes
 _PROC_PID = re.compile(r"^/proc/(\d+)(/.*)?$")
 _OF_TMPFILE = re.compile(r"#\d+$")  # how the OS kernel calls a file that never had a name
 _NAMESPACE = re.compile(r"^(\w+):\[\d+\]$")
@@ -111,7 +113,7 @@ class FileKind(Kind):
             fd = _open_again(index, entry, tables)
         tables.own[index] = fd
         if entry.pos and not live_files.to_rewind(index, tables):
-            os.lseek(fd, entry.pos, os.SEEK_SET)
+            _go_to(fd, entry.mode, entry.pos)
 
     def settle(self, index: int, entry: RegularFile, tables: RebuildTables) -> None:
         if entry.deleted and stat.S_ISREG(entry.mode):
@@ -124,6 +126,18 @@ class FileKind(Kind):
             workshop.call("lseek", fd, entry.pos, os.SEEK_SET)
             workshop.call("fcntl", fd, 4, entry.flags & ~os.O_ACCMODE)  # F_SETFL
         restore_owner(entry, tables, workshop, fd)
+
+
+def _go_to(fd: int, mode: int, pos: int) -> None:
+    """Set the offset. In a folder an entry is read first.
+
+    ext4 takes one that was opened and led right to its end for empty when it is rewound: it notes its place by reading.
+    """
+    if stat.S_ISDIR(mode):
+        room = ctypes.create_string_buffer(_ENTRY_BYTES)
+        with suppress(OSError):  # it was removed
+            libc.syscall("getdents64", fd, room, len(room))
+    os.lseek(fd, pos, os.SEEK_SET)
 
 
 # --- capture ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -112,7 +113,10 @@ class MessageQueueKind(Kind):
         if key not in queues:
             queues[key] = _make(index, entry, tables)
             tables.to_close.append(queues[key])
-        named = -1 if entry.nameless else messages.open_queue(unpack_path(entry.name), entry.flags & os.O_ACCMODE)
+        if entry.nameless:
+            named = tables.cache.get("openings of message queues", {}).pop(index, -1)
+        else:
+            named = messages.open_queue(unpack_path(entry.name), entry.flags & os.O_ACCMODE)
         fd = tables.own[index] = named if named >= 0 else contents.reopen(queues[key], entry.flags)
         set_status_flags(fd, entry.flags)
 
@@ -289,10 +293,20 @@ def _make(index: int, entry: MessageQueue, tables: RebuildTables) -> int:
             hint="raise RLIMIT_MSGQUEUE and the limits in /proc/sys/fs/mqueue",
         ) from error
     if entry.nameless:
+        _open_for_all(entry, made_as, tables)
         messages.unlink(made_as)
     else:
         tables.guardian.tell("queue", name)
     return fd
+
+
+def _open_for_all(entry: MessageQueue, made_as: str, tables: RebuildTables) -> None:
+    """While it has a name: what is opened by another way than mq_open(3) bears O_LARGEFILE."""
+    openings: dict[int, int] = tables.cache.setdefault("openings of message queues", {})
+    for index, other in enumerate(tables.descriptions):
+        if isinstance(other, MessageQueue) and (other.device, other.inode) == (entry.device, entry.inode):
+            with suppress(PermissionError):  # its mode forbids it: the other way has to do
+                openings[index] = messages.open_queue(made_as, other.flags & os.O_ACCMODE)
 
 
 def _presents(entry: MessageQueue, tables: RebuildTables) -> int:

@@ -238,7 +238,7 @@ def _finish_batch(shop: Workshop, calls: list[Call], batch: list[PageRun], pid: 
         written = shop.finish(calls, shop.thread, shop.address + shop.CODE_BYTES)[0]
     except OSError as error:
         problem = no_room(error)
-        if isinstance(problem, NoRoom):
+        if isinstance(problem, NoRoom) and error.errno != errno.EFBIG:  # that is the twin's own limit (RLIMIT_FSIZE)
             raise problem from error
         written = 0
     if written < wanted:

@@ -12,7 +12,7 @@ from pathlib import Path
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import limits, proc
-from kernel_backend.image.entries import CredentialsEntry, FoldersEntry, MmEntry, ProcessEntry, ThreadEntry
+from kernel_backend.image.entries import CredentialsEntry, FoldersEntry, MmEntry, ProcessEntry
 from kernel_backend.resources import settings
 from kernel_backend.tracee.chorus import Asking, together, together_at_once
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
@@ -262,14 +262,13 @@ def late_prctl_calls(entry: ProcessEntry) -> list[Call]:
     """Settings that a change of credentials resets, so they come after it."""
     return [
         Call("prctl", linux.PR_SET_DUMPABLE, 1 if entry.dumpable == 1 else 0, 0, 0, 0),
-        death_signal_call(entry.threads[0]),  # a stub has one of its own
         *settings.late_calls(entry.settings),
     ]
 
 
-def death_signal_call(entry: ThreadEntry) -> Call:
+def death_signal_call(signo: int) -> Call:
     """What a thread is sent when the thread that forked its process ends."""
-    return Call("prctl", linux.PR_SET_PDEATHSIG, entry.pdeathsig, 0, 0, 0)
+    return Call("prctl", linux.PR_SET_PDEATHSIG, signo, 0, 0, 0)
 
 
 def credential_calls(present: CredentialsEntry, wanted: CredentialsEntry, data: int) -> tuple[list[Call], bytes]:

@@ -180,13 +180,13 @@ def check_namespace(look: Look, tables: CaptureTables) -> None:
     if look.in_flight:
         return
     known: dict[int, bool] = tables.cache.setdefault("network namespaces", {})
-    pid = look.process.pid
+    pid = look.process.view  # a main thread that has ended shows no namespace
     if pid not in known:
         known[pid] = visits.identity("net", pid) == visits.here("net")
     if not known[pid]:
         raise ResourceUnsupported(
             f"{look.holder} is a socket in another network namespace",
-            hint="run nbcr inside that namespace (nsenter --net)", pid=pid, fd=look.fd,
+            hint="run nbcr inside that namespace (nsenter --net)", pid=look.process.pid, fd=look.fd,
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import socket
 import stat
 from contextlib import ExitStack
 
+from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import sockdiag
 from kernel_backend.image.descriptions import (
     OTHER_CLOSED,
@@ -62,6 +63,8 @@ class UnixSocketKind(Kind):
                 unix_credentials.note_peer(s, look, entry, tables)
             if facts.state == sockdiag.LISTEN:
                 entry.listening, entry.backlog = True, facts.unread
+            elif entry.reset and facts.type == socket.SOCK_SEQPACKET:
+                _refuse_reset_packets(look, facts)
             elif facts.queued or facts.type != socket.SOCK_STREAM:
                 entry.queue = unix_queues.peek(s, tables, look.holder, ended=bool(facts.shutdown & 1))
         socket_options.check_filter(look)
@@ -149,6 +152,15 @@ def _has_failed(fd: int) -> bool:
     asked = select.poll()
     asked.register(fd, 0)
     return any(events & select.POLLERR for _, events in asked.poll(0))
+
+
+def _refuse_reset_packets(look: Look, facts: sockdiag.UnixFacts) -> None:
+    """Of packets, unlike of a stream, every receive takes the waiting error first, a peek too."""
+    if facts.queued:
+        raise ResourceUnsupported(
+            f"packets wait in the Unix socket at {look.holder} behind an error (ECONNRESET) that nobody can look past",
+            hint="let the program receive them, and checkpoint again", pid=look.process.pid, fd=look.fd,
+        )  # fmt: skip
 
 
 def _note_waiting(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: CaptureTables) -> None:

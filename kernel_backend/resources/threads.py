@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import struct
+import time
 from functools import cache
 
 import msgspec
@@ -26,9 +27,10 @@ from kernel_backend.resources import landlock, numa, processes, settings, signal
 from kernel_backend.tracee.chorus import Asking, together
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, as_interrupted
 from kernel_backend.tracee.process import Process
-from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Dispatch, Thread
+from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Dispatch, Thread, ThreadGone
 
 ALTSTACK_BYTES = 24
+_END_S = 10.0  # the most that a thread may take to end
 _IOPRIO_WHO_PROCESS = 1
 _TO_BE_RESTARTED = WORD + 1 - linux.ERESTARTSYS
 _ARCH_GET_CPUID, _ARCH_SET_CPUID = 0x1011, 0x1012  # asm/prctl.h
@@ -276,11 +278,19 @@ def _wait_for_the_same_child(regs: UserRegs, pids: dict[int, int]) -> None:
 
 
 def exit_alone(thread: Thread, syscall_address: int) -> None:
-    """Let the leader of a process end as it did before the checkpoint: as soon as it runs, the others living on."""
+    """Have the leader of a process end as it did before the checkpoint, the others living on. Raises ThreadGone."""
     regs = thread.get_regs()
     regs.make_call(syscall_address, arch.SYS["exit"])
     thread.set_sigmask(ALL_BUT_SIGTRAP)
     thread.set_regs(regs)
+    there = thread.detach()
+    until = time.monotonic() + _END_S
+    while there and proc.stat(thread.tgid, thread.tid).state not in "ZX":
+        if time.monotonic() > until:
+            raise ThreadGone(f"the main thread of process {thread.tgid} does not end", pid=thread.tgid)
+        time.sleep(0.0005)
+    if not there:
+        raise ThreadGone(f"process {thread.tgid} was killed before it ran", pid=thread.tgid)
 
 
 assert arch.TABLE_ROW.size == 64

@@ -54,7 +54,7 @@ def _folder_of(name: str, look: Look, facts: sockdiag.UnixFacts, tables: Capture
 
     Looked for where the tree's processes are, and around what this one has open.
     """
-    here = os.readlink(f"/proc/{look.process.pid}/cwd")
+    here = os.readlink(f"/proc/{look.process.view}/cwd")
     for folder in dict.fromkeys([here, *_folders_about(look.process.pid, tables)]):
         if _if_it_is(Path(folder) / name, facts) is not None:
             return folder

@@ -122,7 +122,7 @@ def _peek_stream(s: socket.socket, tables: CaptureTables, who: str) -> list[Mess
     _refuse_urgent(s, who)
     size = _waiting_bytes(s)
     at = 0
-    while True:
+    while at < size:  # not once more: at the end of the queue a receive takes the error that waits (ECONNRESET)
         s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, at)
         try:
             data, control, _, _ = s.recvmsg(size + 1, _CONTROL_BYTES, _PEEK)
@@ -140,6 +140,7 @@ def _peek_stream(s: socket.socket, tables: CaptureTables, who: str) -> list[Mess
         if rights:
             messages.append(_message(data[-1:], rights, tables, sender))
         at += len(data)
+    return messages
 
 
 # --- filling ----------------------------------------------------------------------------------------------------------

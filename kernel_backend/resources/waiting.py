@@ -22,8 +22,6 @@ UNREADABLE = (
 def _accept_all(door: Look, family: int, kind: int = socket.SOCK_STREAM) -> list[socket.socket]:
     """Everything that waits, in order; nobody else accepts, as all is stopped."""
     found: list[socket.socket] = []
-    if door.in_flight:
-        return found
     with socket_options.borrowed(door.own, family, kind) as listener:
         while fds.is_ready(listener.fileno()):
             found.append(listener.accept()[0])
@@ -66,11 +64,24 @@ def _take_unix(door: Look, kind: int, clients: dict[int, UnixSocket | Departed],
 
 
 def note_tcp(index: int, door: Look, entry: TcpSocket, waits: int, tables: CaptureTables) -> None:
-    """Connections to a listener: read at the end, or told where that knows fewer of them than wait."""
+    """Connections to a listener: read at the end, or told where that knows fewer of them than wait.
+
+    Of listeners that share a port (SO_REUSEPORT) nobody can tell, before accepting, at which one a connection waits.
+    """
     if tables.ending:
         tables.last.append(lambda: _take_tcp(index, door, entry, tables))
         return
-    others = waits - sum(isinstance(e, TcpSocket) and e.listener == index for e in tables.descriptions)
+    ports: dict[int, dict[int, int]] = tables.cache.setdefault("who wait at ports", {})
+    waiting = ports.setdefault(entry.port, {})
+    if not waiting:
+        tables.linked.append(lambda: _tell_others(door, entry.port, waiting, tables))
+    waiting[index] = waits
+
+
+def _tell_others(door: Look, port: int, waiting: dict[int, int], tables: CaptureTables) -> None:
+    others = sum(waiting.values()) - sum(
+        isinstance(e, TcpSocket) and e.listener >= 0 and e.peer_port == port for e in tables.descriptions
+    )
     if others > 0:
         tables.warnings.append(
             f"{others} connections to {door.holder} that were not accepted yet came from outside or ended; a process "
@@ -83,15 +94,17 @@ def _take_tcp(index: int, door: Look, entry: TcpSocket, tables: CaptureTables) -
 
     Of the others those stay that have ended: nobody else can speak for them.
     """
-    clients = {inet.local(e): e for e in tables.descriptions if isinstance(e, TcpSocket) and e.listener == index}
+    every = [e for e in tables.descriptions if isinstance(e, TcpSocket) and e.listener >= 0]
+    clients = {(inet.local(e), inet.plain(e.peer_host)): e for e in every if e.peer_port == entry.port}
     turn = 0
     for server in _accept_all(door, live_sockets.family_of(door.own)):
         with server:
             server.setsockopt(
                 socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
             )  # its remains must not keep the port (TIME_WAIT)
-            client = clients.get(_far_end(server))
+            client = clients.get((_far_end(server), inet.plain(server.getsockname()[0])))
             if client is not None:
+                client.listener = index  # of those with that address
                 client.turn, turn = turn, turn + 1
                 if client.sent:
                     client.early, _ = inet.peek_stream(server, door.holder)

@@ -77,8 +77,8 @@ def furnish(init: Thread) -> Workshop:
 
 
 def _keep_capability_over_exec(shop: Workshop) -> None:
-    """Let the stubs choose tids and root folders when they have run the image's program; the rebuild drops it."""
-    kept = (18, 40)  # CAP_SYS_CHROOT, CAP_CHECKPOINT_RESTORE
+    """For stubs that run the image's program: to choose tids, roots, bounding sets. The rebuild drops it."""
+    kept = (8, 18, 40)  # CAP_SETPCAP, CAP_SYS_CHROOT, CAP_CHECKPOINT_RESTORE
     bits = sum(1 << number for number in kept)
     low, high = bits & 0xFFFFFFFF, bits >> 32
     full = 0xFFFFFFFF

@@ -194,6 +194,8 @@ CATALOGUE: list[Subject] = [
     *_rows("TCP inside", "sockets/tcp_urgent sockets/tcp_states", issue=4),
     *_rows("TCP inside", "sockets/failed sockets/tcp_itself sockets/deaf sockets/tcp_small_window", issue=4),
     Subject("sockets/tcp_backlog", "TCP inside", issue=4, running_loses="not accepted yet"),
+    Subject("sockets/tcp_doors", "TCP inside", issue=4, running_loses="not accepted yet"),
+    Subject("sockets/tcp_doors:flight", "TCP inside", issue=4, running_loses="not accepted yet", into=False),
     Subject("sockets/left_early", "TCP inside", issue=4, running_loses="were not accepted yet"),
     *_rows("listening TCP", "sockets/tcp_listening"),
     *_rows("listening TCP", "sockets/ports sockets/still_listening", issue=4),
@@ -270,6 +272,7 @@ CATALOGUE: list[Subject] = [
     ),
     *_rows("resource limits", "identity/limits"),
     *_rows("resource limits", "identity/tight_limits", issue=4),
+    *_rows("resource limits", "identity/tight_limits:files", issue=4, keeps_pids=True),
     *_rows("nice and I/O priority", "identity/priority"),
     *_rows("prctl: name, parent-death signal, subreaper, timer slack", "identity/prctl"),
     *_rows("no_new_privs, personality, oom_score_adj", "identity/no_new_privs", into=False),
@@ -366,6 +369,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/in_flight:file", "descriptors in flight", issue=4, refused=("in flight", "maps")),
     Subject("refused/waiting:datagram", "UDP", issue=4, refused=("held back",)),
     Subject("refused/waiting:urgent", "socketpairs", issue=4, refused=("urgent data",)),
+    Subject("refused/waiting:packets", "socketpairs", issue=4, refused=("behind an error",)),
     Subject("refused/waiting:folder", "folders, O_PATH", issue=4, refused=("dnotify",)),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")

@@ -24,7 +24,6 @@ OPENED_WITH = os.O_NOFOLLOW | 0o100000  # said to open(2), of no effect afterwar
 class Observed:
     """One process as /proc shows it."""
 
-    user_namespace: str
     status: dict[str, str]
     threads: list[dict[str, str]]
     maps: list[str]
@@ -32,12 +31,10 @@ class Observed:
 
     def differences(self, other: Observed) -> list[str]:
         """What `other` (afterwards) shows differently, one line each."""
-        same_namespace = self.user_namespace == other.user_namespace
         found = [
             f"status {key}: {value!r} became {other.status.get(key)!r}"
             for key, value in self.status.items()
-            # a user namespace of one's own has a bounding set of its own
-            if other.status.get(key) != value and (same_namespace or key != "CapBnd")
+            if other.status.get(key) != value
         ]
         if self.threads != other.threads:
             found.append(f"threads: {self.threads} became {other.threads}")
@@ -88,11 +85,10 @@ def observe(pid: int) -> Observed:
     """Read everything about `pid`."""
     process = Path(f"/proc/{pid}")
     threads = [_status(task, THREAD_STATUS) for task in sorted(process.glob("task/*"), key=lambda t: int(t.name))]
-    user_namespace = os.readlink(process / "ns/user")
     living = max(
         process.glob("task/*"), key=lambda task: int(task.name)
     )  # a leader that has ended shows nobody anything
-    return Observed(user_namespace, _status(process, STATUS), threads, _maps(living), _descriptors(living))
+    return Observed(_status(process, STATUS), threads, _maps(living), _descriptors(living))
 
 
 def _status(process: Path, keys: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-/* An open folder in the middle of being listed; openat below it. */
+/* Open folders in the middle of being listed, and listed to the end (then begun anew); openat below one. */
 #include "../subject.h"
 #include <dirent.h>
 
@@ -20,7 +20,16 @@ int main(int argc, char **argv)
     for (int i = 0; i < 250 && (entry = readdir(dir)); i++)
         if (entry->d_name[0] != '.')
             seen[atoi(entry->d_name)] = true;
+    DIR *whole = opendir(subject_path("folder"));
+    int listed = 0, again = 0;
+    while (readdir(whole))
+        listed++;
     subject_wait(NULL);
+    EXPECT(!readdir(whole), "the end is not the end");
+    rewinddir(whole);
+    while (readdir(whole))
+        again++;
+    EXPECT(again == listed, "%d of %d entries when begun anew", again, listed);
     while ((entry = readdir(dir)))
         if (entry->d_name[0] != '.') {
             EXPECT(!seen[atoi(entry->d_name)], "entry %d comes twice", atoi(entry->d_name));

@@ -46,7 +46,9 @@ int main(int argc, char **argv)
         MUST(mq_send(queues[0], sent[i].text, strlen(sent[i].text), sent[i].priority));
     MUST(mq_send(queues[1], "in the unlinked one", 19, 4));
     MUST(mq_unlink(names[1]));
+    int flags = fcntl((int)queues[1], F_GETFL);
     subject_wait(spoil);
+    EXPECT(fcntl((int)queues[1], F_GETFL) == flags, "flags %#x became %#x", flags, fcntl((int)queues[1], F_GETFL));
     struct mq_attr now;
     MUST(mq_getattr(queues[0], &now));
     EXPECT(now.mq_curmsgs == 5 && now.mq_maxmsg == 6 && now.mq_msgsize == 200, "%ld messages", now.mq_curmsgs);

@@ -1,4 +1,5 @@
-/* What waits where nobody can look: a datagram in the making, urgent data of a Unix socket; and a watch of a folder. */
+/* What waits where nobody can look: a datagram in the making, urgent data of a Unix socket, packets behind an error; and a watch
+ * of a folder. */
 #include "../subject.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -20,6 +21,17 @@ int main(int argc, char **argv)
         MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
         if (send(pair[0], "!", 1, MSG_OOB) != 1)
             subject_skip("an OS kernel with urgent data on Unix sockets");
+    } else if (strcmp(what, "packets") == 0) {
+        int pair[2];
+        MUST(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair));
+        MUST(write(pair[0], "unread", 6));
+        MUST(write(pair[1], "unread, too", 11));
+        MUST(close(pair[1]));
+        subject_wait(NULL);
+        char text[20];
+        EXPECT(read(pair[0], text, 1) == -1 && errno == ECONNRESET, "the error was taken: %d", errno);
+        EXPECT(read(pair[0], text, sizeof text) == 11, "the packet is gone");
+        subject_pass();
     } else {
         char folder[PATH_MAX];
         snprintf(folder, sizeof folder, "%s", subject_path("folder"));

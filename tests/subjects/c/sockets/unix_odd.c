@@ -21,7 +21,7 @@ static int bound(int type, const char *suffix)
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
-    int door = bound(SOCK_STREAM, "old"), reset[2], packets[2];
+    int door = bound(SOCK_STREAM, "old"), reset[2], behind[2], empty[2], packets[2];
     MUST(listen(door, 3));
     MUST(rename(subject_path("old"), subject_path("new")));
     int heard = bound(SOCK_DGRAM, "heard"), speaker = bound(SOCK_DGRAM, "speaker");
@@ -31,6 +31,13 @@ int main(int argc, char **argv)
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, reset));
     MUST(write(reset[0], "unread", 6));
     MUST(close(reset[1]));
+    MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, behind));
+    MUST(write(behind[0], "unread", 6));
+    MUST(write(behind[1], "last words", 10));
+    MUST(close(behind[1]));
+    MUST(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, empty));
+    MUST(write(empty[0], "unread", 6));
+    MUST(close(empty[1]));
     MUST(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, packets));
     MUST(send(packets[0], "one", 3, 0));
     MUST(send(packets[0], "", 0, 0));
@@ -48,6 +55,9 @@ int main(int argc, char **argv)
     EXPECT(strcmp(from.sun_path, subject_path("speaker")) == 0, "it came from '%s'", from.sun_path);
     EXPECT(read(reset[0], text, 1) == -1 && errno == ECONNRESET, "nothing tells of the reset: %d", errno);
     EXPECT(read(reset[0], text, 1) == 0, "the end is not the end");
+    EXPECT(read(behind[0], text, sizeof text) == 10, "what was sent before the reset is gone");
+    EXPECT(read(behind[0], text, 1) == -1 && errno == ECONNRESET, "no reset behind the last words: %d", errno);
+    EXPECT(read(empty[0], text, 1) == -1 && errno == ECONNRESET, "nothing tells of the packets' reset: %d", errno);
     EXPECT(recv(packets[1], text, sizeof text, 0) == 3, "the first packet is gone");
     EXPECT(recv(packets[1], text, sizeof text, 0) == 0, "the empty packet is gone");
     EXPECT(recv(packets[1], text, sizeof text, 0) == 5, "the third packet is gone");
