@@ -16,7 +16,7 @@ from tests.integration.store.test_s3 import s3  # noqa: F401 (a fixture)
 
 # Steps, and how long each rests at the least: all run for two seconds or more.
 SUBJECTS = {
-    "ring": (200, 0.01),
+    "ring": (200, 0.02),
     "halo": (400, 0.006),
     "workers": (2400, 0.004),
     "splits": (250, 0.02),
@@ -25,8 +25,8 @@ SUBJECTS = {
     "between": (120, 0.03),
     "objects": (100, 0.03),
     "looping": (150, 0.02),
-    "likeness": (60, 0.04),
-    "windows": (60, 0.04),
+    "likeness": (60, 0.1),
+    "windows": (60, 0.06),
     "exposing": (100, 0.04),
     "matrices": (100, 0.04),
     "threads": (60, 0.12),
