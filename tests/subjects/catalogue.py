@@ -85,7 +85,7 @@ CATALOGUE: list[Subject] = [
     *_rows("threads", "threads/exec", issue=4),
     *_rows("threads", "threads/odd_settings threads/own_processor", issue=4),
     Subject("threads/many:2000", "threads", issue=4),
-    *_rows("threads that begin and end meanwhile", "threads/churn", steady=False),
+    *_rows("threads that begin and end meanwhile", "threads/churn threads/relay", steady=False),
     *_rows("threads without a stack to speak of", "threads/no_stack threads/small_stacks", issue=4, steady=False),
     *_rows("threads without a stack to speak of", "threads/fibre", issue=4),
     *_rows("computing threads", "threads/compute", steady=False, representative=True),
