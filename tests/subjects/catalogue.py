@@ -79,6 +79,7 @@ CATALOGUE: list[Subject] = [
     *_rows("interval timers", "timers/processor_time", issue=4, steady=False),
     *_rows("POSIX timers", "timers/posix timers/posix_thread"),
     *_rows("POSIX timers", "timers/clocks_of_all_sorts timers/ringing timers/of_threads", issue=4, steady=False),
+    *_rows("POSIX timers", "timers/of_the_dead", issue=4),
     *_rows("clocks", "timers/clocks"),
     *_rows("threads", "threads/tls threads/names threads/join threads/stacks"),
     *_rows("threads", "threads/identity threads/many", representative=True),
