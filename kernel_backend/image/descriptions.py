@@ -270,6 +270,7 @@ class PidFd(_Base, tag="pidfd"):
     thread: bool = False  # of a single thread (PIDFD_THREAD)
     start_ticks: Size = 0
     inode: Word = 0  # two of one process show the same; 0: not noted
+    status: Annotated[int, Meta(ge=-1, le=0xFFFF)] = -1  # how one that is gone has ended (wait(2)); -1: not known
 
 
 class EpollItem(_Item):
