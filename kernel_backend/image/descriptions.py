@@ -224,7 +224,9 @@ class Pipe(_Base, tag="pipe"):
     other: Other  # OTHER_…
     path: PathText = ""  # of a FIFO that has one (pack_path)
     unlinked: PathText = ""  # pack_path: of a FIFO that has lost it
-    mode: Bits = 0  # of such a FIFO
+    mode: Bits = 0  # of such a FIFO, or of a pipe
+    uid: OptionalId = -1  # whose a pipe is, which matters to who opens it by /proc; -1: not noted
+    gid: OptionalId = -1
     size: Natural = 0  # F_GETPIPE_SZ
     packets: Annotated[
         list[Content], MANY
