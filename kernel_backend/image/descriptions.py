@@ -473,6 +473,7 @@ class PlainSocket(_Base, tag="plain"):
     address: Annotated[bytes, Meta(max_length=128)] = b""  # as getsockname(2) tells it
     peer: Annotated[bytes, Meta(max_length=128)] = b""  # getpeername(2); empty: none
     groups: Annotated[list[Natural], MANY] = []  # of netlink
+    shutdown: Annotated[int, Meta(ge=0, le=3)] = 0  # of UDP-Lite, 1: no more receiving, 2: no more sending
     options: Annotated[list[SocketOption], MANY] = []
 
 
