@@ -81,11 +81,11 @@ _INET_SHUTDOWN = 8  # linux/inet_diag.h: INET_DIAG_SHUTDOWN
 _INET_BYTES = 72  # struct inet_diag_msg, whose last word is the inode
 
 
-def udp_shutdowns() -> dict[int, int]:
-    """The UDP sockets of this network namespace that are shut down: inode → 1 no more receiving, 2 no more sending."""
+def udp_shutdowns(protocol: int = socket.IPPROTO_UDP) -> dict[int, int]:
+    """The UDP (or UDP-Lite) sockets of this network namespace that are shut down: inode → 1 to receive, 2 to send."""
     found: dict[int, int] = {}
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = struct.pack("<4BI48x", family, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF)
+        request = struct.pack("<4BI48x", family, protocol, 0, 0, 0xFFFFFFFF)
         header = HEADER.pack(HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
             netlink.send(header + request)

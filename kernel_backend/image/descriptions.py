@@ -229,7 +229,9 @@ class Pipe(_Base, tag="pipe"):
     other: Other  # OTHER_…
     path: PathText = ""  # of a FIFO that has one (pack_path)
     unlinked: PathText = ""  # pack_path: of a FIFO that has lost it
-    mode: Bits = 0  # of such a FIFO
+    mode: Bits = 0  # of such a FIFO, or of a pipe
+    uid: OptionalId = -1  # whose a pipe is, which matters to who opens it by /proc; -1: not noted
+    gid: OptionalId = -1
     size: Natural = 0  # F_GETPIPE_SZ
     packets: Annotated[
         list[Content], MANY
@@ -275,6 +277,7 @@ class PidFd(_Base, tag="pidfd"):
     thread: bool = False  # of a single thread (PIDFD_THREAD)
     start_ticks: Size = 0
     inode: Word = 0  # two of one process show the same; 0: not noted
+    status: Annotated[int, Meta(ge=-1, le=0xFFFF)] = -1  # how one that is gone has ended (wait(2)); -1: not known
 
 
 class EpollItem(_Item):
@@ -349,6 +352,8 @@ class UnixSocket(_Base, tag="unix"):
     folder: PathText = ""  # pack_path: where a relative name was bound
     mode: Bits = 0o777  # of the bound file
     folder_mode: Bits = 0o700  # of the folder that it is in
+    uid: OptionalId = -1  # whose the bound file is; -1: not noted
+    gid: OptionalId = -1
     unlinked: bool = False  # the bound file was gone
     moved: PathText = ""  # pack_path: where the bound file had been renamed to
     reset: bool = False  # its other end was closed without having read all: the next call says so (ECONNRESET)
@@ -473,6 +478,7 @@ class PlainSocket(_Base, tag="plain"):
     address: Annotated[bytes, Meta(max_length=128)] = b""  # as getsockname(2) tells it
     peer: Annotated[bytes, Meta(max_length=128)] = b""  # getpeername(2); empty: none
     groups: Annotated[list[Natural], MANY] = []  # of netlink
+    shutdown: Annotated[int, Meta(ge=0, le=3)] = 0  # of UDP-Lite, 1: no more receiving, 2: no more sending
     options: Annotated[list[SocketOption], MANY] = []
 
 

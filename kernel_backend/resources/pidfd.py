@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
+import signal
+import struct
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
@@ -16,6 +19,10 @@ from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.thread import Thread
 
 _PIDFD_NONBLOCK, _PIDFD_THREAD = os.O_NONBLOCK, os.O_EXCL
+_INFO = struct.Struct("<Q52xi")  # linux/pidfd.h, struct pidfd_info of OS kernel 6.13: what it says, …, how it ended
+_GET_INFO = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11  # _IOWR
+_INFO_EXIT = 8
+_STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class PidFdKind(Kind):
@@ -35,8 +42,9 @@ class PidFdKind(Kind):
                 hint="let the program receive it and checkpoint again", pid=pid, link=look.link,
             )  # fmt: skip
         return PidFd(
-            pid=pid, thread=bool(look.info.flags & _PIDFD_THREAD), start_ticks=_start_ticks(pid), inode=look.stat.st_ino
-        )
+            pid=pid, thread=bool(look.info.flags & _PIDFD_THREAD), start_ticks=_start_ticks(pid),
+            inode=look.stat.st_ino, status=_how_it_ended(look.own) if pid < 0 else -1,
+        )  # fmt: skip
 
     def rebuild(self, index: int, entry: PidFd, tables: RebuildTables) -> None:
         pid = entry.pid if entry.outside < 0 else entry.outside
@@ -108,7 +116,7 @@ def _of_the_dead(entry: PidFd, tables: RebuildTables) -> int:
     """Two of the same dead process show the same inode, since OS kernel 6.9."""
     known: dict[int, int] = tables.cache.setdefault("pidfds of the dead", {})
     if entry.inode not in known:
-        made = ended_process()
+        made = ended_process(max(0, entry.status))
         if not entry.inode:
             return made
         known[entry.inode] = made
@@ -126,14 +134,37 @@ def _start_ticks(pid: int) -> int:
         return 0
 
 
-def ended_process() -> int:
-    """A pidfd of a process that has ended and is reaped."""
+def _how_it_ended(fd: int) -> int:
+    """The wait status of a process that has ended and is reaped; -1 where the OS kernel does not tell (before 6.15)."""
+    try:
+        told, status = _INFO.unpack(fcntl.ioctl(fd, _GET_INFO, _INFO.pack(_INFO_EXIT, 0)))
+    except OSError:
+        return -1
+    return status & 0xFFFF if told & _INFO_EXIT else -1
+
+
+def ended_process(status: int = 0) -> int:
+    """A pidfd of a process that has ended, with that wait status (but for a core), and is reaped."""
     child = os.fork()
     if child == 0:
-        os._exit(0)
+        try:
+            _end_by(status & 0x7F)
+        finally:
+            os._exit(status >> 8)
     fd = os.pidfd_open(child)
     os.waitpid(child, 0)
     return fd
+
+
+def _end_by(number: int) -> None:
+    """End by a signal, without a core; return where none ends a process that has this number."""
+    if number in _STOPPING or number not in signal.valid_signals():
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    os.kill(os.getpid(), number)
 
 
 def replace_everywhere(index: int, made: int, tables: RebuildTables, workshop: Workshop, pid: int) -> None:

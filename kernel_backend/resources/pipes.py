@@ -12,6 +12,7 @@ else the other end is as if closed, and a warning says so.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -69,6 +70,8 @@ class PipeKind(Kind):
         elif look.link.startswith("/"):
             entry.unlinked = pack_path(look.link.removesuffix(" (deleted)"))
             entry.mode = stat.S_IMODE(look.stat.st_mode)
+        else:
+            entry.mode, entry.uid, entry.gid = stat.S_IMODE(look.stat.st_mode), look.stat.st_uid, look.stat.st_gid
         entry.size = fcntl.fcntl(look.own, linux.F_GETPIPE_SZ)
         return entry
 
@@ -199,6 +202,7 @@ class _Ends:
     def __init__(self, entry: Pipe, who: str, *, grows_later: bool) -> None:
         self.reader, self.writer = _nameless_fifo(entry) if entry.unlinked else os.pipe2(_NEW)
         self._taken: set[int] = set()
+        _give(self.reader, entry)
         if entry.size and entry.size != fcntl.fcntl(self.reader, linux.F_GETPIPE_SZ):
             try:
                 fcntl.fcntl(self.reader, linux.F_SETPIPE_SZ, entry.size)
@@ -231,6 +235,16 @@ class _Ends:
     def close(self) -> None:
         for fd in (self.reader, self.writer):
             os.close(fd)
+
+
+def _give(fd: int, entry: Pipe) -> None:
+    """A new pipe belongs to us; its own processes, which may be another user's, open it by /proc/self/fd, too."""
+    found = os.fstat(fd)
+    if entry.uid >= 0 and (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
+        with contextlib.suppress(PermissionError):  # whoever may not give it away is that user, as a rule
+            os.fchown(fd, entry.uid, entry.gid)
+    if entry.uid >= 0 and stat.S_IMODE(found.st_mode) != entry.mode:
+        os.fchmod(fd, entry.mode)
 
 
 def _fits(entry: Pipe, fd: int) -> bool:

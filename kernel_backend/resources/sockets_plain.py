@@ -15,7 +15,7 @@ import stat
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
-from kernel_backend.host import fds
+from kernel_backend.host import fds, sockdiag
 from kernel_backend.image.descriptions import Description, PlainSocket
 from kernel_backend.resources import live_sockets, socket_options
 from kernel_backend.resources.descriptors import (
@@ -57,6 +57,8 @@ class PlainSocketKind(Kind):
             socket_options.note_lost(s, look, tables)
             if family == _NETLINK:
                 entry.groups = _memberships(s.fileno())
+        if protocol == _UDPLITE and entry.peer:  # others cannot be shut down
+            entry.shutdown = _shutdowns(tables).get(look.stat.st_ino, 0)
         live_sockets.note_left_out(look, tables, _what(entry))
         return entry
 
@@ -84,6 +86,8 @@ class PlainSocketKind(Kind):
             socket_options.restore(
                 s, entry.family, entry.type, entry.options, tables, tables.who(index), entry.protocol
             )
+            if index not in _late(tables):
+                _shut_down(s, entry)
         set_status_flags(fd, entry.flags)
 
     def finish(
@@ -94,7 +98,16 @@ class PlainSocketKind(Kind):
                 os.close(held.pop(number))
             with socket_options.borrowed(tables.own[index], entry.family, entry.type) as s:
                 _bind(s, index, entry, tables)
+                _shut_down(s, entry)
         restore_owner(entry, tables, workshop, fd)
+
+
+def _shutdowns(tables: CaptureTables) -> dict[int, int]:
+    """How far the UDP-Lite sockets of this host are shut down, by inode; asked once for all."""
+    known: dict[int, int] | None = tables.cache.get("udplite shut down")
+    if known is None:
+        known = tables.cache["udplite shut down"] = sockdiag.udp_shutdowns(_UDPLITE)
+    return known
 
 
 def _sort(fd: int) -> tuple[int, int, int]:
@@ -157,6 +170,12 @@ def _bind(s: socket.socket, index: int, entry: PlainSocket, tables: RebuildTable
         tables.warn(
             f"the address of the socket at {tables.who(index)} ({_what(entry)}) cannot be had: {error.strerror}"
         )
+
+
+def _shut_down(s: socket.socket, entry: PlainSocket) -> None:
+    if entry.shutdown:
+        with contextlib.suppress(OSError):  # where its address could not be had, which was told
+            s.shutdown(entry.shutdown - 1)  # SHUT_RD, SHUT_WR, SHUT_RDWR
 
 
 def _late(tables: RebuildTables) -> set[int]:

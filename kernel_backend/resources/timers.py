@@ -19,7 +19,7 @@ ITIMERS = (0, 1, 2)  # ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF
 ITIMERVAL_BYTES = 32
 ITIMERSPEC_BYTES = 32
 SIGEV_BYTES = 64
-_SI_TIMER, _SIGEV_NONE, _TIMER_ABSTIME = -2, 1, 1
+_SI_TIMER, _SIGEV_NONE, _SIGEV_THREAD_ID, _TIMER_ABSTIME = -2, 1, 4, 1
 _CALLERS_TIME, _FAR_S = -2, 10**8  # the first as /proc tells that clock
 _WALL_CLOCKS = (time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME, time.CLOCK_TAI)
 
@@ -157,9 +157,14 @@ def _switch_choosing(workshop: Workshop, how: int) -> None:
 
 
 def _create(maker: _Maker, timer: TimerEntry, wish: int) -> int:
-    """Create one timer; its id."""
+    """Create one timer; its id.
+
+    One whose signal was for a thread that has ended reaches nobody, but runs: as one that tells nobody does.
+    """
     workshop, tid = maker.workshop, maker.tids.get(timer.target_tid, timer.target_tid)
-    event = struct.pack("<QiiI", timer.value, timer.signo, timer.notify, tid).ljust(SIGEV_BYTES, b"\0")
+    dead = timer.notify & _SIGEV_THREAD_ID and timer.target_tid not in maker.threads
+    notify = _SIGEV_NONE if dead else timer.notify
+    event = struct.pack("<QiiI", timer.value, timer.signo, notify, tid).ljust(SIGEV_BYTES, b"\0")
     at = workshop.put(event + struct.pack("<i", wish))
     call = Call("timer_create", _renumbered(timer.clock, maker.tids), at, at + SIGEV_BYTES)
     workshop.run([call], thread=maker.threads.get(timer.owner_tid))

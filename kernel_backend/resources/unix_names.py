@@ -46,6 +46,7 @@ def note(look: Look, facts: sockdiag.UnixFacts, entry: UnixSocket, tables: Captu
         entry.moved = pack_path(str(place)) if found else ""
     if found is not None:
         entry.mode = stat.S_IMODE(found.st_mode)
+        entry.uid, entry.gid = found.st_uid, found.st_gid
         entry.folder_mode = stat.S_IMODE(place.parent.stat().st_mode)
 
 
@@ -249,6 +250,12 @@ def bind(s: socket.socket, entry: UnixSocket, tables: RebuildTables) -> None:
 def _take_place(path: Path, place: Path, entry: UnixSocket, tables: RebuildTables) -> None:
     path.rename(place)
     tables.guardian.file(place)
+    found = place.lstat()
+    if entry.uid >= 0 and (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
+        try:
+            os.chown(place, entry.uid, entry.gid, follow_symlinks=False)
+        except OSError as error:
+            tables.warn(f"the socket file {place} is not that of user {entry.uid} again: {error.strerror}")
     place.chmod(entry.mode)
 
 

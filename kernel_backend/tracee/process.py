@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -15,7 +16,7 @@ from kernel_backend.errors import TargetBusy, TargetDenied, TargetNotFound, Targ
 from kernel_backend.host import libc, proc
 from kernel_backend.tracee import filters
 from kernel_backend.tracee.inject import Borrowed, FrameSpans, Gadgets, as_interrupted, passes, taken
-from kernel_backend.tracee.thread import Stop, Thread, ThreadGone
+from kernel_backend.tracee.thread import STOP_TIMEOUT_S, Stop, Thread, ThreadGone
 
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _APART_BYTES = 32 << 10  # more than the frame of the main thread takes, which may just have made its stack grow
@@ -42,23 +43,43 @@ class Process:
 
     # --- freezing -----------------------------------------------------------------------------------------------
     def seize_all(self) -> None:
-        """Seize and stop every thread; done when the task list holds no new one.
+        """Seize and stop every thread; done when the task list holds no other one.
 
         Raises TargetNotFound, TargetDenied, TargetBusy, TargetUnsupported. What was seized is in `threads` also when
         this raises, so that `release` can let it go.
         """
         waiting: list[Thread] = []
-        while True:
-            fresh = [tid for tid in self._tasks() if tid not in self.threads]
-            for tid in fresh:
-                self._seize_one(tid, waiting)
-            if not waiting and not any(tid in self.threads for tid in fresh):
-                break
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while not self._are_all_seized(waiting):
             while waiting:
                 self._settle(waiting.pop(0))
+            if time.monotonic() > deadline:
+                raise TargetBusy(
+                    f"threads of process {self.pid} begin and end faster than they can be stopped",
+                    hint="try again when it does something else", pid=self.pid,
+                )  # fmt: skip
         if not self.threads:
             raise TargetNotFound(f"process {self.pid} ended", pid=self.pid)
         self._has_stopped()
+
+    def _are_all_seized(self, waiting: list[Thread]) -> bool:
+        """Seize what the task list has new. Whether that was nothing: then nobody is left who could make a thread.
+
+        One that was listed and has ended since proves the contrary: it may have made another before, and the OS kernel
+        breaks a list off at a thread that ends just then. Only the dead that stay listed (the leader) do not count.
+        """
+        complete = True
+        for tid in self._tasks():
+            if tid not in self.threads:
+                self._seize_one(tid, waiting)
+                complete = complete and tid not in self.threads and self._stays_listed(tid)
+        return complete
+
+    def _stays_listed(self, tid: int) -> bool:
+        try:
+            return proc.stat(self.pid, tid).state == "Z"
+        except OSError:
+            return False
 
     def seize_one(self) -> None:
         """Seize and stop the first thread that lets us, and can make calls. Raises TargetBusy where none can."""

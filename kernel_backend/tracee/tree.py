@@ -65,14 +65,14 @@ def _freeze_children(tree: FrozenTree, stack: ExitStack, deadline: float) -> boo
                 stat = proc.stat(pid)
                 ended = stat.state in "ZX" and proc.view(pid) == pid  # and no other thread of it goes on
             except OSError:
+                found = True  # it has ended; a child of its own may be here by now
                 continue
-            found = True
             if ended:
                 if stat.exit_signal != 0:  # otherwise it is a dead twin of an earlier dump: not the program's
                     tree.zombies[pid] = stat
-                else:
-                    found = False
+                    found = True
                 continue
+            found = True
             try:
                 _freeze_one(tree, pid, stack)
             except EngineError:

@@ -113,7 +113,7 @@ NOTES: dict[str, Note] = {
         "datagrams of senders that cannot be imitated are dropped, with a warning; which of the host's addresses one "
         "that waits was sent to (IP_PKTINFO) is forgotten"
     ),
-    "pidfd": Note("", _PIDS),
+    "pidfd": Note("", _PIDS + "; those of reaped processes then say that they were killed"),
     "resource limits": Note("", "hard limits above those of the restoring process"),
     "nice and I/O priority": Note(
         "", "a nice value below, or the real-time class of I/O, as far as limits forbid them"

@@ -22,7 +22,15 @@ int main(int argc, char **argv)
         subject_fill(content, sizeof content, (uint64_t)i);
         EXPECT(write(ends[i][1], content, (size_t)sizes[i]) == sizes[i], "the pipe is too small");
     }
+    struct stat before, after;
+    if (geteuid() == 0)
+        MUST(fchown(ends[0][0], 1234, 5678));
+    MUST(fchmod(ends[0][0], 0620));
+    MUST(fstat(ends[0][1], &before));
     subject_wait(spoil);
+    MUST(fstat(ends[0][1], &after));
+    EXPECT(after.st_uid == before.st_uid && after.st_gid == before.st_gid, "the pipe is of %d", (int)after.st_uid);
+    EXPECT(after.st_mode == before.st_mode, "the mode of the pipe is %o", after.st_mode);
     for (int i = 0; i < COUNT; i++) {
         int waiting = -1;
         MUST(ioctl(ends[i][0], FIONREAD, &waiting));

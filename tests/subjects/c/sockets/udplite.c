@@ -1,4 +1,4 @@
-/* A UDP-Lite socket: its address, and how much its checksums cover. */
+/* UDP-Lite sockets: addresses, how much the checksums cover, and one that sends no more. */
 #include "../subject.h"
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -20,7 +20,11 @@ int main(int argc, char **argv)
     MUST(connect(sender, (struct sockaddr *)&address, sizeof address));
     MUST(setsockopt(sender, IPPROTO_UDPLITE, UDPLITE_SEND_CSCOV, &covers, sizeof covers));
     MUST(setsockopt(receiver, IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV, &covers, sizeof covers));
+    int silent = (int)MUST(socket(AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE));
+    MUST(connect(silent, (struct sockaddr *)&address, sizeof address));
+    MUST(shutdown(silent, SHUT_WR));
     subject_wait(NULL);
+    EXPECT(send(silent, "a", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE, "one that is shut down sends");
     size = sizeof now;
     MUST(getsockname(receiver, (struct sockaddr *)&now, &size));
     EXPECT(now.sin_port == address.sin_port, "port %d was %d", ntohs(now.sin_port), ntohs(address.sin_port));

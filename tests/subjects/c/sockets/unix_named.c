@@ -14,6 +14,11 @@ int main(int argc, char **argv)
     int listening = (int)MUST(socket(AF_UNIX, SOCK_STREAM, 0));
     MUST(bind(listening, (struct sockaddr *)&address, sizeof address));
     MUST(listen(listening, 5));
+    struct stat before, after;
+    if (geteuid() == 0)
+        MUST(chown(path, 1234, 5678));
+    MUST(chmod(path, 0640));
+    MUST(stat(path, &before));
     int client = (int)MUST(socket(AF_UNIX, SOCK_STREAM, 0)), queued = (int)MUST(socket(AF_UNIX, SOCK_STREAM, 0));
     MUST(connect(client, (struct sockaddr *)&address, sizeof address));
     int server = (int)MUST(accept(listening, NULL, NULL));
@@ -22,6 +27,9 @@ int main(int argc, char **argv)
     MUST(connect(queued, (struct sockaddr *)&address, sizeof address));
     MUST(send(queued, "early", 5, 0));
     subject_wait(NULL);
+    MUST(stat(path, &after));
+    EXPECT(after.st_uid == before.st_uid && after.st_gid == before.st_gid, "the file is of %d", (int)after.st_uid);
+    EXPECT(after.st_mode == before.st_mode, "the mode of the file is %o", after.st_mode);
     char text[20] = "";
     EXPECT(recv(server, text, 13, MSG_DONTWAIT) == 13 && !strcmp(text, "to the server"), "the server got '%s'", text);
     EXPECT(recv(client, text, 13, MSG_DONTWAIT) == 13 && !strcmp(text, "to the client"), "the client got '%s'", text);
