@@ -15,10 +15,13 @@ import select
 import socket
 import stat
 import struct
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from nbcr.errors import Busy, NotPossible
 
@@ -73,6 +76,17 @@ def runtime_folder() -> Path:
 def own_pid() -> int:
     """Our pid as the OS kernel has it: what libraries make of getpid() may be another life's answer."""
     return int(Path("/proc/self").readlink().name)
+
+
+def where_threads_are() -> dict[int, FrameType]:
+    """The innermost frame of each thread by its ident; of ours, that in which whoever asks was called.
+
+    Not that of whoever asks, as sys._current_frames() has it: in a variable there, it would keep itself and all that
+    its callers held (a user's arrays) until the garbage collector comes.
+    """
+    frames = sys._current_frames()
+    frames[threading.get_ident()] = sys._getframe(2)
+    return frames
 
 
 def start_ticks(pid: int) -> int | None:

@@ -36,6 +36,7 @@ from typing import Any, TypeVar, cast
 from nbcr.errors import Held, InCriticalSection
 from nbcr.handlers.deadline import Deadline
 from nbcr.handlers.interrupts import waiting
+from nbcr.runtime import where_threads_are
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -161,7 +162,7 @@ class _Gate:
     def holders(self) -> list[Holder]:
         """Who is inside now."""
         records = [record for reference in list(self.records) if (record := reference()) is not None]
-        running = sys._current_frames()
+        running = where_threads_are()
         inside = [record for record in records if record.is_inside(running.get(record.thread.ident or 0))]
         return [record.holder() for record in [*inside, *self.disabled]]
 

@@ -66,8 +66,8 @@ class Running:
 
 def running_in(thread: int) -> Running | None:
     """The request that the thread with this ident is executing."""
-    frame = sys._getframe() if thread == threading.get_ident() else sys._current_frames().get(thread)
-    return _of_stack(frame)
+    # not in a variable: a frame that holds itself stays until the garbage collector comes, with all that callers hold
+    return _of_stack(sys._getframe() if thread == threading.get_ident() else sys._current_frames().get(thread))
 
 
 def running_in_main(living: Living) -> Running | None:

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
+from nbcr.runtime import where_threads_are
+
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
 SPINS = 200  # polls at full speed: as long as a message in flight takes
@@ -182,7 +184,7 @@ class Gate:
 
     def _inside(self, calls: Collection[CodeType]) -> int:
         ours = threading.get_ident()
-        frames = sys._current_frames()
+        frames = where_threads_are()
         return sum(_is_in(frame, calls) for thread, frame in frames.items() if thread != ours)
 
     def forget_what_is_over(self) -> None:

@@ -96,6 +96,7 @@ def _no_calculation() -> Iterator[None]:
 def _others() -> dict[int, bool]:
     """Other threads of Python's by tid, each with whether what it does in Python is to wait for others."""
     frames = sys._current_frames()
+    del frames[threading.get_ident()]  # it would keep itself, with what our callers hold
     threads = ((t.native_id, frames.get(t.ident or 0)) for t in threading.enumerate())
     us = threading.get_native_id()
     return {tid: frame is not None and _waits(frame) for tid, frame in threads if tid is not None and tid != us}

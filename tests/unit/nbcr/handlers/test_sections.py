@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import signal
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -223,7 +225,7 @@ def test_a_generator_is_no_stretch_of_code() -> None:
 class Interrupt:
     """``-Interrupt()`` sends one that is raised only after the operation: no call, so Python does not look for it."""
 
-    __neg__ = functools.partial(getattr(ctypes.CDLL(None), "raise"), signal.SIGINT)
+    __neg__ = staticmethod(functools.partial(getattr(ctypes.CDLL(None), "raise"), signal.SIGINT))
 
 
 def interrupted_on_the_way_out(times: int) -> list[str]:
@@ -236,6 +238,34 @@ def interrupted_on_the_way_out(times: int) -> list[str]:
         except KeyboardInterrupt as interrupt:
             raised.append(traceback.extract_tb(interrupt.__traceback__)[-1].name)
     return raised
+
+
+def test_what_callers_hold_ends_with_them() -> None:
+    """Whoever looks where all threads are must not keep himself, and them."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def inside() -> None:
+        with nbcr.critical_section("waited for"):
+            entered.set()
+            leave.wait(WAIT_S)
+
+    def caller() -> weakref.ref[Large]:
+        held = Large()
+        with all_left(Deadline(WAIT_S), lambda holders: leave.set()):
+            return weakref.ref(held)
+
+    class Large:
+        pass
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    entered.wait(WAIT_S)
+    gc.disable()
+    try:
+        assert caller()() is None
+    finally:
+        gc.enable()
+        thread.join()
 
 
 def test_an_interrupt_on_the_way_out_leaves_nobody_inside() -> None:
