@@ -272,7 +272,7 @@ class Rank(Handler):
         if found:
             raise NotPossible(
                 f"rank {world.rank} uses {', '.join(found)}, which no checkpoint of a job can hold",
-                hint="see docs/mpi.md for what is supported",
+                hint=support.way_out(found),
             )
 
     def _take_over(self, channel: sealed.SealedChannel, answer: dict[str, Any]) -> None:

@@ -22,6 +22,13 @@ def in_the_way() -> list[str]:
     return [*used, *([_WINDOWS] if _being_made or any(_windows) else [])]
 
 
+def way_out(found: list[str]) -> str:
+    """What the program can do about it, as a hint of an error."""
+    if _WINDOWS in found:
+        return "free it first, or take a window by MPI.Win.Allocate or Create; docs/mpi.md tells what is supported"
+    return "see docs/mpi.md for what is supported"
+
+
 def note_window(window: Any) -> Any:
     """Note a window that cannot be made again, until it is freed."""
     if not any(each is window for each in _windows):

@@ -29,8 +29,9 @@ def _argv(pid: int) -> list[str]:
 @pytest.mark.parametrize(("how", "named"), [("window", "an RMA window by"), ("session", "Intracomm.Create_from_group")])
 def test_what_no_image_can_hold_is_refused_by_name(stage: Stage, how: str, named: str) -> None:
     launcher = stage.run("job", program("waiting", 2, how, 4))
-    with pytest.raises(NotPossible, match=named):
+    with pytest.raises(NotPossible, match=named) as raised:
         stage.checkpoint("job", "never")
+    assert ("MPI.Win.Allocate" in (raised.value.hint or "")) == (how == "window")
     assert launcher.communicate(timeout=END_S)[0] == "done 1\n"
     assert not stage.store.entries()
 
