@@ -24,7 +24,7 @@ from benchmarks.jupyter import CellFailed
 from benchmarks.states import GIB, MIB, array, small_objects
 from benchmarks.table import Report
 
-_PARTS = ("commands", "trees", "handlers", "mpi", "undo", "sessions", "peers")
+PARTS = ("commands", "trees", "handlers", "mpi", "undo", "sessions", "peers")
 
 
 def main() -> int:
@@ -60,11 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small states, few repetitions: a minute at most")
     parser.add_argument("--budget", type=float, default=600, metavar="S", help="begin no state later than this")
-    parser.add_argument(
-        "--only",
-        choices=("commands", "trees", "handlers", "mpi", "undo", "peers", "sessions"),
-        help="one part of the run",
-    )
+    parser.add_argument("--only", choices=PARTS, help="one part of the run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
     parser.add_argument(
         "--folder", type=Path, help="where images and dd's files go: the disk that is measured (default: %(default)s)"

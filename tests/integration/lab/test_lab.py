@@ -125,6 +125,7 @@ CRASH = [
 ]
 
 
+@pytest.mark.either("app")
 @pytest.mark.parametrize("app", ["lab", "notebook"])
 def test_a_session_that_was_killed_is_back(
     app: str, ourselves: User, processes: ProcessTracker, tmp_path: Path, executable: str

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +84,11 @@ class Stage:
 
 
 @pytest.fixture
-def stage(processes: ProcessTracker, tmp_path: Path) -> Stage:
-    return Stage(tmp_path, processes)
+def stage(processes: ProcessTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """With a runtime folder of its own: tests beside us have jobs of the same names."""
+    with tempfile.TemporaryDirectory(prefix="nbcr-") as run:  # the paths of sockets are short
+        monkeypatch.setenv("XDG_RUNTIME_DIR", run)
+        yield Stage(tmp_path, processes)
 
 
 def until(condition: object, timeout_s: float = 30.0) -> None:

@@ -86,6 +86,7 @@ def run(code: str, place: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.either("library")
 @pytest.mark.parametrize("library", _each(CASES | REGISTERED))
 def test_later_cells_see_what_was_set_in_another_process(library: str, place: Path) -> None:
     imports, change, seen = (CASES | REGISTERED)[library]
@@ -121,6 +122,7 @@ def test_fonts_that_cells_have_added_come_back(place: Path) -> None:
     assert repr(str(fonts[0])) in told
 
 
+@pytest.mark.either("library")
 @pytest.mark.parametrize("library", _each(CASES))
 def test_what_was_set_since_is_rolled_back(library: str, place: Path) -> None:
     imports, change, seen = CASES[library]
@@ -276,6 +278,7 @@ SINGLE = {
 """What cells import, or keep of a library, and what holds where it comes back."""
 
 
+@pytest.mark.either("cell")
 @pytest.mark.parametrize("cell", _each(SINGLE))
 def test_what_a_library_has_one_of_is_no_copy(cell: str, place: Path) -> None:
     """A library looks into its own: what later cells do to a copy has no effect."""
