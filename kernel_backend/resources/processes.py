@@ -84,8 +84,7 @@ def ask_lock_future(borrowed: Borrowed, process: Process) -> Asking[int]:
 
 
 _PROT_NONE = 0
-_FREE_FROM = 1 << 20  # vm.mmap_min_addr is less, everywhere
-_BELOW_BYTES = 16 * linux.PAGE_SIZE
+_PROBE_AT = 1 << 20  # vm.mmap_min_addr is less, everywhere; the same for all, so that they share the frames of a batch
 
 
 def _may_lock(borrowed: Borrowed, process: Process) -> Asking[bool]:
@@ -93,16 +92,16 @@ def _may_lock(borrowed: Borrowed, process: Process) -> Asking[bool]:
 
     It lies below everything that the process has mapped, where nothing is: nobody can map anything meanwhile.
     """
-    at = int(process.maps_text.partition("-")[0], 16) - _BELOW_BYTES
-    if at < _FREE_FROM or not together_at_once(borrowed):
+    lowest = int(process.maps_text.partition("-")[0], 16)
+    if lowest < _PROBE_AT + 16 * linux.PAGE_SIZE or not together_at_once(borrowed):
         return True  # to be asked step by step
     flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_FIXED_NOREPLACE
     try:
         yield from together(
             borrowed,
-            Call("mmap", at, linux.PAGE_SIZE, _PROT_NONE, flags, WORD, 0),
-            Call("madvise", at, linux.PAGE_SIZE, linux.MADV_DONTNEED),
-            Call("munmap", at, linux.PAGE_SIZE),
+            Call("mmap", _PROBE_AT, linux.PAGE_SIZE, _PROT_NONE, flags, WORD, 0),
+            Call("madvise", _PROBE_AT, linux.PAGE_SIZE, linux.MADV_DONTNEED),
+            Call("munmap", _PROBE_AT, linux.PAGE_SIZE),
         )
     except OSError as error:  # EINVAL of madvise, EAGAIN of a mapping that there would be too much locked with
         return error.errno in (errno.EINVAL, errno.EAGAIN)
