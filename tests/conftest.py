@@ -96,7 +96,8 @@ def _draw_variants(items: list[pytest.Item], seed: int) -> None:
         mark, callspec = item.get_closest_marker("either"), getattr(item, "callspec", None)
         if mark is None or callspec is None or item.get_closest_marker("long") or mark.args[0] not in callspec.params:
             continue
-        family = item.nodeid.replace(str(callspec.params[mark.args[0]]), "*")
+        test, _, variant = item.nodeid.partition("[")  # the name of a file may have the variant's in it
+        family = f"{test}[{variant.replace(str(callspec.params[mark.args[0]]), '*')}"
         families.setdefault(family, []).append(item)
     for family, variants in families.items():
         stays = random.Random(f"{seed}/{family}").choice(variants)
