@@ -46,7 +46,8 @@ def test_a_running_cell_is_not_disturbed(jupyter: Jupyter) -> None:
     )
     cell = client.send(
         "threading.Thread(target=background).start()\nfig = plt.figure(); plt.plot([1, 2])\n"
-        "print('up\\n', end=''); time.sleep(1.5)\nname = input('who? ')\nprint('still', plt.get_fignums(), name)",
+        "print('up\\n', end=''); time.sleep(1.5)\nname = input('who? ')\n"
+        "print(f'still {plt.get_fignums()} {name}\\n', end='')",
         allow_stdin=True,
     )
     assert client.listen(lambda: "up\n" in client.cells[cell].text, 20)
