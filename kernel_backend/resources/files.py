@@ -493,25 +493,15 @@ def _is_zombie(path: str) -> bool:
 
 def _open_of_the_dead(entry: ProcFile) -> int:
     """The like of a file below /proc/PID whose process has ended: of a child of ours that does so."""
-    ready, go = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        os.close(go)
-        os.read(ready, 1)
-        os._exit(0)
-    try:
-        path = re.sub(r"^/proc/\d+(/task/\d+)?", f"/proc/{child}", unpack_path(entry.path))
+    below = re.sub(r"^/proc/\d+(/task/\d+)?/?", "", unpack_path(entry.path))
+    with removed_folders.of_one_who_dies() as folder:
         try:
-            fd = os.open(path, open_flags(entry.flags) | os.O_CLOEXEC)
+            fd = os.open(below or ".", open_flags(entry.flags) | os.O_CLOEXEC, dir_fd=folder)
         except OSError:  # such a file is there no more: what it shows nobody can ask for
-            fd = os.open(f"/proc/{child}/stat", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
         if entry.pos:
             os.lseek(fd, entry.pos, os.SEEK_SET)
         return fd
-    finally:
-        os.close(go)
-        os.close(ready)
-        os.waitpid(child, 0)
 
 
 KINDS: list[Kind] = [ProcFileKind(), FileKind()]
