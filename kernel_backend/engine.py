@@ -446,7 +446,7 @@ def _discarded_on_failure(rebuild: reb.Rebuild) -> Iterator[None]:
 
 
 def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
-    """The common request: a tree of stubs becomes the image's tree and runs."""
+    """What both have in common: a tree of stubs becomes the image's tree and runs."""
     reach(Stage.RESTORE_TREE, leader.tgid)
     limits.lift(leader.tgid)
     reb.grow_tree(rebuild, leader)
