@@ -65,7 +65,7 @@ from kernel_backend.resources import (
     unsaved,
     visits,
 )
-from kernel_backend.tracee.chorus import Asking, Chorus
+from kernel_backend.tracee.chorus import Asking, Chorus, together
 from kernel_backend.tracee.inject import Borrowed
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.tree import FrozenTree
@@ -272,12 +272,16 @@ class _Own(msgspec.Struct):
 
 
 def _ask(borrowed: Borrowed, pid: int, process: Process) -> Asking[_Own]:
-    subreaper = yield from processes.ask_subreaper(borrowed)
-    futex_hash = yield from settings.ask_futex_hash()
-    itimers = yield from timers.ask_itimers(borrowed)
+    at = borrowed.data
+    plain = [*timers.itimer_questions(at), processes.subreaper_question(at + timers.ITIMERS_BYTES)]
+    of_futexes, of_locks = settings.futex_hash_question(), processes.lock_questions(process)
+    results = yield from together(borrowed, *plain, *of_futexes, unsure=of_locks)
+    answers, about_locks = results[len(plain) :][: len(of_futexes)], results[len(plain) + len(of_futexes) :]
+    raw = borrowed.get(timers.ITIMERS_BYTES + processes.SUBREAPER_BYTES)
+    subreaper, itimers = processes.is_subreaper(raw[timers.ITIMERS_BYTES :]), timers.itimers_of(raw)
     posix_timers = yield from timers.ask_timers(borrowed, pid)
-    lock_future = yield from processes.ask_lock_future(borrowed, process)
-    return _Own(subreaper, futex_hash, itimers, posix_timers, lock_future)
+    lock_future = (yield from processes.ask_lock_future(borrowed)) if processes.may_lock(about_locks) else 0
+    return _Own(subreaper, settings.futex_hash_of(answers), itimers, posix_timers, lock_future)
 
 
 def _untold(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from types import TracebackType
 
@@ -19,8 +19,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import libc, proc
 from kernel_backend.resources import sharing
-from kernel_backend.tracee.chorus import Asking
-from kernel_backend.tracee.inject import Call
+from kernel_backend.tracee.inject import Call, failed_with
 from kernel_backend.tracee.process import Process
 
 _CREATE_RULESET_VERSION = 1
@@ -95,15 +94,14 @@ class Outsiders:
             )  # fmt: skip
 
 
-def ask(outsider: int) -> Asking[bool]:
-    """Whether a thread may not look at somebody."""
-    if outsider == NOBODY:
-        return False
-    try:
-        yield Call("kcmp", outsider, outsider, linux.KCMP_FILES, 0, 0)
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return False
+def question(outsider: int) -> list[Call]:
+    """The call that tells whether a thread may not look at somebody, for `forbids`; none where there is nobody."""
+    return [Call("kcmp", outsider, outsider, linux.KCMP_FILES, 0, 0)] if outsider != NOBODY else []
+
+
+def forbids(answer: Sequence[int]) -> bool:
+    """Whether it may not, by the raw result."""
+    return failed_with(errno.EPERM) in answer
 
 
 def _user_of(status: dict[str, str]) -> _User | None:

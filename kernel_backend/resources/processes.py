@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from kernel_backend.abi import linux
@@ -14,8 +14,8 @@ from kernel_backend.errors import ResourceUnsupported, TargetDenied
 from kernel_backend.host import limits, proc
 from kernel_backend.image.entries import CredentialsEntry, FoldersEntry, MmEntry, ProcessEntry
 from kernel_backend.resources import settings
-from kernel_backend.tracee.chorus import Asking, together, together_at_once
-from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop
+from kernel_backend.tracee.chorus import Asking
+from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, failed_with
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP
 
@@ -53,17 +53,51 @@ def credentials(status: dict[str, str], securebits: int, keepcaps: bool) -> Cred
     )
 
 
-def ask_subreaper(borrowed: Borrowed) -> Asking[bool]:
-    """Whether orphans below it become its children, which a fork does not copy."""
-    yield Call("prctl", linux.PR_GET_CHILD_SUBREAPER, borrowed.data)
-    return bool(int.from_bytes(borrowed.get(4), "little"))
+SUBREAPER_BYTES = 4
 
 
-def ask_lock_future(borrowed: Borrowed, process: Process) -> Asking[int]:
+def subreaper_question(at: int) -> Call:
+    """The call that tells, at `at`, whether orphans below a process become its children: a fork does not copy that."""
+    return Call("prctl", linux.PR_GET_CHILD_SUBREAPER, at)
+
+
+def is_subreaper(raw: bytes) -> bool:
+    """Whether they do."""
+    return bool(int.from_bytes(raw[:SUBREAPER_BYTES], "little"))
+
+
+_PROT_NONE = 0
+_PROBE_AT = 1 << 20  # vm.mmap_min_addr is less, everywhere; the same for all, so that they share the frames of a batch
+
+
+def lock_questions(process: Process) -> list[Call]:
+    """The calls that tell `may_lock` whether new mappings may be locked; none where that is to be asked step by step.
+
+    Pages that are locked are not thrown away (madvise(2)). The one that is tried lies below everything that the process
+    has mapped, where nothing is: nobody can map anything meanwhile.
+    """
+    lowest = int(process.maps_text.partition("-")[0], 16)
+    if process.status().get("VmLck", "0").split()[0] != "0" or lowest < _PROBE_AT + 16 * linux.PAGE_SIZE:
+        return []
+    flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_FIXED_NOREPLACE
+    return [
+        Call("mmap", _PROBE_AT, linux.PAGE_SIZE, _PROT_NONE, flags, WORD, 0),
+        Call("madvise", _PROBE_AT, linux.PAGE_SIZE, linux.MADV_DONTNEED),
+        Call("munmap", _PROBE_AT, linux.PAGE_SIZE),
+    ]
+
+
+def may_lock(answers: Sequence[int]) -> bool:
+    """Whether new mappings may be locked, by the raw results of `lock_questions`."""
+    if not answers:
+        return True
+    mapped, thrown_away, _ = answers
+    return mapped == failed_with(errno.EAGAIN) or thrown_away == failed_with(errno.EINVAL)  # the first: beyond a limit
+
+
+def ask_lock_future(borrowed: Borrowed) -> Asking[int]:
     """Whether new mappings are locked (mlockall(2), MCL_FUTURE), which only a new mapping shows: MCL_ flags."""
     pid = borrowed.thread.tid
-    if process.status().get("VmLck", "0").split()[0] == "0" and not (yield from _may_lock(borrowed, process)):
-        return 0  # as nearly always
     before = proc.status(pid)["VmLck"]
     flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS
     try:
@@ -81,31 +115,6 @@ def ask_lock_future(borrowed: Borrowed, process: Process) -> Asking[int]:
         at_once = borrowed.get(1) != b"\0"
     yield Call("munmap", at, linux.PAGE_SIZE)
     return (linux.MCL_FUTURE | (0 if at_once else linux.MCL_ONFAULT)) if locks else 0
-
-
-_PROT_NONE = 0
-_PROBE_AT = 1 << 20  # vm.mmap_min_addr is less, everywhere; the same for all, so that they share the frames of a batch
-
-
-def _may_lock(borrowed: Borrowed, process: Process) -> Asking[bool]:
-    """Whether a new mapping may be locked, found out without a stop: locked pages are not thrown away (madvise(2)).
-
-    It lies below everything that the process has mapped, where nothing is: nobody can map anything meanwhile.
-    """
-    lowest = int(process.maps_text.partition("-")[0], 16)
-    if lowest < _PROBE_AT + 16 * linux.PAGE_SIZE or not together_at_once(borrowed):
-        return True  # to be asked step by step
-    flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_FIXED_NOREPLACE
-    try:
-        yield from together(
-            borrowed,
-            Call("mmap", _PROBE_AT, linux.PAGE_SIZE, _PROT_NONE, flags, WORD, 0),
-            Call("madvise", _PROBE_AT, linux.PAGE_SIZE, linux.MADV_DONTNEED),
-            Call("munmap", _PROBE_AT, linux.PAGE_SIZE),
-        )
-    except OSError as error:  # EINVAL of madvise, EAGAIN of a mapping that there would be too much locked with
-        return error.errno in (errno.EINVAL, errno.EAGAIN)
-    return False
 
 
 def _locks_on_fault(pid: int) -> bool:

@@ -118,11 +118,14 @@ def _tells_futex_hash() -> bool:
     return True
 
 
-def ask_futex_hash() -> Asking[int]:
-    """The slots of a process's own table of futex waiters, which a fork does not copy; -1: not known."""
-    if not _tells_futex_hash():
-        return -1
-    return (yield Call("prctl", _FUTEX_HASH, _FUTEX_HASH_GET_SLOTS, 0, 0, 0))
+def futex_hash_question() -> list[Call]:
+    """The call that tells of a process's own table of futex waiters, which a fork does not copy."""
+    return [Call("prctl", _FUTEX_HASH, _FUTEX_HASH_GET_SLOTS, 0, 0, 0)] if _tells_futex_hash() else []
+
+
+def futex_hash_of(answers: Sequence[int]) -> int:
+    """How many slots that table has; -1: not known."""
+    return next(iter(answers), -1)
 
 
 def speculate_otherwise(pids: Iterable[int]) -> set[int]:

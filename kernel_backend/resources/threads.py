@@ -71,13 +71,14 @@ def ask(borrowed: Borrowed, *, speculates_otherwise: bool, own_rights: bool, out
     ]
     if _cpuid_may_fault():
         calls.append(Call("arch_prctl", _ARCH_GET_CPUID, 0))
-    results = yield from together(borrowed, *calls, *numa.first_question(data + 64))
+    calls += numa.first_question(data + 64)
+    results = yield from together(borrowed, *calls, unsure=landlock.question(outsider))
     raw = borrowed.get(64 + numa.MODE_BYTES)
     faults = _cpuid_may_fault() and not results[6]
     numa_policy = yield from numa.ask(borrowed, raw[64:])
     speculation = (yield from settings.ask_speculation()) if speculates_otherwise else []
     bits = (yield Call("prctl", linux.PR_GET_SECUREBITS)) if own_rights else -1
-    confined = yield from landlock.ask(outsider)
+    confined = landlock.forbids(results[len(calls) :])
     tid_address, pdeathsig, tsc, name = struct.unpack_from("<Qii16s", raw, 32)
     return Told(
         raw[:ALTSTACK_BYTES], tid_address, results[5], pdeathsig, numa_policy, faults, tsc, speculation, bits,

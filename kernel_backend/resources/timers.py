@@ -11,12 +11,13 @@ import msgspec
 from kernel_backend.abi import linux
 from kernel_backend.host import libc, proc
 from kernel_backend.image.entries import ProcessEntry, TimerEntry
-from kernel_backend.tracee.chorus import Asking, Chorus, together
+from kernel_backend.tracee.chorus import Asking, Chorus
 from kernel_backend.tracee.inject import Borrowed, Call, Workshop
 from kernel_backend.tracee.thread import Thread
 
 ITIMERS = (0, 1, 2)  # ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF
 ITIMERVAL_BYTES = 32
+ITIMERS_BYTES = ITIMERVAL_BYTES * len(ITIMERS)
 ITIMERSPEC_BYTES = 32
 SIGEV_BYTES = 64
 _SI_TIMER, _SIGEV_NONE, _SIGEV_THREAD_ID, _TIMER_ABSTIME = -2, 1, 4, 1
@@ -24,15 +25,19 @@ _CALLERS_TIME, _FAR_S = -2, 10**8  # the first as /proc tells that clock
 _WALL_CLOCKS = (time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME, time.CLOCK_TAI)
 
 
-def ask_itimers(borrowed: Borrowed) -> Asking[list[bytes]]:
+def itimer_questions(at: int) -> list[Call]:
+    """The calls that tell, at `at`, of each interval timer, for `itimers_of`."""
+    return [Call("getitimer", which, at + which * ITIMERVAL_BYTES) for which in ITIMERS]
+
+
+def itimers_of(raw: bytes) -> list[bytes]:
     """struct itimerval of each interval timer.
 
     One that has just expired, its signal still queued, shows no remainder and would be disarmed when set so: the OS
     kernel starts the next period as the signal is delivered. A whole period then remains.
     """
-    yield from together(borrowed, *(Call("getitimer", w, borrowed.data + w * ITIMERVAL_BYTES) for w in ITIMERS))
     values = []
-    for interval, remaining in struct.iter_unpack("<16s16s", borrowed.get(ITIMERVAL_BYTES * len(ITIMERS))):
+    for interval, remaining in struct.iter_unpack("<16s16s", raw[:ITIMERS_BYTES]):
         values.append(interval + (remaining if any(remaining) else interval))
     return values
 

@@ -11,7 +11,7 @@ not depend on each other's results are yielded as a batch (`together`), which sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 from kernel_backend.abi import arch
 from kernel_backend.errors import EngineError
 from kernel_backend.tracee.batch import Batch, BatchRun
-from kernel_backend.tracee.inject import Borrowed, Call, check
+from kernel_backend.tracee.inject import Borrowed, Call, check, failed_with
 
 T = TypeVar("T")
 Asking = Generator[Call | Batch, int, T]
@@ -31,16 +31,24 @@ def together_at_once(borrowed: Borrowed) -> bool:
     return bool(borrowed.gadgets.store) and not borrowed.sleeps_on
 
 
-def together(borrowed: Borrowed, *calls: Call) -> Asking[list[int]]:
-    """Make several calls, none of which may block: their results. OSError of the first that fails."""
+def together(borrowed: Borrowed, *calls: Call, unsure: Sequence[Call] = ()) -> Asking[list[int]]:
+    """Make several calls, none of which may block: their results. OSError of the first that fails.
+
+    Those which are `unsure` come last, are made also behind one that fails, and give raw results (inject.check).
+    """
+    every, raw = [*calls, *unsure], list[int]()
     if together_at_once(borrowed):
-        batch = Batch(calls)
-        yield batch
-        return batch.results
-    results = []
-    for call in calls:
-        results.append((yield call))
-    return results
+        for first in range(0, len(every), Batch.MOST):
+            batch = Batch(every[first : first + Batch.MOST])
+            yield batch
+            raw += batch.results
+    else:
+        for call in every:
+            try:
+                raw.append((yield call))
+            except OSError as error:
+                raw.append(failed_with(error.errno or 0))
+    return [check(result, name) for result, (name, _) in zip(raw, calls, strict=False)] + raw[len(calls) :]
 
 
 class Chorus:
@@ -141,7 +149,7 @@ class _Part(Generic[T]):
         if isinstance(self.call, Batch):
             assert self._run is not None
             self._run.finish()
-            return [check(raw, name) for raw, (name, _) in zip(self.call.results, self.call.calls, strict=True)][-1]
+            return 0  # the batch has them
         raw, (name, _) = self.member.result(), self.call or ("", ())
         return check(raw, name)
 

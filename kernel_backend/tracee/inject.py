@@ -49,6 +49,11 @@ def check(result: int, what: str) -> int:
     return result
 
 
+def failed_with(number: int) -> int:
+    """The raw result of a syscall that failed with this errno."""
+    return WORD + 1 - number
+
+
 def restart_number(thread: Thread, regs: UserRegs) -> int:
     """The number of the system call that the thread was interrupted in.
 

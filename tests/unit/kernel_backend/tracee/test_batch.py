@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -16,7 +16,7 @@ from kernel_backend.errors import TargetBusy
 from kernel_backend.host import proc
 from kernel_backend.tracee import batch
 from kernel_backend.tracee.chorus import Asking, Chorus, together
-from kernel_backend.tracee.inject import Borrowed, Call
+from kernel_backend.tracee.inject import Borrowed, Call, failed_with
 from kernel_backend.tracee.process import frozen
 
 COUNTER = """
@@ -44,8 +44,8 @@ def computing() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def asking(borrowed: Borrowed, *calls: Call) -> Asking[list[int]]:
-    return (yield from together(borrowed, *calls))
+def asking(borrowed: Borrowed, *calls: Call, unsure: Sequence[Call] = ()) -> Asking[list[int]]:
+    return (yield from together(borrowed, *calls, unsure=unsure))
 
 
 def its_sum(process: subprocess.Popen[str]) -> float:
@@ -112,6 +112,18 @@ def test_the_first_call_that_fails_is_told(computing: subprocess.Popen[str]) -> 
         with pytest.raises(OSError, match="fcntl in the tracee") as caught:
             chorus.run({member: asking(member, Call("getpid"), Call("fcntl", 999, 1), Call("close", 998))})
         assert caught.value.errno == errno.EBADF
+    assert its_sum(computing) == expected()
+
+
+@pytest.mark.parametrize("way", ["batch", "one by one"])
+def test_what_may_fail_is_made_to_the_end(computing: subprocess.Popen[str], way: str) -> None:
+    unsure = [Call("fcntl", 999, 1), *[Call("getpid")] * batch.Batch.MOST, Call("close", 998)]
+    with frozen(computing.pid) as process, Chorus([member := process.borrow()]) as chorus:
+        if way == "one by one":
+            member.gadgets.store = 0
+        found = chorus.run({member: asking(member, Call("gettid"), unsure=unsure)})[member]
+    failed = failed_with(errno.EBADF)
+    assert found == [computing.pid, failed, *[computing.pid] * batch.Batch.MOST, failed]
     assert its_sum(computing) == expected()
 
 
