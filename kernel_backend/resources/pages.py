@@ -140,13 +140,17 @@ def read_not_forked(pid: int, layout: Layout) -> list[tuple[int, bytes]]:
 def write_held(held: list[tuple[int, bytes]], runs: list[PageRun], fd: int) -> None:
     """Write contents that were read in the pause to the places that `runs` give them."""
     for (_, content), run in zip(held, runs, strict=True):
-        try:
-            view, at = memoryview(content), run.offset
-            while view:
-                count = os.pwrite(fd, view, at)
-                view, at = view[count:], at + count
-        except OSError as error:
-            raise no_room(error) from error
+        _write_at(fd, content, run.offset)
+
+
+def _write_at(fd: int, content: bytes, at: int) -> None:
+    try:
+        view = memoryview(content)
+        while view:
+            count = os.pwrite(fd, view, at)
+            view, at = view[count:], at + count
+    except OSError as error:
+        raise no_room(error) from error
 
 
 def place(runs: list[tuple[int, int]], offset: int = 0) -> list[PageRun]:
@@ -267,13 +271,7 @@ def _copy_run(source: int, run: PageRun, fd: int) -> None:
         data += b"".join(
             _page_or_zeros(source, run.address + at) for at in range(len(data), run.length, linux.PAGE_SIZE)
         )
-    try:
-        view, at = memoryview(data), run.offset
-        while view:
-            count = os.pwrite(fd, view, at)
-            view, at = view[count:], at + count
-    except OSError as error:
-        raise no_room(error) from error
+    _write_at(fd, data, run.offset)
 
 
 def _page_or_zeros(source: int, address: int) -> bytes:

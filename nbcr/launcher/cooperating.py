@@ -11,7 +11,7 @@ from typing import Any
 from nbcr.channel import ChannelClosed
 from nbcr.errors import NotPossible
 from nbcr.launcher import coordinating
-from nbcr.launcher.coordinating import Figures, Wish
+from nbcr.launcher.coordinating import Figures, JobOrder
 from nbcr.launcher.members import Member, listen, of_rank, tell
 from nbcr.launcher.schema import FOLDER, Schema
 from nbcr.store import Entry
@@ -23,7 +23,7 @@ MARK = ComponentMark("cooperative", "1")
 def checkpoint(
     members: Sequence[Member],
     schema: Schema,
-    wish: Wish,
+    order: JobOrder,
     pid: int,
     on_begin: Callable[[], None] = lambda: None,
     rejoin: Callable[[], None] = lambda: None,
@@ -33,7 +33,7 @@ def checkpoint(
     Called as `coordinating.checkpoint` is. Nobody's MPI is ever down here, so that `rejoin` has nothing to wait for.
     """
     figures, number = Figures(), time.monotonic_ns()
-    draft = wish.store.draft(wish.name, replace=wish.replace)
+    draft = order.store.draft(order.name, replace=order.replace)
     verdict = "ABORT"
     try:
         on_begin()
@@ -41,16 +41,16 @@ def checkpoint(
         (folder / "ranks").mkdir(parents=True, mode=0o700)
         schema.write(folder)
         tell(members, {"op": "SAVE", "number": number, "folder": str(folder)})
-        _await_states(members, number, wish.deadline_s)
-        if wish.leave == "running":
+        _await_states(members, number, order.deadline_s)
+        if order.leave == "running":
             verdict = "CONTINUE"
             _tell(members, number, verdict)
         figures.opened_ms = figures.elapsed_ms
-        entry = coordinating.publish(draft, schema, wish, figures, MARK, pid)
-        if wish.leave != "running":
+        entry = coordinating.publish(draft, schema, order, figures, MARK, pid)
+        if order.leave != "running":
             verdict = "END"
     except BaseException:
-        wish.store.discard(draft)
+        order.store.discard(draft)
         raise
     finally:
         if verdict != "CONTINUE":

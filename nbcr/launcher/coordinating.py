@@ -37,22 +37,22 @@ _SLACK_S = 2.0  # a rank that gives up says why
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish(Terms):
-    """What was asked for."""
+class JobOrder(Terms):
+    """What was asked of a job, in words of all checkpoints, and where its entry goes."""
 
     store: Store
     deadline_s: float = 30.0
 
     @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Wish:
+    def from_message(cls, message: Mapping[str, Any]) -> JobOrder:
         """As it came over a channel. Raises UsageProblem for what is not to be had of a job."""
         deadline_s = float(message.get("deadline_s", cls.deadline_s))
-        wish = cls.of_document(message, store=Store(message.get("store")), deadline_s=deadline_s)
-        if wish.leave not in ("running", "killed"):
-            raise UsageProblem(f"--leave {wish.leave!r} is not known for jobs", hint="use running, or --stop")
-        if wish.tcp != "reset":
+        order = cls.of_document(message, store=Store(message.get("store")), deadline_s=deadline_s)
+        if order.leave not in ("running", "killed"):
+            raise UsageProblem(f"--leave {order.leave!r} is not known for jobs", hint="use running, or --stop")
+        if order.tcp != "reset":
             raise UsageProblem("--tcp keep is not possible for the ranks of a job", hint="leave it out")
-        return wish
+        return order
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Lost(NbcrError):
 def checkpoint(
     members: Sequence[Member],
     schema: Schema,
-    wish: Wish,
+    order: JobOrder,
     pid: int,
     on_begin: Callable[[], None] = lambda: None,
     rejoin: Callable[[], None] = lambda: None,
@@ -91,35 +91,35 @@ def checkpoint(
     """
     component = crs.select()
     figures = Figures()
-    draft = wish.store.draft(wish.name, replace=wish.replace)
+    draft = order.store.draft(order.name, replace=order.replace)
     try:
         on_begin()
-        _fill_folder(draft, members, schema, wish)
-        with _quiet(members, wish, figures, rejoin) as ready, imaging.Workers() as workers:
+        _fill_folder(draft, members, schema, order)
+        with _quiet(members, order, figures, rejoin) as ready, imaging.Workers() as workers:
             for member in members:
-                _start_image(workers, member, int(ready[member.rank]["channel_fd"]), draft, component, wish.files)
+                _start_image(workers, member, int(ready[member.rank]["channel_fd"]), draft, component, order.files)
             workers.hear("RESUMED", _IMAGE_TIMEOUT_S)
-            if wish.leave == "running":
+            if order.leave == "running":
                 _let_go(members, "CONTINUE", figures)
             _note_images(workers.hear("WRITTEN", None), figures)
-            if wish.leave != "running":  # a rank whose connection has broken was not in its read any more
+            if order.leave != "running":  # a rank whose connection has broken was not in its read any more
                 tell(members, {"op": "PING"})
                 hear(members, "PONG", _ANSWER_TIMEOUT_S)
-            entry = publish(draft, schema, wish, figures, component, pid)
-            if wish.leave != "running":
+            entry = publish(draft, schema, order, figures, component, pid)
+            if order.leave != "running":
                 _end(members, figures)
     except BaseException:
-        wish.store.discard(draft)
+        order.store.discard(draft)
         raise
     return entry
 
 
-def _fill_folder(draft: Draft, members: Sequence[Member], schema: Schema, wish: Wish) -> None:
+def _fill_folder(draft: Draft, members: Sequence[Member], schema: Schema, order: JobOrder) -> None:
     """What is there before the images; other hosts must see it."""
     (draft.path / FOLDER / "ranks").mkdir(parents=True, mode=0o700)
     schema.write(draft.path / FOLDER)
     agents = (member.agent for member in members if member.agent is not None)
-    check_shared(agents, draft.path / FOLDER / FILE, wish.deadline_s)
+    check_shared(agents, draft.path / FOLDER / FILE, order.deadline_s)
 
 
 def _start_image(
@@ -153,17 +153,17 @@ class _quiet:  # noqa: N801
     """The ranks are quiet in the block: MPI is torn down, each is in a read. On an error they are told ABORT."""
 
     def __init__(
-        self, members: Sequence[Member], wish: Wish, figures: Figures, rejoin: Callable[[], None] = lambda: None
+        self, members: Sequence[Member], order: JobOrder, figures: Figures, rejoin: Callable[[], None] = lambda: None
     ) -> None:
-        self._members, self._wish, self._figures, self._rejoin = members, wish, figures, rejoin
+        self._members, self._order, self._figures, self._rejoin = members, order, figures, rejoin
         self._is_down = False
 
     def __enter__(self) -> dict[int, dict[str, Any]]:
-        members, deadline_s = self._members, self._wish.deadline_s
+        members, deadline_s = self._members, self._order.deadline_s
         try:
-            order = {"op": "HOLD", "deadline_s": deadline_s, "name": self._wish.name}
+            hold = {"op": "HOLD", "deadline_s": deadline_s, "name": self._order.name}
             for member in members:
-                tell([member], {**order, "launcher": os.getpid() if member.agent is None else member.agent.pid})
+                tell([member], {**hold, "launcher": os.getpid() if member.agent is None else member.agent.pid})
             hear(members, "HELD", deadline_s)
             _agree(members, deadline_s)
             tell(members, {"op": "LOCK"})
@@ -308,12 +308,12 @@ def _let_go(members: Sequence[Member], operation: str, figures: Figures) -> None
 
 
 def publish(
-    draft: Draft, schema: Schema, wish: Wish, figures: Figures, component: crs.Component | ComponentMark, pid: int
+    draft: Draft, schema: Schema, order: JobOrder, figures: Figures, component: crs.Component | ComponentMark, pid: int
 ) -> Entry:
     """The draft becomes an entry."""
     from nbcr.store.manifest import Host, Manifest
 
-    wish.store.sync(draft)
+    order.store.sync(draft)
     uname = os.uname()
     python = str(dict(schema.facts.get("0", {})).get("python", ""))
     manifest = Manifest(
@@ -322,7 +322,7 @@ def publish(
         created=draft.created,
         parent=None,
         kinds=[KIND],
-        size_bytes=wish.store.size_bytes(draft),
+        size_bytes=order.store.size_bytes(draft),
         notebook=None,
         pid=pid,
         pause_ms=round(figures.opened_ms or figures.pause_ms, 3),
@@ -332,8 +332,8 @@ def publish(
         cell=None,
         component=ComponentMark(component.name, component.version),
         warnings=list(dict.fromkeys(figures.warnings)),
-        note=wish.note,
-        automatic=wish.automatic,
+        note=order.note,
+        automatic=order.automatic,
         job=dict(mark(schema.name, schema.argv)),
     )
-    return wish.store.publish(draft, manifest)
+    return order.store.publish(draft, manifest)

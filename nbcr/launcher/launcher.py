@@ -191,19 +191,19 @@ class Launcher:
                 job = keeping.mark(self.schema.name, self.schema.argv)
                 channel.send({"state": "PLAIN", "pid": self.pid, "job": dict(job)})
                 return
-            wish = coordinating.Wish.from_message(message)
-            self._await_ranks(wish.deadline_s)
-            self._await_again(min(wish.deadline_s, _AGAIN_TIMEOUT_S))
+            order = coordinating.JobOrder.from_message(message)
+            self._await_ranks(order.deadline_s)
+            self._await_again(min(order.deadline_s, _AGAIN_TIMEOUT_S))
             members = [self.members[rank] for rank in sorted(self.members)]
             if self.schema.mode == modes.IMAGES:
-                self._await_agents(members, wish.deadline_s)
+                self._await_agents(members, order.deadline_s)
                 members = [replace(member, agent=self.hosts.of(member.hello)) for member in members]
             how = cooperating if self.schema.mode == modes.COOPERATIVE else coordinating
-            with journal.told(wish.store.root, "checkpoint", job=self.schema.name, name=wish.name) as told:
+            with journal.told(order.store.root, "checkpoint", job=self.schema.name, name=order.name) as told:
                 begun = functools.partial(channel.send, {"state": "BEGUN"})
-                entry = how.checkpoint(members, self.schema, wish, self.pid, begun, self._rejoin)
+                entry = how.checkpoint(members, self.schema, order, self.pid, begun, self._rejoin)
                 told.update(id=entry.id, name=entry.name, size_bytes=entry.size_bytes, pause_ms=entry.pause_ms)
-            if wish.leave == "killed":
+            if order.leave == "killed":
                 self._stopped_as = entry.name
             channel.send({"state": "DONE", "entry": entry.document()})
         except ChannelClosed:  # whoever asked has gone
