@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 WORKERS := -n logical --maxprocesses=4
 
 .DEFAULT_GOAL := help
-.PHONY: help venv system demo test test-long lint format bench clean
+.PHONY: help venv system demo test test-long oldest lint format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +37,9 @@ test: $(STAMP) system ## run the tests, all but the long sweeps
 test-long: $(STAMP) system ## run all tests, with every long sweep
 	@$(BIN)/python -m pytest $(WORKERS) --long $(PYTEST_ARGS)
 
+oldest: $(STAMP) ## run the demo with the oldest versions of all packages that nbcr needs
+	@scripts/oldest "$(abspath $(BIN)/python)" "$(VENV)-oldest"
+
 lint: $(STAMP) ## ruff (rules and format) and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -50,5 +53,5 @@ bench: $(STAMP) ## measure pause, time and bytes, beside dd, cloudpickle and dil
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) build dist artifacts tests/subjects/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build dist artifacts tests/subjects/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,10 @@ used the next line numbers of the old one.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
+
+from IPython.core.history import HistorySavingThread
 
 LOCK_TIMEOUT_S = 5.0
 
@@ -46,12 +49,12 @@ class History:
             lock.release()
         if self._at_rest:
             self._at_rest, self._manager.using_thread = False, True
-            self._manager._restart_thread_if_stopped()
+            _start_thread(self._manager)
 
     def _rest(self) -> None:
         manager = self._manager
-        if getattr(manager, "save_thread", None) is not None and getattr(manager, "using_thread", False):
-            manager._stop_save_thread()
+        if manager.save_thread is not None and getattr(manager, "using_thread", False):
+            _stop_thread(manager)
             manager.using_thread = False  # so that a fork in the meantime does not start it again
             self._at_rest = True
 
@@ -67,10 +70,32 @@ class History:
             manager.init_db()
             manager.new_session()
         except Exception:
-            manager._switch_to_memory_history()
+            _keep_in_memory(manager)
             raise
         finally:
             self.release()
         if manager.save_thread is not None:
-            manager._stop_save_thread()
-            manager._restart_thread_if_stopped()
+            _stop_thread(manager)
+            _start_thread(manager)
+
+
+# What IPython does itself, which has other names, or none, in its earlier versions.
+
+
+def _stop_thread(manager: Any) -> None:
+    manager.save_thread.stop()
+    manager.save_thread = None
+
+
+def _start_thread(manager: Any) -> None:
+    if manager.save_thread is None:
+        manager.save_thread = HistorySavingThread(manager)
+        manager.save_thread.start()
+
+
+def _keep_in_memory(manager: Any) -> None:
+    with suppress(Exception):
+        manager.db.close()
+    manager.hist_file = ":memory:"
+    manager.init_db()
+    manager.new_session()

@@ -48,8 +48,8 @@ class Connection:
             key=app.session.key.decode(),
             signature_scheme=str(app.session.signature_scheme),
             connection_file=str(Path(app.abs_connection_file).absolute()),
-            curve_publickey=_text(app.curve_publickey),
-            curve_secretkey=_text(app.curve_secretkey),
+            curve_publickey=_text(getattr(app, "curve_publickey", None)),  # since ipykernel 7.3 and jupyter_client 8.9
+            curve_secretkey=_text(getattr(app, "curve_secretkey", None)),
         )
 
     @classmethod
@@ -156,11 +156,17 @@ def _adopt(app: Any, to: Connection) -> None:
         setattr(app, f"{name}_port", to.ports[name])
     app._ports = dict(to.ports)
     app.kernel.record_ports({f"{name}_port": port for name, port in to.ports.items()})
-    app.curve_publickey, app.curve_secretkey = _bytes(to.curve_publickey), _bytes(to.curve_secretkey)
+    for name, key in _curve_keys(to).items():
+        if key is not None or getattr(app, name, None) is not None:
+            setattr(app, name, key)
     session = app.session
     if session.signature_scheme != to.signature_scheme:
         session.signature_scheme = to.signature_scheme
     session.key = to.key.encode()
+
+
+def _curve_keys(to: Connection) -> dict[str, bytes | None]:
+    return {"curve_publickey": _bytes(to.curve_publickey), "curve_secretkey": _bytes(to.curve_secretkey)}
 
 
 def _rebind(socket: Any, channel: str, to: Connection) -> None:
@@ -237,12 +243,8 @@ def _replace_heartbeat(app: Any, to: Connection) -> None:
     if old is not None:
         threading.Thread(target=old.context.term, name="nbcr-old-heartbeat", daemon=True).start()
         old.join(2.0)
-    app.heartbeat = Heartbeat(  # type: ignore[no-untyped-call]
-        zmq.Context(),
-        (to.transport, to.ip, to.ports["hb"]),
-        curve_publickey=_bytes(to.curve_publickey),
-        curve_secretkey=_bytes(to.curve_secretkey),
-    )
+    keys = _curve_keys(to) if to.curve_secretkey is not None else {}  # which ipykernel before 7.3 does not know
+    app.heartbeat = Heartbeat(zmq.Context(), (to.transport, to.ip, to.ports["hb"]), **keys)  # type: ignore[no-untyped-call]
     app.heartbeat.start()
     until = time.monotonic() + _SOCKET_S  # it makes its socket itself, for which ZeroMQ draws from rand(): `_rand_kept`
     while getattr(app.heartbeat, "socket", None) is None and time.monotonic() < until:

@@ -35,15 +35,15 @@ class Sieve:
         """From now on requests pass through here."""
         self._kernel.dispatch_shell = self.dispatch
 
-    async def dispatch(self, msg: Any, /, subshell_id: str | None = None, *, concurrent: bool = False) -> None:
-        """In place of ipykernel's own."""
+    async def dispatch(self, msg: Any, /, subshell_id: str | None = None, **named: Any) -> None:
+        """In place of ipykernel's own, whose further arguments differ between its versions."""
         if len(msg) == 1 and bytes(msg[0].buffer) == MARK:
             self._unmarked.discard(subshell_id)
             if not self._unmarked and vars(self._kernel).get("dispatch_shell") == self.dispatch:
                 del self._kernel.dispatch_shell
         elif subshell_id in self._unmarked and self._drops(msg):
             return
-        await self._usual(self._kernel, msg, subshell_id=subshell_id, concurrent=concurrent)
+        await self._usual(self._kernel, msg, subshell_id=subshell_id, **named)
 
     def _drops(self, message: Any) -> bool:
         return not self._answer or header_of(self._kernel.session, message).get("msg_type") in NEVER_REPEATED
