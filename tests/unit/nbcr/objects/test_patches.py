@@ -142,3 +142,40 @@ def test_a_name_of_the_users_that_hides_the_history(others: types.ModuleType, sa
     del vars(others)["number"]
     load(place, {"__name__": "__main__"})
     assert vars(others)["number"] == 5
+
+
+def test_classes_that_a_library_has_made_for_a_cell_come_back(
+    saved: Saved, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+        def create(name, base, **more):
+            def show(self):
+                return sorted(more)
+            globals()[name] = type(name, (base,), {"show": show, **more})
+        class Own:
+            pass
+    """
+    (tmp_path / "makingmodule.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(modules, "_INSTALLED", (str(tmp_path),))
+    values = notebook(
+        "import makingmodule as m",
+        "m.create('Made', list, weight=2)",
+        "from makingmodule import create as c; c('Other', m.Made, more=1); kept = m.Other([1])",
+        "str.join('Own', [])",
+    )
+    module = values["m"]
+    report = saved(values)
+    assert (report.lost, sorted(name for name in report.verdicts if "." in name)) == (
+        [],
+        ["makingmodule.Made", "makingmodule.Other"],
+    )
+    made = module.Made
+    load(place, values)
+    assert module.Made is made  # a rollback leaves it alone
+    del module.Made, module.Other
+    load(place, back := {"__name__": "__main__"})
+    assert (module.Made([3]).show(), module.Made.weight, module.Made.__module__) == (["weight"], 2, "makingmodule")
+    assert type(back["kept"]) is module.Other
+    assert (back["kept"].show(), back["kept"], module.Other.__mro__[1]) == (["more"], [1], module.Made)
+    sys.modules.pop("makingmodule")
