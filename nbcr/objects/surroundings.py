@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbcr.objects import libraries, settings, shell
+from nbcr.objects.kinds import figures
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ STATES = (
     State("magics of the session's classes", "IPython", shell.magics_with_state, shell.tell_magics_with_state),
     State("names of %pylab", "IPython", shell.pylab, shell.set_pylab),
     State("backend of matplotlib", "matplotlib.pyplot", settings.drawing_backend, settings.set_drawing_backend,
+          before_names=True),
+    State("numbers of figures", "matplotlib.pyplot", figures.numbers_by_use, figures.begin_to_replace, before_fork=True,
           before_names=True),
     State("figures", "matplotlib_inline.backend_inline", settings.inline_figures, settings.set_inline_figures),
     State("open figures", "matplotlib.pyplot", settings.open_figures, settings.set_open_figures, before_fork=True),
