@@ -20,7 +20,7 @@ from nbcr.objects.kinds.base import CannotSave, Kind, Reduction
 from nbcr.objects.kinds.enums import make_enum, reduce_enum, set_member_state
 from nbcr.objects.kinds.functions import importable
 from nbcr.objects.kinds.generated import is_named_tuple, reduce_named_tuple, without_generated
-from nbcr.objects.kinds.made_classes import is_made_for_a_cell, make_in_module, set_state_of_made
+from nbcr.objects.kinds.made_classes import is_made_for_a_cell, make_in_module, set_state_of_made, told_by_library
 from nbcr.objects.kinds.modules import refuse_made_by_hand
 from nbcr.objects.kinds.named import NUMBERED
 from nbcr.objects.names import is_a
@@ -62,6 +62,8 @@ class Classes(Kind):
             pickler.note_package(obj.__module__)
             if not is_made_for_a_cell(obj):
                 return reduction
+            if (told := told_by_library(obj)) is not None:
+                return told
             home, reduction = (obj.__module__, obj.__qualname__), cloudpickle._dynamic_class_reduce(obj)
         maker, arguments, state = reduction[:3]
         is_enum = maker is cloudpickle._make_skeleton_enum

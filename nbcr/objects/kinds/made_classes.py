@@ -6,15 +6,17 @@ them leaves alone a class that its module has under that name already, and puts 
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import importlib
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
 from types import CodeType, FunctionType
 from typing import Any
 
+from nbcr.objects.kinds.base import Reduction
 from nbcr.objects.names import is_a
 
 _DYNAMIC = {"globals", "vars", "locals", "setattr", "exec", "eval", "__getattr__"}
@@ -56,6 +58,26 @@ def _names(code: CodeType) -> Iterator[str]:
         else:
             words = constant if isinstance(constant, tuple) else (constant,)  # … of what is imported from somewhere
             yield from (word for word in words if isinstance(word, str))
+
+
+def told_by_library(cls: type) -> Reduction | None:
+    """How its library says that a class is made again: by `copyreg`, for a metaclass whose calls are not as usual."""
+    reducer: Any = copyreg.dispatch_table.get(type(cls))
+    told = None if reducer is None else reducer(cls)
+    if not isinstance(told, tuple) or len(told) != 2:
+        return None
+    return make_by_library, (cls.__module__, cls.__qualname__, *told)
+
+
+def make_by_library(module: str, name: str, maker: Callable[..., type], arguments: tuple[Any, ...]) -> type:
+    """The class that the module has under this name, else what `maker` makes, there."""
+    home = importlib.import_module(module)
+    there = vars(home).get(name)
+    if isinstance(there, type):
+        return there
+    made = maker(*arguments)
+    setattr(home, name, made)
+    return made
 
 
 _unfilled: weakref.WeakSet[type] = weakref.WeakSet()
