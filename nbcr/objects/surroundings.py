@@ -174,6 +174,9 @@ STATES = (
     State("name of the registry of units", "pint", libraries.pint_registry_name, libraries.set_pint_registry_name),
     State("templates of plotly", "plotly.io", libraries.plotly_templates, libraries.set_plotly_templates),
     State("defaults of plotly", "plotly.io", libraries.plotly_defaults, libraries.set_plotly_defaults),
+    State("numbers of bokeh's models", "bokeh.util.serialization", libraries.bokeh_number, libraries.set_bokeh_number),
+    State("outputs of bokeh", "bokeh.io.state", libraries.bokeh_outputs, libraries.set_bokeh_outputs),
+    State("extension of holoviews", "holoviews", libraries.holoviews_backends, libraries.set_holoviews_backends),
     State("plugins of altair by the session", "altair", libraries.own_altair_plugins, libraries.add_altair_plugins),
     State("plugins of altair", "altair", libraries.altair_plugins, libraries.set_altair_plugins),
 )  # fmt: skip

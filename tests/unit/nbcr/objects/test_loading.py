@@ -269,6 +269,14 @@ def test_figures_keep_their_numbers(saved: Saved, place: Path) -> None:
         pyplot.switch_backend(before)
 
 
+def test_what_sympy_has_one_of_is_its_own(saved: Saved, place: Path) -> None:
+    import sympy
+
+    saved(session("from sympy import Q, doctest"))
+    report = load(place, back := fresh())
+    assert (back["Q"] is sympy.Q, back["doctest"] is sympy.doctest, report.lines()) == (True, True, [])
+
+
 def test_large_arrays_are_mapped_and_belong_to_the_session(saved: Saved, place: Path) -> None:
     values = session("import numpy as np; a = np.arange(300_000.0); s = np.arange(10)")
     saved(values)
