@@ -19,6 +19,7 @@ from nbcr.session import Outcome, Store
 from nbcr.store.files import write_atomically
 
 MARK = "nbcr"  # in the output's metadata, until it is whole
+_WIDGETS = "application/vnd.jupyter.widget-state+json"  # the other key in it, where nbformat has them
 _EXPRESSION = "__import__('nbcr.jupyter.executing', fromlist=['_']).{call}"
 
 
@@ -63,6 +64,7 @@ class Course:
         self._names = [f"execute {Path(target).name[:100]} {number} {turn}" for turn in ("a", "b")]
         self._last = ""  # of them: what the output file names
         self._displays: dict[str, list[tuple[int, list[int]]]] = {}  # of the cells that were taken over
+        self._widgets: dict[str, Any] = {}  # … and what they have made
 
     def take_over(self, notebook: Any, before: Any) -> int:
         """Where `notebook` goes on, with the cells that `before`, the output of an earlier run, has done already.
@@ -82,14 +84,17 @@ class Course:
             )
         self._last = self._store.find(entry).name
         self._entry, self._displays = entry, displays
+        self._widgets = dict(before.metadata.get("widgets", {}).get(_WIDGETS, {}).get("state", {}))
         notebook.cells[:first] = theirs
         return first
 
     def begin(self, client: Any, first: int) -> None:
         """In a Jupyter kernel that has just started: become the session that the earlier run left."""
         root = str(self._store.root)
+        look_again_after_sending(client.kc.shell_channel)
         if first:  # a display is updated wherever it was shown
             client._display_id_map = {shown: dict(where) for shown, where in self._displays.items()}
+            _give_widgets(client, self._widgets)
         if first and self._entry is not None:
             came = _ask(client, f"become({self._entry!r}, {root!r})")
             self._say(f"goes on with cell {first + 1}, from checkpoint {came}")
@@ -104,6 +109,7 @@ class Course:
         self._last = name
         displays = {shown: list(where.items()) for shown, where in getattr(client, "_display_id_map", {}).items()}
         notebook.metadata[MARK] = {"entry": self._entry, "next": index + 1, "displays": displays}
+        client.set_widgets_metadata()
         return True
 
     def unmark(self, notebook: Any) -> None:
@@ -115,6 +121,34 @@ class Course:
         for entry in self._store.entries():
             if entry.name in self._names:
                 session.remove(entry.id, store=self._store)
+
+
+def look_again_after_sending(channel: Any) -> None:
+    """Let a channel of an asynchronous client miss nothing that arrives while something is sent on it.
+
+    nbclient's Output widgets send while it waits for the reply of the cell. ZeroMQ tells of what has come but once, to
+    whoever uses the socket next (zmq_getsockopt(3), ZMQ_FD): if that was the sending, the other waited for ever.
+    """
+    import zmq
+
+    send, socket = channel.send, channel.socket
+
+    def sending(message: Any) -> None:
+        send(message)
+        socket.get(zmq.EVENTS)  # by which pyzmq's asynchronous sockets look again
+
+    channel.send = sending
+
+
+def _give_widgets(client: Any, widgets: dict[str, Any]) -> None:
+    """Let a client of nbclient know widgets as if it had seen them made: their states, and who captures output."""
+    for key, widget in widgets.items():
+        client.widget_state[key] = state = widget["state"]
+        if buffers := widget.get("buffers"):
+            client.widget_buffers[key] = {tuple(buffer["path"]): buffer for buffer in buffers}
+        made = client.on_comm_open_jupyter_widget({"content": {"comm_id": key, "data": {"state": state}}})
+        if made is not None:
+            client.comm_objects[key] = made
 
 
 class _Run:

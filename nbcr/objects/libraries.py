@@ -176,6 +176,43 @@ def set_altair_plugins(altair: Any, wanted: dict[str, tuple[str, dict[str, Any]]
             getattr(altair, name).enable(active, **options)
 
 
+def bokeh_number(serialization: Any) -> int:
+    """The number that bokeh's next model goes by, less one: it knows models by these numbers alone."""
+    return int(serialization._simple_id)
+
+
+def set_bokeh_number(serialization: Any, wanted: int) -> None:
+    """No model gets the number of one that comes back."""
+    serialization._simple_id = max(serialization._simple_id, wanted)
+
+
+def bokeh_outputs(state: Any) -> tuple[bool, str | None, Any]:
+    """Where `show` shows: whether in the notebook (`output_notebook`), of which kind that is, and into which file."""
+    now = state.curstate()
+    return now._notebook, now._notebook_type, now._file
+
+
+def set_bokeh_outputs(state: Any, wanted: tuple[bool, str | None, Any]) -> None:
+    """As it was."""
+    now = state.curstate()
+    now._notebook, now._notebook_type, now._file = wanted
+
+
+def holoviews_backends(holoviews: Any) -> tuple[list[str], str]:
+    """By what holoviews draws: what `holoviews.extension` has loaded, and which of it is in use."""
+    return list(holoviews.Store.renderers), holoviews.Store.current_backend
+
+
+def set_holoviews_backends(holoviews: Any, wanted: tuple[list[str], str]) -> None:
+    """Raises Incomplete for what has to be loaded by a cell, as it is loaded in the browser, too."""
+    loaded, in_use = wanted
+    missing = [name for name in loaded if name not in holoviews.Store.renderers]
+    if missing:
+        raise Incomplete(f"run the cell again that called holoviews.extension({', '.join(map(repr, loaded))})")
+    if loaded:
+        holoviews.Store.current_backend = in_use
+
+
 # --- what cells have registered -----------------------------------------------------------------------------------
 #
 # What came later stays, as with accessors: nobody can tell whether a cell has registered it, or an import.

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from nbcr.objects.kinds.made_classes import is_made_for_a_cell
 from nbcr.objects.modules import is_own, placed
 from nbcr.objects.names import Namespace, is_a
 
@@ -32,6 +33,7 @@ def made_by(cells: Iterable[Any], namespace: Namespace) -> dict[str, Any]:
     targets = {target: None for cell in cells for target in _targets(cell)}
     owners = [(_found(path, namespace), name) for path, name in targets]
     owners += [(_class_of(library, cls), name) for cell in cells for library, cls, name in _registered(cell)]
+    owners += [(_maker(path, namespace, name), name) for cell in cells for path, name in _asked_for(cell)]
     found = {}
     for owner, name in [*owners, *placed()]:
         home = _home_of(owner) if owner is not None else ""
@@ -82,6 +84,35 @@ def _registered(cell: str) -> Iterator[tuple[str, str, str]]:
             yield library, cls, name
 
 
+_MAY_ASK = re.compile(r"\(\s*[rRuU]?[\"'][A-Za-z_]\w*[\"']\s*,")
+
+
+@functools.lru_cache(maxsize=4096)
+def _asked_for(cell: str) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """What a cell may have had made under a name, `creator.create("Individual", list)`: who was called, the name."""
+    if len(cell) > _LARGEST_CELL or not _MAY_ASK.search(cell):
+        return ()
+    try:
+        tree = ast.parse(cell)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=func, args=[ast.Constant(value=str(name)), _, *_]) if path := _path_to(func):
+                found.append((path, name))
+    return tuple(dict.fromkeys(found))
+
+
+def _maker(path: tuple[str, ...], namespace: Namespace, name: str) -> Any:
+    """The module of the function of this path, if it keeps a class of that name which was made for a cell."""
+    owner = _found(path[:-1], namespace) if len(path) > 1 else None
+    called = vars(owner).get(path[-1]) if owner is not None else namespace.get(path[0])
+    module = sys.modules.get(called.__module__ or "") if is_a(called, FunctionType) else None
+    made: Any = vars(module).get(name) if isinstance(module, ModuleType) else None
+    return module if is_a(made, type) and is_made_for_a_cell(made) else None
+
+
 def _class_of(library: str, name: str) -> Any:
     return vars(sys.modules[library]).get(name) if library in sys.modules else None
 
@@ -130,4 +161,6 @@ def _is_at_home(value: Any, owner: Any, name: str) -> bool:
     if is_a(value, FunctionType):  # what wraps it may bear its name
         module = sys.modules.get(owner.__module__) if is_a(owner, type) else owner
         return module is not None and value.__globals__ is vars(module)
-    return bool(value.__module__ == owner.__name__ and value.__name__ == name)
+    if value.__module__ != owner.__name__ or value.__name__ != name:
+        return False
+    return not (is_a(value, type) and is_made_for_a_cell(value))

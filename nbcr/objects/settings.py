@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nbcr.objects.kinds import figures
 from nbcr.objects.modules import is_own
 
 _OWN_VARIABLES = re.compile(r"(JPY|JUPYTER|NBCR)_|(PATH|PWD|OLDPWD|SHLVL|COLUMNS|LINES|_)$")
@@ -335,6 +336,7 @@ def _shown_at_the_end() -> Iterator[tuple[Any, str]]:
 def set_open_figures(pyplot: Any, was: tuple[list[int], bool]) -> None:
     """Figures that were open and not due to be shown stay so: pyplot takes one that is made again for a new one."""
     numbers, due = was
+    figures.end_to_replace(pyplot)
     for show, kept in () if due else _shown_at_the_end():
         show._draw_called = False
         setattr(show, kept, [])

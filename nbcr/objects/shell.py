@@ -91,25 +91,37 @@ def set_shell_settings(ipython: Any, wanted: dict[str, Any]) -> None:
 # --- functions of the session -------------------------------------------------------------------------------------
 
 
-def printers(ipython: Any) -> list[tuple[str, type, Any]]:
-    """Functions of the session by which values of a type are shown: kind of output, type, function."""
+def printers(ipython: Any) -> list[tuple[str, type | str, Any]]:
+    """Functions of the session by which values of a type are shown: kind of output, type, function.
+
+    A text, "module.name", stands for a type of which nothing has been shown yet (`for_type_by_name`).
+    """
     return [(kind, cls, made) for kind, cls, made in _all_printers(ipython.get_ipython()) if _is_own(made)]
 
 
-def _all_printers(shell: Any) -> Iterator[tuple[str, type, Any]]:
-    for kind, formatter in shell.display_formatter.formatters.items():
+def _all_printers(shell: Any) -> Iterator[tuple[str, type | str, Any]]:
+    for kind, formatter in _formatters(shell).items():
         for cls, made in list(formatter.type_printers.items()):
             yield kind, cls, made
+        for names, made in list(formatter.deferred_printers.items()):
+            yield kind, ".".join(names), made
 
 
-def set_printers(ipython: Any, wanted: list[tuple[str, type, Any]]) -> None:
+def _formatters(shell: Any) -> dict[str, Any]:
+    """All of the shell's formatters, also those that are asked before the ones of each kind of output."""
+    known = shell.display_formatter
+    before = {"ipython_display": known.ipython_display_formatter, "mimebundle": known.mimebundle_formatter}
+    return {**known.formatters, **before}
+
+
+def set_printers(ipython: Any, wanted: list[tuple[str, type | str, Any]]) -> None:
     """These and no others of the session's."""
     shell = ipython.get_ipython()
     if shell is None:
         return
-    formatters = shell.display_formatter.formatters
+    formatters = _formatters(shell)
     for kind, cls, _ in printers(ipython):
-        del formatters[kind].type_printers[cls]
+        formatters[kind].pop(cls)
     for kind, cls, made in wanted:
         formatters[kind].for_type(cls, made)
 

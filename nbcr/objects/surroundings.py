@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbcr.objects import libraries, settings, shell
+from nbcr.objects.kinds import figures
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ STATES = (
     State("names of %pylab", "IPython", shell.pylab, shell.set_pylab),
     State("backend of matplotlib", "matplotlib.pyplot", settings.drawing_backend, settings.set_drawing_backend,
           before_names=True),
+    State("numbers of figures", "matplotlib.pyplot", figures.numbers_by_use, figures.begin_to_replace, before_fork=True,
+          before_names=True),
     State("figures", "matplotlib_inline.backend_inline", settings.inline_figures, settings.set_inline_figures),
     State("open figures", "matplotlib.pyplot", settings.open_figures, settings.set_open_figures, before_fork=True),
     State("matplotlib settings", "matplotlib", _changed_rc, _set_rc),
@@ -171,6 +174,9 @@ STATES = (
     State("name of the registry of units", "pint", libraries.pint_registry_name, libraries.set_pint_registry_name),
     State("templates of plotly", "plotly.io", libraries.plotly_templates, libraries.set_plotly_templates),
     State("defaults of plotly", "plotly.io", libraries.plotly_defaults, libraries.set_plotly_defaults),
+    State("numbers of bokeh's models", "bokeh.util.serialization", libraries.bokeh_number, libraries.set_bokeh_number),
+    State("outputs of bokeh", "bokeh.io.state", libraries.bokeh_outputs, libraries.set_bokeh_outputs),
+    State("extension of holoviews", "holoviews", libraries.holoviews_backends, libraries.set_holoviews_backends),
     State("plugins of altair by the session", "altair", libraries.own_altair_plugins, libraries.add_altair_plugins),
     State("plugins of altair", "altair", libraries.altair_plugins, libraries.set_altair_plugins),
 )  # fmt: skip

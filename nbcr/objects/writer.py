@@ -26,6 +26,7 @@ from nbcr.objects.describing import Describer, shape_of, type_name
 from nbcr.objects.forking import Guard
 from nbcr.objects.index import Blob, Index, Name, Unit
 from nbcr.objects.kinds.functions import forget_answers, importable, importable_method
+from nbcr.objects.kinds.made_classes import is_made_for_a_cell
 from nbcr.objects.kinds.modules import is_importable
 from nbcr.objects.kinds.singletons import forget_bare_objects
 from nbcr.objects.names import Cells, Namespace, is_a
@@ -218,7 +219,7 @@ def _import_of(value: Any) -> str | None:
         if is_a(value, ModuleType):
             return value.__name__ if is_importable(value) and value.__name__ != "__main__" else None
         if is_a(value, type, FunctionType):
-            found = importable(value)
+            found = None if is_a(value, type) and is_made_for_a_cell(value) else importable(value)
         elif is_a(value, BuiltinFunctionType, MethodType):
             found = importable_method(value)
         else:

@@ -80,6 +80,39 @@ def test_it_goes_on_where_it_died(whom: str, environ: dict[str, str], tmp_path: 
     assert (tmp_path / "out.ipynb").stat().st_mtime_ns == written
 
 
+WIDGETS = [
+    "import ipywidgets, os\nout, picture = ipywidgets.Output(), ipywidgets.Image(value=b'abc')\nout",
+    "with out:\n    print('caught'); display('early')",
+    "if os.path.exists('die'):\n    os.remove('die')\n    os.kill(os.getpid(), 9)",
+    "with out:\n    print('after'); display('late')\nprint('not caught')",
+    "slider = ipywidgets.IntSlider(7); [output['output_type'] for output in out.outputs]",
+]
+
+
+def widgets(path: Path) -> list[tuple[str, Any, Any]]:
+    """What a notebook says of its widgets, without the numbers that these have."""
+    known = nbformat.read(path, as_version=4).metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    own = [
+        (w["model_name"], [w["state"].get(k) for k in ("outputs", "value")], w.get("buffers")) for w in known.values()
+    ]
+    return sorted(own, key=str)
+
+
+def test_widgets_of_cells_before_are_known(environ: dict[str, str], tmp_path: Path) -> None:
+    """Above all those that take the output of later cells."""
+    file = notebook(tmp_path / "in.ipynb", WIDGETS)
+    assert run(environ, file, "-o", tmp_path / "whole.ipynb").returncode == 0
+    (tmp_path / "die").touch()
+    assert run(environ, file, "-o", tmp_path / "out.ipynb").returncode == 1
+    again = run(environ, file, "-o", tmp_path / "out.ipynb", "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "goes on with cell 4" in again.stderr
+    assert widgets(tmp_path / "out.ipynb") == widgets(tmp_path / "whole.ipynb")
+    whole, resumed = (outputs(tmp_path / name) for name in ("whole.ipynb", "out.ipynb"))
+    assert resumed[2:] == whole[2:]
+    assert [output["text"] for output in resumed[4][2]] == ["not caught\n"]
+
+
 @pytest.mark.long
 def test_a_cell_that_fails_can_be_mended(environ: dict[str, str], tmp_path: Path) -> None:
     file = notebook(tmp_path / "in.ipynb", ["x = [1]", "x.append(2); 1 / 0", "x"])

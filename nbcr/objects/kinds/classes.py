@@ -20,6 +20,7 @@ from nbcr.objects.kinds.base import CannotSave, Kind, Reduction
 from nbcr.objects.kinds.enums import make_enum, reduce_enum, set_member_state
 from nbcr.objects.kinds.functions import importable
 from nbcr.objects.kinds.generated import is_named_tuple, reduce_named_tuple, without_generated
+from nbcr.objects.kinds.made_classes import is_made_for_a_cell, make_in_module, set_state_of_made, told_by_library
 from nbcr.objects.kinds.modules import refuse_made_by_hand
 from nbcr.objects.kinds.named import NUMBERED
 from nbcr.objects.names import is_a
@@ -55,17 +56,25 @@ class Classes(Kind):
         if is_named_tuple(obj) and importable(obj) is None:
             return reduce_named_tuple(obj)
         reduction = cloudpickle._class_reduce(obj)
+        home: tuple[str, ...] = ()
         if reduction is NotImplemented or len(reduction) == 2:
             refuse_made_by_hand(obj.__module__)
             pickler.note_package(obj.__module__)
-            return reduction
+            if not is_made_for_a_cell(obj):
+                return reduction
+            if (told := told_by_library(obj)) is not None:
+                return told
+            home, reduction = (obj.__module__, obj.__qualname__), cloudpickle._dynamic_class_reduce(obj)
         maker, arguments, state = reduction[:3]
         is_enum = maker is cloudpickle._make_skeleton_enum
         if is_enum:
             arguments, state = reduce_enum(obj, arguments, state)
         elif "__slots__" in vars(obj):
             arguments, state = _with_slots(obj, arguments, state)
-        return make_class, (is_enum, *arguments), state, None, None, set_class_state
+        arguments = (is_enum, *arguments)
+        if home:
+            return make_in_module, (*home, *arguments), state, None, None, set_state_of_made
+        return make_class, arguments, state, None, None, set_class_state
 
 
 def _with_slots(cls: type, arguments: Any, state: Any) -> tuple[Any, Any]:

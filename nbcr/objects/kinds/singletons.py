@@ -48,6 +48,7 @@ class Registries(Sentinels):
         "matplotlib.RcParams", "matplotlib.cm.ColormapRegistry", "matplotlib.font_manager.FontManager",
         "mpmath.ctx_base.StandardBaseContext", "mpmath.ctx_mp_python._constant",
         "sympy.core.singleton.SingletonRegistry", "sympy.polys.domains.domain.Domain",
+        "sympy.assumptions.ask.AssumptionKeys", "sympy.core.cache.lazy_function.<locals>.LazyFunction",
         "pandas._config.config.DictWrapper", "control.config.DefaultDict",
         "plotly.io._templates.TemplatesConfig", "plotly.io._renderers.RenderersConfig",
         "altair.utils.plugin_registry.PluginRegistry",

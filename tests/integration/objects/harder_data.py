@@ -539,6 +539,9 @@ DATA: Final = (
         def casemagic(line):
             return line + '!'
         get_ipython().display_formatter.formatters['text/plain'].for_type(slice, lambda s, p, cycle: p.text('a case'))
+        get_ipython().display_formatter.formatters['text/plain'].for_type(
+            'fractions.Fraction', lambda s, p, cycle: p.text('a part'))
+        get_ipython().display_formatter.mimebundle_formatter.for_type(complex, lambda z: {'text/case': 'complex'})
         def on_cell(info):
             get_ipython().case_cell = info.raw_cell  # which is there after a %reset, too
         get_ipython().events.register('pre_run_cell', on_cell)
@@ -556,6 +559,8 @@ DATA: Final = (
             "get_ipython().display_formatter.formatters['text/plain'].float_format == '%.2e'",
             "get_ipython().run_line_magic('casemagic', 'a') == 'a!'",
             "get_ipython().display_formatter.format(slice(1))[0]['text/plain'] == 'a case'",
+            "get_ipython().display_formatter.format(__import__('fractions').Fraction(1))[0]['text/plain'] == 'a part'",
+            "get_ipython().display_formatter.format(1j)[0]['text/case'] == 'complex'",
             "get_ipython().events.callbacks['pre_run_cell'].count(on_cell) == 1",
             "get_ipython().case_cell.startswith('print(bool(')",
             "any(name == 'casealias' for name, _ in get_ipython().alias_manager.aliases)",

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
+from nbcr.objects import surroundings
 
 CASES = {
     "mpmath": ("from mpmath import mp, pi", "mp.dps, mp.pretty = 40, True", "(mp.dps, mp.pretty, str(pi))"),
@@ -288,3 +291,30 @@ def test_what_a_library_has_one_of_is_no_copy(cell: str, place: Path) -> None:
     load = "ns = {'__name__': '__main__'}; report = objects.load(place, ns); assert not report.lost, report.lines()\n"
     check = SINGLE[cell]
     assert run(f"{load}import {library}; ns['{library}'] = {library}; print(eval({check!r}, ns))", place) == "True\n"
+
+
+def test_where_bokeh_and_holoviews_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of stand-ins, as they are large."""
+    numbers, outputs = ModuleType("bokeh.util.serialization"), ModuleType("bokeh.io.state")
+    holoviews = ModuleType("holoviews")
+    in_use = SimpleNamespace(_notebook=True, _notebook_type="jupyter", _file=None)
+    vars(numbers)["_simple_id"] = 1040
+    vars(outputs)["curstate"] = lambda: in_use
+    vars(holoviews)["Store"] = SimpleNamespace(renderers={"bokeh": 1, "matplotlib": 2}, current_backend="matplotlib")
+    for module in (numbers, outputs, holoviews):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    wanted = ("numbers of bokeh's models", "outputs of bokeh", "extension of holoviews")
+    states = {name: state for name, state in surroundings.read(before_fork=False).items() if name in wanted}
+    vars(numbers)["_simple_id"], in_use._notebook = 1000, False
+    holoviews.Store.current_backend = "bokeh"
+    assert surroundings.apply(states, before_names=False) == []
+    assert (vars(numbers)["_simple_id"], in_use._notebook, holoviews.Store.current_backend) == (
+        1040,
+        True,
+        "matplotlib",
+    )
+    vars(numbers)["_simple_id"] = 1050  # in a rollback: models of the present may be on the page
+    holoviews.Store.renderers.pop("matplotlib")
+    (told,) = surroundings.apply(states, before_names=False)
+    assert "run the cell again that called holoviews.extension('bokeh', 'matplotlib')" in told
+    assert vars(numbers)["_simple_id"] == 1050

@@ -246,6 +246,37 @@ def test_figures_that_are_open_stay_open_and_are_not_shown(saved: Saved, place: 
         pyplot.ion()
 
 
+def test_figures_keep_their_numbers(saved: Saved, place: Path) -> None:
+    import matplotlib
+    from matplotlib import pyplot
+
+    before = matplotlib.get_backend()
+    pyplot.close("all")
+    pyplot.switch_backend("agg")
+    try:
+        values = session("import matplotlib.pyplot as plt\nfirst = plt.figure()\nfifth = plt.figure(5)\nplt.figure(1)")
+        saved(values)
+        for opened in (2, 6):  # of the present: gone, as nothing is called so; the second time in a rolled back one
+            pyplot.figure(opened)
+            load(place, values)
+            assert (pyplot.get_fignums(), values["first"].number, values["fifth"].number) == ([1, 5], 1, 5)
+            assert pyplot.gcf() is values["first"]
+            assert pyplot.figure(5) is values["fifth"]
+        assert get(place, "first").number > 5  # it replaces nothing
+        assert pyplot.figure(1) is values["first"]
+    finally:
+        pyplot.close("all")
+        pyplot.switch_backend(before)
+
+
+def test_what_sympy_has_one_of_is_its_own(saved: Saved, place: Path) -> None:
+    import sympy
+
+    saved(session("from sympy import Q, doctest"))
+    report = load(place, back := fresh())
+    assert (back["Q"] is sympy.Q, back["doctest"] is sympy.doctest, report.lines()) == (True, True, [])
+
+
 def test_large_arrays_are_mapped_and_belong_to_the_session(saved: Saved, place: Path) -> None:
     values = session("import numpy as np; a = np.arange(300_000.0); s = np.arange(10)")
     saved(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import copyreg
 import json
 import sys
 import textwrap
@@ -142,3 +143,56 @@ def test_a_name_of_the_users_that_hides_the_history(others: types.ModuleType, sa
     del vars(others)["number"]
     load(place, {"__name__": "__main__"})
     assert vars(others)["number"] == 5
+
+
+def test_classes_that_a_library_has_made_for_a_cell_come_back(
+    saved: Saved, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+        import copyreg
+        def create(name, base, **more):
+            def show(self):
+                return sorted(more)
+            globals()[name] = type(name, (base,), {"show": show, **more})
+        class Own:
+            pass
+        class Meta(type):
+            def __new__(cls, name, base):
+                return super().__new__(cls, name, (base,), {"by": base})
+            def __init__(cls, name, base):
+                super().__init__(name, (base,), {})
+            def __reduce__(cls):
+                return make, (cls.__name__, cls.by)
+        copyreg.pickle(Meta, Meta.__reduce__)
+        def make(name, *arguments):
+            globals()[name] = Meta(name, *arguments)
+            return globals()[name]
+    """
+    monkeypatch.setattr(copyreg, "dispatch_table", {**copyreg.dispatch_table})
+    (tmp_path / "makingmodule.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(modules, "_INSTALLED", (str(tmp_path),))
+    values = notebook(
+        "import makingmodule as m",
+        "m.create('Alone', dict); m.create('Made', list, weight=2)",
+        "from makingmodule import create as c; c('Other', m.Made, more=1); kept = m.Other([1])",
+        "m.make('Unusual', m.Made)",
+        "str.join('Own', [])",
+    )
+    module = values["m"]
+    report = saved(values)
+    assert (report.lost, sorted(name for name in report.verdicts if "." in name)) == (
+        [],
+        ["makingmodule.Alone", "makingmodule.Made", "makingmodule.Other", "makingmodule.Unusual"],
+    )
+    made = module.Made
+    load(place, values)
+    assert module.Made is made  # a rollback leaves it alone
+    del module.Alone, module.Made, module.Other, module.Unusual
+    load(place, back := {"__name__": "__main__"})
+    assert (module.Made([3]).show(), module.Made.weight, module.Made.__module__) == (["weight"], 2, "makingmodule")
+    assert module.Alone(a=1).show() == []
+    assert module.Unusual([4]).show() == ["weight"]
+    assert type(back["kept"]) is module.Other
+    assert (back["kept"].show(), back["kept"], module.Other.__mro__[1]) == (["more"], [1], module.Made)
+    sys.modules.pop("makingmodule")
