@@ -23,6 +23,7 @@ from kernel_backend.image.limits import (
     Int,
     Key,
     MapName,
+    MarkedObject,
     Name,
     Nanoseconds,
     Natural,
@@ -312,6 +313,25 @@ class Inotify(_Base, tag="inotify"):
     watches: Annotated[list[InotifyWatch], MANY] = []
 
 
+class FanotifyMark(_Item):
+    """One marked object."""
+
+    object: MarkedObject
+    path: PathText  # pack_path
+    flags: Bits = 0  # FAN_MARK_EVICTABLE, FAN_MARK_IGNORE, FAN_MARK_IGNORED_SURV_MODIFY
+    mask: Bits = 0  # of events that are told
+    ignored: Bits = 0  # of events that are not
+
+
+class Fanotify(_Base, tag="fanotify"):
+    """fanotify_init(2)."""
+
+    init_flags: Bits = 0
+    event_flags: Bits = 0  # of the descriptors that come with events
+    privileged: bool = False  # who made it had CAP_SYS_ADMIN
+    marks: Annotated[list[FanotifyMark], MANY] = []
+
+
 # --- sockets ------------------------------------------------------------------------------------------------------
 
 
@@ -558,6 +578,7 @@ Description = (
     | PidFd
     | Epoll
     | Inotify
+    | Fanotify
     | UnixSocket
     | TcpSocket
     | UdpSocket

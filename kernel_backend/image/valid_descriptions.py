@@ -15,6 +15,7 @@ from kernel_backend.image.descriptions import (
     Description,
     Epoll,
     EventFd,
+    Fanotify,
     Inotify,
     MemoryFile,
     Message,
@@ -73,6 +74,9 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
         expect(entry.index in masters, f"the other side of {what} is missing")
     elif isinstance(entry, PtyMaster):
         expect([*entry.ends, len(entry.typed)] == sorted([*entry.ends, len(entry.typed)]), f"an end in {what}")
+    elif isinstance(entry, Fanotify):
+        masks = [mask for mark in entry.marks for mask in (mark.mask, mark.ignored)]
+        expect(not any(mask & linux.FAN_PERMISSION_EVENTS for mask in masks), f"{what} decides who may open files")
     elif isinstance(entry, BpfMap):
         bpf_maps.check(entry, what)
     elif isinstance(entry, MessageQueue):
@@ -160,6 +164,8 @@ def _paths(entry: Description) -> Iterator[str]:
             yield found
     if isinstance(entry, Inotify):
         yield from (watch.path for watch in entry.watches)
+    if isinstance(entry, Fanotify):
+        yield from (mark.path for mark in entry.marks)
 
 
 def _words(entry: Description) -> Iterator[int]:

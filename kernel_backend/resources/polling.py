@@ -1,4 +1,4 @@
-"""Descriptors for events: eventfd, timerfd, signalfd, epoll. (pidfds and inotify have rooms of their own.)
+"""Descriptors for events: eventfd, timerfd, signalfd, epoll. (pidfds, inotify and fanotify have rooms of their own.)
 
 An epoll item is keyed by the description it watches and by the number the descriptor had when it was added; the
 number may be closed or reused since, and the item goes on. So the helper adds items from a descriptor table of its
@@ -31,7 +31,7 @@ from kernel_backend.image.descriptions import (
     SignalFd,
     TimerFd,
 )
-from kernel_backend.resources import epoll_told, inotify, pidfd
+from kernel_backend.resources import epoll_told, fanotify, inotify, pidfd
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -285,4 +285,12 @@ def _add_inside(item: EpollItem, tables: RebuildTables, workshop: Workshop, pid:
         workshop.call("close", item.fd)
 
 
-KINDS: list[Kind] = [EventFdKind(), TimerFdKind(), SignalFdKind(), EpollKind(), *pidfd.KINDS, *inotify.KINDS]
+KINDS: list[Kind] = [
+    EventFdKind(),
+    TimerFdKind(),
+    SignalFdKind(),
+    EpollKind(),
+    *pidfd.KINDS,
+    *inotify.KINDS,
+    *fanotify.KINDS,
+]

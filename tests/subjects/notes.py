@@ -93,6 +93,11 @@ NOTES: dict[str, Note] = {
         "may get a number that one which is gone had",
         "paths are searched for where the program has files open (CAP_DAC_READ_SEARCH finds any)",
     ),
+    "fanotify": Note(
+        "marks whose path cannot be found and events that were not read are left out, with a warning; groups that "
+        "decide who may open files (FAN_OPEN_PERM …) are refused",
+        "paths are searched for where the program has files open (CAP_DAC_READ_SEARCH finds any)",
+    ),
     "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
     "socket options": Note(
         "what nobody can read back is lost: SO_INQ, TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs; "
