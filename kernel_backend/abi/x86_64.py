@@ -141,6 +141,11 @@ class UserRegs(ctypes.Structure):
         self.rsp = address
 
     @property
+    def thread_area(self) -> int:
+        """What a thread's own variables (TLS) are found by."""
+        return self.fs_base
+
+    @property
     def call(self) -> int:
         """The number of the system call that the thread is in or has just left; NO_CALL: there is none to restart."""
         return self.orig_rax

@@ -14,6 +14,7 @@ from kernel_backend.image.limits import (
     FEW,
     MANY,
     RUNS,
+    Address,
     Bits,
     Content,
     FdNumber,
@@ -332,6 +333,32 @@ class Fanotify(_Base, tag="fanotify"):
     marks: Annotated[list[FanotifyMark], MANY] = []
 
 
+class PageRange(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """`size` bytes at `start`; both page-aligned."""
+
+    start: Address
+    size: Size
+
+
+class ServedRange(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """Memory whose page faults are served: where pages are missing, where protected ones are written to."""
+
+    start: Address
+    size: Size
+    missing: bool
+    protected: bool
+
+
+class UserFault(_Base, tag="userfaultfd"):
+    """userfaultfd(2) of a process about its own memory."""
+
+    features: Bits = 0  # UFFDIO_API
+    user_only: bool = True  # UFFD_USER_MODE_ONLY
+    areas: Annotated[list[ServedRange], MANY] = []
+    zeros: Annotated[list[PageRange], MANY] = []  # where the zero page is
+    protected: Annotated[list[PageRange], MANY] = []  # pages that may not be written to now
+
+
 # --- sockets ------------------------------------------------------------------------------------------------------
 
 
@@ -579,6 +606,7 @@ Description = (
     | Epoll
     | Inotify
     | Fanotify
+    | UserFault
     | UnixSocket
     | TcpSocket
     | UdpSocket

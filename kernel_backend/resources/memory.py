@@ -68,20 +68,6 @@ class Layout(msgspec.Struct):
                 del self.views[index]
 
 
-def check_served(pid: int, start: int) -> None:
-    """Refuse memory (at `start`; 0: there is none) whose faults are served by somebody, who may be outside the tree.
-
-    Its missing pages come from there, and a restored process would find zeros. Nor could it be served again as before:
-    whether faults inside the OS kernel are served, too (UFFD_USER_MODE_ONLY), is not shown.
-    """
-    if start:
-        raise ResourceUnsupported(
-            f"process {pid} has memory at {start:#x} whose page faults somebody serves (userfaultfd), which cannot be "
-            f"captured",
-            hint="end the process or thread that serves them, and checkpoint again", pid=pid, address=start,
-        )  # fmt: skip
-
-
 def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[str]], names: dict[str, str]) -> Layout:
     """Turn the mappings of a frozen process into entries. Raises ResourceUnsupported, naming mapping and process."""
     layout = Layout(names=names)
@@ -101,6 +87,7 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
         growsdown="gd" in mapping.flags or mapping.path == "[stack]", noreserve="nr" in mapping.flags,
         hugetlb="ht" in mapping.flags, locked="lo" in mapping.flags, lock_on_fault="lf" in mapping.flags,
         sealed="sl" in mapping.flags, droppable="dp" in mapping.flags,
+        served=bool(mapping.flags & {"um", "uw"}),
         advice=[value for flag, value in _ADVICE.items() if flag in mapping.flags],
     )  # fmt: skip
     vma.pkey = next((int(flag[2:]) for flag in mapping.flags if flag.startswith("pk")), 0)
@@ -284,6 +271,13 @@ def advise_calls(entry: ProcessEntry) -> list[Call]:
         for value in vma.advice
         if value in _HUGE_ADVICE and vma.private
     ]
+
+
+def missing_calls(entry: ProcessEntry) -> list[Call]:
+    """Pages that a program is to be asked for when they are touched: not even a huge page around others holds them."""
+    served = [(vma.start, vma.end) for vma in entry.vmas if vma.served]
+    filled = spans.joined(filled_ranges(entry)) if served else []
+    return [Call("madvise", low, high - low, linux.MADV_DONTNEED) for low, high in spans.without(served, filled)]
 
 
 def protect_calls(entry: ProcessEntry) -> list[Call]:

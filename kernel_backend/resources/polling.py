@@ -30,8 +30,9 @@ from kernel_backend.image.descriptions import (
     ProcFile,
     SignalFd,
     TimerFd,
+    UserFault,
 )
-from kernel_backend.resources import epoll_told, fanotify, inotify, pidfd
+from kernel_backend.resources import epoll_told, fanotify, inotify, pidfd, userfaults
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -254,7 +255,7 @@ def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
 
 def _comes_late(item: EpollItem, tables: RebuildTables) -> bool:
     """What is watched is opened again from inside (`finish`): before, it is another description."""
-    late = (SignalFd, PidFd, ControllingTerminal, ProcFile)
+    late = (SignalFd, PidFd, ControllingTerminal, ProcFile, UserFault)
     return isinstance(tables.descriptions[item.description], late) or inotify.is_late(item.description, tables)
 
 
@@ -293,4 +294,5 @@ KINDS: list[Kind] = [
     *pidfd.KINDS,
     *inotify.KINDS,
     *fanotify.KINDS,
+    *userfaults.KINDS,
 ]

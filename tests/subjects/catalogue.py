@@ -330,7 +330,20 @@ CATALOGUE: list[Subject] = [
     *_rows("pidfd", "trees/pidfds", issue=4, keeps_pids=True),
     *_rows("signals between processes", "trees/exit_signals", issue=4, keeps_pids=True),
     Subject("trees/vfork", "vfork", issue=4, refused=("vfork",)),
-    *_rows("userfaultfd", "refused/userfaultfd refused/userfaultfd:outside", issue=4, refused=("userfaultfd",)),
+    Subject("memory/userfaultfd", "userfaultfd", issue=4),
+    Subject("memory/userfaultfd:kernel", "userfaultfd", issue=4, privilege="CAP_SYS_PTRACE"),
+    *[
+        Subject(f"refused/userfaultfd{how}", "userfaultfd", issue=4, refused=("userfaultfd", said))
+        for how, said in (
+            ("", "not set up"),
+            (":outside", "somebody else"),
+            (":unmapping", "hears of"),
+            (":two", "one of two"),
+            (":shared", "shared"),
+            (":child", "other processes"),
+            (":stack", "lives in it"),
+        )
+    ],
     Subject("refused/perf_event", "performance counters", issue=4, refused=("performance counter",)),
     Subject("refused/pressure", "pressure triggers (PSI)", issue=4, refused=("pressure",)),
     *_rows(

@@ -98,6 +98,7 @@ NOTES: dict[str, Note] = {
         "decide who may open files (FAN_OPEN_PERM …) are refused",
         "paths are searched for where the program has files open (CAP_DAC_READ_SEARCH finds any)",
     ),
+    "userfaultfd": Note("what the program has read of, but not served yet, is told again"),
     "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
     "socket options": Note(
         "what nobody can read back is lost: SO_INQ, TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs; "

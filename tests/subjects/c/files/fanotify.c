@@ -46,20 +46,23 @@ static void user(const char *folder, const char *file)
         subject_skip("fanotify with handles of files: %s", strerror(errno));
     MUST(fanotify_mark(fd, FAN_MARK_ADD, FAN_CREATE | FAN_DELETE | FAN_ONDIR | FAN_EVENT_ON_CHILD, AT_FDCWD, folder));
     MUST(fanotify_mark(fd, FAN_MARK_ADD, FAN_MODIFY | FAN_CLOSE_WRITE, AT_FDCWD, file));
-    MUST(fanotify_mark(fd, FAN_MARK_ADD | FAN_MARK_IGNORED_MASK | FAN_MARK_IGNORED_SURV_MODIFY, FAN_CLOSE_WRITE, AT_FDCWD, file));
+    int ignoring = FAN_MARK_ADD | FAN_MARK_IGNORED_MASK | FAN_MARK_IGNORED_SURV_MODIFY;
+    MUST(fanotify_mark(fd, (unsigned)ignoring, FAN_CLOSE_WRITE, AT_FDCWD, file));
     MUST(fanotify_mark(fd, FAN_MARK_ADD | MARK_EVICTABLE, FAN_ATTRIB, AT_FDCWD, subject_path("kept")));
 }
 
 static void root(const char *folder, const char *file)
 {
-    fd = fanotify_init(FAN_CLASS_CONTENT | FAN_UNLIMITED_MARKS | FAN_NONBLOCK | FAN_REPORT_TID, O_RDONLY | O_CLOEXEC | O_NOATIME);
+    fd = fanotify_init(FAN_CLASS_CONTENT | FAN_UNLIMITED_MARKS | FAN_NONBLOCK | FAN_REPORT_TID,
+                       O_RDONLY | O_CLOEXEC | O_NOATIME);
     if (fd < 0)
         subject_skip("fanotify (CAP_SYS_ADMIN)");
     MUST(fanotify_mark(fd, FAN_MARK_ADD | FAN_MARK_MOUNT, FAN_CLOSE_WRITE, AT_FDCWD, "/proc"));
     MUST(fanotify_mark(fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_CLOSE_WRITE, AT_FDCWD, "/proc"));
     MUST(fanotify_mark(fd, FAN_MARK_ADD, FAN_CLOSE_WRITE | FAN_EVENT_ON_CHILD, AT_FDCWD, folder));
     MUST(fanotify_mark(fd, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, file));
-    MUST(fanotify_mark(fd, FAN_MARK_ADD | MARK_IGNORE | FAN_MARK_IGNORED_SURV_MODIFY, FAN_OPEN | FAN_EVENT_ON_CHILD, AT_FDCWD, folder));
+    int ignoring = FAN_MARK_ADD | MARK_IGNORE | FAN_MARK_IGNORED_SURV_MODIFY;
+    MUST(fanotify_mark(fd, (unsigned)ignoring, FAN_OPEN | FAN_EVENT_ON_CHILD, AT_FDCWD, folder));
 }
 
 int main(int argc, char **argv)
