@@ -466,6 +466,7 @@ class TcpSocket(_Base, tag="tcp"):
     other: Other = OTHER_CLOSED
     queue: Content = b""
     urgent: Index = -1  # which byte of the queue is urgent data; -1: none
+    urgent_read: bool = False  # it had been read: only its place counts
     segment: Natural = 0  # how many bytes it sends at most at once (TCP_MAXSEG), when connected
     early: Content = b""  # sent on a connection that was not accepted yet
     sent: Size = 0  # on such a connection, bytes

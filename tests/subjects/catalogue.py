@@ -194,7 +194,7 @@ CATALOGUE: list[Subject] = [
     *_rows("TCP inside", "sockets/tcp_inside", representative=True),
     *_rows("TCP inside", "sockets/tcp_inside:6 sockets/blocked"),
     *_rows("TCP inside", "sockets/tcp_half_closed sockets/tcp_fresh", issue=4),
-    *_rows("TCP inside", "sockets/tcp_urgent sockets/tcp_states", issue=4),
+    *_rows("TCP inside", "sockets/tcp_urgent sockets/tcp_mark sockets/tcp_finished sockets/tcp_states", issue=4),
     *_rows("TCP inside", "sockets/failed sockets/tcp_itself sockets/deaf sockets/tcp_small_window", issue=4),
     Subject("sockets/tcp_backlog", "TCP inside", issue=4, running_loses="not accepted yet"),
     Subject("sockets/tcp_doors", "TCP inside", issue=4, running_loses="not accepted yet"),
