@@ -65,7 +65,7 @@ def become(rebuild: Rebuild, building: Building) -> None:
     address = memory.find_hole(family.WORKSHOP_BYTES, occupied)
     building.shop = stub.open_workshop(leader, address, family.WORKSHOP_BYTES, fixed=True)
     building.shop.run([Call("close_range", 0, 0xFFFFFFFF, 0), *memory.clear_calls(building.shop, kept)])
-    building.shop.run(memory.map_vdso_calls(entry))
+    building.shop.run(memory.map_vdso_calls(entry, [*occupied, (address, address + family.WORKSHOP_BYTES)]))
 
 
 def _run_program(rebuild: Rebuild, building: Building) -> None:

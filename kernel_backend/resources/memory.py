@@ -7,15 +7,17 @@ are mapped in mapped_files.py.
 from __future__ import annotations
 
 import bisect
+import functools
 import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image import spans
 from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry, filled_ranges
@@ -78,7 +80,18 @@ def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[s
         mapping.flags = flags.get(mapping.start, frozenset())
         layout.vmas.append(_entry(pid, mapping, layout, by_path))
         layout.live.append(mapping)
+    _check_own_areas(pid, layout)
     return layout
+
+
+def _check_own_areas(pid: int, layout: Layout) -> None:
+    try:
+        _vdso_places(layout.vmas)
+    except HostUnsupported as error:
+        raise ResourceUnsupported(
+            f"process {pid} has unmapped a part of the OS kernel's own memory ([vdso], [vvar])",
+            hint="let the program unmap all of it, or nothing", pid=pid,
+        ) from error  # fmt: skip
 
 
 def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]) -> VmaEntry:
@@ -96,7 +109,7 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
     if vma.hugetlb:
         vma.huge_page_bytes = proc.page_bytes(pid, mapping.start)
     if mapping.path in KERNEL_AREAS:
-        vma.kind = "vdso" if mapping.path == "[vdso]" else "vvar"
+        vma.kind = _own_kind(mapping.path)
     elif mapping.shared:
         vma.may_write = "mw" in mapping.flags if mapping.flags else None
         _shared_entry(pid, vma, mapping, layout, by_path)
@@ -208,12 +221,67 @@ def clear_calls(workshop: Workshop, kept: Iterable[tuple[int, int]] = ()) -> lis
     return [Call("munmap", low, high - low) for low, high in spans.without([(0, linux.TASK_SIZE)], left)]
 
 
-def map_vdso_calls(entry: ProcessEntry) -> list[Call]:
-    """Bring the OS kernel's own code to the image's address (arch_prctl(2), ARCH_MAP_VDSO_64)."""
-    areas = [vma for vma in entry.vmas if vma.kind in ("vdso", "vvar")]
-    if not areas:
+def map_vdso_calls(entry: ProcessEntry, occupied: Iterable[tuple[int, int]]) -> list[Call]:
+    """Bring the OS kernel's own code and data to the image's addresses (arch_prctl(2), ARCH_MAP_VDSO_64).
+
+    They are mapped in a row. Where a program has moved or unmapped some of them, that is done again, from a place
+    that is in none of `occupied`.
+    """
+    places = _vdso_places(entry.vmas)
+    if not places:
         return []
-    return [Call("arch_prctl", linux.ARCH_MAP_VDSO_64, min(vma.start for vma in areas))]
+    start = places[0][1].start - places[0][0].start
+    if len(places) == len(_own_areas()) and all(vma.start - area.start == start for area, vma in places):
+        return [Call("arch_prctl", linux.ARCH_MAP_VDSO_64, start)]
+    here = find_hole(_own_areas()[-1].end, occupied)
+    calls = [Call("arch_prctl", linux.ARCH_MAP_VDSO_64, here)]
+    moving = linux.MREMAP_MAYMOVE | linux.MREMAP_FIXED
+    for area, vma in places:
+        calls.append(Call("mremap", here + area.start, area.size, area.size, moving, vma.start))
+    wanted = [area for area, _ in places]
+    return calls + [Call("munmap", here + a.start, a.size) for a in _own_areas() if a not in wanted]
+
+
+class _OwnArea(NamedTuple):
+    """One of the areas of the OS kernel's own, at its distance from the first."""
+
+    kind: str
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+@functools.cache
+def _own_areas() -> list[_OwnArea]:
+    """As they are mapped in every new process, by address."""
+    found = [area for area in proc.maps(os.getpid()) if area.path in KERNEL_AREAS]
+    return [_OwnArea(_own_kind(area.path), area.start - found[0].start, area.size) for area in found]
+
+
+def _own_kind(path: str) -> str:
+    return "vdso" if path == "[vdso]" else "vvar"
+
+
+def _vdso_places(vmas: Iterable[VmaEntry]) -> list[tuple[_OwnArea, VmaEntry]]:
+    """Which of our areas each of a process's is. Raises HostUnsupported where it is none."""
+    left, places = [*_own_areas()], []
+    for vma in vmas:
+        if vma.kind not in ("vdso", "vvar"):
+            continue
+        area = next((one for one in left if (one.kind, one.size) == (vma.kind, vma.end - vma.start)), None)
+        if area is None:
+            raise HostUnsupported(f"the OS kernel's own memory at {vma.start:#x} is none that a process here can have")
+        left.remove(area)
+        places.append((area, vma))
+    return places
+
+
+def check_vdso(entry: ProcessEntry) -> None:
+    """Raise HostUnsupported unless the OS kernel's own code can be brought where the image has it."""
+    _vdso_places(entry.vmas)
 
 
 class Sources(msgspec.Struct):

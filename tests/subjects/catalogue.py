@@ -105,6 +105,11 @@ CATALOGUE: list[Subject] = [
     *_rows("memory that forks do not copy", "memory/not_forked", representative=True),
     *_rows("memory that forks do not copy", "memory/forked_or_not", steady=False),
     *_rows("mappings that were moved or sealed", "memory/moved memory/sealed_mappings memory/no_vdso", issue=4),
+    *_rows(
+        "mappings that were moved or sealed",
+        "memory/part_of_vdso memory/part_of_vdso:clocks memory/part_of_vdso:moved memory/part_of_vdso:apart",
+        issue=4,
+    ),
     *_rows("programs without a C library", "memory/no_libc", issue=4),
     *_rows("protection keys", "memory/pkeys", issue=4),
     *_rows("guard regions", "memory/guard_regions", issue=4),
