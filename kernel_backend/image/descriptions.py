@@ -143,6 +143,8 @@ class MemoryFile(_Base, tag="memfd"):
     pos: Size = 0
     size: Size = 0
     mode: Bits = 0
+    mtime_ns: Nanoseconds = 0  # 0: not noted
+    xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # xattr(7)
     seals: Bits = 0
     huge_page_size: Size = 0  # bytes; 0: ordinary pages
     write_hint: Natural = 0  # RWH_WRITE_LIFE_ (F_SET_RW_HINT)

@@ -110,6 +110,7 @@ CATALOGUE: list[Subject] = [
         "memory/part_of_vdso memory/part_of_vdso:clocks memory/part_of_vdso:moved memory/part_of_vdso:apart",
         issue=4,
     ),
+    *_rows("huge pages", "memory/memfd_huge_empty", issue=4),
     *_rows("programs without a C library", "memory/no_libc", issue=4),
     *_rows("protection keys", "memory/pkeys", issue=4),
     *_rows("guard regions", "memory/guard_regions", issue=4),
