@@ -19,7 +19,7 @@ from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import fds, sockdiag
 from kernel_backend.image.descriptions import Description, Message, UdpSocket
-from kernel_backend.resources import inet, live_sockets, multicast, socket_options
+from kernel_backend.resources import inet, live_sockets, multicast, socket_options, unix_queues
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -158,8 +158,12 @@ def _may_peek(s: socket.socket, look: Look, tables: CaptureTables) -> bool:
 def _peek(s: socket.socket) -> list[Message]:
     messages: list[Message] = []
     before = s.getsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF)
-    s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, 0)
     try:
+        if unix_queues.begins_with_empty(s):
+            s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, -1)
+            address = s.recvfrom(0, _PEEK)[1]
+            messages.append(Message(data=b"", host=address[0], port=address[1]))
+        s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, 0)
         while True:
             data, address = s.recvfrom(1 << 16, _PEEK)
             messages.append(Message(data=data, host=address[0], port=address[1]))

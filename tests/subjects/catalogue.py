@@ -179,6 +179,7 @@ CATALOGUE: list[Subject] = [
     *_rows("packet filters of sockets", "sockets/filter", issue=4),
     *_rows("socket options", "sockets/rewound", issue=4),
     *_rows("socket options", "sockets/freebound", issue=4),
+    *_rows("socketpairs", "sockets/empty_messages", issue=4),
     *_rows("multicast groups", "sockets/multicast", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight", issue=4),
     *_rows("descriptors in flight", "sockets/in_flight_nested", issue=4),

@@ -65,7 +65,8 @@ NOTES: dict[str, Note] = {
     "signals between processes": Note("", "in place, a child's end is told by SIGCHLD"),
     "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
     "socketpairs": Note(
-        "SO_PEERPIDFD is of nobody",
+        "SO_PEERPIDFD is of nobody; of messages without data that somebody has looked at already (MSG_PEEK) only a "
+        "first one comes back",
         "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning",
     ),
     "netlink sockets": Note("what waits to be received is left out, with a warning"),
