@@ -100,6 +100,18 @@ def without_capability(number: int) -> Iterator[None]:
         libc.syscall("capset", header, sets.raw)
 
 
+def lower_capabilities(effective: int, permitted: int) -> None:
+    """Keep of our capabilities only those, for good."""
+    header = struct.pack("<Ii", linux.CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)
+    libc.syscall("capget", header, sets)
+    words = list(struct.unpack("<6I", sets.raw))
+    for half in (0, 1):
+        words[half * 3] &= effective >> 32 * half & 0xFFFFFFFF
+        words[half * 3 + 1] &= permitted >> 32 * half & 0xFFFFFFFF
+    libc.syscall("capset", header, struct.pack("<6I", *words))
+
+
 def _present() -> Identity:
     return Identity(libc.syscall("setfsuid", _ASK), libc.syscall("setfsgid", _ASK), tuple(os.getgroups()))
 

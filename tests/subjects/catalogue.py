@@ -298,6 +298,7 @@ CATALOGUE: list[Subject] = [
         "identity/credentials", "credentials", issue=4, privilege="CAP_SETUID and CAP_SETGID", into=False, trust=True
     ),
     Subject("identity/capabilities", "capabilities", issue=4, privilege="CAP_SETPCAP"),
+    Subject("threads/fewer_capabilities", "capabilities", issue=4, privilege="CAP_NET_ADMIN"),
     Subject("identity/rights_given_up", "credentials", issue=4, privilege="CAP_SETUID and CAP_SETGID", into=False),
     *_rows(
         "seccomp filters",
