@@ -63,6 +63,7 @@ from kernel_backend.resources import (
     timeouts,
     timers,
     unsaved,
+    userfaults,
     visits,
 )
 from kernel_backend.tracee.chorus import Asking, Chorus, together
@@ -122,7 +123,7 @@ def refuse_early(capture: Capture) -> None:
         sharing.check_rights(process, ahead.unlike)
         seccomp.check(process)
         processes.check_trap(pid, process.status())
-        memory.check_served(pid, ahead.vma_flags.served(pid))
+        userfaults.check(process, ahead.vma_flags.served(pid))
         if processes.is_exiting(proc.stat(process.view)):
             raise TargetUnsupported(f"process {pid} is ending", pid=pid)
 

@@ -25,7 +25,7 @@ from kernel_backend.host import room
 from kernel_backend.host.identity import Identity, acting_as
 from kernel_backend.image import reader
 from kernel_backend.image.entries import FoldersEntry, Inventory, ProcessEntry
-from kernel_backend.resources import aio, mapped_files, pages, processes, segments
+from kernel_backend.resources import aio, mapped_files, memory, pages, processes, segments
 
 
 @contextmanager
@@ -93,6 +93,8 @@ def check_host(inventory: Inventory) -> None:
             f"the image was taken under another OS kernel ({theirs.os_kernel}, here {ours.os_kernel})",
             hint="restart it on a host with the same OS kernel, or restore the objects tier",
         )
+    for entry in inventory.processes:
+        memory.check_vdso(entry)
 
 
 def check_xstate(inventory: Inventory, here: int) -> None:

@@ -31,6 +31,7 @@ from kernel_backend.image.reader import read_inventory
 from kernel_backend.image.writer import INVENTORY, ImageWriter
 from kernel_backend.resources import (
     descriptors,
+    fanotify,
     file_policy,
     lazy_pages,
     locks,
@@ -140,6 +141,7 @@ def _dump_to(writer: ImageWriter, request: _Request) -> tuple[cap.Capture, int]:
     reach(Stage.DUMP_LOOK, pid)
     members = ahead.tree_pids(pid, descend=request.tree)
     seccomp.check_running(members)
+    fanotify.check_running(members)
     for member in members:
         clean_stale_twins(member)
     seen = ahead.look_ahead(members)
@@ -392,7 +394,9 @@ def _restore_fresh(rebuild: reb.Rebuild, policy: str, on_commit: Callable[[], No
 
 def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Callable[[], None] | None) -> Restored:
     reach(Stage.RESTORE_FREEZE, target)
-    seccomp.check_running(ahead.tree_pids(target, descend=True))
+    members = ahead.tree_pids(target, descend=True)
+    seccomp.check_running(members)
+    fanotify.check_running(members)
     with frozen_tree(target) as frozen:
         process = frozen.processes[target]
         reach(Stage.RESTORE_JUDGE, target)

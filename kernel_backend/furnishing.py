@@ -65,7 +65,7 @@ def become(rebuild: Rebuild, building: Building) -> None:
     address = memory.find_hole(family.WORKSHOP_BYTES, occupied)
     building.shop = stub.open_workshop(leader, address, family.WORKSHOP_BYTES, fixed=True)
     building.shop.run([Call("close_range", 0, 0xFFFFFFFF, 0), *memory.clear_calls(building.shop, kept)])
-    building.shop.run(memory.map_vdso_calls(entry))
+    building.shop.run(memory.map_vdso_calls(entry, [*occupied, (address, address + family.WORKSHOP_BYTES)]))
 
 
 def _run_program(rebuild: Rebuild, building: Building) -> None:
@@ -112,6 +112,7 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     shop.run(lazy_pages.advise_calls(entry, lazily))
     shop.run(Call("madvise", low, high - low, linux.MADV_DONTNEED) for low, high in heritage.dropped)
     pages.fill(shop, at_once, moved[-1])
+    shop.run(memory.missing_calls(entry))
     shop.run([Call("close_range", 0, 0xFFFFFFFF, 0)])  # what only memory needed
     for pid, runs in forked_pages.elsewhere(entry, rebuild.by_pid, building.heritage).items():
         pages.fill(shop, runs, placing_fds.lend(shop, [rebuild.pages[pid]])[0])

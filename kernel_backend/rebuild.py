@@ -21,6 +21,7 @@ from kernel_backend.resources import (
     contents,
     descriptors,
     epoll_told,
+    fanotify,
     file_policy,
     forked_pages,
     inotify,
@@ -261,6 +262,7 @@ def watch_files(rebuild: Rebuild) -> None:
     contents.close_made(rebuild.tables)
     with acting_as(rebuild.user):
         inotify.watch_again(rebuild.tables)
+        fanotify.mark_again(rebuild.tables)
 
 
 def discard(rebuild: Rebuild) -> None:

@@ -47,7 +47,7 @@ SYS = {
     "get_mempolicy": 239, "set_mempolicy": 238, "mbind": 237, "keyctl": 250,
     "readv": 19, "writev": 20, "sendto": 44, "accept4": 288, "recvmmsg": 299, "sendmmsg": 307,
     "statfs": 137, "semget": 64, "semctl": 66, "msgget": 68, "msgctl": 71, "remap_file_pages": 216,
-    "bpf": 321,
+    "bpf": 321, "capget": 125, "fanotify_init": 300, "fanotify_mark": 301,
     "sethostname": 170, "setdomainname": 171, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
 }  # fmt: skip
 """Syscall numbers by name."""
@@ -139,6 +139,11 @@ class UserRegs(ctypes.Structure):
     @sp.setter
     def sp(self, address: int) -> None:
         self.rsp = address
+
+    @property
+    def thread_area(self) -> int:
+        """What a thread's own variables (TLS) are found by."""
+        return self.fs_base
 
     @property
     def call(self) -> int:

@@ -97,6 +97,16 @@ def inotify_rm_watch(fd: int, wd: int) -> None:
     _checked(_libc.inotify_rm_watch(fd, wd), "inotify_rm_watch")
 
 
+def fanotify_init(flags: int, event_flags: int) -> int:
+    """fanotify_init(2)."""
+    return libc.syscall("fanotify_init", flags, event_flags)
+
+
+def fanotify_mark(fd: int, flags: int, mask: int, path: str) -> None:
+    """fanotify_mark(2); the path is an absolute one."""
+    libc.syscall("fanotify_mark", fd, flags, mask, -1, os.fsencode(path) + b"\0")
+
+
 def open_by_handle(mount_fd: int, kind: int, handle: bytes, flags: int) -> int:
     """open_by_handle_at(2): needs CAP_DAC_READ_SEARCH."""
     if len(handle) > _MAX_HANDLE_BYTES:

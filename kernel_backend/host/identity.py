@@ -7,6 +7,7 @@ properties of a thread, and only of ours: glibc's own functions would change all
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from kernel_backend.abi import linux
 from kernel_backend.errors import TargetDenied
 from kernel_backend.host import libc
 
@@ -81,6 +83,33 @@ def without_capabilities() -> Iterator[None]:
         libc.syscall("setresuid", _KEEP, _own.uid, _KEEP)
         libc.syscall("setresgid", _KEEP, _own.gid, _KEEP)
         _become(other)
+
+
+@contextmanager
+def without_capability(number: int) -> Iterator[None]:
+    """Not to have one of our effective capabilities (capabilities(7)) for a moment."""
+    header = struct.pack("<Ii", linux.CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)  # twice effective, permitted, inheritable: 32 bits each
+    libc.syscall("capget", header, sets)
+    words = list(struct.unpack("<6I", sets.raw))
+    words[number // 32 * 3] &= ~(1 << number % 32)
+    libc.syscall("capset", header, struct.pack("<6I", *words))
+    try:
+        yield
+    finally:
+        libc.syscall("capset", header, sets.raw)
+
+
+def lower_capabilities(effective: int, permitted: int) -> None:
+    """Keep of our capabilities only those, for good."""
+    header = struct.pack("<Ii", linux.CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)
+    libc.syscall("capget", header, sets)
+    words = list(struct.unpack("<6I", sets.raw))
+    for half in (0, 1):
+        words[half * 3] &= effective >> 32 * half & 0xFFFFFFFF
+        words[half * 3 + 1] &= permitted >> 32 * half & 0xFFFFFFFF
+    libc.syscall("capset", header, struct.pack("<6I", *words))
 
 
 def _present() -> Identity:

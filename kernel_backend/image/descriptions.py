@@ -14,6 +14,7 @@ from kernel_backend.image.limits import (
     FEW,
     MANY,
     RUNS,
+    Address,
     Bits,
     Content,
     FdNumber,
@@ -23,6 +24,7 @@ from kernel_backend.image.limits import (
     Int,
     Key,
     MapName,
+    MarkedObject,
     Name,
     Nanoseconds,
     Natural,
@@ -141,6 +143,8 @@ class MemoryFile(_Base, tag="memfd"):
     pos: Size = 0
     size: Size = 0
     mode: Bits = 0
+    mtime_ns: Nanoseconds = 0  # 0: not noted
+    xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # xattr(7)
     seals: Bits = 0
     huge_page_size: Size = 0  # bytes; 0: ordinary pages
     write_hint: Natural = 0  # RWH_WRITE_LIFE_ (F_SET_RW_HINT)
@@ -312,6 +316,51 @@ class Inotify(_Base, tag="inotify"):
     watches: Annotated[list[InotifyWatch], MANY] = []
 
 
+class FanotifyMark(_Item):
+    """One marked object."""
+
+    object: MarkedObject
+    path: PathText  # pack_path
+    flags: Bits = 0  # FAN_MARK_EVICTABLE, FAN_MARK_IGNORE, FAN_MARK_IGNORED_SURV_MODIFY
+    mask: Bits = 0  # of events that are told
+    ignored: Bits = 0  # of events that are not
+
+
+class Fanotify(_Base, tag="fanotify"):
+    """fanotify_init(2)."""
+
+    init_flags: Bits = 0
+    event_flags: Bits = 0  # of the descriptors that come with events
+    privileged: bool = False  # who made it had CAP_SYS_ADMIN
+    marks: Annotated[list[FanotifyMark], MANY] = []
+
+
+class PageRange(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """`size` bytes at `start`; both page-aligned."""
+
+    start: Address
+    size: Size
+
+
+class ServedRange(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """Memory whose page faults are served: where pages are missing, where protected ones are written to."""
+
+    start: Address
+    size: Size
+    missing: bool
+    protected: bool
+
+
+class UserFault(_Base, tag="userfaultfd"):
+    """userfaultfd(2) of a process about its own memory."""
+
+    features: Bits = 0  # UFFDIO_API
+    user_only: bool = True  # UFFD_USER_MODE_ONLY
+    areas: Annotated[list[ServedRange], MANY] = []
+    zeros: Annotated[list[PageRange], MANY] = []  # where the zero page is
+    protected: Annotated[list[PageRange], MANY] = []  # pages that may not be written to now
+
+
 # --- sockets ------------------------------------------------------------------------------------------------------
 
 
@@ -419,6 +468,7 @@ class TcpSocket(_Base, tag="tcp"):
     other: Other = OTHER_CLOSED
     queue: Content = b""
     urgent: Index = -1  # which byte of the queue is urgent data; -1: none
+    urgent_read: bool = False  # it had been read: only its place counts
     segment: Natural = 0  # how many bytes it sends at most at once (TCP_MAXSEG), when connected
     early: Content = b""  # sent on a connection that was not accepted yet
     sent: Size = 0  # on such a connection, bytes
@@ -558,6 +608,8 @@ Description = (
     | PidFd
     | Epoll
     | Inotify
+    | Fanotify
+    | UserFault
     | UnixSocket
     | TcpSocket
     | UdpSocket

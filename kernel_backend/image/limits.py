@@ -72,6 +72,7 @@ SocketName = Annotated[bytes, Meta(max_length=108)]  # sun_path
 MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv|aio)$")]
 SharedKind = Annotated[str, Meta(pattern="^(anon|memfd|file|sysv)$")]
 Other = Annotated[str, Meta(pattern="^(inside|outside|closed)$")]
+MarkedObject = Annotated[str, Meta(pattern="^(inode|mount|filesystem|namespace)$")]  # by fanotify(7)
 MapName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.]{0,15}$")]  # of a BPF map
 Content = Annotated[bytes, Meta(max_length=64 << 20)]  # of a pipe or a queue
 

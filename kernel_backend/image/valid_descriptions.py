@@ -15,6 +15,7 @@ from kernel_backend.image.descriptions import (
     Description,
     Epoll,
     EventFd,
+    Fanotify,
     Inotify,
     MemoryFile,
     Message,
@@ -27,6 +28,7 @@ from kernel_backend.image.descriptions import (
     Terminal,
     UdpSocket,
     UnixSocket,
+    UserFault,
     unpack_path,
 )
 from kernel_backend.image.entries import Inventory
@@ -73,6 +75,15 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
         expect(entry.index in masters, f"the other side of {what} is missing")
     elif isinstance(entry, PtyMaster):
         expect([*entry.ends, len(entry.typed)] == sorted([*entry.ends, len(entry.typed)]), f"an end in {what}")
+    elif isinstance(entry, Fanotify):
+        masks = [mask for mark in entry.marks for mask in (mark.mask, mark.ignored)]
+        expect(not any(mask & linux.FAN_PERMISSION_EVENTS for mask in masks), f"{what} decides who may open files")
+    elif isinstance(entry, UserFault):
+        every = [(area.start, area.size) for area in entry.areas]
+        every += [(pages.start, pages.size) for pages in [*entry.zeros, *entry.protected]]
+        for start, size in every:
+            fits = not (start | size) % _PAGE and size > 0 and start + size <= linux.TASK_SIZE
+            expect(fits, f"memory that {what} serves")
     elif isinstance(entry, BpfMap):
         bpf_maps.check(entry, what)
     elif isinstance(entry, MessageQueue):
@@ -160,6 +171,8 @@ def _paths(entry: Description) -> Iterator[str]:
             yield found
     if isinstance(entry, Inotify):
         yield from (watch.path for watch in entry.watches)
+    if isinstance(entry, Fanotify):
+        yield from (mark.path for mark in entry.marks)
 
 
 def _words(entry: Description) -> Iterator[int]:

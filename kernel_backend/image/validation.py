@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 
 from kernel_backend.abi import linux
 from kernel_backend.abi.x86_64 import SEGMENT_BYTES, USER_REGS_BYTES, may_be_set
@@ -197,9 +196,6 @@ def _check_mappings(process: ProcessEntry, inventory: Inventory) -> None:
     expect(hole >= _LEAST_HOLE, f"process {process.pid} leaves no room in its address space")
     rings = {vma.start for vma in process.vmas if vma.kind == "aio"}
     expect({ring.address for ring in process.aio} <= rings, f"a context of process {process.pid} has no ring")
-    areas = [vma for vma in process.vmas if vma.kind in ("vdso", "vvar")]
-    for one, next_one in pairwise(areas):
-        expect(one.end == next_one.start, f"the OS kernel's own code in process {process.pid}")
 
 
 _LOWEST = 0x10000  # vm.mmap_min_addr

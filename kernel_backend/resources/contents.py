@@ -170,10 +170,17 @@ def note_inode(look: Look, entry: RegularFile) -> None:
     """What else belongs to a file that is to be made again: owner, group, how long it lives, extended attributes."""
     entry.uid, entry.gid = look.stat.st_uid, look.stat.st_gid
     entry.write_hint = write_hint(look.own)
+    entry.xattrs = xattrs(look.own)
+
+
+def xattrs(fd: int) -> dict[str, bytes]:
+    """The extended attributes of a file, as far as we may read them (xattr(7))."""
+    found = {}
     with contextlib.suppress(OSError):  # a file system without them
-        for name in os.listxattr(look.own):
+        for name in os.listxattr(fd):
             with contextlib.suppress(OSError):  # one that we may not read
-                entry.xattrs[name] = os.getxattr(look.own, name)
+                found[name] = os.getxattr(fd, name)
+    return found
 
 
 def write_hint(fd: int) -> int:

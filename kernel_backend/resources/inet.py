@@ -12,11 +12,11 @@ import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import HostUnsupported, ResourceUnsupported
-from kernel_backend.host import proc, sockdiag
+from kernel_backend.host import fds, proc, sockdiag
 from kernel_backend.image.descriptions import TcpSocket, UdpSocket
 from kernel_backend.resources import live_sockets, socket_options
 from kernel_backend.resources.descriptors import RebuildTables
@@ -26,6 +26,7 @@ CONNECT_TIMEOUT_S = 5.0
 _STREAM = socket.SOCK_STREAM
 _SO_OOBINLINE, _SIOCATMARK = 10, 0x8905
 _PEEK_BYTES = 1 << 20
+_ANY_BYTE = b"\0"
 _IP_FREEBIND = 15
 _IPV6_FLOWINFO_SEND, _FLOW_LABEL = 33, 0xFFFFF
 _TIMESTAMP_BYTES = 12  # of TCP's own, which a segment as we set it holds, and as we read it does not
@@ -131,8 +132,16 @@ def peer_sockaddr(entry: TcpSocket) -> tuple[Any, ...]:
     return entry.peer_host, entry.peer_port
 
 
-def peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
-    """A stream's receive queue, left in place, and where in it the urgent byte stands (-1: there is none)."""
+class Stream(NamedTuple):
+    """A receive queue, and where in it the urgent byte stands (-1: there is none), which may have been read before."""
+
+    data: bytes
+    urgent: int = -1
+    urgent_read: bool = False  # then any byte stands for it
+
+
+def peek_stream(s: socket.socket, who: str) -> Stream:
+    """A stream's receive queue, left in place."""
     with _no_peek_offset(s):
         return _peek_stream(s, who)
 
@@ -159,7 +168,7 @@ def _no_peek_offset(s: socket.socket) -> Iterator[None]:
             s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, before)
 
 
-def _peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
+def _peek_stream(s: socket.socket, who: str) -> Stream:
     """A peek ends at the urgent mark, and one that begins there leaves an urgent byte out that is not read in line."""
     in_line = s.getsockopt(socket.SOL_SOCKET, _SO_OOBINLINE)
     at_mark = bool(struct.unpack("<i", fcntl.ioctl(s.fileno(), _SIOCATMARK, bytes(4)))[0])
@@ -167,9 +176,18 @@ def _peek_stream(s: socket.socket, who: str) -> tuple[bytes, int]:
     data = _peek(s, waiting(s) + _PEEK_BYTES)
     if in_line:
         rest = b"" if at_mark else _peek_behind(s, len(data), who)
-        return data + rest, len(data) if rest else 0 if at_mark and data else -1
+        return Stream(data + rest, len(data) if rest else 0 if at_mark and data else -1)
     before, behind = (b"", data) if at_mark else (data, _peek_behind(s, len(data), who))
-    return before + urgent + behind, len(before) if urgent else -1
+    if not urgent and (behind or at_mark):  # a mark at which nothing is left to be read
+        return Stream(before + _ANY_BYTE + behind, len(before), True)
+    return Stream(before + urgent + behind, len(before) if urgent else -1)
+
+
+def read_urgent(s: socket.socket) -> None:
+    """Take the urgent byte that has just been sent; the mark where it stood stays."""
+    with contextlib.suppress(OSError):
+        if fds.is_ready(s.fileno(), events=select.POLLPRI, wait_ms=CONNECT_TIMEOUT_S * 1000):
+            s.recv(1, socket.MSG_OOB | socket.MSG_DONTWAIT)
 
 
 def waiting(s: socket.socket) -> int:
@@ -220,6 +238,12 @@ def connected_pair(one: TcpSocket, other: TcpSocket) -> tuple[int, int]:
         except OSError:
             pass
     return loopback_pair(one.family, other.family, segment)
+
+
+def pair_at(one: TcpSocket) -> tuple[int, int]:
+    """Two connected sockets, the first at the image's address where that is free, else at any."""
+    other = TcpSocket(family=one.family, host=one.host, scope=one.scope)
+    return connected_pair(one, other)
 
 
 def _segment(one: TcpSocket, other: TcpSocket) -> int:

@@ -1,9 +1,8 @@
 """inotify: watches are added again by path.
 
-The OS kernel tells the watched inode and a file handle, not the path. With CAP_DAC_READ_SEARCH the handle opens the
-file; without, its inode is looked for in the places a program is likely to watch: its working folder, the folders of
-its open files and what they hold, and the folders above. A watch whose path is not found is left out with a warning,
-and so are events that were not read yet (they cannot be read without taking them away).
+The OS kernel tells the watched inode and a file handle, not the path: watched_paths.py looks for it. A watch whose path
+is not found is left out with a warning, and so are events that were not read yet (they cannot be read without taking
+them away).
 
 The watches come back last (`watch_again`), when nobody opens, reads or changes any file for the restore any more: what
 is watched may be open in the tree, and a watch would tell of that, or, with IN_ONESHOT, be used up by it.
@@ -22,7 +21,6 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from kernel_backend.abi import linux
@@ -37,26 +35,20 @@ from kernel_backend.resources.descriptors import (
     set_status_flags,
 )
 from kernel_backend.resources.pidfd import passed_on
+from kernel_backend.resources.watched_paths import Watched, path_of, watched_of
 from kernel_backend.tracee.inject import Workshop
 
 _LINK = "anon_inode:inotify"
-_LINE = re.compile(
-    r"inotify wd:([0-9a-f]+) ino:([0-9a-f]+) sdev:([0-9a-f]+) mask:([0-9a-f]+) ignored_mask:[0-9a-f]+ "
-    r"fhandle-bytes:([0-9a-f]+) fhandle-type:([0-9a-f]+) f_handle:([0-9a-f]*)"
-)
+_LINE = re.compile(r"inotify wd:([0-9a-f]+) ino:[0-9a-f]+ sdev:[0-9a-f]+ mask:([0-9a-f]+) ")
 _IN_USER_MASK = 0xFFF | 1 << 24 | 1 << 25 | 1 << 26 | 1 << 30 | 1 << 31
 _IN_DONT_FOLLOW = 0x02000000
 _MAX_TURNS = 100_000
-_MAX_SEARCHED = 20_000
 
 
-class _Watched(NamedTuple):
+class _Watch(NamedTuple):
     wd: int
-    inode: int
-    device: int
     mask: int
-    handle_type: int
-    handle: bytes
+    watched: Watched
 
 
 class InotifyKind(Kind):
@@ -73,10 +65,10 @@ class InotifyKind(Kind):
         unread = struct.unpack("<i", fcntl.ioctl(look.own, linux.FIONREAD, bytes(4)))[0]
         if unread:
             tables.warnings.append(f"{look.holder}, an inotify, has unread events, which a restored process won't see")
-        for watched in _watches(look):
-            path = _path_of(watched, look, tables)
+        for wd, mask, watched in _watches(look):
+            path = path_of(watched, look, tables)
             if path:
-                entry.watches.append(InotifyWatch(wd=watched.wd, path=pack_path(path), mask=watched.mask))
+                entry.watches.append(InotifyWatch(wd=wd, path=pack_path(path), mask=mask))
             else:
                 tables.warnings.append(
                     f"{look.holder}, an inotify, watches inode {watched.inode}, whose path cannot be found; "
@@ -147,13 +139,12 @@ def _of_present(tables: RebuildTables) -> list[int]:
     return [number for number, fd in tables.live.items() if os.readlink(f"/proc/self/fd/{fd}") == _LINK]
 
 
-def _watches(look: Look) -> Iterator[_Watched]:
+def _watches(look: Look) -> Iterator[_Watch]:
     for line in look.info.lines:
         found = _LINE.match(line)
         if found:
-            wd, inode, sdev, mask, _, kind = (int(word, 16) for word in found.groups()[:6])
-            device = os.makedev(sdev >> 20, sdev & 0xFFFFF)
-            yield _Watched(wd, inode, device, mask & _IN_USER_MASK, kind, bytes.fromhex(found.group(7)))
+            wd, mask = int(found.group(1), 16), int(found.group(2), 16)
+            yield _Watch(wd, mask & _IN_USER_MASK, watched_of(line))
 
 
 def _add_at(fd: int, watch: InotifyWatch, reached: int) -> int:
@@ -165,88 +156,6 @@ def _add_at(fd: int, watch: InotifyWatch, reached: int) -> int:
             return max(wd, reached)
         fds.inotify_rm_watch(fd, wd)
         os.read(fd, 4096)  # its IN_IGNORED
-
-
-# --- from an inode to a path ------------------------------------------------------------------------------------------
-
-
-def _path_of(watched: _Watched, look: Look, tables: CaptureTables) -> str:
-    return _path_by_handle(watched, tables) or _path_by_search(watched, look)
-
-
-def _path_by_handle(watched: _Watched, tables: CaptureTables) -> str:
-    mount = _mount_points(tables).get(watched.device)
-    if mount is None:
-        return ""
-    try:
-        mount_fd = os.open(mount, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        fd = fds.open_by_handle(mount_fd, watched.handle_type, watched.handle, linux.O_PATH | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return ""
-    finally:
-        os.close(mount_fd)
-    try:
-        path = os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
-    return path if _is_it(path, watched) else ""
-
-
-def _mount_points(tables: CaptureTables) -> dict[int, str]:
-    """One mount point for every file system."""
-    known: dict[int, str] | None = tables.cache.get("mount points")
-    if known is None:
-        known = tables.cache["mount points"] = {}
-        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-            words = line.split()
-            major, minor = map(int, words[2].split(":"))
-            known.setdefault(os.makedev(major, minor), words[4].encode().decode("unicode_escape"))
-    return known
-
-
-def _is_it(path: str, watched: _Watched) -> bool:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return (found.st_dev, found.st_ino) == (watched.device, watched.inode)
-
-
-def _path_by_search(watched: _Watched, look: Look) -> str:
-    seen: set[str] = set()
-    for folder in _likely_folders(look):
-        for path in (folder, *_entries(folder)):
-            if path not in seen and _is_it(path, watched):
-                return path
-            seen.add(path)
-            if len(seen) > _MAX_SEARCHED:
-                return ""
-    return ""
-
-
-def _likely_folders(look: Look) -> Iterator[str]:
-    process = Path(f"/proc/{look.process.pid}")
-    places = [process / "cwd", *(process / "fd").iterdir()]
-    for place in places:
-        try:
-            target = os.readlink(place)
-        except OSError:
-            continue
-        if target.startswith("/"):
-            yield target
-            yield from map(str, Path(target).parents)
-    yield str(Path("~").expanduser())
-
-
-def _entries(folder: str) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as found:
-            yield from (item.path for item in found)
-    except OSError:
-        return
 
 
 KINDS: list[Kind] = [InotifyKind()]

@@ -18,6 +18,7 @@ from types import TracebackType
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import libc, proc
+from kernel_backend.host.identity import lower_capabilities
 from kernel_backend.resources import sharing
 from kernel_backend.tracee.inject import Call, failed_with
 from kernel_backend.tracee.process import Process
@@ -83,10 +84,16 @@ class Outsiders:
 
     def confirm(self, pid: int, tid: int, outsider: int) -> None:
         """Refuse a thread that may not look at `outsider`, if another who is like it may."""
-        user = _user_of(proc.status(pid, tid))
+        theirs = proc.status(pid, tid)
+        user = _user_of(theirs)
         if user is None:
             return
-        child = _become_and(user if outsider != os.getpid() else None, lambda: libc.kcmp(outsider, outsider, 0, 0, 0))
+
+        def look() -> None:
+            lower_capabilities(int(theirs["CapEff"], 16), int(theirs["CapPrm"], 16))  # whoever has fewer may not look
+            libc.kcmp(outsider, outsider, 0, 0, 0)
+
+        child = _become_and(user if outsider != os.getpid() else None, look)
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
             raise ResourceUnsupported(
                 f"thread {tid} of process {pid} is confined by Landlock, which cannot be read back",

@@ -77,7 +77,7 @@ def _all_blocks(entry: ProcessEntry, pages_fd: int) -> Iterator[tuple[int, int]]
 
 
 def _usable(vma: VmaEntry) -> bool:
-    special = vma.growsdown or vma.hugetlb or vma.locked or vma.droppable or vma.name
+    special = vma.growsdown or vma.hugetlb or vma.locked or vma.droppable or vma.name or vma.served
     advised = any(value not in _HARMLESS_ADVICE for value in vma.advice)
     ordinary = vma.kind == "anon" and vma.private and not special and not advised
     return ordinary and vma.prot == linux.PROT_READ | linux.PROT_WRITE

@@ -35,6 +35,8 @@ class MemoryFileKind(Kind):
             pos=look.info.pos,
             size=look.stat.st_size,
             mode=stat.S_IMODE(look.stat.st_mode),
+            mtime_ns=look.stat.st_mtime_ns,
+            xattrs=contents.xattrs(look.own),
             seals=fcntl.fcntl(look.own, linux.F_GET_SEALS),
             write_hint=contents.write_hint(look.own),
             uid=look.stat.st_uid,
@@ -58,6 +60,7 @@ class MemoryFileKind(Kind):
         restore_owner(entry, tables, workshop, fd)
         made = contents.made_object(entry, tables, lambda: _make(entry))  # `fd` may be of a description that only reads
         _give_to_its_owner(made, entry, index, tables)
+        _dress(made, entry, index, tables)
         if stat.S_IMODE(os.fstat(made).st_mode) != entry.mode:
             os.fchmod(made, entry.mode)
         contents.set_write_hint(made, entry.write_hint)
@@ -75,6 +78,21 @@ def _give_to_its_owner(made: int, entry: MemoryFile, index: int, tables: Rebuild
         os.fchown(made, entry.uid, entry.gid)
     except OSError as error:
         tables.warn(f"the memfd at {tables.who(index)} does not come back to its owner {entry.uid}: {error.strerror}")
+
+
+def _dress(made: int, entry: MemoryFile, index: int, tables: RebuildTables) -> None:
+    """Extended attributes, and when it was written to, before its mode and its seals forbid that."""
+    dressed: set[tuple[int, int]] = tables.cache.setdefault("memfds dressed", set())
+    if (entry.device, entry.inode) in dressed:
+        return
+    dressed.add((entry.device, entry.inode))
+    if entry.mtime_ns:
+        os.utime(made, ns=(os.fstat(made).st_atime_ns, entry.mtime_ns))
+    for name, value in entry.xattrs.items():
+        try:
+            os.setxattr(made, name, value)
+        except OSError as error:
+            tables.warn(f"the memfd at {tables.who(index)} comes back without its {name}: {error.strerror}")
 
 
 def _description(made: int, entry: MemoryFile, tables: RebuildTables) -> int:

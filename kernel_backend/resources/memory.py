@@ -7,15 +7,17 @@ are mapped in mapped_files.py.
 from __future__ import annotations
 
 import bisect
+import functools
 import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import ResourceUnsupported
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image import spans
 from kernel_backend.image.entries import FileIdentity, ProcessEntry, VmaEntry, filled_ranges
@@ -68,20 +70,6 @@ class Layout(msgspec.Struct):
                 del self.views[index]
 
 
-def check_served(pid: int, start: int) -> None:
-    """Refuse memory (at `start`; 0: there is none) whose faults are served by somebody, who may be outside the tree.
-
-    Its missing pages come from there, and a restored process would find zeros. Nor could it be served again as before:
-    whether faults inside the OS kernel are served, too (UFFD_USER_MODE_ONLY), is not shown.
-    """
-    if start:
-        raise ResourceUnsupported(
-            f"process {pid} has memory at {start:#x} whose page faults somebody serves (userfaultfd), which cannot be "
-            f"captured",
-            hint="end the process or thread that serves them, and checkpoint again", pid=pid, address=start,
-        )  # fmt: skip
-
-
 def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[str]], names: dict[str, str]) -> Layout:
     """Turn the mappings of a frozen process into entries. Raises ResourceUnsupported, naming mapping and process."""
     layout = Layout(names=names)
@@ -92,7 +80,18 @@ def capture(pid: int, mappings: list[proc.Mapping], flags: dict[int, frozenset[s
         mapping.flags = flags.get(mapping.start, frozenset())
         layout.vmas.append(_entry(pid, mapping, layout, by_path))
         layout.live.append(mapping)
+    _check_own_areas(pid, layout)
     return layout
+
+
+def _check_own_areas(pid: int, layout: Layout) -> None:
+    try:
+        _vdso_places(layout.vmas)
+    except HostUnsupported as error:
+        raise ResourceUnsupported(
+            f"process {pid} has unmapped a part of the OS kernel's own memory ([vdso], [vvar])",
+            hint="let the program unmap all of it, or nothing", pid=pid,
+        ) from error  # fmt: skip
 
 
 def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[str, int], int]) -> VmaEntry:
@@ -101,6 +100,7 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
         growsdown="gd" in mapping.flags or mapping.path == "[stack]", noreserve="nr" in mapping.flags,
         hugetlb="ht" in mapping.flags, locked="lo" in mapping.flags, lock_on_fault="lf" in mapping.flags,
         sealed="sl" in mapping.flags, droppable="dp" in mapping.flags,
+        served=bool(mapping.flags & {"um", "uw"}),
         advice=[value for flag, value in _ADVICE.items() if flag in mapping.flags],
     )  # fmt: skip
     vma.pkey = next((int(flag[2:]) for flag in mapping.flags if flag.startswith("pk")), 0)
@@ -109,7 +109,7 @@ def _entry(pid: int, mapping: proc.Mapping, layout: Layout, by_path: dict[tuple[
     if vma.hugetlb:
         vma.huge_page_bytes = proc.page_bytes(pid, mapping.start)
     if mapping.path in KERNEL_AREAS:
-        vma.kind = "vdso" if mapping.path == "[vdso]" else "vvar"
+        vma.kind = _own_kind(mapping.path)
     elif mapping.shared:
         vma.may_write = "mw" in mapping.flags if mapping.flags else None
         _shared_entry(pid, vma, mapping, layout, by_path)
@@ -221,12 +221,67 @@ def clear_calls(workshop: Workshop, kept: Iterable[tuple[int, int]] = ()) -> lis
     return [Call("munmap", low, high - low) for low, high in spans.without([(0, linux.TASK_SIZE)], left)]
 
 
-def map_vdso_calls(entry: ProcessEntry) -> list[Call]:
-    """Bring the OS kernel's own code to the image's address (arch_prctl(2), ARCH_MAP_VDSO_64)."""
-    areas = [vma for vma in entry.vmas if vma.kind in ("vdso", "vvar")]
-    if not areas:
+def map_vdso_calls(entry: ProcessEntry, occupied: Iterable[tuple[int, int]]) -> list[Call]:
+    """Bring the OS kernel's own code and data to the image's addresses (arch_prctl(2), ARCH_MAP_VDSO_64).
+
+    They are mapped in a row. Where a program has moved or unmapped some of them, that is done again, from a place
+    that is in none of `occupied`.
+    """
+    places = _vdso_places(entry.vmas)
+    if not places:
         return []
-    return [Call("arch_prctl", linux.ARCH_MAP_VDSO_64, min(vma.start for vma in areas))]
+    start = places[0][1].start - places[0][0].start
+    if len(places) == len(_own_areas()) and all(vma.start - area.start == start for area, vma in places):
+        return [Call("arch_prctl", linux.ARCH_MAP_VDSO_64, start)]
+    here = find_hole(_own_areas()[-1].end, occupied)
+    calls = [Call("arch_prctl", linux.ARCH_MAP_VDSO_64, here)]
+    moving = linux.MREMAP_MAYMOVE | linux.MREMAP_FIXED
+    for area, vma in places:
+        calls.append(Call("mremap", here + area.start, area.size, area.size, moving, vma.start))
+    wanted = [area for area, _ in places]
+    return calls + [Call("munmap", here + a.start, a.size) for a in _own_areas() if a not in wanted]
+
+
+class _OwnArea(NamedTuple):
+    """One of the areas of the OS kernel's own, at its distance from the first."""
+
+    kind: str
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+@functools.cache
+def _own_areas() -> list[_OwnArea]:
+    """As they are mapped in every new process, by address."""
+    found = [area for area in proc.maps(os.getpid()) if area.path in KERNEL_AREAS]
+    return [_OwnArea(_own_kind(area.path), area.start - found[0].start, area.size) for area in found]
+
+
+def _own_kind(path: str) -> str:
+    return "vdso" if path == "[vdso]" else "vvar"
+
+
+def _vdso_places(vmas: Iterable[VmaEntry]) -> list[tuple[_OwnArea, VmaEntry]]:
+    """Which of our areas each of a process's is. Raises HostUnsupported where it is none."""
+    left, places = [*_own_areas()], []
+    for vma in vmas:
+        if vma.kind not in ("vdso", "vvar"):
+            continue
+        area = next((one for one in left if (one.kind, one.size) == (vma.kind, vma.end - vma.start)), None)
+        if area is None:
+            raise HostUnsupported(f"the OS kernel's own memory at {vma.start:#x} is none that a process here can have")
+        left.remove(area)
+        places.append((area, vma))
+    return places
+
+
+def check_vdso(entry: ProcessEntry) -> None:
+    """Raise HostUnsupported unless the OS kernel's own code can be brought where the image has it."""
+    _vdso_places(entry.vmas)
 
 
 class Sources(msgspec.Struct):
@@ -284,6 +339,13 @@ def advise_calls(entry: ProcessEntry) -> list[Call]:
         for value in vma.advice
         if value in _HUGE_ADVICE and vma.private
     ]
+
+
+def missing_calls(entry: ProcessEntry) -> list[Call]:
+    """Pages that a program is to be asked for when they are touched: not even a huge page around others holds them."""
+    served = [(vma.start, vma.end) for vma in entry.vmas if vma.served]
+    filled = spans.joined(filled_ranges(entry)) if served else []
+    return [Call("madvise", low, high - low, linux.MADV_DONTNEED) for low, high in spans.without(served, filled)]
 
 
 def protect_calls(entry: ProcessEntry) -> list[Call]:

@@ -1,4 +1,4 @@
-"""Descriptors for events: eventfd, timerfd, signalfd, epoll. (pidfds and inotify have rooms of their own.)
+"""Descriptors for events: eventfd, timerfd, signalfd, epoll. (pidfds, inotify and fanotify have rooms of their own.)
 
 An epoll item is keyed by the description it watches and by the number the descriptor had when it was added; the
 number may be closed or reused since, and the item goes on. So the helper adds items from a descriptor table of its
@@ -30,8 +30,9 @@ from kernel_backend.image.descriptions import (
     ProcFile,
     SignalFd,
     TimerFd,
+    UserFault,
 )
-from kernel_backend.resources import epoll_told, inotify, pidfd
+from kernel_backend.resources import epoll_told, fanotify, inotify, pidfd, userfaults
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -254,7 +255,7 @@ def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
 
 def _comes_late(item: EpollItem, tables: RebuildTables) -> bool:
     """What is watched is opened again from inside (`finish`): before, it is another description."""
-    late = (SignalFd, PidFd, ControllingTerminal, ProcFile)
+    late = (SignalFd, PidFd, ControllingTerminal, ProcFile, UserFault)
     return isinstance(tables.descriptions[item.description], late) or inotify.is_late(item.description, tables)
 
 
@@ -285,4 +286,13 @@ def _add_inside(item: EpollItem, tables: RebuildTables, workshop: Workshop, pid:
         workshop.call("close", item.fd)
 
 
-KINDS: list[Kind] = [EventFdKind(), TimerFdKind(), SignalFdKind(), EpollKind(), *pidfd.KINDS, *inotify.KINDS]
+KINDS: list[Kind] = [
+    EventFdKind(),
+    TimerFdKind(),
+    SignalFdKind(),
+    EpollKind(),
+    *pidfd.KINDS,
+    *inotify.KINDS,
+    *fanotify.KINDS,
+    *userfaults.KINDS,
+]

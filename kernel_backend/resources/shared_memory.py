@@ -21,7 +21,7 @@ import msgspec
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, NoRoom
-from kernel_backend.host import libc
+from kernel_backend.host import fds, libc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.host.identity import as_ourselves
 from kernel_backend.image.entries import PageRun, SharedMemoryEntry
@@ -34,6 +34,7 @@ from kernel_backend.tracee.process import Process
 _COPY_BYTES = 4 << 20
 _DELETED = " (deleted)"
 _SHM = "/dev/shm"
+_HUGETLBFS_MAGIC = 0x958458F6  # linux/magic.h
 
 
 class _Object(msgspec.Struct):
@@ -202,7 +203,11 @@ def _pages(size: int) -> int:
 
 def _data(source: int) -> Iterator[tuple[int, int]]:
     """[start, end) of what is no hole."""
-    size, at = os.fstat(source).st_size, 0
+    found = os.fstat(source)
+    if found.st_blksize > linux.PAGE_SIZE and fds.filesystem_magic(f"/proc/self/fd/{source}") == _HUGETLBFS_MAGIC:
+        yield from _data_of_huge(source, found.st_size, found.st_blksize)
+        return
+    size, at = found.st_size, 0
     while at < size:
         try:
             start = os.lseek(source, at, os.SEEK_DATA) & ~(linux.PAGE_SIZE - 1)
@@ -212,6 +217,23 @@ def _data(source: int) -> Iterator[tuple[int, int]]:
             raise
         at = os.lseek(source, start, os.SEEK_HOLE)
         yield start, at
+
+
+def _data_of_huge(source: int, size: int, page: int) -> Iterator[tuple[int, int]]:
+    """The same for huge pages, whose file system knows no holes: one that is all zeros may be none.
+
+    Were it taken for a page, a file that nobody has written to would need memory that it never had.
+    """
+    nothing = bytes(page)
+    start = -1
+    for at in range(0, size, page) if os.fstat(source).st_blocks else ():
+        if os.pread(source, page, at) != nothing:
+            start = at if start < 0 else start
+        elif start >= 0:
+            yield start, at
+            start = -1
+    if start >= 0:
+        yield start, size
 
 
 def copy_part(source: int, start: int, out: int, to: int, length: int) -> None:
@@ -348,11 +370,19 @@ def _check_room(fd: int, entry: SharedMemoryEntry) -> None:
 
 def fill(fd: int, saved: Path, runs: list[PageRun], size: int, *, huge: bool) -> None:
     """Write saved parts to their places in an object of `size` bytes; huge pages take no write(2)."""
-    if huge and runs:
-        with mmap.mmap(fd, size) as whole:
-            _fill(saved, runs, size, lambda data, at: whole.__setitem__(slice(at, at + len(data)), data))
-    else:
+    if not huge:
         _fill(saved, runs, size, lambda data, at: os.pwrite(fd, data, at))
+        return
+    for run in runs:  # not all at once: what is mapped is reserved
+        _fill_huge(fd, saved, run, size)
+
+
+def _fill_huge(fd: int, saved: Path, run: PageRun, size: int) -> None:
+    page = os.fstat(fd).st_blksize
+    low, high = run.address // page * page, -(-min(run.address + run.length, size) // page) * page
+    if low < high:
+        with mmap.mmap(fd, high - low, offset=low) as view:
+            _fill(saved, [run], size, lambda data, at: view.__setitem__(slice(at - low, at - low + len(data)), data))
 
 
 def _fill(saved: Path, runs: list[PageRun], size: int, write: Callable[[bytes, int], object]) -> None:

@@ -229,8 +229,9 @@ def _rebuild_one(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
     elif tcp_connecting.is_known(entry):
         tables.own[index] = tcp_connecting.bound(entry)
     elif entry.other == OTHER_OUTSIDE or entry.lost:
-        if not tcp_kept.rebuild(index, entry, tables):
+        if not tcp_kept.rebuild(index, entry, tables) and not _take_finished(index, entry, tables):
             tables.own[index] = _ended(entry)
+            _tell_of_port(index, entry, tables)
     else:
         tables.own[index] = _unconnected(index, entry, tables)
 
@@ -259,6 +260,20 @@ def _take_waiting(index: int, entry: TcpSocket, tables: RebuildTables) -> bool:
     return True
 
 
+def _take_finished(index: int, entry: TcpSocket, tables: RebuildTables) -> bool:
+    """In place: the present's end of a connection that is over, with nothing left in it."""
+    if entry.state != CLOSE or not entry.finished or entry.queue:
+        return False
+    fd = live_sockets.find_inet(entry, _STREAM, tables, listening=False)
+    if fd < 0 or _state(fd, entry.family) != CLOSE:
+        return False
+    with socket_options.borrowed(fd, entry.family, _STREAM) as s:
+        if inet.has_failed(s) or inet.waiting(s) or not live_sockets.has_ended(s):
+            return False
+    live_sockets.take(index, fd, tables)
+    return True
+
+
 def _sent(fd: int, family: int) -> int:
     with socket_options.borrowed(fd, family, _STREAM) as s:
         return Info.of(s).sent
@@ -266,7 +281,7 @@ def _sent(fd: int, family: int) -> int:
 
 def _ended(entry: TcpSocket) -> int:
     """A connection whose other end is gone: finished (what had arrived can be read) or reset."""
-    near, far = inet.loopback_pair(entry.family)
+    near, far = inet.pair_at(entry) if entry.state == CLOSE else inet.loopback_pair(entry.family)
     with socket.socket(entry.family, _STREAM, 0, fileno=far) as other:
         if entry.finished or entry.state in (CLOSE_WAIT, LAST_ACK):
             inet.send_all(other, entry.queue, entry.urgent)
@@ -274,10 +289,20 @@ def _ended(entry: TcpSocket) -> int:
             if entry.state == CLOSE:  # what had come before the reset can still be read
                 inet.send_all(other, entry.queue)
             other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 1, 0))
+    if entry.urgent_read:
+        with socket_options.borrowed(near, entry.family, _STREAM) as s:
+            inet.read_urgent(s)
     if entry.finished or entry.state == LAST_ACK:
         with socket_options.borrowed(near, entry.family, _STREAM) as s:
             s.shutdown(socket.SHUT_WR)
     return near
+
+
+def _tell_of_port(index: int, entry: TcpSocket, tables: RebuildTables) -> None:
+    """A connection that was over had its address still: for a minute nobody but root may have that again."""
+    with socket_options.borrowed(tables.own[index], entry.family, _STREAM) as s:
+        if entry.state == CLOSE and s.getsockname()[1] != entry.port:
+            tables.warn(f"port {entry.port} of {tables.who(index)} cannot be bound again")
 
 
 def _refused(entry: TcpSocket) -> int:
@@ -342,6 +367,9 @@ def _settle_all(tables: RebuildTables) -> None:
         if entry.queue and entry.listener < 0 and entry.other == OTHER_INSIDE:
             with socket_options.borrowed(tables.own[entry.peer], entry.family, _STREAM) as sender:
                 inet.send_all(sender, entry.queue, entry.urgent)
+        if entry.urgent_read and entry.listener < 0 and entry.other == OTHER_INSIDE:
+            with socket_options.borrowed(tables.own[index], entry.family, _STREAM) as s:
+                inet.read_urgent(s)
     for index, entry in every:
         if entry.state == LISTEN:
             tcp_waiting.connect(index, entry, tables)
@@ -391,6 +419,9 @@ def _refill_pair(index: int, other: int, tables: RebuildTables) -> None:
         inet.send_all(far, one.queue, one.urgent)
         if other != index:
             inet.send_all(near, two.queue, two.urgent)
+        for s, entry in ((near, one), (far, two)):
+            if entry.urgent_read:
+                inet.read_urgent(s)
         for s, at, entry in ((near, index, one), (far, other, two)):
             socket_options.rewind(s, entry.family, _STREAM, entry.options, tables, tables.who(at))
             _shut_down(s, entry)

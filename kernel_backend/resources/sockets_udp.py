@@ -6,18 +6,20 @@ bound there for the moment. What came from an address that nobody here can have 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import ipaddress
 import socket
 import stat
 import struct
 import time
+from collections.abc import Iterator
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import fds, sockdiag
 from kernel_backend.image.descriptions import Description, Message, UdpSocket
-from kernel_backend.resources import inet, live_sockets, multicast, socket_options
+from kernel_backend.resources import inet, live_sockets, multicast, socket_options, unix_queues
 from kernel_backend.resources.descriptors import (
     CaptureTables,
     Kind,
@@ -30,6 +32,8 @@ from kernel_backend.tracee.inject import Workshop
 
 _DGRAM = socket.SOCK_DGRAM
 _LEAVING_S = 0.02
+_CORK, _SEGMENT = 1, 103  # linux/udp.h
+_MOST_BYTES = 0xFFFF
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
@@ -85,6 +89,7 @@ class UdpKind(Kind):
         if live_sockets.was_taken(index, tables):
             live_sockets.adopt(index, entry, _DGRAM, tables, workshop, fd)
             with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
+                _drop_held_back(s)
                 _disconnect(s, entry)
                 live_sockets.drain(s)
                 multicast.restore(s, entry.memberships, tables, tables.who(index))
@@ -117,6 +122,27 @@ def _refuse_held_back(s: socket.socket, look: Look) -> None:
         time.sleep(_LEAVING_S / 10)
 
 
+def _drop_held_back(s: socket.socket) -> None:
+    """What the present had in the making goes away when more is added than a datagram can hold (net/ipv4/udp.c)."""
+    if struct.unpack("<i", fcntl.ioctl(s.fileno(), linux.SIOCOUTQ, bytes(4)))[0]:
+        with contextlib.suppress(OSError):
+            s.send(bytes(_MOST_BYTES), socket.MSG_DONTWAIT | socket.MSG_MORE)
+
+
+@contextlib.contextmanager
+def _at_once(s: socket.socket) -> Iterator[None]:
+    """Send whole datagrams also by a socket that holds back what it sends, or cuts it."""
+    held = {name: s.getsockopt(socket.IPPROTO_UDP, name) for name in (_CORK, _SEGMENT)}
+    changed = {name: value for name, value in held.items() if value}
+    for name in changed:
+        s.setsockopt(socket.IPPROTO_UDP, name, 0)
+    try:
+        yield
+    finally:
+        for name, value in changed.items():
+            s.setsockopt(socket.IPPROTO_UDP, name, value)
+
+
 def _may_peek(s: socket.socket, look: Look, tables: CaptureTables) -> bool:
     """An error that waits (nobody takes what was sent) would be told to us, once, and the program never learn of it."""
     if not inet.has_failed(s):
@@ -132,8 +158,12 @@ def _may_peek(s: socket.socket, look: Look, tables: CaptureTables) -> bool:
 def _peek(s: socket.socket) -> list[Message]:
     messages: list[Message] = []
     before = s.getsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF)
-    s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, 0)
     try:
+        if unix_queues.begins_with_empty(s):
+            s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, -1)
+            address = s.recvfrom(0, _PEEK)[1]
+            messages.append(Message(data=b"", host=address[0], port=address[1]))
+        s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, 0)
         while True:
             data, address = s.recvfrom(1 << 16, _PEEK)
             messages.append(Message(data=data, host=address[0], port=address[1]))
@@ -207,7 +237,7 @@ def _send(
             other = tables.descriptions[known]
             assert isinstance(other, UdpSocket)
             target = _seen_from(other.family, host)
-            with socket_options.borrowed(tables.own[known], other.family, _DGRAM) as s:
+            with socket_options.borrowed(tables.own[known], other.family, _DGRAM) as s, _at_once(s):
                 s.sendto(message.data, socket.MSG_DONTWAIT, (target, port))
             return True
         with socket.socket(entry.family, _DGRAM | socket.SOCK_CLOEXEC) as stranger:

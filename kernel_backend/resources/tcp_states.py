@@ -67,11 +67,11 @@ def note(s: socket.socket, who: str, entry: TcpSocket) -> None:
         entry.finished = info.received > 0 and not failed
         entry.refused = failed and not (info.received or info.sent or info.round_trip_us)
         if entry.finished:
-            entry.queue, entry.urgent = inet.peek_stream(s, who)
+            entry.queue, entry.urgent, entry.urgent_read = inet.peek_stream(s, who)
         elif failed:
             entry.queue = inet.peek_before_error(s)
     else:
-        entry.queue, entry.urgent = inet.peek_stream(s, who)
+        entry.queue, entry.urgent, entry.urgent_read = inet.peek_stream(s, who)
         entry.other = OTHER_OUTSIDE
         entry.deaf = info.state in OPEN and live_sockets.has_ended(s)
         entry.segment = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from kernel_backend.resources import live_sockets, roots
 from kernel_backend.resources.descriptors import CaptureTables, Look, RebuildTables
 
 _UNIX = socket.AF_UNIX
+_COLLECTED_WITHIN_S, _LOOK_AGAIN_S = 0.3, 0.01
 
 
 def name_of(facts: sockdiag.UnixFacts | None) -> bytes:
@@ -104,7 +106,7 @@ def check(index: int, entry: UnixSocket, tables: RebuildTables) -> None:
     shown = repr(entry.name)[2:-1]
     try:
         with inside_folder(entry):
-            if not _in_use(entry, tables) and not (entry.moved and os.path.lexists(entry.name)):
+            if not _stays_in_use(entry, tables) and not (entry.moved and os.path.lexists(entry.name)):
                 _check_folder(entry)
                 return
             if entry.name.startswith(b"\0") or Path(os.fsdecode(entry.name)).is_socket():
@@ -162,6 +164,21 @@ def _in_use(entry: UnixSocket, tables: RebuildTables) -> bool:
         return False
     inode = found.st_ino & 0xFFFFFFFF
     return not stat.S_ISSOCK(found.st_mode) or any(facts.name and facts.file_inode == inode for facts in sockets)
+
+
+def _stays_in_use(entry: UnixSocket, tables: RebuildTables) -> bool:
+    """The same, but for a socket that was on its way through another when its owner was killed.
+
+    The OS kernel looks for such sockets when one is closed (net/unix/garbage.c), which takes a moment, and nothing
+    announces the end of that.
+    """
+    deadline = time.monotonic() + _COLLECTED_WITHIN_S
+    while in_use := _in_use(entry, tables):
+        if time.monotonic() > deadline:
+            break
+        socket.socket(_UNIX, socket.SOCK_STREAM).close()
+        time.sleep(_LOOK_AGAIN_S)
+    return in_use
 
 
 def _place(entry: UnixSocket) -> Path:

@@ -72,6 +72,11 @@ def peek(s: socket.socket, tables: CaptureTables, who: str, *, ended: bool) -> l
 def _peek_packets(s: socket.socket, tables: CaptureTables, ended: bool) -> list[Message]:
     messages: list[Message] = []
     left = _waiting_bytes(s) if s.type == socket.SOCK_SEQPACKET else 0
+    if (left or not ended) and begins_with_empty(s):
+        s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, -1)
+        _, control, _, address = s.recvmsg(0, _CONTROL_BYTES, _PEEK)
+        messages.append(_message(b"", _rights(control), tables, _sender(control), _as_bytes(address)))
+        s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
     while True:
         try:
             data, control, _, address = s.recvmsg(_BUFFER_BYTES, _CONTROL_BYTES, _PEEK)
@@ -86,6 +91,24 @@ def _peek_packets(s: socket.socket, tables: CaptureTables, ended: bool) -> list[
         if not data and not rights and ended and left <= 0 and s.type == socket.SOCK_SEQPACKET:
             return messages
         messages.append(_message(data, rights, tables, _sender(control), _as_bytes(address)))
+
+
+def begins_with_empty(s: socket.socket) -> bool:
+    """Whether the first message is one without data; at an offset (SO_PEEK_OFF) it will not be seen any more.
+
+    Once somebody has peeked at an empty one, us included, a peek at an offset passes it over (net/core/datagram.c).
+    """
+    s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, -1)
+    try:
+        return not s.recvmsg(1, 0, _PEEK)[0]
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        return False
+    finally:
+        s.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
 
 
 def _waiting_bytes(s: socket.socket) -> int:

@@ -107,9 +107,9 @@ def _take_tcp(index: int, door: Look, entry: TcpSocket, tables: CaptureTables) -
                 client.listener = index  # of those with that address
                 client.turn, turn = turn, turn + 1
                 if client.sent:
-                    client.early, _ = inet.peek_stream(server, door.holder)
+                    client.early = inet.peek_stream(server, door.holder).data
             elif live_sockets.has_ended(server):
-                data, _ = inet.peek_stream(server, door.holder)
+                data = inet.peek_stream(server, door.holder).data
                 entry.departed.append(Departed(before=turn, early=[Message(data=data)] if data else []))
 
 

@@ -65,7 +65,8 @@ NOTES: dict[str, Note] = {
     "signals between processes": Note("", "in place, a child's end is told by SIGCHLD"),
     "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
     "socketpairs": Note(
-        "SO_PEERPIDFD is of nobody",
+        "SO_PEERPIDFD is of nobody; of messages without data that somebody has looked at already (MSG_PEEK) only a "
+        "first one comes back",
         "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning",
     ),
     "netlink sockets": Note("what waits to be received is left out, with a warning"),
@@ -93,6 +94,12 @@ NOTES: dict[str, Note] = {
         "may get a number that one which is gone had",
         "paths are searched for where the program has files open (CAP_DAC_READ_SEARCH finds any)",
     ),
+    "fanotify": Note(
+        "marks whose path cannot be found and events that were not read are left out, with a warning; groups that "
+        "decide who may open files (FAN_OPEN_PERM …) are refused",
+        "paths are searched for where the program has files open (CAP_DAC_READ_SEARCH finds any)",
+    ),
+    "userfaultfd": Note("what the program has read of, but not served yet, is told again"),
     "pipes": Note("ends to outside are at their end, or the present's in the same spot", "sizes above pipe-max-size"),
     "socket options": Note(
         "what nobody can read back is lost: SO_INQ, TCP_MD5SIG keys, SO_ATTACH_REUSEPORT_CBPF and _EBPF programs; "

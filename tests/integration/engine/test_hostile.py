@@ -195,6 +195,9 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "shared memory above": (lambda d: shared(d, "/dev/shm/../x"), CORRUPT),
     "shared memory elsewhere": (lambda d: shared(d, "/tmp/x"), CORRUPT),
     "a watch above": (lambda d: opened(d, kind="inotify", watches=[{"wd": 1, "path": "/tmp/..", "mask": 1}]), CORRUPT),
+    "a guard of files": (
+        lambda d: opened(d, kind="fanotify", marks=[{"object": "inode", "path": "/tmp", "mask": 1 << 16}]), CORRUPT
+    ),
     "a host to look up": (lambda d: opened(d, **TCP | {"host": "localhost"}), CORRUPT),
     "a socket's name with NUL": (lambda d: opened(d, kind="unix", type=1, inode=1, name="L3RtcC94AHk="), CORRUPT),
     "a BPF map of a terabyte": (lambda d: opened(d, **BPF_MAP | {"max_entries": 2**31, "value_size": 512}), CORRUPT),

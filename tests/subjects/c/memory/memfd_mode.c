@@ -1,6 +1,7 @@
 /* Mode and owner of a memfd that is mapped, too, and modes of two that forbid their owner to read them; how long it lives. */
 #include "../subject.h"
 #include <sys/mman.h>
+#include <sys/xattr.h>
 
 int main(int argc, char **argv)
 {
@@ -12,8 +13,11 @@ int main(int argc, char **argv)
     uint64_t hint = RWH_WRITE_LIFE_LONG, hint_now = 0;
     bool hinted = fcntl(fd, F_SET_RW_HINT, &hint) == 0;
     MUST(fchmod(fd, 0640));
+    struct timespec times[2] = {{1000, 5}, {2000, 6}};
     struct stat was;
+    bool labelled = fsetxattr(fd, "user.label", "a memfd", 7, 0) == 0; /* Linux 6.6 */
     bool given = fchown(fd, 1, 2) == 0;
+    MUST(futimens(fd, times));
     MUST(fstat(fd, &was));
     int none = (int)MUST(memfd_create("none", 0)), unread = (int)MUST(memfd_create("unread", 0));
     char path[64];
@@ -30,6 +34,9 @@ int main(int argc, char **argv)
     EXPECT((now.st_mode & 07777) == 0640, "the mode is %o", now.st_mode);
     EXPECT(now.st_uid == was.st_uid && now.st_gid == was.st_gid, "the owner is %d, not %d%s", now.st_uid, was.st_uid,
            given ? ", whom it was given to" : "");
+    EXPECT(now.st_mtim.tv_sec == 2000 && now.st_mtim.tv_nsec == 6, "written at %ld", (long)now.st_mtim.tv_sec);
+    char label[8] = "";
+    EXPECT(!labelled || (fgetxattr(fd, "user.label", label, 7) == 7 && strcmp(label, "a memfd") == 0), "its label: %s", label);
     if (hinted)
         EXPECT(fcntl(fd, F_GET_RW_HINT, &hint_now) == 0 && hint_now == hint, "the hint is %d", (int)hint_now);
     MUST(pwrite(fd, "x", 1, 0));

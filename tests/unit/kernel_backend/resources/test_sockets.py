@@ -197,6 +197,20 @@ def test_a_name_in_use_is_refused_before_anything_is_touched(tmp_path: Path) -> 
             pass
 
 
+def test_a_name_that_a_dead_process_had_is_free(tmp_path: Path) -> None:
+    """Its socket is on its way through sockets that are on their way themselves: the OS kernel has to look for it."""
+    code = (
+        "l = socket.socket(socket.AF_UNIX); l.bind('\\0' + sys.argv[1]); l.listen(7); a, b = socket.socketpair()\n"
+        "rights = array.array('i', [l.fileno(), a.fileno(), b.fileno()])\n"
+        "for s in a, b: s.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])"
+    )
+    with holding(code, tmp_path.name) as held:
+        captured = capture(held.pid, tmp_path)
+        held.kill()
+        with rebuilding(captured):
+            pass
+
+
 # --- TCP and UDP ------------------------------------------------------------------------------------------------------
 
 _TCP = (
