@@ -32,6 +32,7 @@ from kernel_backend.image.entries import (
     SysvQueueEntry,
     SysvSetEntry,
     ThreadEntry,
+    TimeEntry,
     TimerEntry,
     UtsEntry,
     ZombieEntry,
@@ -60,6 +61,7 @@ from kernel_backend.resources import (
     sysv_ipc,
     terminal_sessions,
     threads,
+    time_namespaces,
     timeouts,
     timers,
     unsaved,
@@ -96,6 +98,7 @@ class Capture(msgspec.Struct):
     message_queues: list[SysvQueueEntry] = []
     semaphore_sets: list[SysvSetEntry] = []
     uts_namespaces: list[UtsEntry] = []
+    time_namespaces: list[TimeEntry] = []
     ipc_namespace: IpcEntry | None = None
     net_namespace: NetEntry | None = None
     guards: dict[int, list[tuple[int, int]]] = {}  # those that a twin may have lost, by pid
@@ -150,6 +153,7 @@ def capture_processes(capture: Capture) -> None:
         by_process = chorus.run({main: _ask(main, pid, tree[pid]) for pid, main in mains.items()})
         views = {pid: process.view for pid, process in tree.items()}
         capture.uts_namespaces, uts = namespaces.capture(views, chorus, mains)
+        capture.time_namespaces, times = time_namespaces.capture(views)
         untold = _untold(capture, chorus, mains, places)
         for pid, members in borrowed.items():
             timers.find_owners(chorus, members, by_process[mains[pid]].timers)
@@ -158,6 +162,7 @@ def capture_processes(capture: Capture) -> None:
             _note_folders(capture, pid, entries)
             entry = capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             entry.untold, entry.uts = untold.get(pid, 0), uts.get(pid, namespaces.OURS)
+            entry.time, entry.time_of_children = times.get(pid, (time_namespaces.OURS, time_namespaces.OURS))
     for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
         capture.warnings.extend(warn(tree.values()))
     _note_control_groups(capture)
@@ -375,6 +380,7 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         message_queues=capture.message_queues,
         semaphore_sets=capture.semaphore_sets,
         uts_namespaces=capture.uts_namespaces,
+        time_namespaces=capture.time_namespaces,
         ipc_namespace=capture.ipc_namespace,
         net_namespace=capture.net_namespace,
     )  # fmt: skip

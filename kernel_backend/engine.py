@@ -41,6 +41,7 @@ from kernel_backend.resources import (
     sharing,
     signals,
     tcp_kept,
+    time_namespaces,
     visits,
 )
 from kernel_backend.stages import Stage, reach
@@ -366,6 +367,7 @@ def _check_place(rebuild: reb.Rebuild, policy: str, replaced: Process | None, le
     root = replaced.pid if replaced else 0
     roots.check(inventory, root, own_namespace=rebuild.own_namespace, for_a_user=for_a_user)
     namespaces.check(inventory, replaced, same_boot=rebuild.tables.boot_id_same, for_a_user=for_a_user)
+    time_namespaces.check(inventory, replaced, same_boot=rebuild.tables.boot_id_same, for_a_user=for_a_user)
     seccomp.check_image(inventory, replaced, for_a_user=for_a_user)
     rebuild.enter_namespaces(replaced)
 
@@ -403,6 +405,7 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
             rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
         _check_place(rebuild, policy, process, frozen.tids)
         rebuild.uts.stays(rebuild.root, target)
+        rebuild.times.stays(rebuild.inventory, process.view)
         _take_from_present(rebuild, frozen, process)
         with locks.leases_laid_down(frozen.processes.values()), _discarded_on_failure(rebuild):
             reb.prepare(rebuild, frozen.processes.values())
@@ -453,6 +456,7 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     for building in rebuild.built.values():
         furnishing.furnish(rebuild, building)
         furnishing.close_memory(rebuild, building)
+    reb.move_in(rebuild)
     for building in rebuild.built.values():  # descriptors: what memory needed is closed in everybody's table by now
         reach(Stage.RESTORE_PLACE, building.pid)
         furnishing.place_descriptors(rebuild, building)

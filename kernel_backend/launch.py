@@ -7,6 +7,7 @@ import signal
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
@@ -173,7 +174,7 @@ def arm(rebuild: Rebuild) -> None:
     rebuild.sysv.attached()
     pids = rebuild.tables.pids
     for building in rebuild.built.values():
-        _arm(pids, building)
+        _arm(rebuild, building)
         limits = building.entry.rlimits
         rebuild.warnings.extend(processes.apply_limits(building.shop, limits, building.pid, last=True))
     for building in rebuild.built.values():
@@ -234,14 +235,15 @@ def _all_or_none(pids: list[int], guardian: Guardian) -> Iterator[None]:
             raise
 
 
-def _arm(pids: dict[int, int], building: Building) -> None:
-    entry, shop = building.entry, building.shop
+def _arm(rebuild: Rebuild, building: Building) -> None:
+    entry, shop, pids = building.entry, building.shop, rebuild.tables.pids
     pid = pids[entry.pid]
     signals.queue(shop, pid, timers.of_no_timer(entry.pending, entry))
     for thread in entry.threads:
         if own := timers.of_no_timer(thread.pending, entry):
             signals.queue(shop, pid, own, building.threads[thread.tid], pids[thread.tid])
-    for calls, arguments in (timers.itimer_calls(entry, shop.data), timers.timer_calls(entry, shop.data)):
+    ahead_ns = partial(rebuild.times.ahead_ns, entry.time)
+    for calls, arguments in (timers.itimer_calls(entry, shop.data), timers.timer_calls(entry, shop.data, ahead_ns)):
         if calls:
             shop.put(arguments)
             shop.run(calls)

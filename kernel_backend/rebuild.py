@@ -35,6 +35,7 @@ from kernel_backend.resources import (
     sysv,
     sysv_ipc,
     terminal_sessions,
+    time_namespaces,
     visits,
 )
 from kernel_backend.stages import Stage, reach
@@ -111,6 +112,11 @@ class Rebuild(msgspec.Struct, dict=True):  # for what is made when it is asked f
     def uts(self) -> namespaces.Places:
         """Namespaces of host names."""
         return namespaces.Places(self.inventory.uts_namespaces)
+
+    @cached_property
+    def times(self) -> time_namespaces.Places:
+        """Namespaces of clocks."""
+        return time_namespaces.Places(self.inventory.time_namespaces, same_boot=self.tables.boot_id_same)
 
     @property
     def warnings(self) -> list[str]:
@@ -268,6 +274,7 @@ def discard(rebuild: Rebuild) -> None:
     rebuild.tables.close()
     rebuild.sysv.discard()
     rebuild.ipc.discard()
+    rebuild.times.close()
     tables = rebuild.tables
     ours: list[dict[Any, int]] = [rebuild.shared, tables.live, tables.below, rebuild.mapped, rebuild.pages]
     for fd in {fd for table in ours for fd in table.values()}:
@@ -305,6 +312,11 @@ def _open_namespace(rebuild: Rebuild) -> Workshop:
         rebuild.born.append(init.tgid)
         rebuild.init = namespace.furnish(init)
     return rebuild.init
+
+
+def move_in(rebuild: Rebuild) -> None:
+    """Everybody is in the namespaces that are entered without threads, and kept by a program that is run."""
+    rebuild.times.enter((building.entry, building.shop) for building in rebuild.built.values())
 
 
 def remove_folders(rebuild: Rebuild) -> None:

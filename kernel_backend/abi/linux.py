@@ -52,6 +52,7 @@ WCLONE = 0x80000000  # __WCLONE: only those
 
 # --- clone(2), include/uapi/linux/sched.h -------------------------------------------------------------------------
 CLONE_VM = 0x100
+CLONE_NEWTIME = 0x80
 CLONE_FS = 0x200
 CLONE_FILES = 0x400
 CLONE_SIGHAND = 0x800

@@ -290,6 +290,16 @@ class UtsEntry(Entry):
     domain_name: UtsName
 
 
+class TimeEntry(Entry):
+    """A time namespace that is not that of who made the image: how far its clocks are ahead of the host's."""
+
+    inode: Word  # of /proc/PID/ns/time, within the same boot
+    monotonic_ns: Nanoseconds
+    boottime_ns: Nanoseconds
+    monotonic_then_ns: Nanoseconds  # what they showed
+    boottime_then_ns: Nanoseconds
+
+
 class IpcEntry(Entry):
     """The IPC namespace of all processes of an image, where that is not that of who made it."""
 
@@ -364,6 +374,8 @@ class ProcessEntry(Entry):
     folders_of: Pid = 0  # … with the same working folder, root folder and umask (CLONE_FS)
     seccomp: SeccompEntry | None = None  # None: nothing but what whoever made the image was under, too
     uts: Index = -1  # index into Inventory.uts_namespaces; -1: that of who made the image
+    time: Index = -1  # index into Inventory.time_namespaces; -1: that of who made the image
+    time_of_children: Index = -1  # … of those that it will start
     segments: SegmentTable = b""  # descriptors of its own (modify_ldt(2)); empty: it has no table of them
 
 
@@ -496,6 +508,7 @@ class Inventory(Entry):
     message_queues: Annotated[list[SysvQueueEntry], MANY] = []
     semaphore_sets: Annotated[list[SysvSetEntry], MANY] = []
     uts_namespaces: Annotated[list[UtsEntry], MANY] = []
+    time_namespaces: Annotated[list[TimeEntry], MANY] = []
     ipc_namespace: IpcEntry | None = None  # None: that of who made the image
     net_namespace: NetEntry | None = None  # the same
 

@@ -148,6 +148,9 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     for group in [*process.control_groups, *(group for thread in process.threads for group in thread.control_groups)]:
         check_path(group.path, f"a control group of {who}")
     expect(process.uts < len(inventory.uts_namespaces), f"the UTS namespace of {who}")
+    for index in (process.time, process.time_of_children):
+        expect(index < len(inventory.time_namespaces), f"the time namespace of {who}")
+    expect(process.time_of_children >= 0 or process.time < 0, f"the time namespace of what {who} starts")
     expect(not process.lock_future & ~_MCL_FUTURE, f"what {who} will lock")  # what is there is locked one by one
     for file in process.files:
         check_path(file.path, f"a mapped file of {who}")

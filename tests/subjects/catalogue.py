@@ -271,6 +271,13 @@ CATALOGUE: list[Subject] = [
         privilege="CAP_SYS_ADMIN",
         keeps_pids=True,
     ),
+    *_rows(
+        "clocks of their own (time namespaces)",
+        "timers/namespaces timers/namespaces:root",
+        issue=4,
+        privilege="CAP_SYS_ADMIN",
+        keeps_pids=True,
+    ),
     *_rows("resource limits", "identity/limits"),
     *_rows("resource limits", "identity/tight_limits", issue=4),
     *_rows("resource limits", "identity/tight_limits:files", issue=4, keeps_pids=True),
@@ -374,7 +381,7 @@ CATALOGUE: list[Subject] = [
     Subject("refused/waiting:folder", "folders, O_PATH", issue=4, refused=("dnotify",)),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")
-        for name, said in (("net,child", "network"), ("mnt", "mount"), ("ipc,child", "ipc"), ("time", "time"))
+        for name, said in (("net,child", "network"), ("mnt", "mount"), ("ipc,child", "ipc"))
     ],
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (said,), privilege="CAP_SYS_ADMIN")
@@ -384,6 +391,7 @@ CATALOGUE: list[Subject] = [
             ("time_of_children", "another time"),
             ("thread", "network namespace"),
             ("thread,uts", "uts namespace"),
+            ("thread,time", "time namespace for children"),
             ("thread,uts,powerless", "uts namespace"),
             ("left", "is uts:["),
             ("ipc,segment", "no process of the tree has attached"),

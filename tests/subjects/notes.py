@@ -49,6 +49,11 @@ NOTES: dict[str, Note] = {
         "lives where the image's root did is replaced",
         "refused, unless it is in place, and no process of the tree is elsewhere",
     ),
+    "clocks of their own (time namespaces)": Note(
+        "what processes outside the tree share with it, a fresh tree shares no more; after a reboot such clocks go on "
+        "from where they were; one that nobody of the tree is in yet is refused",
+        "refused",
+    ),
     "root folder": Note(
         "", "in place, whatever has another root folder; what is put into one by root comes back fresh"
     ),

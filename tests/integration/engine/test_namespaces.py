@@ -159,6 +159,83 @@ def test_a_users_process_made_anew_by_root(
     assert names_of(engine.restore(folder / "image", "--trust"))[0] == "inside"
 
 
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+CLOCKS = BY_NAME["timers/namespaces:root"]
+AHEAD_S = 10**9
+
+
+def uptime_s(process: int | str) -> float:
+    """CLOCK_BOOTTIME as a process has it."""
+    looking = ["nsenter", f"--time=/proc/{process}/ns/time", "cat", "/proc/uptime"]
+    return float(subprocess.run(looking, capture_output=True, text=True, check=True).stdout.split()[0])
+
+
+def test_clocks_go_on_after_another_boot(begin: Begin, ourselves: User, folder: Path) -> None:
+    """Not from what this boot's clocks would make of them, but from what they showed."""
+    engine, life = begin(CLOCKS, ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+
+    def long_ago(document: Document) -> None:
+        document["host"]["boot_id"] = "another"
+        for entry in document["time_namespaces"]:
+            entry["boottime_then_ns"] += AHEAD_S * 10**9
+
+    before = uptime_s(life.pid)
+    rewrite(folder / "image", long_ago)
+    copy = engine.restore(folder / "image")
+    assert -1 < uptime_s(copy) - before - AHEAD_S < 1000
+    os.kill(copy, signal.SIGKILL)
+    assert wait_for_end(copy, 10)
+    life.expect_pass()
+
+
+def test_clocks_that_cannot_be_set(begin: Begin, ourselves: User, folder: Path) -> None:
+    """Before the point of no return: the present goes on."""
+    engine, life = begin(CLOCKS, ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    rewrite(folder / "image", lambda document: document["time_namespaces"][0].update(monotonic_ns=-(2**62)))
+    assert "cannot be set" in engine.refuses("restore", folder / "image", "--into", life.pid)
+    life.expect_pass()
+
+
+def test_clocks_in_place_of_who_has_others(
+    begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    """Root can move it there and back, so it does."""
+    engine, life = begin(CLOCKS, ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    with_clocks = uptime_s(life.pid)
+    plain = processes.start(["sleep", "600"])
+    engine.must("dump", plain.pid, folder / "plain", "--leave", "running")
+    engine.must("restore", folder / "image", "--into", plain.pid)
+    assert 0 <= uptime_s(plain.pid) - with_clocks < 1000
+    engine.must("restore", folder / "plain", "--into", plain.pid)
+    assert abs(uptime_s(plain.pid) - uptime_s("self")) < 1
+    life.expect_pass()
+
+
+def test_a_user_gets_no_clocks(as_user: User, folder: Path, processes: ProcessTracker) -> None:
+    as_user.give(folder)
+    engine = Engine(as_user, folder, processes)
+    pid = sleeper(processes, as_user, folder, "--time", "true")
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    assert "CAP_SYS_TIME" in engine.refuses("restore", folder / "image", "--detach")
+
+
+def test_a_users_clocks_by_root(as_user: User, ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """They may decide what a user is allowed, as names may."""
+    as_user.give(folder)
+    engine = Engine(ourselves, folder, processes)
+    pid = sleeper(processes, in_our_view(as_user), folder, "--time", "true")
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    assert "root gives no user" in engine.refuses("restore", folder / "image", "--detach")
+    copy = engine.restore(folder / "image", "--trust")
+    assert os.stat(f"/proc/{copy}/ns/time").st_ino != os.stat("/proc/self/ns/time").st_ino
+
+
 # --- namespaces of a whole tree that we go into -----------------------------------------------------------------------
 
 OWN = {"--ipc": BY_NAME["ipc/own_namespace"], "--net": BY_NAME["sockets/own_network"]}

@@ -1,5 +1,5 @@
 /*
- * A program in a namespace of its own, by argument: mount, time; or whose next children will be in one, or one of whose
+ * A program in a namespace of its own, by argument: mount; or whose next children will be in one, or one of whose
  * threads is; or that has a UTS namespace open which it has left; an IPC or network namespace of a child; an IPC
  * namespace with objects that nobody uses; a network namespace with a route: refused.
  */
@@ -15,7 +15,6 @@
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x80
@@ -64,13 +63,13 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int flag;
-    } all[] = {{"net", CLONE_NEWNET}, {"mnt", CLONE_NEWNS}, {"ipc", CLONE_NEWIPC}, {"time", CLONE_NEWTIME},
+    } all[] = {{"net", CLONE_NEWNET}, {"mnt", CLONE_NEWNS}, {"ipc", CLONE_NEWIPC},
                {"left", CLONE_NEWUTS}, {"pid_of_children", CLONE_NEWPID}, {"time_of_children", CLONE_NEWTIME}};
     int flag = 0;
     pthread_t thread;
     const char *name = argc > 2 ? argv[2] : "";
     if (strcmp(name, "thread") == 0) {
-        int own = argc > 3 ? CLONE_NEWUTS : CLONE_NEWNET;
+        int own = argc <= 3 ? CLONE_NEWNET : strcmp(argv[3], "time") == 0 ? CLONE_NEWTIME : CLONE_NEWUTS;
         powerless = argc > 4; /* all of the process has moved, its thread once more, and it can do so no more */
         if (powerless && unshare(CLONE_NEWUTS))
             subject_skip("namespaces (CAP_SYS_ADMIN)");
@@ -91,15 +90,6 @@ int main(int argc, char **argv)
     pid_t child = argc > 3 && strcmp(argv[3], "child") == 0 ? (pid_t)MUST(fork()) : -1;
     if (child <= 0 && unshare(flag))
         subject_skip("namespaces (CAP_SYS_ADMIN)");
-    if (strcmp(name, "time") == 0) { /* which takes effect for children */
-        child = (pid_t)MUST(fork());
-        if (child) {
-            int status;
-            MUST(waitpid(child, &status, 0));
-            _exit(WEXITSTATUS(status));
-        }
-        child = -1;
-    }
     if (flag == CLONE_NEWNET && strcmp(argv[3], "route") == 0)
         make_route();
     if (flag == CLONE_NEWIPC && strcmp(argv[3], "segment") == 0)
