@@ -42,6 +42,7 @@ from kernel_backend.resources import (
     signals,
     tcp_kept,
     time_namespaces,
+    user_namespaces,
     visits,
 )
 from kernel_backend.stages import Stage, reach
@@ -341,7 +342,8 @@ def _validated(
     _note_holders(tables, inventory)
     user = None if trust else checks.image_user(inventory)
     if user is not None:
-        everybody = ((thread.tid, entry) for entry in inventory.processes for thread in entry.threads)
+        outside = (entry for entry in inventory.processes if entry.user == user_namespaces.OURS)
+        everybody = ((thread.tid, entry) for entry in outside for thread in entry.threads)
         tables.users = {tid: entry.credentials.uids[1] for tid, entry in everybody}
     return reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy, user=user)
 
@@ -366,6 +368,7 @@ def _check_place(rebuild: reb.Rebuild, policy: str, replaced: Process | None, le
     old_pids.choose(rebuild, policy, leaving, replaced)
     root = replaced.pid if replaced else 0
     roots.check(inventory, root, own_namespace=rebuild.own_namespace, for_a_user=for_a_user)
+    user_namespaces.check(inventory, rebuild.user)
     namespaces.check(inventory, replaced, same_boot=rebuild.tables.boot_id_same, for_a_user=for_a_user)
     time_namespaces.check(inventory, replaced, same_boot=rebuild.tables.boot_id_same, for_a_user=for_a_user)
     seccomp.check_image(inventory, replaced, for_a_user=for_a_user)
@@ -400,11 +403,13 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         reach(Stage.RESTORE_JUDGE, target)
         checks.check_memory(rebuild.inventory, freed=originals.resident_bytes(target))
         checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
+        user_namespaces.check_present(rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same)
         present.check_taking_over(rebuild.inventory, frozen, process)
         if present.keeps_no_new_privs(rebuild.inventory, process):
             rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
         _check_place(rebuild, policy, process, frozen.tids)
         rebuild.uts.stays(rebuild.root, target)
+        rebuild.users.stays(rebuild.root, process.view)
         rebuild.times.stays(rebuild.inventory, process.view)
         _take_from_present(rebuild, frozen, process)
         with locks.leases_laid_down(frozen.processes.values()), _discarded_on_failure(rebuild):

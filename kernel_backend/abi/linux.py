@@ -67,6 +67,10 @@ FIRST_IPC_NAMESPACE = 0xEFFFFFFF  # PROC_IPC_INIT_INO: the one that the host beg
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+# ioctl_nsfs(2)
+NS_GET_USERNS = 0xB701
+NS_GET_PARENT = 0xB702
+NS_GET_OWNER_UID = 0xB704
 
 # --- uname(2): a struct utsname has six fields ------------------------------------------------------------------
 UTS_FIELD_BYTES = 65

@@ -61,8 +61,8 @@ class Outsiders:
 
         `unlike`: those that are somebody else than their process, and so may be confined when that is not.
         """
-        if not _is_there() or os.readlink(f"/proc/{process.view}/ns/pid") != os.readlink("/proc/self/ns/pid"):
-            return {}
+        if not _is_there() or any(_differs(process.view, kind) for kind in ("pid", "user")):
+            return {}  # it may not look at us anyway
         if self._label != sharing.security_label(process.view):
             return {}  # others forbid such looks, too
         theirs = process.status()
@@ -93,6 +93,11 @@ class Outsiders:
                 f"thread {tid} of process {pid} is confined by Landlock, which cannot be read back",
                 hint="start it without the sandbox, or run nbcr inside the same one", pid=pid, tid=tid,
             )  # fmt: skip
+
+
+def _differs(view: int, kind: str) -> bool:
+    """Whether a process lives in another namespace than we do."""
+    return os.readlink(f"/proc/{view}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
 
 
 def ask(outsider: int) -> Asking[bool]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kernel_backend.abi import linux
-from kernel_backend.errors import ResourceUnsupported, TargetDenied
+from kernel_backend.errors import HostUnsupported, ResourceUnsupported, TargetDenied
 from kernel_backend.host.features import effective_capabilities
 from kernel_backend.image.entries import Inventory, ProcessEntry, TimeEntry
 from kernel_backend.resources import processes
@@ -118,12 +118,15 @@ def _entry(number: int, teller: int) -> TimeEntry:
 
 def check(inventory: Inventory, present: Process | None, *, same_boot: bool, for_a_user: bool) -> None:
     """Raise unless every process can have its namespace; `present` is who is replaced, if any."""
+    for entry in inventory.time_namespaces:
+        _check_clocks(entry, inventory.root_pid, same_boot=same_boot)
     who = _who_moves(inventory, present, same_boot=same_boot)
     if not who:
         return
     may = {"CAP_SYS_ADMIN", "CAP_SYS_TIME"} <= effective_capabilities()
     if present is not None:
-        may = may and processes.keeps_capability(present.view, _CAP_SYS_ADMIN)
+        inside = inventory.processes[0].user >= 0
+        may = may and not inside and processes.keeps_capability(present.view, _CAP_SYS_ADMIN)
     if not may:
         raise TargetDenied(
             f"process {who} of the image lives in another time namespace (with clocks of its own) than "
@@ -136,24 +139,33 @@ def check(inventory: Inventory, present: Process | None, *, same_boot: bool, for
             f"process {who} of the image has clocks of its own (a time namespace), which root gives no user",
             hint="restore it with --trust if you know where the image comes from", pid=who,
         )  # fmt: skip
-    host = _hosts_clocks()
-    for entry in inventory.time_namespaces:
-        if not all(0 <= now + ahead < _MOST_NS for now, ahead in zip(host, _wanted(entry, same_boot), strict=True)):
-            raise TargetDenied(
-                "the clocks of a time namespace of the image cannot be set to what they were", hint="", pid=who
-            )
+
+
+def _check_clocks(entry: TimeEntry, pid: int, *, same_boot: bool) -> None:
+    ahead = zip(_hosts_clocks(), _wanted(entry, same_boot), strict=True)
+    if not all(0 <= now + more < _MOST_NS for now, more in ahead):
+        raise HostUnsupported("the clocks of a time namespace of the image cannot be set to what they were", pid=pid)
 
 
 def _who_moves(inventory: Inventory, present: Process | None, *, same_boot: bool) -> int:
-    """A process that is not born where it belongs; 0: there is none."""
+    """A process that is not born where it belongs, and cannot make that itself; 0: there is none."""
     here = there = OURS
     if present is not None:
         here, there = (_index_of(present.view, which, inventory, same_boot=same_boot) for which in (_OWN, _OF_CHILDREN))
-    everybody = inventory.processes
-    return next((e.pid for e in everybody if not e.time == e.time_of_children == here == there), 0)
+    spaces = inventory.time_namespaces
+    for entry in inventory.processes:
+        places = (entry.time, entry.time_of_children)
+        if places != (here, there) and not all(_is_of_programs(index, spaces) for index in places):
+            return entry.pid
+    return 0
 
 
 _STRANGE = -2
+
+
+def _is_of_programs(index: int, spaces: Sequence[TimeEntry]) -> bool:
+    """Whether it belongs to a user namespace which a program has made: that takes no rights outside."""
+    return index != OURS and spaces[index].owner >= 0
 
 
 def _index_of(pid: int, which: str, inventory: Inventory, *, same_boot: bool) -> int:
@@ -184,6 +196,7 @@ class Places:
         self._same_boot = same_boot
         self._there: dict[int, int] = {}  # by index, our descriptor of one that is there
         self._waiting: dict[int, tuple[ProcessEntry, Workshop]] = {}
+        self._of_programs = False
         self._starters: dict[int, int] = {}  # by index, who is yet to ask for it
 
     def stays(self, inventory: Inventory, present: int) -> None:
@@ -192,22 +205,29 @@ class Places:
         if index >= 0 and index == inventory.processes[0].time:
             self._there[index] = os.open(f"/proc/{present}/ns/{_OWN}", os.O_RDONLY | os.O_CLOEXEC)
 
-    def enter(self, everybody: Iterable[tuple[ProcessEntry, Workshop]]) -> None:
-        """Let all go where they belong, who have run their programs and have no threads and no descriptors."""
+    def enter(self, everybody: Iterable[tuple[ProcessEntry, Workshop]], *, of_programs: bool) -> None:
+        """Let all go where they belong, who have run their programs and have no threads and no descriptors.
+
+        `of_programs`: into those of user namespaces, in which they are by now; or into the others.
+        """
+        self._of_programs = of_programs
         self._waiting = {entry.pid: (entry, shop) for entry, shop in everybody}
         inside = self._waiting.values()
         self._starters = {e.time_of_children: e.pid for e, _ in inside if e.time_of_children not in (e.time, OURS)}
         for pid in list(self._waiting):
             self._enter(pid)
-        self.close()
 
     def _enter(self, pid: int) -> None:
         if pid not in self._waiting:
             return
         entry, shop = self._waiting.pop(pid)
-        self._go(shop, entry.time)
-        if entry.time_of_children != entry.time:
+        if self._is_due(entry.time):
+            self._go(shop, entry.time)
+        if entry.time_of_children != entry.time and self._is_due(entry.time_of_children):
             self._begin(shop, entry.time_of_children)
+
+    def _is_due(self, index: int) -> bool:
+        return _is_of_programs(index, self._entries) == self._of_programs
 
     def _go(self, shop: Workshop, index: int) -> None:
         if index not in self._there and index in self._starters:

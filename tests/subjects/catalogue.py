@@ -278,6 +278,14 @@ CATALOGUE: list[Subject] = [
         privilege="CAP_SYS_ADMIN",
         keeps_pids=True,
     ),
+    *_rows(
+        "users of their own (user namespaces)",
+        "identity/user_namespace identity/user_namespace:uts identity/user_namespace:time "
+        "identity/user_namespace:unnamed identity/user_namespace:bounded identity/user_namespace:threads",
+        issue=4,
+    ),
+    Subject("identity/user_namespace:child", "users of their own (user namespaces)", issue=4, keeps_pids=True),
+    Subject("identity/user_namespace:many", "users of their own (user namespaces)", issue=4, privilege="root"),
     *_rows("resource limits", "identity/limits"),
     *_rows("resource limits", "identity/tight_limits", issue=4),
     *_rows("resource limits", "identity/tight_limits:files", issue=4, keeps_pids=True),
@@ -449,7 +457,6 @@ CATALOGUE: list[Subject] = [
     ),
     Subject("threads/dispatch:taken", "system call user dispatch", issue=4, refused=("dispatched", "try again")),
     Subject("refused/message_listener", "seccomp filters", issue=4, refused=("seccomp",)),
-    Subject("trees/namespace:user", "other namespaces", issue=4, refused=("user namespace",)),
     Subject("trees/namespace:pid", "other namespaces", 4, ("pid namespace",), privilege="CAP_SYS_ADMIN"),
     *_rows("System V IPC", "ipc/sysv_shm ipc/sysv_sem ipc/sysv_msg", issue=4, outside=True),
     *_rows("System V IPC", "ipc/sysv_msg_more", issue=4, keeps_pids=True, outside=True),

@@ -49,6 +49,12 @@ NOTES: dict[str, Note] = {
         "lives where the image's root did is replaced",
         "refused, unless it is in place, and no process of the tree is elsewhere",
     ),
+    "users of their own (user namespaces)": Note(
+        "one below another is refused, and so is one with a network, IPC, mount or pid namespace beside it; those for "
+        "host names and clocks come back with it; in place, only a process that lives in the same one as the image's "
+        "root is replaced",
+        "one with other users than oneself takes root; in place, threads have new ids",
+    ),
     "clocks of their own (time namespaces)": Note(
         "what processes outside the tree share with it, a fresh tree shares no more; after a reboot such clocks go on "
         "from where they were; one that nobody of the tree is in yet is refused",

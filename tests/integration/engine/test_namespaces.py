@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,57 @@ def test_a_users_process_made_anew_by_root(
     processes.reap(pid)
     assert "root gives no user" in engine.refuses("restore", folder / "image", "--detach")
     assert names_of(engine.restore(folder / "image", "--trust"))[0] == "inside"
+
+
+# --- users ------------------------------------------------------------------------------------------------------------
+
+USERS = BY_NAME["identity/user_namespace"]
+
+
+def test_in_place_of_who_has_other_users(
+    begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    """Nobody comes out of a user namespace."""
+    engine, life = begin(USERS, ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    for argv in (["sleep", "600"], ["unshare", "--user", "sleep", "600"]):
+        other = processes.start(argv)
+        assert "another user namespace" in engine.refuses("restore", folder / "image", "--into", other.pid)
+        engine.must("dump", other.pid, folder / f"image{other.pid}", "--leave", "running")
+        assert "another user namespace" in engine.refuses("restore", folder / f"image{other.pid}", "--into", life.pid)
+        assert not wait_for_end(other.pid, 0)
+    life.expect_pass()
+
+
+def test_a_users_namespace_by_root(as_user: User, ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """Root makes it as that user could, and nothing that he could not."""
+    as_user.give(folder)
+    engine = Engine(ourselves, folder, processes)
+    command = in_our_view(as_user).command(["unshare", "--map-root-user", "sleep", "600"], cwd=folder)
+    started = processes.start(command)
+    while Path(f"/proc/{started.pid}/comm").read_text() != "sleep\n":
+        assert started.poll() is None
+        time.sleep(0.01)
+    engine.must("dump", started.pid, folder / "image", "--leave", "killed")
+    processes.reap(started.pid)
+    shutil.copytree(folder / "image", folder / "more")
+    for change in ({"uid_map": [[0, as_user.uid, 1], [1, 0, 1]]}, {"owner": 0}, {"gid_map": [[0, 0, 1]]}):
+        rewrite(folder / "more", partial(claim_users, change))
+        assert "other users or groups" in engine.refuses("restore", folder / "more", "--detach")
+    copy = engine.restore(folder / "image")
+    assert Path(f"/proc/{copy}/uid_map").read_text().split() == ["0", str(as_user.uid), "1"]
+    assert proc_status(copy, "Uid") == [str(as_user.uid)] * 4
+
+
+def claim_users(change: Document, document: Document) -> None:
+    """Have an image tell otherwise of its user namespace."""
+    document["user_namespaces"][0].update(change)
+
+
+def proc_status(pid: int, name: str) -> list[str]:
+    """A line of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split()[1:] for line in lines if line.startswith(f"{name}:"))
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------
