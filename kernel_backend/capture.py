@@ -26,6 +26,7 @@ from kernel_backend.image.entries import (
     Inventory,
     IpcEntry,
     MmEntry,
+    MountEntry,
     NetEntry,
     ProcessEntry,
     SharedMemoryEntry,
@@ -49,6 +50,7 @@ from kernel_backend.resources import (
     landlock,
     mapped_files,
     memory,
+    mount_namespaces,
     namespaces,
     net_namespaces,
     pages,
@@ -102,6 +104,8 @@ class Capture(msgspec.Struct):
     uts_namespaces: list[UtsEntry] = []
     time_namespaces: list[TimeEntry] = []
     user_namespaces: list[UserEntry] = []
+    mount_namespaces: list[MountEntry] = []
+    mounts: dict[int, int] = {}  # which of these processes are in, by pid
     ipc_namespace: IpcEntry | None = None
     net_namespace: NetEntry | None = None
     guards: dict[int, list[tuple[int, int]]] = {}  # those that a twin may have lost, by pid
@@ -123,6 +127,8 @@ def refuse_early(capture: Capture) -> None:
     """What cannot be captured at all is named before anything is read."""
     tree, ahead = capture.tree, capture.ahead
     sharing.check(tree.processes)
+    views = {pid: process.view for pid, process in tree.processes.items()}
+    capture.mount_namespaces, capture.mounts = mount_namespaces.capture(views)
     capture.apart = {kind: sharing.apart(tree.processes, kind) for kind in sharing.TABLES}
     for pid, process in tree.processes.items():
         sharing.check_rights(process, ahead.unlike)
@@ -167,6 +173,7 @@ def capture_processes(capture: Capture) -> None:
             entry = capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             entry.untold, entry.uts = untold.get(pid, 0), uts.get(pid, namespaces.OURS)
             entry.user = users.get(pid, user_namespaces.OURS)
+            entry.mount = capture.mounts.get(pid, mount_namespaces.OURS)
             entry.time, entry.time_of_children = times.get(pid, (time_namespaces.OURS, time_namespaces.OURS))
     for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
         capture.warnings.extend(warn(tree.values()))
@@ -267,9 +274,11 @@ def _note_owners(capture: Capture) -> None:
     folders = {pid for entry in capture.processes.values() if entry.folders_of for pid in (entry.pid, entry.folders_of)}
     for pid, entry in capture.processes.items():
         view = capture.tree.processes[pid].view
-        owned: list[tuple[str, UtsEntry | TimeEntry]] = []
+        owned: list[tuple[str, UtsEntry | TimeEntry | MountEntry]] = []
         if entry.uts >= 0:
             owned.append(("uts", capture.uts_namespaces[entry.uts]))
+        if entry.mount >= 0:
+            owned.append(("mnt", capture.mount_namespaces[entry.mount]))
         if entry.time >= 0:
             owned.append(("time", capture.time_namespaces[entry.time]))
         if entry.time_of_children >= 0:
@@ -277,6 +286,7 @@ def _note_owners(capture: Capture) -> None:
         for kind, made in owned if index else []:
             made.owner = index.get(user_namespaces.owner_of(view, kind), -1)
             user_namespaces.check_owner(entry, kind, made.owner)
+        mount_namespaces.check_captured(entry, folders)
         user_namespaces.check_captured(entry, capture.user_namespaces, folders)
 
 
@@ -406,6 +416,7 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         semaphore_sets=capture.semaphore_sets,
         uts_namespaces=capture.uts_namespaces,
         user_namespaces=capture.user_namespaces,
+        mount_namespaces=capture.mount_namespaces,
         time_namespaces=capture.time_namespaces,
         ipc_namespace=capture.ipc_namespace,
         net_namespace=capture.net_namespace,

@@ -34,6 +34,7 @@ from kernel_backend.resources import (
     file_policy,
     lazy_pages,
     locks,
+    mount_namespaces,
     namespaces,
     placing_fds,
     roots,
@@ -369,6 +370,7 @@ def _check_place(rebuild: reb.Rebuild, policy: str, replaced: Process | None, le
     root = replaced.pid if replaced else 0
     roots.check(inventory, root, own_namespace=rebuild.own_namespace, for_a_user=for_a_user)
     user_namespaces.check(inventory, rebuild.user)
+    mount_namespaces.check(inventory, replaced)
     namespaces.check(inventory, replaced, same_boot=rebuild.tables.boot_id_same, for_a_user=for_a_user)
     time_namespaces.check(inventory, replaced, same_boot=rebuild.tables.boot_id_same, for_a_user=for_a_user)
     seccomp.check_image(inventory, replaced, for_a_user=for_a_user)
@@ -404,11 +406,13 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         checks.check_memory(rebuild.inventory, freed=originals.resident_bytes(target))
         checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
         user_namespaces.check_present(rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same)
+        mount_namespaces.check_present(rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same)
         present.check_taking_over(rebuild.inventory, frozen, process)
         if present.keeps_no_new_privs(rebuild.inventory, process):
             rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
         _check_place(rebuild, policy, process, frozen.tids)
         rebuild.uts.stays(rebuild.root, target)
+        rebuild.mounts.stays(rebuild.root, process.view)
         rebuild.users.stays(rebuild.root, process.view)
         rebuild.times.stays(rebuild.inventory, process.view)
         _take_from_present(rebuild, frozen, process)

@@ -27,6 +27,7 @@ from kernel_backend.resources import (
     ipc_namespaces,
     locks,
     mapped_files,
+    mount_namespaces,
     namespaces,
     net_namespaces,
     pages,
@@ -118,6 +119,11 @@ class Rebuild(msgspec.Struct, dict=True):  # for what is made when it is asked f
     def users(self) -> user_namespaces.Places:
         """User namespaces that programs of the image have made."""
         return user_namespaces.Places(self.inventory.user_namespaces)
+
+    @cached_property
+    def mounts(self) -> mount_namespaces.Places:
+        """Namespaces of mounts."""
+        return mount_namespaces.Places(self.inventory.mount_namespaces)
 
     @cached_property
     def times(self) -> time_namespaces.Places:
@@ -286,6 +292,7 @@ def discard(rebuild: Rebuild) -> None:
     rebuild.ipc.discard()
     rebuild.times.close()
     rebuild.users.close()
+    rebuild.mounts.close()
     tables = rebuild.tables
     ours: list[dict[Any, int]] = [rebuild.shared, tables.live, tables.below, rebuild.mapped, rebuild.pages]
     for fd in {fd for table in ours for fd in table.values()}:
@@ -330,10 +337,14 @@ def move_in(rebuild: Rebuild) -> None:
     everybody = [(building.entry, building.shop) for building in rebuild.built.values()]
     rebuild.times.enter(everybody, of_programs=False)
     for entry, shop in everybody:
+        rebuild.mounts.enter(entry, shop, of_programs=False)
+    for entry, shop in everybody:
         rebuild.users.enter(entry, shop)
     for entry, shop in everybody:  # what these own, and nobody else can make
         rebuild.uts.enter(entry, shop, of_programs=True)
+        rebuild.mounts.enter(entry, shop, of_programs=True)
     rebuild.times.enter(everybody, of_programs=True)
+    rebuild.warnings.extend(rebuild.mounts.warnings)
 
 
 def remove_folders(rebuild: Rebuild) -> None:

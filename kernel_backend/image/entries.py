@@ -309,6 +309,21 @@ class UserEntry(Entry):
     setgroups: bool  # whether setgroups(2) is allowed inside
 
 
+class Propagation(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """What a mount tells others, and hears of them: a flag for each step (mount(2)) that a copy of it takes."""
+
+    path: PathText
+    steps: Annotated[list[Natural], Meta(max_length=3)]  # MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE
+
+
+class MountEntry(Entry):
+    """A mount namespace that a program of the image has made, in which the same is mounted as outside."""
+
+    inode: Word  # of /proc/PID/ns/mnt, within the same boot
+    propagation: Annotated[list[Propagation], MANY]
+    owner: Index = -1  # as of UtsEntry
+
+
 class TimeEntry(Entry):
     """A time namespace that is not that of who made the image: how far its clocks are ahead of the host's."""
 
@@ -395,6 +410,7 @@ class ProcessEntry(Entry):
     seccomp: SeccompEntry | None = None  # None: nothing but what whoever made the image was under, too
     uts: Index = -1  # index into Inventory.uts_namespaces; -1: that of who made the image
     user: Index = -1  # index into Inventory.user_namespaces; -1: that of who made the image
+    mount: Index = -1  # index into Inventory.mount_namespaces; -1: that of who made the image
     time: Index = -1  # index into Inventory.time_namespaces; -1: that of who made the image
     time_of_children: Index = -1  # … of those that it will start
     segments: SegmentTable = b""  # descriptors of its own (modify_ldt(2)); empty: it has no table of them
@@ -530,6 +546,7 @@ class Inventory(Entry):
     semaphore_sets: Annotated[list[SysvSetEntry], MANY] = []
     uts_namespaces: Annotated[list[UtsEntry], MANY] = []
     user_namespaces: Annotated[list[UserEntry], MANY] = []
+    mount_namespaces: Annotated[list[MountEntry], MANY] = []
     time_namespaces: Annotated[list[TimeEntry], MANY] = []
     ipc_namespace: IpcEntry | None = None  # None: that of who made the image
     net_namespace: NetEntry | None = None  # the same

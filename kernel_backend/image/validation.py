@@ -52,10 +52,16 @@ def check(inventory: Inventory, where: str) -> None:
 # --- files and runs of pages ------------------------------------------------------------------------------------------
 
 
+_PROPAGATING = {linux.MS_UNBINDABLE, linux.MS_PRIVATE, linux.MS_SLAVE, linux.MS_SHARED}
+
+
 def _check_files(inventory: Inventory) -> None:
     distinct([memory.key for memory in inventory.shared_memory], "keys of shared memory")
     if inventory.ipc_namespace is not None:
         expect(set(inventory.ipc_namespace.limits) <= set(limits.IPC_LIMITS), "limits of the IPC namespace")
+    for mount in (mount for space in inventory.mount_namespaces for mount in space.propagation):
+        check_path(mount.path, "a mount")
+        expect(set(mount.steps) <= _PROPAGATING, f"what the mount at {mount.path} tells others")
     if inventory.net_namespace is not None:
         for address in inventory.net_namespace.addresses:
             bits = 32 if address.family == socket.AF_INET else 128 if address.family == socket.AF_INET6 else 0
@@ -173,6 +179,9 @@ def _check_namespaces(process: ProcessEntry, inventory: Inventory, who: str) -> 
     expect(process.time_of_children >= 0 or process.time < 0, f"the time namespace of what {who} starts")
     owners = [inventory.uts_namespaces[process.uts].owner] if process.uts >= 0 else []
     owners += [inventory.time_namespaces[at].owner for at in (process.time, process.time_of_children) if at >= 0]
+    if process.mount >= 0:
+        expect(process.mount < len(inventory.mount_namespaces), f"the mount namespace of {who}")
+        owners.append(inventory.mount_namespaces[process.mount].owner)
     expect(all(owner in (-1, process.user) for owner in owners), f"whose the namespaces of {who} are")
     if process.user < 0:
         return

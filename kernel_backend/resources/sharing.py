@@ -28,11 +28,11 @@ TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder a
 _FILTERS = ["Seccomp", "Seccomp_filters"]
 _RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
 _NAMESPACES = {
-    "mnt": "a mount", "uts": "a UTS", "net": "a network", "ipc": "an IPC",
+    "uts": "a UTS", "net": "a network", "ipc": "an IPC",
 }  # fmt: skip
 _CAPTURED = ("uts",)  # by namespaces.py; those of a whole tree that visits.py knows in rooms of their own
 _OF_THREADS = {  # which one thread can leave alone (unshare(2)), if it may; or what it starts
-    "net": "a network namespace", "ipc": "an IPC namespace", "uts": "a UTS namespace",
+    "mnt": "a mount namespace", "net": "a network namespace", "ipc": "an IPC namespace", "uts": "a UTS namespace",
     "time_for_children": "a time namespace for children", "pid_for_children": "a pid namespace for children",
 }  # fmt: skip
 _CAP_SYS_ADMIN = 1 << 21

@@ -286,6 +286,14 @@ CATALOGUE: list[Subject] = [
     ),
     Subject("identity/user_namespace:child", "users of their own (user namespaces)", issue=4, keeps_pids=True),
     Subject("identity/user_namespace:many", "users of their own (user namespaces)", issue=4, privilege="root"),
+    *_rows(
+        "mount namespaces",
+        "identity/mount_namespace identity/mount_namespace:child",
+        issue=4,
+        privilege="CAP_SYS_ADMIN",
+        keeps_pids=True,
+    ),
+    Subject("identity/mount_namespace:user", "mount namespaces", issue=4),
     *_rows("resource limits", "identity/limits"),
     *_rows("resource limits", "identity/tight_limits", issue=4),
     *_rows("resource limits", "identity/tight_limits:files", issue=4, keeps_pids=True),
@@ -389,8 +397,15 @@ CATALOGUE: list[Subject] = [
     Subject("refused/waiting:folder", "folders, O_PATH", issue=4, refused=("dnotify",)),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")
-        for name, said in (("net,child", "network"), ("mnt", "mount"), ("ipc,child", "ipc"))
+        for name, said in (("net,child", "network"), ("ipc,child", "ipc"))
     ],
+    *_rows(
+        "mount namespaces",
+        "refused/namespace:mnt,tmpfs refused/namespace:mnt,gone",
+        issue=4,
+        refused=("mount namespace of its own", "mounted at"),
+        privilege="CAP_SYS_ADMIN",
+    ),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (said,), privilege="CAP_SYS_ADMIN")
         for name, said in (
@@ -399,6 +414,7 @@ CATALOGUE: list[Subject] = [
             ("time_of_children", "another time"),
             ("thread", "network namespace"),
             ("thread,uts", "uts namespace"),
+            ("thread,mnt", "mount namespace of its own"),
             ("thread,time", "time namespace for children"),
             ("thread,uts,powerless", "uts namespace"),
             ("left", "is uts:["),

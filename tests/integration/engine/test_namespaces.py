@@ -212,6 +212,39 @@ def proc_status(pid: int, name: str) -> list[str]:
     return next(line.split()[1:] for line in lines if line.startswith(f"{name}:"))
 
 
+# --- mounts -----------------------------------------------------------------------------------------------------------
+
+
+def test_mounts_that_have_changed_since(ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """In place the program is run from there: what is seen at its path may be another file by now."""
+    engine = Engine(ourselves, folder, processes)
+    pid = sleeper(processes, ourselves, folder, "--mount", "true")
+    engine.must("dump", pid, folder / "image", "--leave", "running")
+    engine.must("restore", folder / "image", "--into", pid)
+    entering = ["nsenter", f"--mount=/proc/{pid}/ns/mnt"]
+    subprocess.run([*entering, "mount", "-t", "tmpfs", "of-its-own", "/mnt"], check=True)
+    told = engine.refuses("restore", folder / "image", "--into", pid)
+    assert "something else is mounted at /mnt" in told
+    assert "something else is mounted at /mnt" in engine.refuses("dump", pid, folder / "again")
+    assert not wait_for_end(pid, 0)
+
+
+def test_a_user_makes_no_mount_namespace_of_roots(as_user: User, folder: Path, processes: ProcessTracker) -> None:
+    as_user.give(folder)
+    engine = Engine(as_user, folder, processes)
+    pid = sleeper(processes, as_user, folder, "--time", "true")  # a user's own mount namespace is that of the tests
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    claim = {"inode": 1, "propagation": [], "owner": -1}
+
+    def change(document: Document) -> None:
+        document.update(mount_namespaces=[claim], time_namespaces=[])
+        document["processes"][0].update(mount=0, time=-1, time_of_children=-1)
+
+    rewrite(folder / "image", change)
+    assert "another mount namespace" in engine.refuses("restore", folder / "image", "--detach")
+
+
 # --- clocks -----------------------------------------------------------------------------------------------------------
 
 CLOCKS = BY_NAME["timers/namespaces:root"]

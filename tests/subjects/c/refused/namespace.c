@@ -1,5 +1,5 @@
 /*
- * A program in a namespace of its own, by argument: mount; or whose next children will be in one, or one of whose
+ * A program in a namespace of its own, by argument: mount, with something else in it than outside; or whose next children will be in one, or one of whose
  * threads is; or that has a UTS namespace open which it has left; an IPC or network namespace of a child; an IPC
  * namespace with objects that nobody uses; a network namespace with a route: refused.
  */
@@ -12,6 +12,7 @@
 #include <net/route.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -69,7 +70,9 @@ int main(int argc, char **argv)
     pthread_t thread;
     const char *name = argc > 2 ? argv[2] : "";
     if (strcmp(name, "thread") == 0) {
-        int own = argc <= 3 ? CLONE_NEWNET : strcmp(argv[3], "time") == 0 ? CLONE_NEWTIME : CLONE_NEWUTS;
+        int own = argc <= 3 ? CLONE_NEWNET : strcmp(argv[3], "time") == 0 ? CLONE_NEWTIME
+                  : strcmp(argv[3], "mnt") == 0                        ? CLONE_NEWNS
+                                                                       : CLONE_NEWUTS;
         powerless = argc > 4; /* all of the process has moved, its thread once more, and it can do so no more */
         if (powerless && unshare(CLONE_NEWUTS))
             subject_skip("namespaces (CAP_SYS_ADMIN)");
@@ -90,6 +93,13 @@ int main(int argc, char **argv)
     pid_t child = argc > 3 && strcmp(argv[3], "child") == 0 ? (pid_t)MUST(fork()) : -1;
     if (child <= 0 && unshare(flag))
         subject_skip("namespaces (CAP_SYS_ADMIN)");
+    if (flag == CLONE_NEWNS) {
+        MUST(mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL));
+        if (strcmp(argv[3], "tmpfs") == 0)
+            MUST(mount("of-its-own", "/mnt", "tmpfs", 0, NULL));
+        else
+            MUST(umount2("/dev/pts", MNT_DETACH));
+    }
     if (flag == CLONE_NEWNET && strcmp(argv[3], "route") == 0)
         make_route();
     if (flag == CLONE_NEWIPC && strcmp(argv[3], "segment") == 0)
