@@ -286,6 +286,7 @@ CATALOGUE: list[Subject] = [
     ),
     Subject("identity/user_namespace:child", "users of their own (user namespaces)", issue=4, keeps_pids=True),
     Subject("identity/user_namespace:many", "users of their own (user namespaces)", issue=4, privilege="root"),
+    Subject("trees/namespace_descriptors", "open namespaces", issue=4, privilege="CAP_SYS_ADMIN", keeps_pids=True),
     *_rows(
         "mount namespaces",
         "identity/mount_namespace identity/mount_namespace:child",
@@ -417,7 +418,7 @@ CATALOGUE: list[Subject] = [
             ("thread,mnt", "mount namespace of its own"),
             ("thread,time", "time namespace for children"),
             ("thread,uts,powerless", "uts namespace"),
-            ("left", "is uts:["),
+            ("left", "is in"),
             ("ipc,segment", "no process of the tree has attached"),
             ("ipc,queue", "no process of the tree has open"),
         )
