@@ -271,6 +271,8 @@ def _note_sharing(capture: Capture) -> None:
 def _note_owners(capture: Capture) -> None:
     """Of namespaces that belong to a user namespace of the tree: who is in that has to make them."""
     index = {space.inode: i for i, space in enumerate(capture.user_namespaces)}
+    if index:
+        user_namespaces.check_nothing_else(capture.tree.processes.values(), index)
     folders = {pid for entry in capture.processes.values() if entry.folders_of for pid in (entry.pid, entry.folders_of)}
     for pid, entry in capture.processes.items():
         view = capture.tree.processes[pid].view

@@ -68,13 +68,14 @@ def capture(views: Mapping[int, int]) -> tuple[list[MountEntry], dict[int, int]]
 
     Raises ResourceUnsupported where something else is mounted there than outside.
     """
-    members: dict[int, list[int]] = {}
+    home = _home(next(iter(views.values())))  # a tree is all in one pid namespace
+    own, members = identity(home), dict[int, list[int]]()
     for pid, view in views.items():
-        if (number := identity(view)) != identity(_home(view)):
+        if (number := identity(view)) != own:
             members.setdefault(number, []).append(pid)
     entries = []
     for number, pids in members.items():
-        outside, inside = _mounts(_home(views[pids[0]])), _mounts(views[pids[0]])
+        outside, inside = _mounts(home), _mounts(views[pids[0]])
         if different := _difference(inside, outside):
             raise ResourceUnsupported(
                 f"process {pids[0]} lives in a mount namespace of its own {different}",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,14 +74,15 @@ def capture(views: Mapping[int, int]) -> tuple[list[UserEntry], dict[int, int]]:
 
     Raises ResourceUnsupported for one below another.
     """
+    outside = home(next(iter(views.values())))  # a tree is all in one pid namespace
     members: dict[int, list[int]] = {}
     for pid, view in views.items():
-        if (number := identity(view)) != home(view):
+        if (number := identity(view)) != outside:
             members.setdefault(number, []).append(pid)
     entries = []
     for number, pids in members.items():
         view = views[pids[0]]
-        if _related(f"/proc/{view}/ns/user", linux.NS_GET_PARENT) != home(view):
+        if _related(f"/proc/{view}/ns/user", linux.NS_GET_PARENT) != outside:
             raise ResourceUnsupported(
                 f"process {pids[0]} lives in a user namespace below another one, or in one of a container",
                 hint="run nbcr inside that sandbox or container", pid=pids[0],
@@ -105,6 +106,20 @@ def _entry(number: int, view: int) -> UserEntry:
 def _map(view: int, kind: str) -> list[IdRange]:
     rows = Path(f"/proc/{view}/{kind}_map").read_text().splitlines()
     return [IdRange(*map(int, row.split())) for row in rows]
+
+
+_ELSEWHERE = {"net": "a network", "ipc": "an IPC", "pid": "a pid"}  # which are made before, or by others
+
+
+def check_nothing_else(tree: Iterable[Process], spaces: Collection[int]) -> None:
+    """Refuse a process in a namespace that belongs to one of the user namespaces `spaces`: it would be another's."""
+    for process in tree:
+        for kind, called in _ELSEWHERE.items():
+            if owner_of(process.view, kind) in spaces:
+                raise ResourceUnsupported(
+                    f"process {process.pid} lives in {called} namespace that belongs to a user namespace of its own",
+                    hint="run nbcr inside that sandbox or container", pid=process.pid,
+                )  # fmt: skip
 
 
 def check_captured(entry: ProcessEntry, spaces: Sequence[UserEntry], sharing: Iterable[int]) -> None:

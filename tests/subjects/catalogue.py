@@ -419,6 +419,8 @@ CATALOGUE: list[Subject] = [
             ("thread,time", "time namespace for children"),
             ("thread,uts,powerless", "uts namespace"),
             ("left", "is in"),
+            ("user_net", "network namespace that belongs"),
+            ("user_ipc", "ipc namespace that belongs"),
             ("ipc,segment", "no process of the tree has attached"),
             ("ipc,queue", "no process of the tree has open"),
         )

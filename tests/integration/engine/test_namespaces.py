@@ -212,6 +212,18 @@ def proc_status(pid: int, name: str) -> list[str]:
     return next(line.split()[1:] for line in lines if line.startswith(f"{name}:"))
 
 
+def test_a_user_and_pid_namespace(ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """What is restored would have a pid namespace that belongs to nobody it knows."""
+    engine = Engine(ourselves, folder, processes)
+    outer = processes.start(["unshare", "--map-root-user", "--fork", "--pid", "sleep", "600"])
+    while not (inner := [*children_of(outer.pid)]) or Path(f"/proc/{inner[0]}/comm").read_text() != "sleep\n":
+        assert outer.poll() is None
+        time.sleep(0.01)
+    assert "pid namespace" in engine.refuses("dump", outer.pid, folder / "image")
+    assert "pid namespace that belongs" in engine.refuses("dump", inner[0], folder / "image")
+    assert not wait_for_end(inner[0], 0)
+
+
 # --- mounts -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 /*
- * A program in a namespace of its own, by argument: mount, with something else in it than outside; or whose next children will be in one, or one of whose
- * threads is; or that has a UTS namespace open which it has made and left; an IPC or network namespace of a child; an IPC
- * namespace with objects that nobody uses; a network namespace with a route: refused.
+ * A program in a namespace of its own, by argument: mount, with something else in it than outside; or whose next
+ * children will be in one, or one of whose threads is; or that has a UTS namespace open which it has made and left; an
+ * IPC or network namespace of a child, or one that belongs to a user namespace of its own; an IPC namespace with objects
+ * that nobody uses; a network namespace with a route: refused.
  */
 #include "../subject.h"
 #include <pthread.h>
@@ -65,7 +66,8 @@ int main(int argc, char **argv)
         const char *name;
         int flag;
     } all[] = {{"net", CLONE_NEWNET}, {"mnt", CLONE_NEWNS}, {"ipc", CLONE_NEWIPC},
-               {"left", CLONE_NEWUTS}, {"pid_of_children", CLONE_NEWPID}, {"time_of_children", CLONE_NEWTIME}};
+               {"left", CLONE_NEWUTS}, {"pid_of_children", CLONE_NEWPID}, {"time_of_children", CLONE_NEWTIME},
+               {"user_net", CLONE_NEWUSER | CLONE_NEWNET}, {"user_ipc", CLONE_NEWUSER | CLONE_NEWIPC}};
     int flag = 0;
     pthread_t thread;
     const char *name = argc > 2 ? argv[2] : "";
