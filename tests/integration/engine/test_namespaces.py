@@ -212,6 +212,16 @@ def proc_status(pid: int, name: str) -> list[str]:
     return next(line.split()[1:] for line in lines if line.startswith(f"{name}:"))
 
 
+def test_a_users_namespace_without_one_of_ours_around_it(begin: Begin, as_user: User, folder: Path) -> None:
+    """Where pids need not be kept there is none: its parent is that of everybody."""
+    engine, life = begin(BY_NAME["identity/user_namespace:uts"], as_user)
+    engine.dump(life.pid, folder / "image")
+    life.expect_killed()
+    life.continue_as(engine.restore(folder / "image", "--pid", "any"))
+    assert os.stat(f"/proc/{life.pid}/ns/pid").st_ino == os.stat("/proc/self/ns/pid").st_ino
+    life.expect_pass()
+
+
 def test_a_user_and_pid_namespace(ourselves: User, folder: Path, processes: ProcessTracker) -> None:
     """What is restored would have a pid namespace that belongs to nobody it knows."""
     engine = Engine(ourselves, folder, processes)
