@@ -1,8 +1,8 @@
 """What threads share and processes do not: a rebuilt tree has it so, and no other way.
 
 A thread may have a filter of its own; a child may share its parent's memory without being a thread (clone(2)); a
-process may live in namespaces of its own (of which namespaces.py brings some back). All of that would come back as
-something else, so it is refused by name.
+process may live in namespaces of its own (of which the rooms called after them bring some back). All of that would come
+back as something else, so it is refused by name.
 
 Tables that processes share come back: who forks whom so that they do is kinship.forker's to find. So does a thread that
 has left the descriptor table or the folders of its process (unshare(2)), and leaves them again.

@@ -380,7 +380,12 @@ CATALOGUE: list[Subject] = [
         )
     ],
     Subject("refused/landlock", "Landlock", issue=4, refused=("landlock ruleset",)),
-    *_rows("Landlock", "refused/landlock:process refused/landlock:thread", issue=4, refused=("confined by landlock",)),
+    *_rows(
+        "Landlock",
+        "refused/landlock:process refused/landlock:thread refused/landlock:process,user",
+        issue=4,
+        refused=("confined by landlock",),
+    ),
     *_rows("asynchronous I/O (io_setup)", "events/aio", issue=4),
     Subject("refused/aio", "asynchronous I/O (io_setup)", issue=4, refused=("asynchronous", "in flight")),
     Subject("refused/aio:forked", "asynchronous I/O (io_setup)", issue=4, refused=("asynchronous", "parent")),
