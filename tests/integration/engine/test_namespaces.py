@@ -161,6 +161,43 @@ def test_a_users_process_made_anew_by_root(
     assert names_of(engine.restore(folder / "image", "--trust"))[0] == "inside"
 
 
+# --- images that contradict themselves --------------------------------------------------------------------------------
+
+TIME = {"inode": 1, "monotonic_ns": 0, "boottime_ns": 0, "monotonic_then_ns": 1, "boottime_then_ns": 1}
+NOBODYS = {"inode": 1, "owner": 12345, "uid_map": [], "gid_map": [], "setgroups": False}
+NAMES = {"inode": 1, "host_name": "", "domain_name": ""}
+BINDING = 0x1000  # MS_BIND
+
+
+@pytest.mark.parametrize(
+    ("whole", "process"),
+    [
+        ({}, {"time": 0}),
+        ({}, {"mount": 0}),
+        ({}, {"user": 0}),
+        ({"time_namespaces": [TIME]}, {"time": 0}),
+        ({"user_namespaces": [NOBODYS]}, {"user": 0}),
+        ({"uts_namespaces": [NAMES | {"owner": 0}]}, {"uts": 0}),
+        ({"time_namespaces": [TIME | {"owner": 7}]}, {"time": 0, "time_of_children": 0}),
+        ({"mount_namespaces": [{"inode": 1, "propagation": [["/", [BINDING]]]}]}, {"mount": 0}),
+        ({"mount_namespaces": [{"inode": 1, "propagation": [["tmp/../etc", []]]}]}, {"mount": 0}),
+    ],
+)
+def test_an_image_that_contradicts_itself(
+    whole: Document, process: Document, begin: Begin, ourselves: User, folder: Path
+) -> None:
+    engine, life = begin(BY_NAME["memory/anonymous"], ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+
+    def claim(document: Document) -> None:
+        document.update(whole)
+        document["processes"][0].update(process)
+
+    rewrite(folder / "image", claim)
+    assert "is inconsistent" in engine.refuses("restore", folder / "image", "--into", life.pid)
+    life.expect_pass()
+
+
 # --- users ------------------------------------------------------------------------------------------------------------
 
 USERS = BY_NAME["identity/user_namespace"]
