@@ -26,13 +26,16 @@ from kernel_backend.image.entries import (
     Inventory,
     IpcEntry,
     MmEntry,
+    MountEntry,
     NetEntry,
     ProcessEntry,
     SharedMemoryEntry,
     SysvQueueEntry,
     SysvSetEntry,
     ThreadEntry,
+    TimeEntry,
     TimerEntry,
+    UserEntry,
     UtsEntry,
     ZombieEntry,
 )
@@ -47,6 +50,7 @@ from kernel_backend.resources import (
     landlock,
     mapped_files,
     memory,
+    mount_namespaces,
     namespaces,
     net_namespaces,
     pages,
@@ -60,9 +64,11 @@ from kernel_backend.resources import (
     sysv_ipc,
     terminal_sessions,
     threads,
+    time_namespaces,
     timeouts,
     timers,
     unsaved,
+    user_namespaces,
     userfaults,
     visits,
 )
@@ -97,6 +103,10 @@ class Capture(msgspec.Struct):
     message_queues: list[SysvQueueEntry] = []
     semaphore_sets: list[SysvSetEntry] = []
     uts_namespaces: list[UtsEntry] = []
+    time_namespaces: list[TimeEntry] = []
+    user_namespaces: list[UserEntry] = []
+    mount_namespaces: list[MountEntry] = []
+    mounts: dict[int, int] = {}  # which of these processes are in, by pid
     ipc_namespace: IpcEntry | None = None
     net_namespace: NetEntry | None = None
     guards: dict[int, list[tuple[int, int]]] = {}  # those that a twin may have lost, by pid
@@ -118,6 +128,8 @@ def refuse_early(capture: Capture) -> None:
     """What cannot be captured at all is named before anything is read."""
     tree, ahead = capture.tree, capture.ahead
     sharing.check(tree.processes)
+    views = {pid: process.view for pid, process in tree.processes.items()}
+    capture.mount_namespaces, capture.mounts = mount_namespaces.capture(views)
     capture.apart = {kind: sharing.apart(tree.processes, kind) for kind in sharing.TABLES}
     for pid, process in tree.processes.items():
         sharing.check_rights(process, ahead.unlike)
@@ -150,7 +162,9 @@ def capture_processes(capture: Capture) -> None:
         _ask_keyrings(capture, chorus, mains)
         by_process = chorus.run({main: _ask(main, pid, tree[pid]) for pid, main in mains.items()})
         views = {pid: process.view for pid, process in tree.items()}
+        capture.user_namespaces, users = user_namespaces.capture(views)
         capture.uts_namespaces, uts = namespaces.capture(views, chorus, mains)
+        capture.time_namespaces, times = time_namespaces.capture(views)
         untold = _untold(capture, chorus, mains, places)
         for pid, members in borrowed.items():
             timers.find_owners(chorus, members, by_process[mains[pid]].timers)
@@ -159,11 +173,15 @@ def capture_processes(capture: Capture) -> None:
             _note_folders(capture, pid, entries)
             entry = capture.processes[pid] = _process(process, places[pid], entries, by_process[mains[pid]])
             entry.untold, entry.uts = untold.get(pid, 0), uts.get(pid, namespaces.OURS)
+            entry.user = users.get(pid, user_namespaces.OURS)
+            entry.mount = capture.mounts.get(pid, mount_namespaces.OURS)
+            entry.time, entry.time_of_children = times.get(pid, (time_namespaces.OURS, time_namespaces.OURS))
     for warn in (sharing.warn_of_groups_namespace, sharing.warn_of_labels):
         capture.warnings.extend(warn(tree.values()))
     _note_control_groups(capture)
     _note_programs(capture)
     _note_sharing(capture)
+    _note_owners(capture)
     capture.outside_sessions = _outside_sessions(capture)
     _check_sharing(capture)
 
@@ -249,6 +267,30 @@ def _note_sharing(capture: Capture) -> None:
         capture.processes[pid].table_of = first
     for pid, first in sharing.together(capture.tree.processes, linux.KCMP_FS).items():
         capture.processes[pid].folders_of = first
+
+
+def _note_owners(capture: Capture) -> None:
+    """Of namespaces that belong to a user namespace of the tree: who is in that has to make them."""
+    index = {space.inode: i for i, space in enumerate(capture.user_namespaces)}
+    if index:
+        user_namespaces.check_nothing_else(capture.tree.processes.values(), index)
+    folders = {pid for entry in capture.processes.values() if entry.folders_of for pid in (entry.pid, entry.folders_of)}
+    for pid, entry in capture.processes.items():
+        view = capture.tree.processes[pid].view
+        owned: list[tuple[str, UtsEntry | TimeEntry | MountEntry]] = []
+        if entry.uts >= 0:
+            owned.append(("uts", capture.uts_namespaces[entry.uts]))
+        if entry.mount >= 0:
+            owned.append(("mnt", capture.mount_namespaces[entry.mount]))
+        if entry.time >= 0:
+            owned.append(("time", capture.time_namespaces[entry.time]))
+        if entry.time_of_children >= 0:
+            owned.append(("time_for_children", capture.time_namespaces[entry.time_of_children]))
+        for kind, made in owned if index else []:
+            made.owner = index.get(user_namespaces.owner_of(view, kind), -1)
+            user_namespaces.check_owner(entry, kind, made.owner)
+        mount_namespaces.check_captured(entry, folders)
+        user_namespaces.check_captured(entry, capture.user_namespaces, folders)
 
 
 def _ask_keyrings(capture: Capture, chorus: Chorus, mains: dict[int, Borrowed]) -> None:
@@ -380,6 +422,9 @@ def inventory(capture: Capture, *, channel_fd: int, durable: bool) -> Inventory:
         message_queues=capture.message_queues,
         semaphore_sets=capture.semaphore_sets,
         uts_namespaces=capture.uts_namespaces,
+        user_namespaces=capture.user_namespaces,
+        mount_namespaces=capture.mount_namespaces,
+        time_namespaces=capture.time_namespaces,
         ipc_namespace=capture.ipc_namespace,
         net_namespace=capture.net_namespace,
     )  # fmt: skip

@@ -35,6 +35,7 @@ from kernel_backend.resources import (
     file_policy,
     lazy_pages,
     locks,
+    mount_namespaces,
     namespaces,
     placing_fds,
     roots,
@@ -42,6 +43,8 @@ from kernel_backend.resources import (
     sharing,
     signals,
     tcp_kept,
+    time_namespaces,
+    user_namespaces,
     visits,
 )
 from kernel_backend.stages import Stage, reach
@@ -342,7 +345,8 @@ def _validated(
     _note_holders(tables, inventory)
     user = None if trust else checks.image_user(inventory)
     if user is not None:
-        everybody = ((thread.tid, entry) for entry in inventory.processes for thread in entry.threads)
+        outside = (entry for entry in inventory.processes if entry.user == user_namespaces.OURS)
+        everybody = ((thread.tid, entry) for entry in outside for thread in entry.threads)
         tables.users = {tid: entry.credentials.uids[1] for tid, entry in everybody}
     return reb.Rebuild(folder, inventory, tables, descriptors.all_kinds(), set_tids=False, lazy=lazy, user=user)
 
@@ -367,7 +371,10 @@ def _check_place(rebuild: reb.Rebuild, policy: str, replaced: Process | None, le
     old_pids.choose(rebuild, policy, leaving, replaced)
     root = replaced.pid if replaced else 0
     roots.check(inventory, root, own_namespace=rebuild.own_namespace, for_a_user=for_a_user)
+    user_namespaces.check(inventory, rebuild.user)
+    mount_namespaces.check(inventory, replaced)
     namespaces.check(inventory, replaced, same_boot=rebuild.tables.boot_id_same, for_a_user=for_a_user)
+    time_namespaces.check(inventory, replaced, same_boot=rebuild.tables.boot_id_same, for_a_user=for_a_user)
     seccomp.check_image(inventory, replaced, for_a_user=for_a_user)
     rebuild.enter_namespaces(replaced)
 
@@ -402,11 +409,16 @@ def _restore_into(rebuild: reb.Rebuild, target: int, policy: str, on_commit: Cal
         reach(Stage.RESTORE_JUDGE, target)
         checks.check_memory(rebuild.inventory, freed=originals.resident_bytes(target))
         checks.check_xstate(rebuild.inventory, len(process.main.get_xstate()))
+        user_namespaces.check_present(rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same)
+        mount_namespaces.check_present(rebuild.inventory, process, same_boot=rebuild.tables.boot_id_same)
         present.check_taking_over(rebuild.inventory, frozen, process)
         if present.keeps_no_new_privs(rebuild.inventory, process):
             rebuild.tables.warn(f"process {target} may gain no privileges any more (PR_SET_NO_NEW_PRIVS)")
         _check_place(rebuild, policy, process, frozen.tids)
         rebuild.uts.stays(rebuild.root, target)
+        rebuild.mounts.stays(rebuild.root, process.view)
+        rebuild.users.stays(rebuild.root, process.view)
+        rebuild.times.stays(rebuild.inventory, process.view)
         _take_from_present(rebuild, frozen, process)
         with locks.leases_laid_down(frozen.processes.values()), _discarded_on_failure(rebuild):
             reb.prepare(rebuild, frozen.processes.values())
@@ -457,6 +469,7 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     for building in rebuild.built.values():
         furnishing.furnish(rebuild, building)
         furnishing.close_memory(rebuild, building)
+    reb.move_in(rebuild)
     for building in rebuild.built.values():  # descriptors: what memory needed is closed in everybody's table by now
         reach(Stage.RESTORE_PLACE, building.pid)
         furnishing.place_descriptors(rebuild, building)

@@ -62,7 +62,7 @@ def _grow(
     """
     if entry.pid not in rebuild.built:
         rebuild.adopt(entry, shop)
-    rebuild.uts.enter(entry, shop)
+    rebuild.uts.enter(entry, shop, of_programs=False)
     if rebuild.bequeaths(entry):
         furnish(rebuild.built[entry.pid])
         shop = rebuild.built[entry.pid].shop

@@ -53,7 +53,8 @@ def become(rebuild: Rebuild, building: Building) -> None:
     """Run the image's program, then empty the address space down to our workshop and what was inherited.
 
     A child may tell its parent of its end by another signal than SIGCHLD, or by none (clone(2)). When either of the two
-    runs a program, it becomes an ordinary child. Where we may say in another way which program it is, we do so.
+    runs a program, it becomes an ordinary child; and who replaces a process in a user namespace of a program's may lose
+    its rights by that. Where we may say in another way which program it is, we do so.
     """
     entry, leader = building.entry, building.leader
     if building.heritage is not None:
@@ -73,7 +74,8 @@ def _run_program(rebuild: Rebuild, building: Building) -> None:
     children = [] if rebuild.bequeaths(entry) else rebuild.inventory.processes  # else they are yet to be born
     odd = [p.pid for p in children if _is_odd_child(rebuild, p) and p.ppid == entry.pid]
     odd += [entry.pid] if _is_odd_child(rebuild, entry) else []
-    building.named = bool(odd) and processes.may_name_program(leader.tgid)
+    inside = processes.is_of_a_programs_users(leader.tgid)
+    building.named = (bool(odd) or inside) and processes.may_name_program(leader.tgid)
     if building.named:
         stub.unregister_rseq(building.shop)
         building.shop.call("munlockall")  # the present may have locked what it would map

@@ -7,6 +7,8 @@ import signal
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
@@ -57,14 +59,32 @@ def make_threads(rebuild: Rebuild, building: Building) -> None:
 
 def _clone_thread(rebuild: Rebuild, building: Building, thread: ThreadEntry) -> Thread:
     shop = building.shop
+    chosen = [thread.tid] if rebuild.may_choose_tids(building.entry) else []
+    if building.entry.user >= 0:
+        _aim_at(rebuild, thread.tid)
     try:
-        _clone(shop, [thread.tid] if rebuild.set_tids else [])
+        _clone(shop, chosen)
     except FileExistsError:  # somebody has the number; a thread can do with another
         rebuild.lost_tids.add(thread.tid)
         _clone(shop, [])
     made = Thread(shop.new_tids.pop(), building.pid)
     made.wait()
+    if proc.inner_id(made.tid) != thread.tid:
+        rebuild.lost_tids.add(thread.tid)
     return made
+
+
+def _aim_at(rebuild: Rebuild, tid: int) -> None:
+    """Have the next thread get that number, if nobody is faster (proc(5), ns_last_pid): inside nobody may choose."""
+    path, last = "/proc/sys/kernel/ns_last_pid", str(tid - 1)
+    with suppress(OSError):
+        if rebuild.init is None:
+            Path(path).write_text(last)
+            return
+        init = rebuild.init
+        fd = init.call("open", init.put(path.encode() + b"\0"), os.O_WRONLY | os.O_CLOEXEC)
+        init.call("write", fd, init.put(last.encode()), len(last))
+        init.call("close", fd)
 
 
 def _clone(shop: Workshop, set_tid: list[int]) -> None:
@@ -115,7 +135,7 @@ def identity(rebuild: Rebuild, building: Building) -> None:
     if session_of(rebuild.inventory, entry) == entry.pid:
         rebuild.warnings.extend(settings.apply_autogroup(building.pid, entry.settings))
     rebuild.warnings.extend(processes.apply_limits(building.shop, entry.rlimits, building.pid, last=False))
-    if rebuild.own_namespace and os.geteuid() != 0 and building.pid == rebuild.root_pid:
+    if rebuild.own_namespace and os.geteuid() != 0 and building.pid == rebuild.root_pid and entry.user < 0:
         rebuild.warnings.extend(keyrings.link_users(building.shop))
     _enter_roots(rebuild, building)
     seccomp.put_back(building.shop, building.threads.values(), entry)
@@ -157,6 +177,7 @@ def _credentials(rebuild: Rebuild, building: Building) -> None:
         present = processes.credentials(proc.status(building.pid, thread.tid), bits, wanted.keepcaps)
         if rebuild.own_namespace and os.geteuid() != 0:
             present.groups = wanted.groups  # those of our user, which a user namespace does not let us name
+        present, wanted = rebuild.users.own_ids(entry, present, wanted)
         calls, arguments = processes.credential_calls(present, wanted, shop.data)
         if calls:
             shop.put(arguments)
@@ -173,7 +194,7 @@ def arm(rebuild: Rebuild) -> None:
     rebuild.sysv.attached()
     pids = rebuild.tables.pids
     for building in rebuild.built.values():
-        _arm(pids, building)
+        _arm(rebuild, building)
         limits = building.entry.rlimits
         rebuild.warnings.extend(processes.apply_limits(building.shop, limits, building.pid, last=True))
     for building in rebuild.built.values():
@@ -234,14 +255,15 @@ def _all_or_none(pids: list[int], guardian: Guardian) -> Iterator[None]:
             raise
 
 
-def _arm(pids: dict[int, int], building: Building) -> None:
-    entry, shop = building.entry, building.shop
+def _arm(rebuild: Rebuild, building: Building) -> None:
+    entry, shop, pids = building.entry, building.shop, rebuild.tables.pids
     pid = pids[entry.pid]
     signals.queue(shop, pid, timers.of_no_timer(entry.pending, entry))
     for thread in entry.threads:
         if own := timers.of_no_timer(thread.pending, entry):
             signals.queue(shop, pid, own, building.threads[thread.tid], pids[thread.tid])
-    for calls, arguments in (timers.itimer_calls(entry, shop.data), timers.timer_calls(entry, shop.data)):
+    ahead_ns = partial(rebuild.times.ahead_ns, entry.time)
+    for calls, arguments in (timers.itimer_calls(entry, shop.data), timers.timer_calls(entry, shop.data, ahead_ns)):
         if calls:
             shop.put(arguments)
             shop.run(calls)

@@ -13,6 +13,7 @@ from kernel_backend.errors import HostUnsupported
 from kernel_backend.host import proc
 from kernel_backend.host.features import probe_one
 from kernel_backend.image.entries import Inventory
+from kernel_backend.resources import user_namespaces
 from kernel_backend.tracee.process import Process
 
 if TYPE_CHECKING:
@@ -64,11 +65,12 @@ def it_may_choose(process: Process) -> bool:
     """
     status = proc.status(process.view)
     effective, bounding, ambient = (int(status[name], 16) for name in ("CapEff", "CapBnd", "CapAmb"))
-    if not effective & _CHOOSING:
+    mine = user_namespaces.identity(process.view)
+    if not effective & _CHOOSING or user_namespaces.owner_of(process.view, "pid") != mine:
         return False
     if ambient & _CHOOSING:
         return True
-    if status["Uid"].split()[1] != "0" or not bounding & effective & _CHOOSING:
+    if status["Uid"].split()[1] != str(proc.root_of(process.view)) or not bounding & effective & _CHOOSING:
         return False
     with process.borrow() as borrowed:
         return not borrowed.call("prctl", linux.PR_GET_SECUREBITS) & _SECBIT_NOROOT

@@ -14,7 +14,7 @@ from kernel_backend.errors import EngineError, HostUnsupported, ResourceUnsuppor
 from kernel_backend.host import features, limits, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.image.entries import Inventory
-from kernel_backend.resources import landlock, processes, seccomp, settings, sharing, timers, visits
+from kernel_backend.resources import landlock, processes, seccomp, settings, sharing, timers, user_namespaces, visits
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
 from kernel_backend.tracee.process import Process
@@ -41,7 +41,7 @@ def check_taking_over(inventory: Inventory, frozen: FrozenTree, process: Process
     _check_number(inventory, frozen, process)
     for entry in inventory.processes:
         for rights in processes.rights_of(entry):
-            processes.check_identity(process, rights)
+            processes.check_identity(process, user_namespaces.on_the_way(inventory, entry, rights))
     if any(entry.timers for entry in inventory.processes) and not timers.ids_can_be_chosen():
         raise HostUnsupported(
             "POSIX timers cannot get their old numbers in a process that has had timers before",

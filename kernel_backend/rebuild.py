@@ -28,6 +28,7 @@ from kernel_backend.resources import (
     ipc_namespaces,
     locks,
     mapped_files,
+    mount_namespaces,
     namespaces,
     net_namespaces,
     pages,
@@ -36,6 +37,8 @@ from kernel_backend.resources import (
     sysv,
     sysv_ipc,
     terminal_sessions,
+    time_namespaces,
+    user_namespaces,
     visits,
 )
 from kernel_backend.stages import Stage, reach
@@ -113,6 +116,21 @@ class Rebuild(msgspec.Struct, dict=True):  # for what is made when it is asked f
         """Namespaces of host names."""
         return namespaces.Places(self.inventory.uts_namespaces)
 
+    @cached_property
+    def users(self) -> user_namespaces.Places:
+        """User namespaces that programs of the image have made."""
+        return user_namespaces.Places(self.inventory.user_namespaces)
+
+    @cached_property
+    def mounts(self) -> mount_namespaces.Places:
+        """Namespaces of mounts."""
+        return mount_namespaces.Places(self.inventory.mount_namespaces)
+
+    @cached_property
+    def times(self) -> time_namespaces.Places:
+        """Namespaces of clocks."""
+        return time_namespaces.Places(self.inventory.time_namespaces, same_boot=self.tables.boot_id_same)
+
     @property
     def warnings(self) -> list[str]:
         """What the user should know."""
@@ -149,6 +167,10 @@ class Rebuild(msgspec.Struct, dict=True):  # for what is made when it is asked f
         """What a new thread is called in its own pid namespace: there the image's numbers can be had."""
         kept = self.set_tids and image_tid not in self.lost_tids
         return image_tid if kept else proc.inner_id(tid)
+
+    def may_choose_tids(self, entry: ProcessEntry) -> bool:
+        """Whether a process may choose the numbers of its threads: from inside a user namespace nobody may."""
+        return self.set_tids and entry.user == user_namespaces.OURS
 
     def pids_outside(self) -> dict[int, int]:
         """Image pid → what we, outside, call that process now."""
@@ -270,6 +292,9 @@ def discard(rebuild: Rebuild) -> None:
     rebuild.tables.close()
     rebuild.sysv.discard()
     rebuild.ipc.discard()
+    rebuild.times.close()
+    rebuild.users.close()
+    rebuild.mounts.close()
     tables = rebuild.tables
     ours: list[dict[Any, int]] = [rebuild.shared, tables.live, tables.below, rebuild.mapped, rebuild.pages]
     for fd in {fd for table in ours for fd in table.values()}:
@@ -307,6 +332,21 @@ def _open_namespace(rebuild: Rebuild) -> Workshop:
         rebuild.born.append(init.tgid)
         rebuild.init = namespace.furnish(init)
     return rebuild.init
+
+
+def move_in(rebuild: Rebuild) -> None:
+    """Everybody is in the namespaces that are entered without threads, and kept by a program that is run."""
+    everybody = [(building.entry, building.shop) for building in rebuild.built.values()]
+    rebuild.times.enter(everybody, of_programs=False)
+    for entry, shop in everybody:
+        rebuild.mounts.enter(entry, shop, of_programs=False)
+    for entry, shop in everybody:
+        rebuild.users.enter(entry, shop)
+    for entry, shop in everybody:  # what these own, and nobody else can make
+        rebuild.uts.enter(entry, shop, of_programs=True)
+        rebuild.mounts.enter(entry, shop, of_programs=True)
+    rebuild.times.enter(everybody, of_programs=True)
+    rebuild.warnings.extend(rebuild.mounts.warnings)
 
 
 def remove_folders(rebuild: Rebuild) -> None:

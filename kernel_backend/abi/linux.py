@@ -52,6 +52,7 @@ WCLONE = 0x80000000  # __WCLONE: only those
 
 # --- clone(2), include/uapi/linux/sched.h -------------------------------------------------------------------------
 CLONE_VM = 0x100
+CLONE_NEWTIME = 0x80
 CLONE_FS = 0x200
 CLONE_FILES = 0x400
 CLONE_SIGHAND = 0x800
@@ -66,6 +67,12 @@ FIRST_IPC_NAMESPACE = 0xEFFFFFFF  # PROC_IPC_INIT_INO: the one that the host beg
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+# mount(2)
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
+# ioctl_nsfs(2)
+NS_GET_USERNS = 0xB701
+NS_GET_PARENT = 0xB702
+NS_GET_OWNER_UID = 0xB704
 
 # --- uname(2): a struct utsname has six fields ------------------------------------------------------------------
 UTS_FIELD_BYTES = 65

@@ -16,7 +16,7 @@ from kernel_backend.host import libc, proc
 
 _CAPABILITY_BITS = {
     "CAP_SYS_CHROOT": 18, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_SYS_RESOURCE": 24,
-    "CAP_CHECKPOINT_RESTORE": 40,
+    "CAP_SYS_TIME": 25, "CAP_CHECKPOINT_RESTORE": 40,
 }  # fmt: skip
 
 

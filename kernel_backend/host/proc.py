@@ -116,6 +116,14 @@ def status(pid: int, tid: int | None = None) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in _read(path).splitlines() if ":\t" in line)
 
 
+def root_of(pid: int) -> int:
+    """Who is user 0 where a process lives, as we call users; -1: nobody. That one keeps capabilities over execve(2)."""
+    if os.stat(f"/proc/{pid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino:
+        return 0
+    rows = [[int(number) for number in line.split()] for line in _read(f"/proc/{pid}/uid_map").splitlines()]
+    return next((outside for inside, outside, _ in rows if inside == 0), -1)
+
+
 class Stat(msgspec.Struct, gc=False):
     """The fields of /proc/PID/stat that we use; addresses are 0 where we may not see them."""
 

@@ -289,6 +289,51 @@ class UtsEntry(Entry):
     inode: Word  # of /proc/PID/ns/uts, within the same boot
     host_name: UtsName
     domain_name: UtsName
+    owner: Index = -1  # index into Inventory.user_namespaces; -1: none of these
+
+
+class IdRange(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """Users or groups that follow each other, as they are called inside a user namespace and outside."""
+
+    inside: Id
+    outside: Id
+    count: Id
+
+
+class UserEntry(Entry):
+    """A user namespace that a program of the image has made."""
+
+    inode: Word  # of /proc/PID/ns/user, within the same boot
+    owner: Id  # who made it
+    uid_map: Annotated[list[IdRange], Meta(max_length=340)]
+    gid_map: Annotated[list[IdRange], Meta(max_length=340)]
+    setgroups: bool  # whether setgroups(2) is allowed inside
+
+
+class Propagation(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    """What a mount tells others, and hears of them: a flag for each step (mount(2)) that a copy of it takes."""
+
+    path: PathText
+    steps: Annotated[list[Natural], Meta(max_length=3)]  # MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE
+
+
+class MountEntry(Entry):
+    """A mount namespace that a program of the image has made, in which the same is mounted as outside."""
+
+    inode: Word  # of /proc/PID/ns/mnt, within the same boot
+    propagation: Annotated[list[Propagation], MANY]
+    owner: Index = -1  # as of UtsEntry
+
+
+class TimeEntry(Entry):
+    """A time namespace that is not that of who made the image: how far its clocks are ahead of the host's."""
+
+    inode: Word  # of /proc/PID/ns/time, within the same boot
+    monotonic_ns: Nanoseconds
+    boottime_ns: Nanoseconds
+    monotonic_then_ns: Nanoseconds  # what they showed
+    boottime_then_ns: Nanoseconds
+    owner: Index = -1  # as of UtsEntry
 
 
 class IpcEntry(Entry):
@@ -365,6 +410,10 @@ class ProcessEntry(Entry):
     folders_of: Pid = 0  # … with the same working folder, root folder and umask (CLONE_FS)
     seccomp: SeccompEntry | None = None  # None: nothing but what whoever made the image was under, too
     uts: Index = -1  # index into Inventory.uts_namespaces; -1: that of who made the image
+    user: Index = -1  # index into Inventory.user_namespaces; -1: that of who made the image
+    mount: Index = -1  # index into Inventory.mount_namespaces; -1: that of who made the image
+    time: Index = -1  # index into Inventory.time_namespaces; -1: that of who made the image
+    time_of_children: Index = -1  # … of those that it will start
     segments: SegmentTable = b""  # descriptors of its own (modify_ldt(2)); empty: it has no table of them
 
 
@@ -497,6 +546,9 @@ class Inventory(Entry):
     message_queues: Annotated[list[SysvQueueEntry], MANY] = []
     semaphore_sets: Annotated[list[SysvSetEntry], MANY] = []
     uts_namespaces: Annotated[list[UtsEntry], MANY] = []
+    user_namespaces: Annotated[list[UserEntry], MANY] = []
+    mount_namespaces: Annotated[list[MountEntry], MANY] = []
+    time_namespaces: Annotated[list[TimeEntry], MANY] = []
     ipc_namespace: IpcEntry | None = None  # None: that of who made the image
     net_namespace: NetEntry | None = None  # the same
 

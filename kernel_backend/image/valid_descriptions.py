@@ -126,15 +126,18 @@ def _is_address(host: str, six: bool) -> bool:
 
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+_OF_WHO_RESTORES = ("cgroup", "ipc", "net", "time", "uts")
 _MAGIC = ("root", "cwd", "exe", "fd", "map_files", "ns")  # links of /proc/PID that lead out of it
 
 
 def _check_proc_path(entry: ProcFile, what: str, pids: Container[int]) -> None:
     """/proc or below it, and not through one of its magic links to somewhere else (an O_PATH descriptor may be of one).
 
-    What a process of the image itself lives in, it may have open: its namespaces.
+    What a process of the image itself lives in, it may have open: its namespaces; and those of whoever restores it.
     """
     parts = unpack_path(entry.path).split("/")[1:]
+    if parts[:-1] == ["proc", "self", "ns"] and parts[-1] in _OF_WHO_RESTORES:
+        return
     if len(parts) == 4 and parts[2] == "ns" and parts[1].isdecimal() and int(parts[1]) in pids:
         expect(parts[3] in _NAMESPACES, f"the path of {what}")
         return

@@ -51,10 +51,16 @@ def check(inventory: Inventory, where: str) -> None:
 # --- files and runs of pages ------------------------------------------------------------------------------------------
 
 
+_PROPAGATING = {linux.MS_UNBINDABLE, linux.MS_PRIVATE, linux.MS_SLAVE, linux.MS_SHARED}
+
+
 def _check_files(inventory: Inventory) -> None:
     distinct([memory.key for memory in inventory.shared_memory], "keys of shared memory")
     if inventory.ipc_namespace is not None:
         expect(set(inventory.ipc_namespace.limits) <= set(limits.IPC_LIMITS), "limits of the IPC namespace")
+    for mount in (mount for space in inventory.mount_namespaces for mount in space.propagation):
+        check_path(mount.path, "a mount")
+        expect(set(mount.steps) <= _PROPAGATING, f"what the mount at {mount.path} tells others")
     if inventory.net_namespace is not None:
         for address in inventory.net_namespace.addresses:
             bits = 32 if address.family == socket.AF_INET else 128 if address.family == socket.AF_INET6 else 0
@@ -146,7 +152,7 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
         check_path(path, f"the {what} of {who}")
     for group in [*process.control_groups, *(group for thread in process.threads for group in thread.control_groups)]:
         check_path(group.path, f"a control group of {who}")
-    expect(process.uts < len(inventory.uts_namespaces), f"the UTS namespace of {who}")
+    _check_namespaces(process, inventory, who)
     expect(not process.lock_future & ~_MCL_FUTURE, f"what {who} will lock")  # what is there is locked one by one
     for file in process.files:
         check_path(file.path, f"a mapped file of {who}")
@@ -163,6 +169,26 @@ def _check_process(process: ProcessEntry, inventory: Inventory) -> None:
     for thread in process.threads:
         _check_thread(thread, process, inventory.host.xstate_bytes)
     _check_words(process, who)
+
+
+def _check_namespaces(process: ProcessEntry, inventory: Inventory, who: str) -> None:
+    expect(process.uts < len(inventory.uts_namespaces), f"the UTS namespace of {who}")
+    for index in (process.time, process.time_of_children):
+        expect(index < len(inventory.time_namespaces), f"the time namespace of {who}")
+    expect(process.time_of_children >= 0 or process.time < 0, f"the time namespace of what {who} starts")
+    owners = [inventory.uts_namespaces[process.uts].owner] if process.uts >= 0 else []
+    owners += [inventory.time_namespaces[at].owner for at in (process.time, process.time_of_children) if at >= 0]
+    if process.mount >= 0:
+        expect(process.mount < len(inventory.mount_namespaces), f"the mount namespace of {who}")
+        owners.append(inventory.mount_namespaces[process.mount].owner)
+    expect(all(owner in (-1, process.user) for owner in owners), f"whose the namespaces of {who} are")
+    if process.user < 0:
+        return
+    expect(process.user < len(inventory.user_namespaces), f"the user namespace of {who}")
+    space = inventory.user_namespaces[process.user]
+    known = [range(row.outside, row.outside + row.count) for row in space.uid_map]
+    strangers = [uid for uid in process.credentials.uids if uid != space.owner and not any(uid in row for row in known)]
+    expect(not strangers and not any(thread.credentials for thread in process.threads), f"the users of {who}")
 
 
 def _check_segments(table: bytes, who: str) -> None:

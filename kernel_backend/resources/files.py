@@ -37,12 +37,14 @@ from kernel_backend.resources.descriptors import (
 )
 from kernel_backend.resources.pidfd import passed_on, replace_everywhere
 from kernel_backend.tracee.inject import Workshop
+from kernel_backend.tracee.process import Process
 
 _DELETED = " (deleted)"
 _ENTRY_BYTES = 512  # room for an entry of a folder: a name has up to 255 bytes
 _PROC_PID = re.compile(r"^/proc/(\d+)(/.*)?$")
 _OF_TMPFILE = re.compile(r"#\d+$")  # how the OS kernel calls a file that never had a name
-_NAMESPACE = re.compile(r"^(\w+):\[\d+\]$")
+_NAMESPACE = re.compile(r"^(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]$")
+_OUR_NAMESPACE = "/proc/self/ns/"
 
 
 class FileKind(Kind):
@@ -354,11 +356,13 @@ class ProcFileKind(Kind):
 
     def matches(self, look: Look) -> bool:
         by_path = stat.S_ISREG(look.stat.st_mode) or stat.S_ISDIR(look.stat.st_mode) or look.flags & linux.O_PATH
-        return bool(by_path) and (look.link == "/proc" or look.link.startswith("/proc/") or bool(_own_namespace(look)))
+        return bool(by_path) and (
+            look.link == "/proc" or look.link.startswith("/proc/") or bool(_NAMESPACE.match(look.link))
+        )
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         unsaved.check_trigger(look)
-        if namespace := _own_namespace(look):
+        if namespace := _namespace(look, tables.processes):
             return ProcFile(path=namespace)
         path = look.link.removesuffix(_DELETED)
         found, here = _PROC_PID.match(path), ""
@@ -390,6 +394,9 @@ class ProcFileKind(Kind):
             tables.own[index] = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # until `finish`
             return
         path = unpack_path(entry.path)
+        if path.startswith(_OUR_NAMESPACE):
+            tables.own[index] = os.open(path, open_flags(entry.flags) | os.O_CLOEXEC)
+            return
         try:
             with without_capabilities():
                 fd = tables.own[index] = open_path(path, entry.flags, is_file_or_folder)
@@ -464,16 +471,39 @@ def _as_its_user(workshop: Workshop, uid: int) -> Iterator[None]:
         workshop.call("setresuid", keep, ours, keep)
 
 
-def _own_namespace(look: Look) -> str:
-    """The path of a namespace that its holder is in itself; empty when it is anything else."""
+_OF_WHO_RESTORES = ("cgroup", "ipc", "net", "time", "uts")  # which a tree is in that has not made its own
+
+
+def _namespace(look: Look, tree: dict[int, Process]) -> str:
+    """The path of a namespace that its holder is in, or another process of the tree, or we; empty: no namespace.
+
+    Raises ResourceUnsupported where it is nobody's of these.
+    """
     found = _NAMESPACE.match(look.link)
-    if not found or look.in_flight:
+    if not found:
         return ""
-    path = f"/proc/{look.process.pid}/ns/{found.group(1)}"
+    kind = found.group(1)
+    members = [look.process, *tree.values()] if not look.in_flight else []
+    for process in members:
+        if _leads_to_namespace(f"/proc/{process.view}/ns/{kind}", look.link):
+            return f"/proc/{process.pid}/ns/{kind}"
+    path = f"{_OUR_NAMESPACE}{kind}"
+    if kind in _OF_WHO_RESTORES and _leads_to_namespace(path, look.link):
+        return path
+    nobodys = (
+        "that nobody of the tree is in" if not look.in_flight else "in flight, which can be captured when it arrives"
+    )
+    raise ResourceUnsupported(
+        f"{look.holder} is {look.link}, a namespace {nobodys}",
+        hint="close it, or receive it, and checkpoint again", pid=look.process.pid, fd=look.fd, link=look.link,
+    )  # fmt: skip
+
+
+def _leads_to_namespace(path: str, link: str) -> bool:
     try:
-        return path if os.readlink(path) == look.link else ""
+        return os.readlink(path) == link
     except OSError:
-        return ""
+        return False
 
 
 def _is_zombie(path: str) -> bool:

@@ -10,7 +10,7 @@ Names are set in a namespace only that is neither ours nor the host's first one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from kernel_backend.abi import linux
@@ -75,13 +75,14 @@ def _names(found: bytes) -> tuple[bytes, bytes]:
 def check(inventory: Inventory, present: Process | None, *, same_boot: bool, for_a_user: bool) -> None:
     """Raise unless every process can have its namespace, and that its names; `present` is who is replaced, if any."""
     root = inventory.processes[0]
+    foreign = [entry for entry in inventory.processes if not _is_of_programs(entry, inventory.uts_namespaces)]
     if present is None:
-        moving = [entry for entry in inventory.processes if entry.uts != OURS]
+        moving = [entry for entry in foreign if entry.uts != OURS]
         may = "CAP_SYS_ADMIN" in effective_capabilities()
     else:
         _check_present(inventory, present, same_boot=same_boot, for_a_user=for_a_user)
-        moving = [entry for entry in inventory.processes if entry.uts != root.uts]
-        may = processes.keeps_capability(present.view, _CAP_SYS_ADMIN)
+        moving = [entry for entry in foreign if entry.uts != root.uts]
+        may = root.user < 0 and processes.keeps_capability(present.view, _CAP_SYS_ADMIN)
     for entry in moving:
         if not may:
             raise TargetDenied(
@@ -95,6 +96,11 @@ def check(inventory: Inventory, present: Process | None, *, same_boot: bool, for
                 "gives no user",
                 hint="restore it with --trust if you know where the image comes from", pid=entry.pid,
             )  # fmt: skip
+
+
+def _is_of_programs(entry: ProcessEntry, spaces: Sequence[UtsEntry]) -> bool:
+    """Whether it lives in one of the user namespace which its program has made: that takes no rights outside."""
+    return entry.uts != OURS and spaces[entry.uts].owner >= 0
 
 
 def _check_present(inventory: Inventory, present: Process, *, same_boot: bool, for_a_user: bool) -> None:
@@ -147,9 +153,14 @@ class Places:
         """Who is replaced is where the image's root belongs."""
         self._somebody.setdefault(root.uts, present)
 
-    def enter(self, entry: ProcessEntry, shop: Workshop) -> None:
-        """Let a process that has neither threads nor descriptors go where it belongs."""
+    def enter(self, entry: ProcessEntry, shop: Workshop, *, of_programs: bool) -> None:
+        """Let a process that has neither threads nor descriptors go where it belongs.
+
+        `of_programs`: into those of user namespaces, in which it is by now; or into the others.
+        """
         pid, wanted = shop.thread.tgid, entry.uts
+        if _is_of_programs(entry, self._entries) != of_programs:
+            return
         if wanted not in self._somebody:
             shop.call("unshare", linux.CLONE_NEWUTS)
             self._somebody[wanted] = pid

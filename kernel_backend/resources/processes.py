@@ -16,6 +16,7 @@ from kernel_backend.image.entries import CredentialsEntry, FoldersEntry, MmEntry
 from kernel_backend.resources import settings
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import WORD, Borrowed, Call, Workshop, failed_with
+from kernel_backend.tracee.namespace import first_of_ours
 from kernel_backend.tracee.process import Process
 from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP
 
@@ -140,8 +141,10 @@ def is_exiting(stat: proc.Stat) -> bool:
 def keeps_capability(pid: int, bit: int) -> bool:
     """Whether a process that is taken over has a capability, also when it has run the image's program."""
     status = proc.status(pid)
+    if _stays_itself(pid):
+        return bool(int(status["CapEff"], 16) & bit)
     mine, ambient = int(status["CapEff"], 16), int(status["CapAmb"], 16)
-    return bool(mine & bit and (ambient & bit or status["Uid"].split()[1] == "0"))
+    return bool(mine & bit and (ambient & bit or status["Uid"].split()[1] == str(proc.root_of(pid))))
 
 
 def check_identity(process: Process, wanted: CredentialsEntry) -> None:
@@ -151,10 +154,11 @@ def check_identity(process: Process, wanted: CredentialsEntry) -> None:
     """
     status = proc.status(process.view)
     _check_capabilities(process, status, wanted)
-    if status["Uid"].split()[1] == "0" and int(status["CapEff"], 16) & (_CAP_SETUID | _CAP_SETGID):
+    rights = int(status["CapEff"], 16) & (_CAP_SETUID | _CAP_SETGID)
+    if status["Uid"].split()[1] == str(proc.root_of(process.view)) == "0" and rights:
         return
     for name, ids in (("user", wanted.uids), ("group", wanted.gids)):
-        left = set(status["Uid" if name == "user" else "Gid"].split()[:2])
+        left = set(status["Uid" if name == "user" else "Gid"].split()[: 4 if _stays_itself(process.view) else 2])
         lost = [number for number in ids if str(number) not in left]
         if lost:
             raise TargetDenied(
@@ -167,11 +171,13 @@ def _check_capabilities(process: Process, status: dict[str, str], wanted: Creden
     """The capabilities that are left when a process runs another program (capabilities(7)) must do for the image."""
     with process.borrow() as borrowed:
         powerless_root = borrowed.call("prctl", linux.PR_GET_SECUREBITS) & _SECBIT_NOROOT
-    if "0" in status["Uid"].split()[:2] and not powerless_root:
+    if str(proc.root_of(process.view)) in status["Uid"].split()[:2] and not powerless_root:
         left = int(status["CapBnd"], 16) | int(status["CapInh"], 16)
         left &= int(status["CapPrm"], 16) if status.get("NoNewPrivs") == "1" else left
     else:
         left = int(status["CapAmb"], 16)
+    if _stays_itself(process.view):
+        left = int(status["CapPrm"], 16)  # it need not run the program
     if lost := wanted.permitted & ~left:
         raise TargetDenied(
             f"process {process.pid} would lose capabilities that the image has ({lost:#x}) on the way",
@@ -185,6 +191,17 @@ def _check_capabilities(process: Process, status: dict[str, str], wanted: Creden
 def may_name_program(pid: int) -> bool:
     """Whether a process may say which program it runs without running it (PR_SET_MM_MAP with a descriptor)."""
     return bool(int(proc.status(pid)["CapEff"], 16) & _NAMING)
+
+
+def is_of_a_programs_users(pid: int) -> bool:
+    """Whether a process lives in a user namespace that a program has made."""
+    mine, home = (f"/proc/{number}/ns/user" for number in (pid, first_of_ours(pid) or os.getpid()))
+    return os.stat(mine).st_ino != os.stat(home).st_ino
+
+
+def _stays_itself(pid: int) -> bool:
+    """Whether a process that is taken over need not run the image's program, and keeps its rights."""
+    return is_of_a_programs_users(pid) and may_name_program(pid)
 
 
 def set_mm(workshop: Workshop, entry: MmEntry, program: str = "") -> None:

@@ -1,8 +1,8 @@
 """What threads share and processes do not: a rebuilt tree has it so, and no other way.
 
 A thread may have a filter of its own; a child may share its parent's memory without being a thread (clone(2)); a
-process may live in namespaces of its own (of which namespaces.py brings some back). All of that would come back as
-something else, so it is refused by name.
+process may live in namespaces of its own (of which the rooms called after them bring some back). All of that would come
+back as something else, so it is refused by name.
 
 Tables that processes share come back: who forks whom so that they do is kinship.forker's to find. So does a thread that
 has left the descriptor table or the folders of its process (unshare(2)), and leaves them again.
@@ -28,12 +28,14 @@ TABLES = {linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working folder a
 _FILTERS = ["Seccomp", "Seccomp_filters"]
 _RIGHTS = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", *_FILTERS]
 _NAMESPACES = {
-    "mnt": "a mount", "uts": "a UTS", "time": "a time", "user": "a user", "net": "a network", "ipc": "an IPC",
+    "uts": "a UTS", "net": "a network", "ipc": "an IPC",
 }  # fmt: skip
 _CAPTURED = ("uts",)  # by namespaces.py; those of a whole tree that visits.py knows in rooms of their own
-_OF_THREADS = ("net", "ipc", "uts")  # which one thread can leave alone (unshare(2)), if it may
+_OF_THREADS = {  # which one thread can leave alone (unshare(2)), if it may; or what it starts
+    "mnt": "a mount namespace", "net": "a network namespace", "ipc": "an IPC namespace", "uts": "a UTS namespace",
+    "time_for_children": "a time namespace for children", "pid_for_children": "a pid namespace for children",
+}  # fmt: skip
 _CAP_SYS_ADMIN = 1 << 21
-_FOR_CHILDREN = ("pid", "time")  # a process can be about to start its children in another one than its own
 
 
 def check(tree: Mapping[int, Process]) -> None:
@@ -66,19 +68,15 @@ def check_namespaces(process: Process, visited: Collection[str]) -> None:
 def _check_childrens_namespaces(process: Process) -> None:
     """Refuse a process whose next child will be in another namespace (unshare(2)): it would be in the old one."""
     here = f"/proc/{process.view}/ns"
-    there = os.listdir(here)
-    for name in _FOR_CHILDREN:
-        if f"{name}_for_children" not in there:
-            continue  # an OS kernel without it
-        try:
-            differs = os.stat(f"{here}/{name}_for_children").st_ino != os.stat(f"{here}/{name}").st_ino
-        except FileNotFoundError:
-            differs = True  # nobody has ever been in that one
-        if differs:
-            raise ResourceUnsupported(
-                f"process {process.pid} starts its children in another {name} namespace than its own (unshare)",
-                hint="end it and checkpoint again", pid=process.pid,
-            )  # fmt: skip
+    try:
+        differs = os.stat(f"{here}/pid_for_children").st_ino != os.stat(f"{here}/pid").st_ino
+    except FileNotFoundError:
+        differs = "pid_for_children" in os.listdir(here)  # nobody has ever been in that one
+    if differs:
+        raise ResourceUnsupported(
+            f"process {process.pid} starts its children in another pid namespace than its own (unshare)",
+            hint="end it and checkpoint again", pid=process.pid,
+        )  # fmt: skip
 
 
 def security_label(pid: int) -> str:
@@ -213,7 +211,7 @@ def check_rights(process: Process, suspects: Mapping[int, int]) -> None:
     for tid in _among(process, suspects):
         for name in _OF_THREADS:
             if _namespace(process.view, tid, name) != _namespace(process.view, process.view, name):
-                raise _unlike(process.pid, tid, f"{_NAMESPACES[name]} namespace of its own")
+                raise _unlike(process.pid, tid, f"{_OF_THREADS[name]} of its own")
     usual = process.status()
     for tid in own_rights(process, suspects):
         _check_filter(process.pid, tid, usual)
@@ -238,7 +236,7 @@ def _elsewhere(pid: int, tids: Iterable[int]) -> Iterator[int]:
     usual = [_namespace(pid, view, name) for name in _OF_THREADS]
     for tid in tids:
         found = [_namespace(pid, tid, name) for name in _OF_THREADS]
-        if all(found) and found != usual:
+        if any(found) and found != usual:
             yield tid
 
 

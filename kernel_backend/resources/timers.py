@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -192,8 +192,8 @@ def _create_one_after_the_other(maker: _Maker, entry: ProcessEntry) -> None:
     maker.workshop.run([Call("timer_delete", number) for number in created if number not in wanted])
 
 
-def timer_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
-    """Calls that arm the POSIX timers."""
+def timer_calls(entry: ProcessEntry, data: int, ahead_ns: Callable[[int], int]) -> tuple[list[Call], bytes]:
+    """Calls that arm the POSIX timers; `ahead_ns` says how far a clock of the process's is ahead of ours."""
     armed = [timer for timer in entry.timers if timer.setting[16:] != bytes(16)]
     ringing = {_rings_of(info) for infos in (entry.pending, *(t.pending for t in entry.threads)) for info in infos}
     calls, arguments = [], b""
@@ -201,7 +201,7 @@ def timer_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
         again = (timer.timer_id, timer.signo) in ringing and _can_ring_again(timer)
         flags = _TIMER_ABSTIME if again else 0
         calls.append(Call("timer_settime", timer.timer_id, flags, data + i * ITIMERSPEC_BYTES, 0))
-        arguments += _since_its_ring(timer) if again else timer.setting
+        arguments += _since_its_ring(timer, ahead_ns(timer.clock)) if again else timer.setting
     return calls, arguments
 
 
@@ -220,10 +220,10 @@ def _can_ring_again(timer: TimerEntry) -> bool:
     return timer.clock in _WALL_CLOCKS and any(timer.setting[:16]) and timer.notify != _SIGEV_NONE
 
 
-def _since_its_ring(timer: TimerEntry) -> bytes:
+def _since_its_ring(timer: TimerEntry, ahead_ns: int) -> bytes:
     seconds, nanoseconds, left_s, left_ns = struct.unpack("<4q", timer.setting)
     interval_ns, left_ns = seconds * 10**9 + nanoseconds, left_s * 10**9 + left_ns
-    rang_ns = max(1, time.clock_gettime_ns(timer.clock) + left_ns - interval_ns)
+    rang_ns = max(1, time.clock_gettime_ns(timer.clock) + ahead_ns + left_ns - interval_ns)
     return timer.setting[:16] + struct.pack("<qq", *divmod(rang_ns, 10**9))
 
 

@@ -280,6 +280,30 @@ CATALOGUE: list[Subject] = [
         privilege="CAP_SYS_ADMIN",
         keeps_pids=True,
     ),
+    *_rows(
+        "clocks of their own (time namespaces)",
+        "timers/namespaces timers/namespaces:root",
+        issue=4,
+        privilege="CAP_SYS_ADMIN",
+        keeps_pids=True,
+    ),
+    *_rows(
+        "users of their own (user namespaces)",
+        "identity/user_namespace identity/user_namespace:uts identity/user_namespace:time "
+        "identity/user_namespace:unnamed identity/user_namespace:bounded identity/user_namespace:threads",
+        issue=4,
+    ),
+    Subject("identity/user_namespace:child", "users of their own (user namespaces)", issue=4, keeps_pids=True),
+    Subject("identity/user_namespace:many", "users of their own (user namespaces)", issue=4, privilege="root"),
+    Subject("trees/namespace_descriptors", "open namespaces", issue=4, privilege="CAP_SYS_ADMIN", keeps_pids=True),
+    *_rows(
+        "mount namespaces",
+        "identity/mount_namespace identity/mount_namespace:child",
+        issue=4,
+        privilege="CAP_SYS_ADMIN",
+        keeps_pids=True,
+    ),
+    Subject("identity/mount_namespace:user", "mount namespaces", issue=4),
     *_rows("resource limits", "identity/limits"),
     *_rows("resource limits", "identity/tight_limits", issue=4),
     *_rows("resource limits", "identity/tight_limits:files", issue=4, keeps_pids=True),
@@ -379,7 +403,12 @@ CATALOGUE: list[Subject] = [
         )
     ],
     Subject("refused/landlock", "Landlock", issue=4, refused=("landlock ruleset",)),
-    *_rows("Landlock", "refused/landlock:process refused/landlock:thread", issue=4, refused=("confined by landlock",)),
+    *_rows(
+        "Landlock",
+        "refused/landlock:process refused/landlock:thread refused/landlock:process,user",
+        issue=4,
+        refused=("confined by landlock",),
+    ),
     *_rows("asynchronous I/O (io_setup)", "events/aio", issue=4),
     Subject("refused/aio", "asynchronous I/O (io_setup)", issue=4, refused=("asynchronous", "in flight")),
     Subject("refused/aio:forked", "asynchronous I/O (io_setup)", issue=4, refused=("asynchronous", "parent")),
@@ -397,8 +426,15 @@ CATALOGUE: list[Subject] = [
     Subject("refused/waiting:folder", "folders, O_PATH", issue=4, refused=("dnotify",)),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (f"{said} namespace",), privilege="CAP_SYS_ADMIN")
-        for name, said in (("net,child", "network"), ("mnt", "mount"), ("ipc,child", "ipc"), ("time", "time"))
+        for name, said in (("net,child", "network"), ("ipc,child", "ipc"))
     ],
+    *_rows(
+        "mount namespaces",
+        "refused/namespace:mnt,tmpfs refused/namespace:mnt,gone",
+        issue=4,
+        refused=("mount namespace of its own", "mounted at"),
+        privilege="CAP_SYS_ADMIN",
+    ),
     *[
         Subject(f"refused/namespace:{name}", "other namespaces", 4, (said,), privilege="CAP_SYS_ADMIN")
         for name, said in (
@@ -407,8 +443,12 @@ CATALOGUE: list[Subject] = [
             ("time_of_children", "another time"),
             ("thread", "network namespace"),
             ("thread,uts", "uts namespace"),
+            ("thread,mnt", "mount namespace of its own"),
+            ("thread,time", "time namespace for children"),
             ("thread,uts,powerless", "uts namespace"),
-            ("left", "is uts:["),
+            ("left", "is in"),
+            ("user_net", "network namespace that belongs"),
+            ("user_ipc", "ipc namespace that belongs"),
             ("ipc,segment", "no process of the tree has attached"),
             ("ipc,queue", "no process of the tree has open"),
         )
@@ -464,7 +504,6 @@ CATALOGUE: list[Subject] = [
     ),
     Subject("threads/dispatch:taken", "system call user dispatch", issue=4, refused=("dispatched", "try again")),
     Subject("refused/message_listener", "seccomp filters", issue=4, refused=("seccomp",)),
-    Subject("trees/namespace:user", "other namespaces", issue=4, refused=("user namespace",)),
     Subject("trees/namespace:pid", "other namespaces", 4, ("pid namespace",), privilege="CAP_SYS_ADMIN"),
     *_rows("System V IPC", "ipc/sysv_shm ipc/sysv_sem ipc/sysv_msg", issue=4, outside=True),
     *_rows("System V IPC", "ipc/sysv_msg_more", issue=4, keeps_pids=True, outside=True),

@@ -49,6 +49,22 @@ NOTES: dict[str, Note] = {
         "lives where the image's root did is replaced",
         "refused, unless it is in place, and no process of the tree is elsewhere",
     ),
+    "mount namespaces": Note(
+        "those in which the same is mounted as outside, with what mounts tell each other; one in which something else "
+        "is mounted is refused; in place, only a process that lives in the same one as the image's root is replaced",
+        "only those that belong to a user namespace of the program's own",
+    ),
+    "users of their own (user namespaces)": Note(
+        "one below another is refused, and so is one with a network, IPC or pid namespace beside it; those for host "
+        "names, clocks and mounts come back with it; in place, only a process that lives in the same one as the "
+        "image's root is replaced",
+        "one with other users than oneself takes root; in place, threads have new ids",
+    ),
+    "clocks of their own (time namespaces)": Note(
+        "what processes outside the tree share with it, a fresh tree shares no more; after a reboot such clocks go on "
+        "from where they were; one that nobody of the tree is in yet is refused",
+        "refused",
+    ),
     "root folder": Note(
         "", "in place, whatever has another root folder; what is put into one by root comes back fresh"
     ),

@@ -36,7 +36,8 @@ def options(subject: Subject) -> list[str]:
 
 
 ROOTS_CHOICE = frozenset(
-    "threads/robust restarts/signal_waits sockets/peers sockets/accepted sockets/kept_below identity/priority".split()
+    "threads/robust restarts/signal_waits sockets/peers sockets/accepted sockets/kept_below identity/priority "
+    "identity/user_namespace:threads".split()
 )
 """What only root can have back in place: the ids of threads and children, a priority that was lowered since."""
 

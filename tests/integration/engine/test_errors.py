@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_backend.host import proc
 from tests.integration.engine.harness import Engine, Life
 from tests.subjects.build import build
 from tests.subjects.catalogue import BY_NAME, FOLDER, Subject
@@ -298,14 +299,19 @@ def test_a_present_that_has_confined_itself(how: str, told: str, begin: Begin, a
     life.expect_pass()
 
 
-def test_a_restored_process_leaves_its_namespaces(begin: Begin, as_user: User, folder: Path) -> None:
+def test_a_restored_process_makes_a_namespace(begin: Begin, as_user: User, folder: Path) -> None:
     """It lives in some of our making by then, and in them what it has made itself is not ours all the same."""
     engine, life = begin(replace(BY_NAME["identity/confined:data"], name="identity/confined:namespace"), as_user)
     engine.dump(life.pid, folder / "image")
     life.expect_killed()
     life.continue_as(engine.restore(folder / "image"))
     life.spoil()
-    assert "user namespace of its own" in engine.refuses("dump", life.pid, folder / "again")
+    engine.dump(life.pid, folder / "again", "killed")
+    assert wait_for_end(life.pid, 10)
+    life.processes.reap(life.pid)
+    life.continue_as(engine.restore(folder / "again"))
+    made_by_us = os.stat(f"/proc/{proc.stat(life.pid).ppid}/ns/user")
+    assert os.stat(f"/proc/{life.pid}/ns/user").st_ino != made_by_us.st_ino
     life.expect_pass()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,226 @@ def test_a_users_process_made_anew_by_root(
     processes.reap(pid)
     assert "root gives no user" in engine.refuses("restore", folder / "image", "--detach")
     assert names_of(engine.restore(folder / "image", "--trust"))[0] == "inside"
+
+
+# --- images that contradict themselves --------------------------------------------------------------------------------
+
+TIME = {"inode": 1, "monotonic_ns": 0, "boottime_ns": 0, "monotonic_then_ns": 1, "boottime_then_ns": 1}
+NOBODYS = {"inode": 1, "owner": 12345, "uid_map": [], "gid_map": [], "setgroups": False}
+NAMES = {"inode": 1, "host_name": "", "domain_name": ""}
+BINDING = 0x1000  # MS_BIND
+
+
+@pytest.mark.parametrize(
+    ("whole", "process"),
+    [
+        ({}, {"time": 0}),
+        ({}, {"mount": 0}),
+        ({}, {"user": 0}),
+        ({"time_namespaces": [TIME]}, {"time": 0}),
+        ({"user_namespaces": [NOBODYS]}, {"user": 0}),
+        ({"uts_namespaces": [NAMES | {"owner": 0}]}, {"uts": 0}),
+        ({"time_namespaces": [TIME | {"owner": 7}]}, {"time": 0, "time_of_children": 0}),
+        ({"mount_namespaces": [{"inode": 1, "propagation": [["/", [BINDING]]]}]}, {"mount": 0}),
+        ({"mount_namespaces": [{"inode": 1, "propagation": [["tmp/../etc", []]]}]}, {"mount": 0}),
+    ],
+)
+def test_an_image_that_contradicts_itself(
+    whole: Document, process: Document, begin: Begin, ourselves: User, folder: Path
+) -> None:
+    engine, life = begin(BY_NAME["memory/anonymous"], ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+
+    def claim(document: Document) -> None:
+        document.update(whole)
+        document["processes"][0].update(process)
+
+    rewrite(folder / "image", claim)
+    assert "is inconsistent" in engine.refuses("restore", folder / "image", "--into", life.pid)
+    life.expect_pass()
+
+
+# --- users ------------------------------------------------------------------------------------------------------------
+
+USERS = BY_NAME["identity/user_namespace"]
+
+
+def test_in_place_of_who_has_other_users(
+    begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    """Nobody comes out of a user namespace."""
+    engine, life = begin(USERS, ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    for argv in (["sleep", "600"], ["unshare", "--user", "sleep", "600"]):
+        other = processes.start(argv)
+        assert "another user namespace" in engine.refuses("restore", folder / "image", "--into", other.pid)
+        engine.must("dump", other.pid, folder / f"image{other.pid}", "--leave", "running")
+        assert "another user namespace" in engine.refuses("restore", folder / f"image{other.pid}", "--into", life.pid)
+        assert not wait_for_end(other.pid, 0)
+    life.expect_pass()
+
+
+def test_a_users_namespace_by_root(as_user: User, ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """Root makes it as that user could, and nothing that he could not."""
+    as_user.give(folder)
+    engine = Engine(ourselves, folder, processes)
+    command = in_our_view(as_user).command(["unshare", "--map-root-user", "sleep", "600"], cwd=folder)
+    started = processes.start(command)
+    while Path(f"/proc/{started.pid}/comm").read_text() != "sleep\n":
+        assert started.poll() is None
+        time.sleep(0.01)
+    engine.must("dump", started.pid, folder / "image", "--leave", "killed")
+    processes.reap(started.pid)
+    shutil.copytree(folder / "image", folder / "more")
+    for change in ({"uid_map": [[0, as_user.uid, 1], [1, 0, 1]]}, {"owner": 0}, {"gid_map": [[0, 0, 1]]}):
+        rewrite(folder / "more", partial(claim_users, change))
+        assert "other users or groups" in engine.refuses("restore", folder / "more", "--detach")
+    copy = engine.restore(folder / "image")
+    assert Path(f"/proc/{copy}/uid_map").read_text().split() == ["0", str(as_user.uid), "1"]
+    assert proc_status(copy, "Uid") == [str(as_user.uid)] * 4
+
+
+def claim_users(change: Document, document: Document) -> None:
+    """Have an image tell otherwise of its user namespace."""
+    document["user_namespaces"][0].update(change)
+
+
+def proc_status(pid: int, name: str) -> list[str]:
+    """A line of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split()[1:] for line in lines if line.startswith(f"{name}:"))
+
+
+def test_a_users_namespace_without_one_of_ours_around_it(begin: Begin, as_user: User, folder: Path) -> None:
+    """Where pids need not be kept there is none: its parent is that of everybody."""
+    engine, life = begin(BY_NAME["identity/user_namespace:uts"], as_user)
+    engine.dump(life.pid, folder / "image")
+    life.expect_killed()
+    life.continue_as(engine.restore(folder / "image", "--pid", "any"))
+    assert os.stat(f"/proc/{life.pid}/ns/pid").st_ino == os.stat("/proc/self/ns/pid").st_ino
+    life.expect_pass()
+
+
+def test_a_user_and_pid_namespace(ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """What is restored would have a pid namespace that belongs to nobody it knows."""
+    engine = Engine(ourselves, folder, processes)
+    outer = processes.start(["unshare", "--map-root-user", "--fork", "--pid", "sleep", "600"])
+    while not (inner := [*children_of(outer.pid)]) or Path(f"/proc/{inner[0]}/comm").read_text() != "sleep\n":
+        assert outer.poll() is None
+        time.sleep(0.01)
+    assert "pid namespace" in engine.refuses("dump", outer.pid, folder / "image")
+    assert "pid namespace that belongs" in engine.refuses("dump", inner[0], folder / "image")
+    assert not wait_for_end(inner[0], 0)
+
+
+# --- mounts -----------------------------------------------------------------------------------------------------------
+
+
+def test_mounts_that_have_changed_since(ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """In place the program is run from there: what is seen at its path may be another file by now."""
+    engine = Engine(ourselves, folder, processes)
+    pid = sleeper(processes, ourselves, folder, "--mount", "true")
+    engine.must("dump", pid, folder / "image", "--leave", "running")
+    engine.must("restore", folder / "image", "--into", pid)
+    entering = ["nsenter", f"--mount=/proc/{pid}/ns/mnt"]
+    subprocess.run([*entering, "mount", "-t", "tmpfs", "of-its-own", "/mnt"], check=True)
+    told = engine.refuses("restore", folder / "image", "--into", pid)
+    assert "something else is mounted at /mnt" in told
+    assert "something else is mounted at /mnt" in engine.refuses("dump", pid, folder / "again")
+    assert not wait_for_end(pid, 0)
+
+
+def test_a_user_makes_no_mount_namespace_of_roots(as_user: User, folder: Path, processes: ProcessTracker) -> None:
+    as_user.give(folder)
+    engine = Engine(as_user, folder, processes)
+    pid = sleeper(processes, as_user, folder, "--time", "true")  # a user's own mount namespace is that of the tests
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    claim = {"inode": 1, "propagation": [], "owner": -1}
+
+    def change(document: Document) -> None:
+        document.update(mount_namespaces=[claim], time_namespaces=[])
+        document["processes"][0].update(mount=0, time=-1, time_of_children=-1)
+
+    rewrite(folder / "image", change)
+    assert "another mount namespace" in engine.refuses("restore", folder / "image", "--detach")
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+CLOCKS = BY_NAME["timers/namespaces:root"]
+AHEAD_S = 10**9
+
+
+def uptime_s(process: int | str) -> float:
+    """CLOCK_BOOTTIME as a process has it."""
+    looking = ["nsenter", f"--time=/proc/{process}/ns/time", "cat", "/proc/uptime"]
+    return float(subprocess.run(looking, capture_output=True, text=True, check=True).stdout.split()[0])
+
+
+def test_clocks_go_on_after_another_boot(begin: Begin, ourselves: User, folder: Path) -> None:
+    """Not from what this boot's clocks would make of them, but from what they showed."""
+    engine, life = begin(CLOCKS, ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+
+    def long_ago(document: Document) -> None:
+        document["host"]["boot_id"] = "another"
+        for entry in document["time_namespaces"]:
+            entry["boottime_then_ns"] += AHEAD_S * 10**9
+
+    before = uptime_s(life.pid)
+    rewrite(folder / "image", long_ago)
+    copy = engine.restore(folder / "image")
+    assert -1 < uptime_s(copy) - before - AHEAD_S < 1000
+    os.kill(copy, signal.SIGKILL)
+    assert wait_for_end(copy, 10)
+    life.expect_pass()
+
+
+def test_clocks_that_cannot_be_set(begin: Begin, ourselves: User, folder: Path) -> None:
+    """Before the point of no return: the present goes on."""
+    engine, life = begin(CLOCKS, ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    rewrite(folder / "image", lambda document: document["time_namespaces"][0].update(monotonic_ns=-(2**62)))
+    assert "cannot be set" in engine.refuses("restore", folder / "image", "--into", life.pid)
+    life.expect_pass()
+
+
+def test_clocks_in_place_of_who_has_others(
+    begin: Begin, ourselves: User, folder: Path, processes: ProcessTracker
+) -> None:
+    """Root can move it there and back, so it does."""
+    engine, life = begin(CLOCKS, ourselves)
+    engine.dump(life.pid, folder / "image", "running")
+    with_clocks = uptime_s(life.pid)
+    plain = processes.start(["sleep", "600"])
+    engine.must("dump", plain.pid, folder / "plain", "--leave", "running")
+    engine.must("restore", folder / "image", "--into", plain.pid)
+    assert 0 <= uptime_s(plain.pid) - with_clocks < 1000
+    engine.must("restore", folder / "plain", "--into", plain.pid)
+    assert abs(uptime_s(plain.pid) - uptime_s("self")) < 1
+    life.expect_pass()
+
+
+def test_a_user_gets_no_clocks(as_user: User, folder: Path, processes: ProcessTracker) -> None:
+    as_user.give(folder)
+    engine = Engine(as_user, folder, processes)
+    pid = sleeper(processes, as_user, folder, "--time", "true")
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    assert "CAP_SYS_TIME" in engine.refuses("restore", folder / "image", "--detach")
+
+
+def test_a_users_clocks_by_root(as_user: User, ourselves: User, folder: Path, processes: ProcessTracker) -> None:
+    """They may decide what a user is allowed, as names may."""
+    as_user.give(folder)
+    engine = Engine(ourselves, folder, processes)
+    pid = sleeper(processes, in_our_view(as_user), folder, "--time", "true")
+    engine.must("dump", pid, folder / "image", "--leave", "killed")
+    processes.reap(pid)
+    assert "root gives no user" in engine.refuses("restore", folder / "image", "--detach")
+    copy = engine.restore(folder / "image", "--trust")
+    assert os.stat(f"/proc/{copy}/ns/time").st_ino != os.stat("/proc/self/ns/time").st_ino
 
 
 # --- namespaces of a whole tree that we go into -----------------------------------------------------------------------

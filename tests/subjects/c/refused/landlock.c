@@ -1,6 +1,7 @@
 /* A Landlock ruleset in the making, or by argument one that the process, or a thread of it, is held by: refused by name. */
 #include "../subject.h"
 #include <pthread.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -35,6 +36,8 @@ int main(int argc, char **argv)
     int ruleset = (int)syscall(SYS_landlock_create_ruleset, &handled, sizeof handled, 0);
     if (ruleset < 0)
         subject_skip("Landlock");
+    if (argc > 3 && unshare(CLONE_NEWUSER))
+        subject_skip("user namespaces");
     const char *whom = argc > 2 ? argv[2] : "nobody";
     if (strcmp(whom, "process") == 0)
         hold(ruleset);

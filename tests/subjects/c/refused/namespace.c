@@ -1,7 +1,8 @@
 /*
- * A program in a namespace of its own, by argument: mount, time; or whose next children will be in one, or one of whose
- * threads is; or that has a UTS namespace open which it has left; an IPC or network namespace of a child; an IPC
- * namespace with objects that nobody uses; a network namespace with a route: refused.
+ * A program in a namespace of its own, by argument: mount, with something else in it than outside; or whose next
+ * children will be in one, or one of whose threads is; or that has a UTS namespace open which it has made and left; an
+ * IPC or network namespace of a child, or one that belongs to a user namespace of its own; an IPC namespace with objects
+ * that nobody uses; a network namespace with a route: refused.
  */
 #include "../subject.h"
 #include <pthread.h>
@@ -12,10 +13,10 @@
 #include <net/route.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x80
@@ -64,13 +65,16 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int flag;
-    } all[] = {{"net", CLONE_NEWNET}, {"mnt", CLONE_NEWNS}, {"ipc", CLONE_NEWIPC}, {"time", CLONE_NEWTIME},
-               {"left", CLONE_NEWUTS}, {"pid_of_children", CLONE_NEWPID}, {"time_of_children", CLONE_NEWTIME}};
+    } all[] = {{"net", CLONE_NEWNET}, {"mnt", CLONE_NEWNS}, {"ipc", CLONE_NEWIPC},
+               {"left", CLONE_NEWUTS}, {"pid_of_children", CLONE_NEWPID}, {"time_of_children", CLONE_NEWTIME},
+               {"user_net", CLONE_NEWUSER | CLONE_NEWNET}, {"user_ipc", CLONE_NEWUSER | CLONE_NEWIPC}};
     int flag = 0;
     pthread_t thread;
     const char *name = argc > 2 ? argv[2] : "";
     if (strcmp(name, "thread") == 0) {
-        int own = argc > 3 ? CLONE_NEWUTS : CLONE_NEWNET;
+        int own = argc <= 3 ? CLONE_NEWNET : strcmp(argv[3], "time") == 0 ? CLONE_NEWTIME
+                  : strcmp(argv[3], "mnt") == 0                        ? CLONE_NEWNS
+                                                                       : CLONE_NEWUTS;
         powerless = argc > 4; /* all of the process has moved, its thread once more, and it can do so no more */
         if (powerless && unshare(CLONE_NEWUTS))
             subject_skip("namespaces (CAP_SYS_ADMIN)");
@@ -86,19 +90,19 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (strcmp(name, all[i].name) == 0)
             flag = all[i].flag;
+    if (strcmp(name, "left") == 0 && unshare(flag))
+        subject_skip("namespaces (CAP_SYS_ADMIN)");
     if (strcmp(name, "left") == 0)
         MUST(open("/proc/self/ns/uts", O_RDONLY));
     pid_t child = argc > 3 && strcmp(argv[3], "child") == 0 ? (pid_t)MUST(fork()) : -1;
     if (child <= 0 && unshare(flag))
         subject_skip("namespaces (CAP_SYS_ADMIN)");
-    if (strcmp(name, "time") == 0) { /* which takes effect for children */
-        child = (pid_t)MUST(fork());
-        if (child) {
-            int status;
-            MUST(waitpid(child, &status, 0));
-            _exit(WEXITSTATUS(status));
-        }
-        child = -1;
+    if (flag == CLONE_NEWNS) {
+        MUST(mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL));
+        if (strcmp(argv[3], "tmpfs") == 0)
+            MUST(mount("of-its-own", "/mnt", "tmpfs", 0, NULL));
+        else
+            MUST(umount2("/dev/pts", MNT_DETACH));
     }
     if (flag == CLONE_NEWNET && strcmp(argv[3], "route") == 0)
         make_route();
