@@ -199,6 +199,21 @@ class BpfMap(_Base, tag="bpf_map"):
     values: Content = b""  # in the same order
 
 
+class IoUring(_Base, tag="io_uring"):
+    """An io_uring instance (io_uring_setup(2)) at rest: all that it has taken it has completed."""
+
+    sq_entries: Natural
+    cq_entries: Natural
+    layout: Annotated[
+        list[Natural], FEW
+    ]  # at which bytes of its rings: head, tail, mask, size, flags, dropped and array of indices; then head, tail,
+    # mask, size, overflow, completions and flags
+    rings: Content = b""  # without the zeros at the end
+    requests: Content = b""  # [struct io_uring_sqe], without the zeros at the end
+    issuer: Pid = 0  # tid of the only thread that may use it; 0: any may
+    deferred: bool = False  # it completes nothing until it is asked (IORING_SETUP_DEFER_TASKRUN)
+
+
 class ProcFile(_Base, tag="proc"):
     """A file below /proc, opened again when the new pids are known; `gone`: of a process that had ended."""
 
@@ -549,6 +564,7 @@ Description = (
     | MemoryFile
     | MessageQueue
     | BpfMap
+    | IoUring
     | ProcFile
     | DeviceFile
     | Pipe

@@ -103,6 +103,7 @@ class VmaEntry(Entry):
     may_write: bool | None = None  # whether a shared one may be made writable; None: as `prot` says
     pkey: Annotated[int, Meta(ge=0, le=15)] = 0  # its protection key (pkeys(7))
     numa: MemoryPolicy | None = None  # mbind(2)
+    ring: Index = -1  # index into Inventory.descriptions, of an io_uring instance
 
 
 class Span(msgspec.Struct, forbid_unknown_fields=True, array_like=True):

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from kernel_backend.abi import linux
-from kernel_backend.image import bpf_maps, limits
+from kernel_backend.image import bpf_maps, io_uring, limits
 from kernel_backend.image.descriptions import (
     OTHER_INSIDE,
     OTHER_OUTSIDE,
@@ -16,6 +16,7 @@ from kernel_backend.image.descriptions import (
     Epoll,
     EventFd,
     Inotify,
+    IoUring,
     MemoryFile,
     Message,
     MessageQueue,
@@ -75,6 +76,8 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
         expect([*entry.ends, len(entry.typed)] == sorted([*entry.ends, len(entry.typed)]), f"an end in {what}")
     elif isinstance(entry, BpfMap):
         bpf_maps.check(entry, what)
+    elif isinstance(entry, IoUring):
+        io_uring.check(index, entry, inventory, what)
     elif isinstance(entry, MessageQueue):
         name = _name(entry.name, what)
         expect(0 < len(name) < 256 and "/" not in name and name not in (".", ".."), f"the name of {what}")

@@ -26,6 +26,7 @@ from kernel_backend.image.descriptions import (
     Epoll,
     EpollItem,
     EventFd,
+    IoUring,
     PidFd,
     ProcFile,
     SignalFd,
@@ -254,7 +255,7 @@ def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
 
 def _comes_late(item: EpollItem, tables: RebuildTables) -> bool:
     """What is watched is opened again from inside (`finish`): before, it is another description."""
-    late = (SignalFd, PidFd, ControllingTerminal, ProcFile)
+    late = (SignalFd, PidFd, ControllingTerminal, ProcFile, IoUring)
     return isinstance(tables.descriptions[item.description], late) or inotify.is_late(item.description, tables)
 
 

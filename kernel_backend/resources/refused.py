@@ -12,7 +12,6 @@ from kernel_backend.resources.descriptors import CaptureTables, Kind, Look
 from kernel_backend.resources.devices import driver_name
 
 _BY_LINK = {
-    "anon_inode:[io_uring]": ("an io_uring ring", "end its user, or make the program use epoll"),
     "anon_inode:[userfaultfd]": ("a userfaultfd", "end the thread that serves page faults"),
     "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
     "anon_inode:[fanotify]": ("a fanotify group", "stop watching the file system"),
