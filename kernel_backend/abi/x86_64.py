@@ -246,6 +246,29 @@ RUN_TABLE = bytes.fromhex(
 assert len(RUN_TABLE) == 0x33
 assert RUN_TABLE[0x31] == 256 - 0x32, "the loop jumps back to its first byte"
 
+# Hands requests to an io_uring instance and passes their completions over, again and again: rbx = a table of three
+# words (descriptor, requests a round, address of the completions' head), r12 = number of rounds. Ends at the int3 after
+# the last round, or after one in which less was taken.
+PASS_REQUESTS = bytes.fromhex(
+    "b8aa010000"  # loop: mov  eax, 426 (io_uring_enter)
+    "488b3b"      #       mov  rdi, [rbx]
+    "488b7308"    #       mov  rsi, [rbx+8]
+    "31d2"        #       xor  edx, edx
+    "4531d2"      #       xor  r10d, r10d
+    "4531c0"      #       xor  r8d, r8d
+    "4531c9"      #       xor  r9d, r9d
+    "0f05"        #       syscall
+    "4839f0"      #       cmp  rax, rsi
+    "750b"        #       jne  done
+    "488b4b10"    #       mov  rcx, [rbx+16]
+    "0131"        #       add  [rcx], esi
+    "49ffcc"      #       dec  r12
+    "75d7"        #       jnz  loop
+    "cc"          # done: int3
+)  # fmt: skip
+assert len(PASS_REQUESTS) == 0x2A
+assert PASS_REQUESTS[0x28] == 256 - 0x29, "the loop jumps back to its first byte"
+
 # Uses the tile registers (AMX) once, whereupon the OS kernel makes room for them: rbx = a configuration.
 USE_TILES = bytes.fromhex(
     "c4e2784903"  # ldtilecfg [rbx]

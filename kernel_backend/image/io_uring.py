@@ -11,6 +11,8 @@ from kernel_backend.image.entries import Inventory, VmaEntry
 from kernel_backend.image.expecting import expect
 
 MOST_REQUESTS = 100_000_000  # served so far: a new instance is led on by as many, which takes some seconds
+MOST_TOGETHER = 2 * MOST_REQUESTS  # of all instances of an image
+_MOST_BYTES = 256 << 20  # of all, in the OS kernel's memory
 _OFFSETS = (linux.IORING_OFF_SQ_RING, linux.IORING_OFF_CQ_RING, linux.IORING_OFF_SQES)
 _HEADER_BYTES = 4096  # of what stands before the completions
 _MOST_MAPPED_BYTES = 64 << 20
@@ -73,3 +75,11 @@ def is_shown(vma: VmaEntry, every: Sequence[Description]) -> bool:
     """Whether a mapping of that kind shows one of the image's."""
     entry = every[vma.ring] if 0 <= vma.ring < len(every) else None
     return isinstance(entry, IoUring) and fits(vma.offset, vma.end - vma.start, entry)
+
+
+def check_together(descriptions: Sequence[Description]) -> None:
+    """Raise Unfit unless all instances can be had, and led on within bounds."""
+    every = [entry for entry in descriptions if isinstance(entry, IoUring)]
+    size = sum(rings_bytes(entry) + linux.IO_URING_SQE_BYTES * entry.sq_entries for entry in every)
+    expect(size <= _MOST_BYTES, f"{len(every)} io_uring instances of {size} bytes")
+    expect(sum(map(served, every)) <= MOST_TOGETHER, f"{len(every)} io_uring instances that have served so much")

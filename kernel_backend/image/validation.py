@@ -45,6 +45,7 @@ def check(inventory: Inventory, where: str) -> None:
         for index, description in enumerate(inventory.descriptions):
             check_description(index, description, inventory)
         bpf_maps.check_together(inventory.descriptions)
+        io_uring.check_together(inventory.descriptions)
     except Unfit as error:
         raise ImageCorrupt(f"{where} is inconsistent: {error}", path=where) from None
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 
-from kernel_backend.abi import linux
+from kernel_backend.abi import arch, linux
 from kernel_backend.errors import EngineError
 from kernel_backend.host import io_uring as uring
 from kernel_backend.host import libc, proc
@@ -29,7 +29,8 @@ from kernel_backend.resources.io_uring import setup_flags
 from kernel_backend.tracee.inject import Call, Workshop
 
 _LOWEST = 0x10000  # vm.mmap_min_addr, as it usually is
-_ROUNDS = Workshop.TABLE_ROWS // 2
+_MOST_AT_ONCE = 4_000_000  # requests; a thread has to stop again within seconds
+_ROUND_IN_REQUESTS = 8  # how many would take as long as a round's system call
 _PR_SET_PTRACER, _ANYBODY = 0x59616D61, 2**64 - 1  # of the security module Yama
 _F_SETFL = 4
 
@@ -181,22 +182,23 @@ def _lead_one_on(entry: IoUring, shop: Workshop, fd: int) -> None:
 def _serve(place: uring.Layout, shop: Workshop, fd: int, count: int) -> None:
     """Have so many requests taken and completed, and the completions passed over, many rounds in one go."""
     rings = shop.call("mmap", 0, place.rings_bytes, linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED, fd, 0)
-    own = shop.call("getpid")
-    sources, vectors, target = shop.data, shop.data + 4 * _ROUNDS, shop.data + 20 * _ROUNDS
-    shop.put(b"".join(struct.pack("<QQ", sources + 4 * at, 4) for at in range(_ROUNDS)), vectors - shop.data)
-    shop.put(struct.pack("<QQ", rings + place.cq_head, 4), target - shop.data)
-    most = min(place.sq_entries, place.cq_entries)
-    done = 0
-    while done < count:
-        sizes = [most] * min(_ROUNDS, (count - done) // most) or [count - done]
-        heads, calls = [], []
-        for at, size in enumerate(sizes):
-            done += size
-            heads.append(done)
-            calls += [
-                Call("io_uring_enter", fd, size, 0, 0, 0, 0),
-                Call("process_vm_writev", own, vectors + 16 * at, 1, target, 1, 0),
-            ]
-        shop.put(struct.pack(f"<{len(heads)}I", *heads))
-        shop.run(calls)
+    size = min(place.sq_entries, place.cq_entries)
+    rounds, rest = divmod(count, size)
+    most = max(1, _MOST_AT_ONCE // (size + _ROUND_IN_REQUESTS))
+    for first in range(0, rounds, most):
+        _pass_requests(shop, fd, size, rings + place.cq_head, min(most, rounds - first))
+    if rest:
+        _pass_requests(shop, fd, rest, rings + place.cq_head, 1)
     shop.call("munmap", rings, place.rings_bytes)
+
+
+def _pass_requests(shop: Workshop, fd: int, size: int, head: int, rounds: int) -> None:
+    """What was not taken is seen later, by the counts."""
+    table = struct.pack("<3Q", fd, size, head)
+    at = shop.put(table + arch.PASS_REQUESTS)
+    regs = shop.thread.get_regs()
+    regs.run(at + len(table), at, rounds)
+    shop.thread.set_regs(regs)
+    shop.thread.resume()
+    while not shop.thread.wait().is_step:
+        shop.thread.resume()

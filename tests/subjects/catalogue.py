@@ -240,6 +240,7 @@ CATALOGUE: list[Subject] = [
     *_rows("io_uring", "io_uring/plain io_uring/completions io_uring/submissions io_uring/shared", issue=4),
     *_rows("io_uring", "io_uring/plain:0,1 io_uring/plain:70001,64 io_uring/plain:3000,2,128", issue=4),
     *_rows("io_uring", "io_uring/plain:13,8,0,0x1000 io_uring/plain:13,8,0,0x3000", issue=4),
+    *_rows("io_uring", "io_uring/plain:13,8,0,0x10000 io_uring/shared:files", issue=4),
     *_rows("io_uring", "io_uring/issuer io_uring/issuer:deferred io_uring/kept_apart io_uring/waiting", issue=4),
     Subject("io_uring/workers", "io_uring", issue=4, steady=False),
     *[
@@ -260,6 +261,7 @@ CATALOGUE: list[Subject] = [
             "iopoll": "iopoll",
             "sqe128": "128 bytes",
             "cqe32": "32 bytes",
+            "no_array": "no_sqarray",
             "closed": "nobody has open",
         }.items()
     ],

@@ -7,6 +7,10 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#ifndef IORING_SETUP_NO_SQARRAY
+#define IORING_SETUP_NO_SQARRAY (1u << 16)
+#endif
+
 struct ring {
     int fd;
     unsigned sq_entries, cq_entries;
@@ -54,7 +58,8 @@ UNUSED static struct io_uring_sqe *ring_prepare(struct ring *ring, uint64_t numb
     struct io_uring_sqe *sqe = &ring->sqes[at];
     memset(sqe, 0, sizeof *sqe);
     sqe->user_data = number;
-    ring->array[at] = at;
+    if (!(ring->params.flags & IORING_SETUP_NO_SQARRAY))
+        ring->array[at] = at;
     __atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
     return sqe;
 }

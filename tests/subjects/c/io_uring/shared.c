@@ -1,5 +1,7 @@
 /* A ring that a process and its child use in turn; another child has only the memory, a third nothing but the descriptor. */
 #include "../io_uring.h"
+#include <sched.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 static struct ring ring;
@@ -20,7 +22,8 @@ int main(int argc, char **argv)
     ring_open(&ring, 8, 0, 0);
     ring_turn(&ring, 11, 100);
     char word;
-    pid_t user = (pid_t)MUST(fork());
+    bool same_table = argc > 2; /* of descriptors */
+    pid_t user = (pid_t)MUST(same_table ? syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0) : fork());
     if (!user) {
         ring_turn(&ring, 3, 200);
         MUST(write(up[1], "a", 1));

@@ -47,6 +47,7 @@ int main(int argc, char **argv)
     } kinds[] = {
         {"sqpoll", IORING_SETUP_SQPOLL}, {"iopoll", IORING_SETUP_IOPOLL}, {"disabled", IORING_SETUP_R_DISABLED},
         {"restricted", IORING_SETUP_R_DISABLED}, {"sqe128", IORING_SETUP_SQE128}, {"cqe32", IORING_SETUP_CQE32},
+        {"no_array", IORING_SETUP_NO_SQARRAY},
     };
     unsigned flags = 0;
     for (unsigned i = 0; i < sizeof kinds / sizeof *kinds; i++)
@@ -83,6 +84,8 @@ int main(int argc, char **argv)
         MUST(ring_register(IORING_REGISTER_ENABLE_RINGS, NULL, 0));
     } else if (!strcmp(what, "cqe32"))
         *(uint32_t *)((char *)ring.rings + ring.params.sq_off.array + 4) = 1;
+    else if (!strcmp(what, "no_array"))
+        ring_prepare(&ring, 1);
     else if (!strcmp(what, "closed"))
         MUST(close(ring.fd));
     subject_wait(NULL);
