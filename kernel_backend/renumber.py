@@ -91,6 +91,8 @@ def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
     entry.owner = numbers.get(entry.owner, 0)
     if isinstance(entry, IoUring):
         entry.issuer = numbers.get(entry.issuer, 0)
+        for registered in entry.numbers:
+            registered.tid = numbers.get(registered.tid, 0)
     for lock in entry.record_locks:
         lock.pid = numbers[lock.pid]
     entry.flock_pid = numbers.get(entry.flock_pid, 0)

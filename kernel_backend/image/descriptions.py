@@ -199,6 +199,13 @@ class BpfMap(_Base, tag="bpf_map"):
     values: Content = b""  # in the same order
 
 
+class ThreadNumber(_Item):
+    """A number under which a thread alone has an io_uring instance (IORING_REGISTER_RING_FDS)."""
+
+    tid: Pid
+    number: Annotated[int, Meta(ge=0, le=15)]
+
+
 class IoUring(_Base, tag="io_uring"):
     """An io_uring instance (io_uring_setup(2)) at rest: all that it has taken it has completed."""
 
@@ -211,6 +218,7 @@ class IoUring(_Base, tag="io_uring"):
     rings: Content = b""  # without the zeros at the end
     requests: Content = b""  # [struct io_uring_sqe], without the zeros at the end
     issuer: Pid = 0  # tid of the only thread that may use it; 0: any may
+    numbers: Annotated[list[ThreadNumber], MANY] = []
     deferred: bool = False  # it completes nothing until it is asked (IORING_SETUP_DEFER_TASKRUN)
 
 

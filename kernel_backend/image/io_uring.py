@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kernel_backend.abi import linux
 from kernel_backend.image.descriptions import Description, IoUring
 from kernel_backend.image.entries import Inventory, VmaEntry
-from kernel_backend.image.expecting import expect
+from kernel_backend.image.expecting import distinct, expect
 
 MOST_REQUESTS = 100_000_000  # served so far: a new instance is led on by as many, which takes some seconds
 MOST_TOGETHER = 2 * MOST_REQUESTS  # of all instances of an image
@@ -67,6 +67,10 @@ def _check_holders(index: int, entry: IoUring, inventory: Inventory, what: str) 
     tables = (thread.descriptors or [] for process in inventory.processes for thread in process.threads)
     expect(not any(row.description == index for rows in tables for row in rows), f"a thread's own table holds {what}")
     expect(bool(holders), f"nobody has {what}")
+    threads = {(thread.tid, thread.exited) for process in holders for thread in process.threads}
+    registered = [(one.tid, one.number) for one in entry.numbers]
+    distinct(registered, f"numbers of threads for {what}")
+    expect(all((tid, False) in threads for tid, _ in registered), f"a thread with {what}")
     issuers = {0, *(thread.tid for process in holders for thread in process.threads if not thread.exited)}
     expect(entry.issuer in issuers and not (entry.deferred and not entry.issuer), f"who may use {what}")
 

@@ -33,7 +33,7 @@ from kernel_backend.host import io_uring as uring
 from kernel_backend.host import limits, proc
 from kernel_backend.host.features import effective_capabilities
 from kernel_backend.image import io_uring as bounds
-from kernel_backend.image.descriptions import Description, IoUring
+from kernel_backend.image.descriptions import Description, IoUring, ThreadNumber
 from kernel_backend.resources import mapped_files
 from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables
 from kernel_backend.resources.memory import IO_URING_LINK, Layout, shared_key
@@ -164,6 +164,7 @@ def _complete(index: int, look: Look, entry: IoUring, tables: CaptureTables) -> 
     """When it is known who has it: what is registered, whether it rests, and what is in its memory."""
     place = uring.Layout(entry.sq_entries, entry.cq_entries, *entry.layout)
     holders = {tables.processes[pid]: fd for pid, fd in tables.holders[index]}
+    _note_numbers(look, entry, holders, tables)
     issuer = _issuer(look, holders) if uring.restriction(look.own) else None
     if issuer is None:
         _check_registered(look, partial(uring.register, look.own))
@@ -177,6 +178,38 @@ def _complete(index: int, look: Look, entry: IoUring, tables: CaptureTables) -> 
         _check_counts(look, place, memory, facts)
         entry.rings = bytes(_with_indices(look, place, memory, facts)).rstrip(b"\0")
         entry.requests = memory.requests[:].rstrip(b"\0")
+
+
+def _note_numbers(look: Look, entry: IoUring, holders: Iterable[Process], tables: CaptureTables) -> None:
+    """Numbers that threads have given to it. Which instance it is nobody tells: of several, they are refused."""
+    for process in holders:
+        known: dict[int, list[tuple[int, int]]] = tables.cache.setdefault("numbers of io_uring instances", {})
+        if process.pid not in known:
+            known[process.pid] = [
+                (thread.tid, n) for thread in process.threads.values() for n in _numbers(process, thread)
+            ]
+        if not known[process.pid]:
+            continue
+        rows = {row.description for row in tables.tables[process.pid]}
+        if sum(isinstance(tables.descriptions[index], IoUring) for index in rows) > 1:
+            raise _refused(look, "among others, of which threads use some by numbers of their own", "close the others")
+        entry.numbers += [ThreadNumber(tid=tid, number=number) for tid, number in known[process.pid]]
+
+
+def _numbers(process: Process, thread: Thread) -> list[int]:
+    """Those that are in use in one thread."""
+    found = []
+    with process.borrow(thread) as borrowed:
+        for number in range(linux.IO_RINGFD_REG_MAX):
+            try:
+                borrowed.call("io_uring_enter", number, 0, 0, linux.IORING_ENTER_REGISTERED_RING, 0, 0)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    break  # it has never used any
+                if error.errno == errno.EBADF:
+                    continue
+            found.append(number)
+    return found
 
 
 def _register_inside(borrowed: Borrowed, fd: int, opcode: int, argument: bytes, count: int) -> int:

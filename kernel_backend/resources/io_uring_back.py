@@ -155,8 +155,15 @@ def lead_on(
             shop = shop_of_thread(entry.issuer)
             shop.call("io_uring_register", fd, linux.IORING_REGISTER_ENABLE_RINGS, 0, 0)
         _lead_one_on(entry, shop, fd)
+        for registered in entry.numbers:
+            user = next(m for m in members if registered.tid in {thread.tid for thread in m.entry.threads})
+            shop = shop_of_thread(registered.tid)
+            update = struct.pack("<IIQ", registered.number, 0, user.numbers_of(index)[0])
+            shop.call(
+                "io_uring_register", user.numbers_of(index)[0], linux.IORING_REGISTER_RING_FDS, shop.put(update), 1
+            )
         if entry.flags & os.O_NONBLOCK:
-            shop.call("fcntl", fd, _F_SETFL, os.O_NONBLOCK)
+            owner.shop.call("fcntl", fd, _F_SETFL, os.O_NONBLOCK)
 
 
 def _lead_one_on(entry: IoUring, shop: Workshop, fd: int) -> None:

@@ -242,6 +242,8 @@ CATALOGUE: list[Subject] = [
     *_rows("io_uring", "io_uring/plain:13,8,0,0x1000 io_uring/plain:13,8,0,0x3000", issue=4),
     *_rows("io_uring", "io_uring/plain:13,8,0,0x10000 io_uring/shared:files", issue=4),
     *_rows("io_uring", "io_uring/issuer io_uring/issuer:deferred io_uring/kept_apart io_uring/waiting", issue=4),
+    *_rows("io_uring", "io_uring/numbered", issue=4),
+    Subject("io_uring/numbered:two", "io_uring", issue=4, refused=("io_uring", "numbers of their own")),
     Subject("io_uring/workers", "io_uring", issue=4, steady=False),
     *[
         Subject(f"refused/io_uring:{what}", "io_uring", issue=4, refused=("io_uring", said))
