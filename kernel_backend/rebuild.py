@@ -326,7 +326,9 @@ def lead_rings_on(rebuild: Rebuild) -> None:
         building = next(b for b in rebuild.built.values() if tid in b.threads)
         return building.shop.of_thread(building.threads[tid])
 
-    io_uring_back.lead_on(rebuild.inventory.descriptions, _ring_members(rebuild), shop_of_thread)
+    rebuild.warnings.extend(
+        io_uring_back.lead_on(rebuild.inventory.descriptions, _ring_members(rebuild), shop_of_thread)
+    )
 
 
 def _ring_members(rebuild: Rebuild) -> list[io_uring_back.Member]:

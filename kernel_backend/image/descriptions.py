@@ -206,6 +206,13 @@ class ThreadNumber(_Item):
     number: Annotated[int, Meta(ge=0, le=15)]
 
 
+class RegisteredBuffer(_Item):
+    """Memory that is registered with an io_uring instance; of no size: an empty place in the table."""
+
+    address: Size
+    size: Size
+
+
 class IoUring(_Base, tag="io_uring"):
     """An io_uring instance (io_uring_setup(2)) at rest: all that it has taken it has completed."""
 
@@ -219,6 +226,8 @@ class IoUring(_Base, tag="io_uring"):
     requests: Content = b""  # [struct io_uring_sqe], without the zeros at the end
     issuer: Pid = 0  # tid of the only thread that may use it; 0: any may
     numbers: Annotated[list[ThreadNumber], MANY] = []
+    files: Annotated[list[Index], MANY] = []  # registered: indices of descriptions; -1: an empty place
+    buffers: Annotated[list[RegisteredBuffer], MANY] = []  # registered, of its only holder's memory
     deferred: bool = False  # it completes nothing until it is asked (IORING_SETUP_DEFER_TASKRUN)
 
 

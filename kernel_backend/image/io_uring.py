@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from kernel_backend.abi import linux
 from kernel_backend.image.descriptions import Description, IoUring
-from kernel_backend.image.entries import Inventory, VmaEntry
+from kernel_backend.image.entries import Inventory, ProcessEntry, VmaEntry
 from kernel_backend.image.expecting import distinct, expect
 
 MOST_REQUESTS = 100_000_000  # served so far: a new instance is led on by as many, which takes some seconds
 MOST_TOGETHER = 2 * MOST_REQUESTS  # of all instances of an image
 _MOST_BYTES = 256 << 20  # of all, in the OS kernel's memory
+MOST_FILES, MOST_BUFFERS = 1 << 15, 1 << 13  # registered; what fits into the workshop of a process
 _OFFSETS = (linux.IORING_OFF_SQ_RING, linux.IORING_OFF_CQ_RING, linux.IORING_OFF_SQES)
 _HEADER_BYTES = 4096  # of what stands before the completions
 _MOST_MAPPED_BYTES = 64 << 20
@@ -67,12 +68,21 @@ def _check_holders(index: int, entry: IoUring, inventory: Inventory, what: str) 
     tables = (thread.descriptors or [] for process in inventory.processes for thread in process.threads)
     expect(not any(row.description == index for rows in tables for row in rows), f"a thread's own table holds {what}")
     expect(bool(holders), f"nobody has {what}")
+    _check_registered(entry, holders, what)
     threads = {(thread.tid, thread.exited) for process in holders for thread in process.threads}
     registered = [(one.tid, one.number) for one in entry.numbers]
     distinct(registered, f"numbers of threads for {what}")
     expect(all((tid, False) in threads for tid, _ in registered), f"a thread with {what}")
     issuers = {0, *(thread.tid for process in holders for thread in process.threads if not thread.exited)}
     expect(entry.issuer in issuers and not (entry.deferred and not entry.issuer), f"who may use {what}")
+
+
+def _check_registered(entry: IoUring, holders: Sequence[ProcessEntry], what: str) -> None:
+    expect(len(entry.files) <= MOST_FILES and len(entry.buffers) <= MOST_BUFFERS, f"the tables of {what}")
+    expect(not entry.buffers or len(holders) == 1, f"whose memory is registered with {what}")
+    user = next((p for p in holders if entry.issuer in {thread.tid for thread in p.threads}), holders[0])
+    own = {-1, *(row.description for row in user.descriptors)}
+    expect(own.issuperset(entry.files), f"the files registered with {what}")
 
 
 def is_shown(vma: VmaEntry, every: Sequence[Description]) -> bool:

@@ -143,6 +143,8 @@ def _references(entry: Description) -> Iterator[int]:
     """Every index of another description."""
     if isinstance(entry, Epoll):
         yield from (item.description for item in entry.items)
+    elif isinstance(entry, IoUring):
+        yield from entry.files
     elif isinstance(entry, UnixSocket):
         yield from (entry.peer, *entry.pending)
         yield from _rights(entry.messages())

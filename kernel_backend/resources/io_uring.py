@@ -36,6 +36,7 @@ from kernel_backend.image import io_uring as bounds
 from kernel_backend.image.descriptions import Description, IoUring, ThreadNumber
 from kernel_backend.resources import mapped_files
 from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables
+from kernel_backend.resources.io_uring_registered import note_buffers, note_files, refusal
 from kernel_backend.resources.memory import IO_URING_LINK, Layout, shared_key
 from kernel_backend.tracee.inject import Borrowed
 from kernel_backend.tracee.process import Process
@@ -43,11 +44,10 @@ from kernel_backend.tracee.thread import Thread
 
 _PATIENCE_S, _LOOK_AGAIN_S = 0.5, 0.005
 _GROUPS = range(64)  # of provided buffers: their numbers are the program's, which usually begins with 0
-_REGISTERED = (
-    ("UserFiles", "with registered files"), ("UserBufs", "with registered buffers"),
-    ("Personalities", "with registered credentials"), ("PollList", "with operations in flight (polls)"),
-    ("CqOverflowList", "with completions that found no room in its ring"),
-)  # fmt: skip
+_UNFINISHED = {
+    "PollList": "with operations in flight (polls)",
+    "CqOverflowList": "with completions that found no room in its ring",
+}
 
 
 class IoUringKind(Kind):
@@ -60,7 +60,7 @@ class IoUringKind(Kind):
 
     def capture(self, look: Look, tables: CaptureTables) -> Description:
         if look.in_flight or look.tid:
-            raise _refused(look, "in flight" if look.in_flight else "in a thread's own table of descriptors")
+            raise refusal(look, "in flight" if look.in_flight else "in a thread's own table of descriptors")
         facts = _Facts(look)
         place = _layout(look, facts)
         return IoUring(
@@ -85,22 +85,15 @@ class IoUringKind(Kind):
 KINDS: list[Kind] = [IoUringKind()]
 
 
-def _refused(look: Look, why: str, hint: str = "") -> ResourceUnsupported:
-    return ResourceUnsupported(
-        f"{look.holder} is an io_uring instance {why}, which cannot be captured",
-        hint=hint or "end its user, or make the program use epoll", pid=look.process.pid, fd=look.fd,
-    )  # fmt: skip
-
-
 # --- what the OS kernel tells -----------------------------------------------------------------------------------------
 
 
 class _Facts:
-    """/proc/PID/fdinfo of an instance: numbers by name, and how many lines are listed under a name."""
+    """/proc/PID/fdinfo of an instance: numbers by name, and the lines that are listed under a name."""
 
     def __init__(self, look: Look) -> None:
         self.numbers: dict[str, int] = {}
-        self.listed: dict[str, int] = {}
+        self.listed: dict[str, list[str]] = {}
         self.requests: list[int] = []  # indices of those that are prepared
         self.large = False  # they are of 128 bytes
         name = ""
@@ -109,16 +102,15 @@ class _Facts:
             if before[:1].isalpha():
                 name = before
                 self.numbers[name] = _number(after)
-                self.listed[name] = 0
                 continue
-            self.listed[name] = self.listed.get(name, 0) + 1
+            self.listed.setdefault(name, []).append(line)
             if name == "SQEs":
                 self.requests.append(_number(before))
                 self.large = self.large or ", e0:" in line
 
     def count(self, name: str) -> int:
         """What is said, or listed, under a name."""
-        return max(self.numbers.get(name, 0), self.listed.get(name, 0))
+        return max(self.numbers.get(name, 0), len(self.listed.get(name, ())))
 
 
 def _number(text: str) -> int:
@@ -135,7 +127,7 @@ def _layout(look: Look, facts: _Facts) -> uring.Layout:
     try:
         fd, place = uring.setup(sq_entries, cq_entries, 0)
     except OSError as error:
-        raise _refused(look, f"of which we cannot make another here ({error.strerror})") from error
+        raise refusal(look, f"of which we cannot make another here ({error.strerror})") from error
     os.close(fd)
     return place
 
@@ -143,17 +135,16 @@ def _layout(look: Look, facts: _Facts) -> uring.Layout:
 def _check_setup(look: Look, facts: _Facts) -> bool:
     """Whether completions are put off until they are asked for; refuse what cannot be set up again."""
     if facts.numbers.get("SqThread", -1) != -1:
-        raise _refused(look, "whose requests a thread of the OS kernel's takes (IORING_SETUP_SQPOLL)")
+        raise refusal(look, "whose requests a thread of the OS kernel's takes (IORING_SETUP_SQPOLL)")
     why = uring.restriction(look.own)
     if why == errno.EBADFD:
-        raise _refused(look, "that is not enabled yet (IORING_SETUP_R_DISABLED)")
+        raise refusal(look, "that is not enabled yet (IORING_SETUP_R_DISABLED)")
     if why == errno.EACCES:
-        raise _refused(look, "with restrictions (IORING_REGISTER_RESTRICTIONS)")
+        raise refusal(look, "with restrictions (IORING_REGISTER_RESTRICTIONS)")
     if uring.polls(look.own):
-        raise _refused(look, "that polls for completions (IORING_SETUP_IOPOLL)")
-    for name, what in _REGISTERED[:3]:
-        if facts.count(name):
-            raise _refused(look, what, "have the program unregister them and checkpoint again")
+        raise refusal(look, "that polls for completions (IORING_SETUP_IOPOLL)")
+    if facts.count("Personalities"):  # newer OS kernels do not tell
+        raise refusal(look, "with registered credentials", "have the program unregister them and checkpoint again")
     return uring.enter(look.own, linux.IORING_ENTER_GETEVENTS) == errno.EEXIST
 
 
@@ -174,6 +165,9 @@ def _complete(index: int, look: Look, entry: IoUring, tables: CaptureTables) -> 
         with process.borrow(thread) as borrowed:
             _check_registered(look, partial(_register_inside, borrowed, holders[process]))
     facts = _await_rest(look, holders)
+    user = issuer[0] if issuer else next(iter(holders))
+    note_files(look, entry, facts.count("UserFiles"), facts.listed.get("UserFiles", []), user, tables)
+    note_buffers(look, entry, facts.listed.get("UserBufs", []), list(holders))
     with _memory(look, place, facts) as memory:
         _check_counts(look, place, memory, facts)
         entry.rings = bytes(_with_indices(look, place, memory, facts)).rstrip(b"\0")
@@ -192,7 +186,7 @@ def _note_numbers(look: Look, entry: IoUring, holders: Iterable[Process], tables
             continue
         rows = {row.description for row in tables.tables[process.pid]}
         if sum(isinstance(tables.descriptions[index], IoUring) for index in rows) > 1:
-            raise _refused(look, "among others, of which threads use some by numbers of their own", "close the others")
+            raise refusal(look, "among others, of which threads use some by numbers of their own", "close the others")
         entry.numbers += [ThreadNumber(tid=tid, number=number) for tid, number in known[process.pid]]
 
 
@@ -227,15 +221,15 @@ def _issuer(look: Look, holders: Mapping[Process, int]) -> tuple[Process, Thread
             with process.borrow(thread) as borrowed:
                 if uring.refused(partial(_register_inside, borrowed, fd)) == errno.EINVAL:
                     return process, thread
-    raise _refused(look, "for a single thread (IORING_SETUP_SINGLE_ISSUER), which has ended", "close it")
+    raise refusal(look, "for a single thread (IORING_SETUP_SINGLE_ISSUER), which has ended", "close it")
 
 
 def _check_registered(look: Look, call: uring.Register) -> None:
     hint = "have the program unregister it and checkpoint again"
     if uring.has_eventfd(call):
-        raise _refused(look, "with a registered eventfd", hint)
+        raise refusal(look, "with a registered eventfd", hint)
     if uring.knows_buffers(call) and uring.has_buffers(call, _GROUPS):
-        raise _refused(look, "with provided buffers", hint)
+        raise refusal(look, "with provided buffers", hint)
 
 
 def _await_rest(look: Look, holders: Iterable[Process]) -> _Facts:
@@ -243,14 +237,14 @@ def _await_rest(look: Look, holders: Iterable[Process]) -> _Facts:
     begun = time.monotonic()
     while True:
         facts = _Facts(look)
-        for name, what in _REGISTERED[3:]:
+        for name, what in _UNFINISHED.items():
             if facts.count(name):
-                raise _refused(look, what, "let it fetch its completions and checkpoint again")
+                raise refusal(look, what, "let it fetch its completions and checkpoint again")
         taken, done = facts.numbers["CachedSqHead"], facts.numbers["CachedCqTail"]
         if taken == done:
             return facts
         if time.monotonic() - begun > _PATIENCE_S:
-            raise _refused(
+            raise refusal(
                 look, f"that has taken {taken} requests and completed {done}: some may be in flight",
                 "let its operations end, or cancel them, and checkpoint again",
             )  # fmt: skip
@@ -269,15 +263,15 @@ def _memory(look: Look, place: uring.Layout, facts: _Facts) -> Iterator[uring.Me
             pages = uring.rings_pages(look.own, place)
             behind = memory.rings[place.rings_bytes :]  # of its last page
             if pages > usual or any(behind):
-                raise _refused(look, "with completions of 32 bytes (IORING_SETUP_CQE32)")
+                raise refusal(look, "with completions of 32 bytes (IORING_SETUP_CQE32)")
             if facts.large or _requests_are_large(look, place, memory):
-                raise _refused(look, "with requests of 128 bytes (IORING_SETUP_SQE128)")
+                raise refusal(look, "with requests of 128 bytes (IORING_SETUP_SQE128)")
             yield memory
     except OSError as error:
         if error.errno == errno.EINVAL:
-            raise _refused(look, "in memory of the program's own (IORING_SETUP_NO_MMAP)") from error
+            raise refusal(look, "in memory of the program's own (IORING_SETUP_NO_MMAP)") from error
         if error.errno == errno.EFAULT:
-            raise _refused(look, "with requests of 128 bytes (IORING_SETUP_SQE128)") from error
+            raise refusal(look, "with requests of 128 bytes (IORING_SETUP_SQE128)") from error
         raise
 
 
@@ -303,14 +297,14 @@ def _check_counts(look: Look, place: uring.Layout, memory: uring.Memory, facts: 
     as_told = sq_head == facts.numbers["CachedSqHead"] and cq_tail == facts.numbers["CachedCqTail"]
     waiting = (sq_tail - sq_head) % 2**32, (cq_tail - cq_head) % 2**32
     if not as_told or waiting[0] > place.sq_entries or waiting[1] > place.cq_entries:
-        raise _refused(look, "whose rings the program has changed")
+        raise refusal(look, "whose rings the program has changed")
     if memory.word(place.sq_dropped) or memory.word(place.cq_overflow):
-        raise _refused(look, "that has lost requests or completions", "close it and checkpoint again")
+        raise refusal(look, "that has lost requests or completions", "close it and checkpoint again")
     if sq_head > bounds.MOST_REQUESTS:
-        raise _refused(look, f"that has served {sq_head} requests: a new one would have to do as many")
+        raise refusal(look, f"that has served {sq_head} requests: a new one would have to do as many")
     several = linux.IORING_CQE_F_MORE | linux.IORING_CQE_F_NOTIF
     if any(memory.word(at + 12) & several for at in place.completions):
-        raise _refused(look, "with requests that have several completions each: some may be in flight")
+        raise refusal(look, "with requests that have several completions each: some may be in flight")
 
 
 def _with_indices(look: Look, place: uring.Layout, memory: uring.Memory, facts: _Facts) -> bytearray:
@@ -322,7 +316,7 @@ def _with_indices(look: Look, place: uring.Layout, memory: uring.Memory, facts: 
     head, tail = memory.word(place.sq_head), memory.word(place.sq_tail)
     waiting = [at % place.sq_entries for at in range(head, head + (tail - head) % 2**32)]
     if len(facts.requests) != len(waiting):
-        raise _refused(look, "with prepared requests whose places cannot be told (IORING_SETUP_NO_SQARRAY)")
+        raise refusal(look, "with prepared requests whose places cannot be told (IORING_SETUP_NO_SQARRAY)")
     for at, index in zip(waiting, facts.requests, strict=True):
         indices[at] = index
     rings[place.array :] = b"".join(index.to_bytes(4, "little") for index in indices)

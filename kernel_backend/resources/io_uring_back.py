@@ -26,6 +26,7 @@ from kernel_backend.image import io_uring as bounds
 from kernel_backend.image.descriptions import Description, IoUring
 from kernel_backend.image.entries import ProcessEntry, VmaEntry
 from kernel_backend.resources.io_uring import setup_flags
+from kernel_backend.resources.io_uring_registered import register
 from kernel_backend.tracee.inject import Call, Workshop
 
 _LOWEST = 0x10000  # vm.mmap_min_addr, as it usually is
@@ -144,8 +145,9 @@ def _only_gap(shop: Workshop, start: int, end: int) -> Iterator[None]:
 
 def lead_on(
     descriptions: Sequence[Description], members: Sequence[Member], shop_of_thread: Callable[[int], Workshop]
-) -> None:
-    """When all threads stand: let every instance go on at the same place, with what waits in it."""
+) -> list[str]:
+    """When all threads stand: let every instance go on at the same place, with what waits in it; warnings."""
+    warnings: list[str] = []
     for index, entry in enumerate(descriptions):
         if not isinstance(entry, IoUring):
             continue
@@ -155,6 +157,8 @@ def lead_on(
             shop = shop_of_thread(entry.issuer)
             shop.call("io_uring_register", fd, linux.IORING_REGISTER_ENABLE_RINGS, 0, 0)
         _lead_one_on(entry, shop, fd)
+        numbers = {row.description: row.fd for row in owner.entry.descriptors}
+        warnings += register(entry, shop, fd, numbers)
         for registered in entry.numbers:
             user = next(m for m in members if registered.tid in {thread.tid for thread in m.entry.threads})
             shop = shop_of_thread(registered.tid)
@@ -164,6 +168,7 @@ def lead_on(
             )
         if entry.flags & os.O_NONBLOCK:
             owner.shop.call("fcntl", fd, _F_SETFL, os.O_NONBLOCK)
+    return warnings
 
 
 def _lead_one_on(entry: IoUring, shop: Workshop, fd: int) -> None:

@@ -239,6 +239,13 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
         lambda d: [instance(d, sq_entries=1 << 15, layout=[*range(0, 24, 4), 192, *range(24, 48, 4), 64])
                    for _ in range(1000)], CORRUPT
     ),
+    "an io_uring instance with files of nobody": (lambda d: instance(d, files=[len(d["descriptions"]) + 7]), CORRUPT),
+    "an io_uring instance with buffers without end": (
+        lambda d: instance(d, buffers=[{"address": 4096, "size": 4096}] * (1 << 14)), CORRUPT
+    ),
+    "an io_uring instance numbered for a stranger": (
+        lambda d: instance(d, numbers=[{"tid": 1, "number": 0}]), CORRUPT
+    ),
     "memory of no io_uring instance": (lambda d: shown(d, ring=0), CORRUPT),
     "a part of an io_uring instance": (lambda d: shown(d, offset=0x1000), CORRUPT),
     "an io_uring instance of one's own": (lambda d: shown(d, private=True), CORRUPT),

@@ -70,8 +70,14 @@ int main(int argc, char **argv)
         MUST(ring_register(IORING_REGISTER_EVENTFD, &(int){(int)MUST(eventfd(0, 0))}, 1));
     else if (!strcmp(what, "files"))
         MUST(ring_register(IORING_REGISTER_FILES, ends, 2));
-    else if (!strcmp(what, "buffers"))
+    else if (!strcmp(what, "gone") || !strcmp(what, "forked")) {
+        area.iov_base = MUST_MAP(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
         MUST(ring_register(IORING_REGISTER_BUFFERS, &area, 1));
+        if (*what == 'g')
+            MUST(munmap(area.iov_base, 4096));
+        else if (!MUST(fork()))
+            subject_wait(NULL), _exit(0);
+    }
     else if (!strcmp(what, "provided")) {
         struct io_uring_sqe *sqe = ring_prepare(&ring, 1);
         sqe->opcode = IORING_OP_PROVIDE_BUFFERS, sqe->fd = 2, sqe->addr = (uintptr_t)room, sqe->len = 8;
