@@ -13,7 +13,8 @@ found out by a call that it changes the answer of, and that changes nothing. Som
 
 What is in flight the OS kernel does not tell either, but for polls. Every request has one completion, though, and both
 are counted: where the counts agree, nothing is on its way. Requests with several completions (IORING_CQE_F_MORE) or
-none spoil that: the ring shows the last ones, and where there is such a one, it is refused, as is every difference.
+none spoil that: the ring shows the last ones, and where there is such a one, it is refused, as is every difference that
+stays. Completions from other instances (IORING_OP_MSG_RING) make one, too, unless as many requests are in flight.
 How it comes back is in io_uring_back.py.
 """
 
