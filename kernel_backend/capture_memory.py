@@ -22,6 +22,7 @@ from kernel_backend.resources import (
     contents,
     forked_pages,
     inherited,
+    io_uring,
     mapped_files,
     memory,
     numa,
@@ -74,6 +75,7 @@ def capture_shared_memory(capture: Capture) -> None:
     layouts = {pid: layout(capture, pid) for pid in showing}
     for pid, found in layouts.items():
         capture.warnings.extend(aio.capture(capture.tree.processes[pid], capture.processes[pid], found.vmas))
+        io_uring.link(pid, found, capture.tables)
     keys = {key for found in layouts.values() for key in found.shared} | kept
     in_flight = capture.tables.mapped_in_flight
     fds = in_flight | {
@@ -93,7 +95,10 @@ def capture_shared_memory(capture: Capture) -> None:
 
 def _in_memory(mapping: proc.Mapping) -> bool:
     """Whether a shared mapping shows an object whose bytes must go into the image."""
-    return mapping.path.startswith(("/dev/", "/memfd:", "/SYSV", "/[aio]")) or "(deleted)" in mapping.path
+    return (
+        mapping.path.startswith(("/dev/", "/memfd:", "/SYSV", "/[aio]", memory.IO_URING_LINK))
+        or "(deleted)" in mapping.path
+    )
 
 
 def capture_not_forked(capture: Capture) -> None:

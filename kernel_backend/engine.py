@@ -469,6 +469,7 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
     for building in rebuild.built.values():
         furnishing.furnish(rebuild, building)
         furnishing.close_memory(rebuild, building)
+    reb.make_rings(rebuild)
     reb.move_in(rebuild)
     for building in rebuild.built.values():  # descriptors: what memory needed is closed in everybody's table by now
         reach(Stage.RESTORE_PLACE, building.pid)
@@ -479,6 +480,7 @@ def _build(rebuild: reb.Rebuild, leader: Thread) -> None:
         launch.make_threads(rebuild, building)
         furnishing.leave_tables(rebuild, building)
     reb.remove_folders(rebuild)
+    reb.lead_rings_on(rebuild)
     reach(Stage.RESTORE_ZOMBIES, leader.tgid)
     fates.happen_again(rebuild)
     reach(Stage.RESTORE_FINISH, leader.tgid)

@@ -25,6 +25,7 @@ from kernel_backend.resources import (
     file_policy,
     forked_pages,
     inotify,
+    io_uring_back,
     ipc_namespaces,
     locks,
     mapped_files,
@@ -353,6 +354,27 @@ def remove_folders(rebuild: Rebuild) -> None:
     """Folders that had been removed are gone again, now that everybody is in them who was."""
     with acting_as(rebuild.user):
         removed_folders.remove(rebuild.tables)
+
+
+def make_rings(rebuild: Rebuild) -> None:
+    """io_uring instances, which have to be made by those who have them, while they have no other descriptors."""
+    io_uring_back.bring_back(rebuild.inventory.descriptions, _ring_members(rebuild))
+
+
+def lead_rings_on(rebuild: Rebuild) -> None:
+    """… are led to where they were, where only one of their threads may do so."""
+
+    def shop_of_thread(tid: int) -> Workshop:
+        building = next(b for b in rebuild.built.values() if tid in b.threads)
+        return building.shop.of_thread(building.threads[tid])
+
+    rebuild.warnings.extend(
+        io_uring_back.lead_on(rebuild.inventory.descriptions, _ring_members(rebuild), shop_of_thread)
+    )
+
+
+def _ring_members(rebuild: Rebuild) -> list[io_uring_back.Member]:
+    return [io_uring_back.Member(b.entry, b.shop, rebuild.tables.pids[pid]) for pid, b in rebuild.built.items()]
 
 
 def finish_descriptors(rebuild: Rebuild) -> None:

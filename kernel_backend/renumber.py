@@ -15,6 +15,7 @@ from kernel_backend.errors import ResourceUnsupported
 from kernel_backend.host import proc
 from kernel_backend.image.descriptions import (
     Description,
+    IoUring,
     MessageQueue,
     PidFd,
     ProcFile,
@@ -88,6 +89,10 @@ def renumber(inventory: Inventory, numbers: dict[int, int]) -> None:
 
 def _renumber_description(entry: Description, numbers: dict[int, int]) -> None:
     entry.owner = numbers.get(entry.owner, 0)
+    if isinstance(entry, IoUring):
+        entry.issuer = numbers.get(entry.issuer, 0)
+        for registered in entry.numbers:
+            registered.tid = numbers.get(registered.tid, 0)
     for lock in entry.record_locks:
         lock.pid = numbers[lock.pid]
     entry.flock_pid = numbers.get(entry.flock_pid, 0)

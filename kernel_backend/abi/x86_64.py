@@ -41,7 +41,8 @@ SYS = {
     "pidfd_open": 434, "clone3": 435, "close_range": 436, "pidfd_getfd": 438, "epoll_pwait2": 441,
     "process_vm_readv": 310, "process_vm_writev": 311, "msgrcv": 70, "msgsnd": 69, "inotify_add_watch": 254,
     "mq_open": 240, "mq_unlink": 241, "mq_timedsend": 242, "mq_timedreceive": 243, "mq_notify": 244,
-    "mq_getsetattr": 245, "io_uring_setup": 425, "timerfd_create": 283, "timerfd_gettime": 287,
+    "mq_getsetattr": 245, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+    "timerfd_create": 283, "timerfd_gettime": 287,
     "userfaultfd": 323, "waitid": 247, "mlockall": 151, "munlockall": 152, "mseal": 462,
     "pkey_mprotect": 329, "pkey_alloc": 330, "pkey_free": 331, "membarrier": 324, "modify_ldt": 154,
     "get_mempolicy": 239, "set_mempolicy": 238, "mbind": 237, "keyctl": 250,
@@ -249,6 +250,29 @@ RUN_TABLE = bytes.fromhex(
 )  # fmt: skip
 assert len(RUN_TABLE) == 0x33
 assert RUN_TABLE[0x31] == 256 - 0x32, "the loop jumps back to its first byte"
+
+# Hands requests to an io_uring instance and passes their completions over, again and again: rbx = a table of three
+# words (descriptor, requests a round, address of the completions' head), r12 = number of rounds. Ends at the int3 after
+# the last round, or after one in which less was taken.
+PASS_REQUESTS = bytes.fromhex(
+    "b8aa010000"  # loop: mov  eax, 426 (io_uring_enter)
+    "488b3b"      #       mov  rdi, [rbx]
+    "488b7308"    #       mov  rsi, [rbx+8]
+    "31d2"        #       xor  edx, edx
+    "4531d2"      #       xor  r10d, r10d
+    "4531c0"      #       xor  r8d, r8d
+    "4531c9"      #       xor  r9d, r9d
+    "0f05"        #       syscall
+    "4839f0"      #       cmp  rax, rsi
+    "750b"        #       jne  done
+    "488b4b10"    #       mov  rcx, [rbx+16]
+    "0131"        #       add  [rcx], esi
+    "49ffcc"      #       dec  r12
+    "75d7"        #       jnz  loop
+    "cc"          # done: int3
+)  # fmt: skip
+assert len(PASS_REQUESTS) == 0x2A
+assert PASS_REQUESTS[0x28] == 256 - 0x29, "the loop jumps back to its first byte"
 
 # Uses the tile registers (AMX) once, whereupon the OS kernel makes room for them: rbx = a configuration.
 USE_TILES = bytes.fromhex(

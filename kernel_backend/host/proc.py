@@ -276,6 +276,21 @@ def task_ids(pid: int) -> list[int]:
     return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
 
 
+_PF_IO_WORKER, _PF_USER_WORKER = 0x10, 0x4000  # linux/sched.h; the second is said of all such since OS kernel 6.4
+
+
+def is_worker(pid: int, tid: int) -> bool:
+    """Whether a thread that is listed is a worker of the OS kernel's (io_uring(7)), which never runs the program.
+
+    What it is called proves nothing: threads choose their names.
+    """
+    try:
+        words = _read(f"/proc/{pid}/task/{tid}/stat").rpartition(")")[2].split(None, 7)
+    except OSError:
+        return False  # it has ended
+    return bool(int(words[6]) & (_PF_IO_WORKER | _PF_USER_WORKER))
+
+
 def children(pid: int) -> list[int]:
     """The pids of a process's children, over all of its threads."""
     found: list[int] = []

@@ -203,6 +203,38 @@ class BpfMap(_Base, tag="bpf_map"):
     values: Content = b""  # in the same order
 
 
+class ThreadNumber(_Item):
+    """A number under which a thread alone has an io_uring instance (IORING_REGISTER_RING_FDS)."""
+
+    tid: Pid
+    number: Annotated[int, Meta(ge=0, le=15)]
+
+
+class RegisteredBuffer(_Item):
+    """Memory that is registered with an io_uring instance; of no size: an empty place in the table."""
+
+    address: Size
+    size: Size
+
+
+class IoUring(_Base, tag="io_uring"):
+    """An io_uring instance (io_uring_setup(2)) at rest: all that it has taken it has completed."""
+
+    sq_entries: Natural
+    cq_entries: Natural
+    layout: Annotated[
+        list[Natural], FEW
+    ]  # at which bytes of its rings: head, tail, mask, size, flags, dropped and array of indices; then head, tail,
+    # mask, size, overflow, completions and flags
+    rings: Content = b""  # without the zeros at the end
+    requests: Content = b""  # [struct io_uring_sqe], without the zeros at the end
+    issuer: Pid = 0  # tid of the only thread that may use it; 0: any may
+    numbers: Annotated[list[ThreadNumber], MANY] = []
+    files: Annotated[list[Index], MANY] = []  # registered: indices of descriptions; -1: an empty place
+    buffers: Annotated[list[RegisteredBuffer], MANY] = []  # registered, of its only holder's memory
+    deferred: bool = False  # it completes nothing until it is asked (IORING_SETUP_DEFER_TASKRUN)
+
+
 class ProcFile(_Base, tag="proc"):
     """A file below /proc, opened again when the new pids are known; `gone`: of a process that had ended."""
 
@@ -599,6 +631,7 @@ Description = (
     | MemoryFile
     | MessageQueue
     | BpfMap
+    | IoUring
     | ProcFile
     | DeviceFile
     | Pipe

@@ -104,6 +104,7 @@ class VmaEntry(Entry):
     pkey: Annotated[int, Meta(ge=0, le=15)] = 0  # its protection key (pkeys(7))
     numa: MemoryPolicy | None = None  # mbind(2)
     served: bool = False  # by the process itself, with a userfaultfd: pages that are missing stay so
+    ring: Index = -1  # index into Inventory.descriptions, of an io_uring instance
 
 
 class Span(msgspec.Struct, forbid_unknown_fields=True, array_like=True):

@@ -69,7 +69,7 @@ NetSettingText = Annotated[str, Meta(pattern=r"^[ -~\t]{0,4096}$")]
 UtsName = Annotated[bytes, Meta(max_length=64)]  # of the host (uname(2))
 SegmentTable = Annotated[bytes, Meta(max_length=1 << 16)]
 SocketName = Annotated[bytes, Meta(max_length=108)]  # sun_path
-MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv|aio)$")]
+MappingKind = Annotated[str, Meta(pattern="^(anon|file|shared|vdso|vvar|sysv|aio|io_uring)$")]
 SharedKind = Annotated[str, Meta(pattern="^(anon|memfd|file|sysv)$")]
 Other = Annotated[str, Meta(pattern="^(inside|outside|closed)$")]
 MarkedObject = Annotated[str, Meta(pattern="^(inode|mount|filesystem|namespace)$")]  # by fanotify(7)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from kernel_backend.abi import linux
-from kernel_backend.image import bpf_maps, limits
+from kernel_backend.image import bpf_maps, io_uring, limits
 from kernel_backend.image.descriptions import (
     OTHER_INSIDE,
     OTHER_OUTSIDE,
@@ -17,6 +17,7 @@ from kernel_backend.image.descriptions import (
     EventFd,
     Fanotify,
     Inotify,
+    IoUring,
     MemoryFile,
     Message,
     MessageQueue,
@@ -86,6 +87,8 @@ def check_description(index: int, entry: Description, inventory: Inventory) -> N
             expect(fits, f"memory that {what} serves")
     elif isinstance(entry, BpfMap):
         bpf_maps.check(entry, what)
+    elif isinstance(entry, IoUring):
+        io_uring.check(index, entry, inventory, what)
     elif isinstance(entry, MessageQueue):
         name = _name(entry.name, what)
         expect(0 < len(name) < 256 and "/" not in name and name not in (".", ".."), f"the name of {what}")
@@ -154,6 +157,8 @@ def _references(entry: Description) -> Iterator[int]:
     """Every index of another description."""
     if isinstance(entry, Epoll):
         yield from (item.description for item in entry.items)
+    elif isinstance(entry, IoUring):
+        yield from entry.files
     elif isinstance(entry, UnixSocket):
         yield from (entry.peer, *entry.pending)
         yield from _rights(entry.messages())

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from kernel_backend.abi import linux
 from kernel_backend.abi.x86_64 import SEGMENT_BYTES, USER_REGS_BYTES, may_be_set
 from kernel_backend.errors import ImageCorrupt
-from kernel_backend.image import bpf_maps, limits, spans
+from kernel_backend.image import bpf_maps, io_uring, limits, spans
 from kernel_backend.image.entries import (
     DispatchEntry,
     Inventory,
@@ -44,6 +44,7 @@ def check(inventory: Inventory, where: str) -> None:
         for index, description in enumerate(inventory.descriptions):
             check_description(index, description, inventory)
         bpf_maps.check_together(inventory.descriptions)
+        io_uring.check_together(inventory.descriptions)
     except Unfit as error:
         raise ImageCorrupt(f"{where} is inconsistent: {error}", path=where) from None
 
@@ -217,6 +218,8 @@ def _check_mappings(process: ProcessEntry, inventory: Inventory) -> None:
         expect(not (vma.start | vma.end) % _PAGE and vma.start < vma.end <= linux.TASK_SIZE, what)
         expect(vma.start >= end, f"{what} overlaps the one before")
         _check_mapping(vma, process, shared, what)
+        if vma.kind == "io_uring":
+            expect(io_uring.is_shown(vma, inventory.descriptions), f"{what} is of no io_uring instance")
         hole, end = max(hole, vma.start - max(end, _LOWEST)), vma.end
     hole = max(hole, linux.TASK_SIZE - end)
     expect(hole >= _LEAST_HOLE, f"process {process.pid} leaves no room in its address space")
@@ -243,6 +246,8 @@ def _check_mapping(vma: VmaEntry, process: ProcessEntry, shared: dict[str, str],
         waiting = len(rings[0].events)
         expect(max(rings[0].head, rings[0].tail) < slots, f"the place in {what}")
         expect(waiting == (rings[0].tail - rings[0].head) % slots * _EVENT_BYTES, f"the events of {what}")
+    elif vma.kind == "io_uring":
+        expect(not vma.private and not vma.huge_page_bytes, f"{what} is private")
     else:
         expect(vma.private, f"{what} is shared, but names nothing that is")
     expect(not vma.offset % _PAGE, f"offset of {what}")

@@ -311,6 +311,7 @@ def all_kinds() -> list[Kind]:
         bpf_maps,
         devices,
         files,
+        io_uring,
         memfd,
         mqueue,
         pipes,
@@ -320,7 +321,7 @@ def all_kinds() -> list[Kind]:
         terminals,
     )
 
-    rooms = (memfd, mqueue, files, terminals, pipes, sockets, polling, bpf_maps, devices, refused)
+    rooms = (memfd, mqueue, files, terminals, pipes, sockets, polling, bpf_maps, io_uring, devices, refused)
     return [ChannelKind(), *(kind for room in rooms for kind in room.KINDS)]
 
 

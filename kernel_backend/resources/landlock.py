@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache, partial
 from types import TracebackType
@@ -27,7 +26,6 @@ from kernel_backend.tracee.process import Process
 _CREATE_RULESET_VERSION = 1
 _CAP_SYS_ADMIN = 1 << 21  # with it, or when no more privileges can be gained, a thread may confine itself
 _User = tuple[int, int]  # its user and group id
-_CAP_VERSION_3 = 0x20080522
 NOBODY = 0
 
 
@@ -146,7 +144,7 @@ def _user_of(status: dict[str, str]) -> _User | None:
 def _go_inside(fd: int) -> None:
     """Into a user namespace, to be one at whom everybody of the same user there may look."""
     libc.syscall("setns", fd, linux.CLONE_NEWUSER)
-    libc.syscall("capset", struct.pack("<Ii", _CAP_VERSION_3, 0), bytes(24))
+    lower_capabilities(0, 0)
     libc.prctl(linux.PR_SET_DUMPABLE, 1)
 
 

@@ -31,12 +31,12 @@ _ADVICE = {
 }  # fmt: skip
 _HUGE_ADVICE = (linux.MADV_HUGEPAGE, linux.MADV_NOHUGEPAGE)
 _REFUSED = {
-    "anon_inode:[io_uring]": ("an io_uring ring", "end its user, or make the program use epoll"),
     "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
     "socket:[": ("a mapped socket (a ring of frames of the network)", "close it and checkpoint again"),
     "anon_inode:bpf-map": ("a BPF map in its memory (BPF_F_MMAPABLE)", "unmap it and checkpoint again"),
     "/secretmem": ("secret memory (memfd_secret)", "wipe and unmap it, and checkpoint again"),
 }
+IO_URING_LINK = "anon_inode:[io_uring]"
 _WHY_NOT = {"/secretmem": "its program keeps from everybody: no image may hold it"}
 _SYSV = re.compile(r"^/SYSV([0-9a-f]{8}) \(deleted\)$")
 # Files of checkpoints, an image's (lazy restores map them) or a snapshot's: they go when the checkpoint is removed.
@@ -147,6 +147,9 @@ def _shared_entry(
             )  # fmt: skip
     if path.startswith("/[aio]"):
         vma.kind = "aio"  # see aio.py
+        return
+    if path == IO_URING_LINK:
+        vma.kind, vma.offset = "io_uring", mapping.offset  # see io_uring.py
         return
     if _SYSV.match(path):
         vma.kind, vma.shared, vma.offset = "sysv", shared_key(mapping), mapping.offset
@@ -291,6 +294,10 @@ class Sources(msgspec.Struct):
     shared: dict[tuple[str, bool], int]  # by shared_views
 
 
+_MADE_ELSEWHERE = ("vdso", "vvar", "sysv", "aio", "io_uring")
+NOT_YET = ("vdso", "vvar", "io_uring")  # or never: what is not there, or not to be touched, when mappings are closed
+
+
 def map_calls(entry: ProcessEntry, sources: Sources, kept: Iterable[VmaEntry] = ()) -> list[Call]:
     """One mmap per mapping (System V ones are attached, see sysv.py), writable where contents will be filled in.
 
@@ -299,7 +306,7 @@ def map_calls(entry: ProcessEntry, sources: Sources, kept: Iterable[VmaEntry] = 
     """
     runs = filled_ranges(entry)
     there = {vma.start for vma in kept}
-    vmas = [vma for vma in entry.vmas if vma.kind not in ("vdso", "vvar", "sysv", "aio") and vma.start not in there]
+    vmas = [vma for vma in entry.vmas if vma.kind not in _MADE_ELSEWHERE and vma.start not in there]
     return [_map_call(vma, sources, filled=is_filled(vma, runs)) for vma in vmas]
 
 
@@ -353,7 +360,7 @@ def protect_calls(entry: ProcessEntry) -> list[Call]:
     calls = []
     for vma in entry.vmas:
         size = vma.end - vma.start
-        if vma.kind in ("vdso", "vvar"):
+        if vma.kind in NOT_YET:
             continue
         if vma.private and vma.prot & 3 != 3 and not vma.pkey:  # see pkeys.py
             calls.append(Call("mprotect", vma.start, size, vma.prot))
@@ -367,14 +374,16 @@ def lock_calls(entry: ProcessEntry) -> list[Call]:
     return [
         Call("mlock2", vma.start, vma.end - vma.start, linux.MLOCK_ONFAULT if vma.lock_on_fault else 0)
         for vma in entry.vmas
-        if vma.locked and vma.kind not in ("vdso", "vvar")
+        if vma.locked and vma.kind not in NOT_YET
     ]
 
 
 def closing_calls(entry: ProcessEntry) -> list[Call]:
     """What forbids further work on a mapping: guard regions, then seals."""
     guards = [Call("madvise", span.address, span.length, linux.MADV_GUARD_INSTALL) for span in entry.guards]
-    return guards + [Call("mseal", vma.start, vma.end - vma.start, 0) for vma in entry.vmas if vma.sealed]
+    return guards + [
+        Call("mseal", vma.start, vma.end - vma.start, 0) for vma in entry.vmas if vma.sealed and vma.kind not in NOT_YET
+    ]
 
 
 def name_calls(entry: ProcessEntry, data: int) -> tuple[list[Call], bytes]:

@@ -109,9 +109,9 @@ def lend(shop: Workshop, ours: Sequence[int]) -> list[int]:
 
 
 def place(shop: Workshop, table: Sequence[DescriptorEntry], own: Mapping[int, int]) -> None:
-    """Give the process, which has none yet, its descriptors."""
-    rows = sorted(table, key=lambda row: row.fd)
-    aside, spare = gaps({row.fd for row in rows}, _SPARE)
+    """Give the process its descriptors; it has none yet but those that are not ours to give (io_uring_back.py)."""
+    rows = sorted((row for row in table if row.description in own), key=lambda row: row.fd)
+    aside, spare = gaps({row.fd for row in table}, _SPARE)
     with courier(shop) as line:
         if line.remote != aside:
             shop.run([Call("dup3", line.remote, aside, os.O_CLOEXEC), Call("close", line.remote)])

@@ -26,6 +26,7 @@ from kernel_backend.image.descriptions import (
     Epoll,
     EpollItem,
     EventFd,
+    IoUring,
     PidFd,
     ProcFile,
     SignalFd,
@@ -255,7 +256,7 @@ def _is_watched(target: Look, look: Look, slot: bytes) -> bool:
 
 def _comes_late(item: EpollItem, tables: RebuildTables) -> bool:
     """What is watched is opened again from inside (`finish`): before, it is another description."""
-    late = (SignalFd, PidFd, ControllingTerminal, ProcFile, UserFault)
+    late = (SignalFd, PidFd, ControllingTerminal, ProcFile, UserFault, IoUring)
     return isinstance(tables.descriptions[item.description], late) or inotify.is_late(item.description, tables)
 
 

@@ -12,7 +12,6 @@ from kernel_backend.resources.descriptors import CaptureTables, Kind, Look
 from kernel_backend.resources.devices import driver_name
 
 _BY_LINK = {
-    "anon_inode:[io_uring]": ("an io_uring ring", "end its user, or make the program use epoll"),
     "anon_inode:[perf_event]": ("a performance counter", "end the profiler"),
     "anon_inode:kvm-vm": ("a virtual machine (KVM)", "shut the virtual machine down"),
     "anon_inode:bpf-map": ("a BPF map", "end the BPF program's user"),

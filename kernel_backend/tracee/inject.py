@@ -75,6 +75,7 @@ _EINTR_ON_FREEZE = frozenset(
     arch.SYS[name]
     for name in (
         "epoll_wait", "epoll_pwait", "epoll_pwait2", "semop", "semtimedop", "rt_sigtimedwait", "io_getevents",
+        "io_uring_enter",
         "accept", "accept4", "connect", "recvfrom", "recvmsg", "recvmmsg", "sendto", "sendmsg", "sendmmsg",
         "read", "readv", "write", "writev",
     )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ class Process:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.threads: dict[int, Thread] = {}
+        self.workers: set[int] = set()  # tids of the OS kernel's own threads among them, which nobody can stop
         self.view = pid  # under which /proc shows memory and descriptors; another tid when the leader has ended
         self.zombie_leader = False
         self._requeue: list[tuple[Thread, bytes]] = []
@@ -69,8 +70,10 @@ class Process:
         breaks a list off at a thread that ends just then. Only the dead that stay listed (the leader) do not count.
         """
         complete = True
-        for tid in self._tasks():
-            if tid not in self.threads:
+        tids = self._tasks()
+        self._note_workers(tids)
+        for tid in tids:
+            if tid not in self.threads and tid not in self.workers:
                 self._seize_one(tid, waiting)
                 complete = complete and tid not in self.threads and self._stays_listed(tid)
         return complete
@@ -86,6 +89,8 @@ class Process:
         waiting: list[Thread] = []
         refused: TargetBusy | None = None
         for tid in self._tasks():
+            if proc.is_worker(self.pid, tid):
+                continue
             self._seize_one(tid, waiting)
             if waiting:
                 self._settle(waiting.pop())
@@ -137,6 +142,12 @@ class Process:
         self.threads[tid] = thread
         thread.interrupt()
         waiting.append(thread)
+
+    def _note_workers(self, tids: Sequence[int]) -> None:
+        """Before any is seized: a worker lets us do that, and then never stops."""
+        if len(tids) > 1:
+            known = self.workers | self.threads.keys()
+            self.workers.update(tid for tid in tids if tid not in known and proc.is_worker(self.pid, tid))
 
     def _settle(self, thread: Thread) -> None:
         """Bring one interrupted thread to a stop that is not a half-delivered signal."""

@@ -21,7 +21,7 @@ from tests.support import User
 
 A_TREE = "trees/shared_memory"
 PARTS = 5  # of a sweep that takes minutes; odd, so that each holds moments before calls and after
-DUMPED = ["cpu/registers", "cpu/vectors", "threads/compute", "signals/handlers", A_TREE]
+DUMPED = ["cpu/registers", "cpu/vectors", "threads/compute", "signals/handlers", A_TREE, "io_uring/busy"]
 
 
 def dump_until(engine: Engine, life: Life, turn: int) -> int:

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -152,8 +153,28 @@ def shared(document: Document, name: str) -> None:
 TCP = {"kind": "tcp", "family": 2, "host": "127.0.0.1", "port": 1}
 ADDRESS = {"family": 2, "prefix": 8, "scope": 254, "address": "fwAAAQ==", "label": "lo"}
 BPF_MAP = {"kind": "bpf_map", "id": 1, "type": 1, "key_size": 4, "value_size": 8, "max_entries": 2}
+IO_URING = {
+    "kind": "io_uring",
+    "sq_entries": 4,
+    "cq_entries": 8,
+    "layout": [0, 4, 16, 24, 36, 32, 192, 8, 12, 20, 28, 44, 64, 40],
+}
 CORRUPT = errors.ImageCorrupt.exit_code
 FILTERED = CORRUPT if os.geteuid() == 0 else errors.HostUnsupported.exit_code
+
+
+def instance(document: Document, **values: Any) -> None:
+    """Give the image an io_uring instance."""
+    opened(document, **IO_URING | values)
+
+
+def shown(document: Document, **values: Any) -> None:
+    """Give the image an io_uring instance, and the root process a mapping of it."""
+    instance(document)
+    vma = {"start": 0x20000, "end": 0x21000, "prot": 3, "kind": "io_uring", "private": False}
+    root(document)["vmas"].insert(0, vma | {"ring": len(document["descriptions"]) - 1} | values)
+
+
 LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     "descriptors of nobody": (lambda d: root(d).update(table_of=1), CORRUPT),
     "folders of itself": (lambda d: root(d).update(folders_of=root(d)["pid"]), CORRUPT),
@@ -200,6 +221,37 @@ LIES: dict[str, tuple[Callable[[Document], object], int]] = {
     ),
     "a host to look up": (lambda d: opened(d, **TCP | {"host": "localhost"}), CORRUPT),
     "a socket's name with NUL": (lambda d: opened(d, kind="unix", type=1, inode=1, name="L3RtcC94AHk="), CORRUPT),
+    "an io_uring instance of three": (lambda d: instance(d, sq_entries=3), CORRUPT),
+    "an io_uring instance of a million": (lambda d: instance(d, sq_entries=1 << 20), CORRUPT),
+    "an io_uring instance that has served billions": (
+        lambda d: instance(d, rings=base64.b64encode(struct.pack("<4I", *[2**32 - 16] * 4)).decode()), CORRUPT
+    ),
+    "an io_uring instance with too much": (
+        lambda d: instance(d, rings=base64.b64encode(struct.pack("<4I", 1, 6, 1, 1)).decode()), CORRUPT
+    ),
+    "an io_uring instance in too many bytes": (
+        lambda d: instance(d, requests=base64.b64encode(bytes(4 * 64 + 1)).decode()), CORRUPT
+    ),
+    "an io_uring instance for a stranger": (lambda d: instance(d, issuer=1), CORRUPT),
+    "an io_uring instance of no size": (lambda d: instance(d, layout=[1 << 30] * 14), CORRUPT),
+    "an io_uring instance of another OS kernel": (
+        lambda d: instance(d, layout=[0, 4, 16, 24, 36, 32, 256, 8, 12, 20, 28, 44, 128, 40]),
+        errors.HostUnsupported.exit_code,
+    ),
+    "a thousand large io_uring instances": (
+        lambda d: [instance(d, sq_entries=1 << 15, layout=[*range(0, 24, 4), 192, *range(24, 48, 4), 64])
+                   for _ in range(1000)], CORRUPT
+    ),
+    "an io_uring instance with files of nobody": (lambda d: instance(d, files=[len(d["descriptions"]) + 7]), CORRUPT),
+    "an io_uring instance with buffers without end": (
+        lambda d: instance(d, buffers=[{"address": 4096, "size": 4096}] * (1 << 14)), CORRUPT
+    ),
+    "an io_uring instance numbered for a stranger": (
+        lambda d: instance(d, numbers=[{"tid": 1, "number": 0}]), CORRUPT
+    ),
+    "memory of no io_uring instance": (lambda d: shown(d, ring=0), CORRUPT),
+    "a part of an io_uring instance": (lambda d: shown(d, offset=0x1000), CORRUPT),
+    "an io_uring instance of one's own": (lambda d: shown(d, private=True), CORRUPT),
     "a BPF map of a terabyte": (lambda d: opened(d, **BPF_MAP | {"max_entries": 2**31, "value_size": 512}), CORRUPT),
     "many BPF maps": (lambda d: [opened(d, **BPF_MAP | {"id": n, "max_entries": 2**16}) for n in range(20)], CORRUPT),
     "a BPF map for many processors": (

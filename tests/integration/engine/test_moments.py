@@ -16,7 +16,7 @@ from tests.support import User, wait_for_end
 Begin = Callable[[Subject, User], tuple[Engine, Life]]
 RUNNING = [
     "threads/compute", "threads/churn", "cpu/registers", "cpu/vectors", "timers/ticking", "trees/churn",
-    "memory/forked_or_not",
+    "memory/forked_or_not", "io_uring/busy", "io_uring/busy:0x3000",
 ]  # fmt: skip
 
 

@@ -33,7 +33,14 @@ from tests.support import User, tracked_processes
 BOUND_S = 5.0
 LATE_S = 10.0  # for one reading of some 100 KiB, on a busy host
 REFUSED = (ImageCorrupt, ImageMissing, ImageVersion)
-SEEDS = ["memory/memfd", "sockets/in_flight", "terminals/session", "sockets/udp_more", "ipc/posix_mq"]
+SEEDS = [
+    "memory/memfd",
+    "sockets/in_flight",
+    "terminals/session",
+    "sockets/udp_more",
+    "ipc/posix_mq",
+    "io_uring/completions",
+]
 
 
 @pytest.fixture(scope="module")
