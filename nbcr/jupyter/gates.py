@@ -201,11 +201,18 @@ def _signed(frames: list[Any]) -> tuple[int, list[bytes]]:
     return at, raw[at : at + 4]
 
 
+def _reply_by_stream(living: Any) -> None:
+    """Replies of cells go through the stream, where the gate is, as they do since ipykernel 7.4; before, past it."""
+    if hasattr(living.manager, "_shell_socket"):
+        living.manager._shell_socket = living.shell_stream
+
+
 class Outgoing:
     """The three gates of a Jupyter kernel: iopub, shell, control."""
 
     def __init__(self, living: Any) -> None:
         self._living = living
+        _reply_by_stream(living)
         self._iopub = Gate(living.iopub, "_really_send")
         self._shell = RouterGate(living.shell_stream)
         self._control = RouterGate(living.control_stream)
