@@ -37,7 +37,7 @@ test: $(STAMP) system ## run the tests, all but the long sweeps
 test-long: $(STAMP) system ## run all tests, with every long sweep
 	@$(BIN)/python -m pytest $(WORKERS) --long $(PYTEST_ARGS)
 
-oldest: $(STAMP) ## run the demo with the oldest versions of all packages that nbcr needs
+oldest: $(STAMP) ## run the demo and a test with the oldest versions of all packages that nbcr needs
 	@scripts/oldest "$(abspath $(BIN)/python)" "$(VENV)-oldest"
 
 lint: $(STAMP) ## ruff (rules and format) and mypy --strict
