@@ -26,6 +26,7 @@ from kernel_backend.resources.mapped_files import is_in_memory, is_object, key_o
 from kernel_backend.resources.shared_memory import copy_part, fill, save_descriptor
 
 _NAME = re.compile(r"content-\d+\.img")
+_BLOCK_BYTES = 512  # of st_blocks, whatever the file system
 
 
 def _mapped_keys(tables: CaptureTables) -> set[str]:
@@ -113,11 +114,17 @@ def save(look: Look, entry: RegularFile | MemoryFile, tables: CaptureTables) -> 
 
 
 def _copy(look: Look, target: int, tables: CaptureTables) -> list[PageRun]:
-    """Copy by a descriptor of our own, or, where this user may not open the file, by the process's own."""
+    """Copy by the process's own descriptor; by one of our own where there are holes, if this user may open the file.
+
+    Who watches its folder (inotify(7)) hears of it when a file is opened.
+    """
+    readable = look.flags & os.O_ACCMODE != os.O_WRONLY
+    if readable and not look.flags & os.O_DIRECT and look.stat.st_blocks * _BLOCK_BYTES >= look.stat.st_size:
+        return _copy_all(look.own, target)
     try:
         return save_descriptor(look.own, target)
     except PermissionError:
-        if look.flags & os.O_ACCMODE != os.O_WRONLY:
+        if readable:
             return _copy_all(look.own, target)
     tables.warnings.append(
         f"{look.holder} writes to the deleted file {look.link}, which this user may not read: "
