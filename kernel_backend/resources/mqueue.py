@@ -15,19 +15,21 @@ made to take its notification back, which sends it too, and to ask for it again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from kernel_backend.abi import linux
 from kernel_backend.errors import FileChanged, HostUnsupported, ResourceUnsupported
-from kernel_backend.host import messages
+from kernel_backend.host import libc, messages
 from kernel_backend.image.descriptions import (
     Description,
     MessageQueue,
@@ -114,7 +116,7 @@ class MessageQueueKind(Kind):
             queues[key] = _make(index, entry, tables)
             tables.to_close.append(queues[key])
         if entry.nameless:
-            named = tables.cache.get("openings of message queues", {}).pop(index, -1)
+            named = _openings(tables).pop(index, -1)
         else:
             named = messages.open_queue(unpack_path(entry.name), entry.flags & os.O_ACCMODE)
         fd = tables.own[index] = named if named >= 0 else contents.reopen(queues[key], entry.flags)
@@ -300,24 +302,59 @@ def _make(index: int, entry: MessageQueue, tables: RebuildTables) -> int:
     return fd
 
 
+# While a queue has a name, or the present has it: what is opened by another way than mq_open(3) bears O_LARGEFILE.
+
+
 def _open_for_all(entry: MessageQueue, made_as: str, tables: RebuildTables) -> None:
-    """While it has a name: what is opened by another way than mq_open(3) bears O_LARGEFILE."""
-    openings: dict[int, int] = tables.cache.setdefault("openings of message queues", {})
+    for index, other in _all_of(entry, tables):
+        with suppress(PermissionError):  # its mode forbids it: the other way has to do
+            _openings(tables)[index] = messages.open_queue(made_as, other.flags & os.O_ACCMODE)
+
+
+def _keep_for_all(entry: MessageQueue, live: Iterable[int], tables: RebuildTables) -> None:
+    left: list[int] = []
+    for fd in live:
+        if not fcntl.fcntl(fd, fcntl.F_GETOWN) and not any(_is_same(fd, other) for other in left):
+            left.append(fd)
+    for index, other in _all_of(entry, tables):
+        mode = other.flags & os.O_ACCMODE
+        found = next((fd for fd in left if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == mode), None)
+        if found is not None:
+            left.remove(found)
+            _openings(tables)[index] = os.dup(found)
+
+
+def _all_of(entry: MessageQueue, tables: RebuildTables) -> Iterator[tuple[int, MessageQueue]]:
     for index, other in enumerate(tables.descriptions):
         if isinstance(other, MessageQueue) and (other.device, other.inode) == (entry.device, entry.inode):
-            with suppress(PermissionError):  # its mode forbids it: the other way has to do
-                openings[index] = messages.open_queue(made_as, other.flags & os.O_ACCMODE)
+            yield index, other
+
+
+def _openings(tables: RebuildTables) -> dict[int, int]:
+    """By index, descriptors that are opened for a description of a queue without a name."""
+    openings: dict[int, int] = tables.cache.setdefault("openings of message queues", {})
+    return openings
+
+
+def _is_same(one: int, other: int) -> bool:
+    return libc.kcmp(os.getpid(), os.getpid(), linux.KCMP_FILE, one, other) == 0
 
 
 def _presents(entry: MessageQueue, tables: RebuildTables) -> int:
     """In place: the very same queue, -1 where there is none. There may be no room for another (RLIMIT_MSGQUEUE)."""
-    for live in tables.live.values() if tables.boot_id_same else ():
-        found = os.fstat(live)
-        if (found.st_dev, found.st_ino, found.st_nlink) == (entry.device, entry.inode, 0) and messages.is_queue(live):
-            facts = messages.facts(live)
-            if (facts.most_messages, facts.most_bytes) == (entry.most_messages, entry.most_bytes):
-                return contents.reopen(live, os.O_RDWR | os.O_NONBLOCK)
-    return -1
+    live = [fd for fd in tables.live.values() if _is_of(fd, entry)] if tables.boot_id_same else []
+    if not live:
+        return -1
+    _keep_for_all(entry, live, tables)
+    return contents.reopen(live[0], os.O_RDWR | os.O_NONBLOCK)
+
+
+def _is_of(live: int, entry: MessageQueue) -> bool:
+    found = os.fstat(live)
+    if (found.st_dev, found.st_ino, found.st_nlink) != (entry.device, entry.inode, 0) or not messages.is_queue(live):
+        return False
+    facts = messages.facts(live)
+    return (facts.most_messages, facts.most_bytes) == (entry.most_messages, entry.most_bytes)
 
 
 def _announce(entry: MessageQueue, wanted: Notification, tables: RebuildTables, workshop: Workshop, fd: int) -> None:
