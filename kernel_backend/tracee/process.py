@@ -67,7 +67,8 @@ class Process:
         """Seize what the task list has new. Whether that was nothing: then nobody is left who could make a thread.
 
         One that was listed and has ended since proves the contrary: it may have made another before, and the OS kernel
-        breaks a list off at a thread that ends just then. Only the dead that stay listed (the leader) do not count.
+        breaks a list off at a thread that ends just then. Only a dead leader, who stays listed, does not count: others
+        are zombies for a moment (exit_notify), too, and gone with the next look.
         """
         complete = True
         tids = self._tasks()
@@ -80,7 +81,7 @@ class Process:
 
     def _stays_listed(self, tid: int) -> bool:
         try:
-            return proc.stat(self.pid, tid).state == "Z"
+            return tid == self.pid and proc.stat(self.pid, tid).state == "Z"
         except OSError:
             return False
 
