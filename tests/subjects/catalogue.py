@@ -87,7 +87,7 @@ CATALOGUE: list[Subject] = [
     *_rows("threads", "threads/odd_settings threads/own_processor", issue=4),
     Subject("threads/many:2000", "threads", issue=4),
     *_rows("threads that begin and end meanwhile", "threads/churn", steady=False),
-    # Of about ten dumps one has a torn chain. Why is not known; it was so before the freeze minded threads that just end.
+    # One of about ten dumps tears a chain, before the freeze minded threads that just end and since: why is not known.
     *_rows("threads that begin and end meanwhile", "threads/relay", steady=False, long=True),
     *_rows("threads without a stack to speak of", "threads/no_stack threads/small_stacks", issue=4, steady=False),
     *_rows("threads without a stack to speak of", "threads/fibre", issue=4),
