@@ -67,8 +67,9 @@ class Process:
         """Seize what the task list has new. Whether that was nothing: then nobody is left who could make a thread.
 
         One that was listed and has ended since proves the contrary: it may have made another before, and the OS kernel
-        breaks a list off at a thread that ends just then. Only a dead leader, who stays listed, does not count: others
-        are zombies for a moment (exit_notify), too, and gone with the next look.
+        breaks a list off at a thread that ends just then. Where that one had not been shown yet, the list looks whole:
+        so their number, which is kept apart, has to agree (proc_task_readdir and next_tid in fs/proc/base.c). A dead
+        leader stays listed, and counted; others are zombies for a moment only.
         """
         complete = True
         tids = self._tasks()
@@ -76,14 +77,20 @@ class Process:
         for tid in tids:
             if tid not in self.threads and tid not in self.workers:
                 self._seize_one(tid, waiting)
-                complete = complete and tid not in self.threads and self._stays_listed(tid)
-        return complete
+                complete = complete and tid not in self.threads and self._is_dead_leader(tid)
+        return complete and self._count() == len(tids)
 
-    def _stays_listed(self, tid: int) -> bool:
+    def _is_dead_leader(self, tid: int) -> bool:
         try:
             return tid == self.pid and proc.stat(self.pid, tid).state == "Z"
         except OSError:
             return False
+
+    def _count(self) -> int:
+        try:
+            return proc.stat(self.pid).num_threads
+        except OSError:
+            return 0  # it has ended, as the next list tells
 
     def seize_one(self) -> None:
         """Seize and stop the first thread that lets us, and can make calls. Raises TargetBusy where none can."""

@@ -86,9 +86,7 @@ CATALOGUE: list[Subject] = [
     *_rows("threads", "threads/exec", issue=4),
     *_rows("threads", "threads/odd_settings threads/own_processor", issue=4),
     Subject("threads/many:2000", "threads", issue=4),
-    *_rows("threads that begin and end meanwhile", "threads/churn", steady=False),
-    # One of about ten dumps tears a chain, before the freeze minded threads that just end and since: why is not known.
-    *_rows("threads that begin and end meanwhile", "threads/relay", steady=False, long=True),
+    *_rows("threads that begin and end meanwhile", "threads/churn threads/relay", steady=False),
     *_rows("threads without a stack to speak of", "threads/no_stack threads/small_stacks", issue=4, steady=False),
     *_rows("threads without a stack to speak of", "threads/fibre", issue=4),
     *_rows("computing threads", "threads/compute", steady=False, representative=True),

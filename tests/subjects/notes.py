@@ -26,9 +26,6 @@ NOTES: dict[str, Note] = {
     ),
     "POSIX timers": Note("how often one has run out while its signal waits (timer_getoverrun) is counted anew"),
     "threads": Note("", _TIDS),
-    "threads that begin and end meanwhile": Note(
-        "of threads that live for microseconds only, each making the next, one can be missing after a restart"
-    ),
     "children with threads": Note("", _PIDS),
     "scheduling, affinity": Note("", "real-time and deadline policies, as far as RLIMIT_RTPRIO does not allow them"),
     "droppable memory": Note("comes back empty, as it may be at any time"),
