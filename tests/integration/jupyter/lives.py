@@ -140,7 +140,7 @@ def assert_usable(client: Client) -> None:
     client.control("interrupt_request", {})
     assert "KeyboardInterrupt" in client.wait(cell)[0].error
     cell = client.send("print(input('? ') + '!')", allow_stdin=True)
-    assert client.listen(lambda: client.cells[cell].asked == ["? "], 10)
+    client.is_asked(cell, "? ", timeout_s=10)
     client.client.input("yes")
     assert client.wait(cell)[0].text == "yes!\n"
     cell = client.send("%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);")

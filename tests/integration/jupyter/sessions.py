@@ -89,6 +89,13 @@ class Client:
             self._take(self.client.get_stdin_msg, 0)
         return True
 
+    def is_asked(self, msg_id: str, *prompts: str, timeout_s: float = 60.0) -> None:
+        """Until this cell has asked its user all that, and nothing else; fails when it does not in time."""
+        cell = self.cells[msg_id]
+        if not self.listen(lambda: cell.asked == list(prompts), timeout_s):
+            heard = [message["msg_type"] for message in self.strays]
+            raise AssertionError(f"{cell} has not asked {prompts} within {timeout_s} s; all: {self.cells}, {heard}")
+
     def quiet(self, for_s: float = QUIET_S) -> None:
         """Listen until nothing has come for a while: what must not come has had its chance."""
         last = [time.monotonic(), self._heard()]

@@ -52,7 +52,7 @@ def test_a_running_cell_is_not_disturbed(jupyter: Jupyter) -> None:
     )
     assert client.listen(lambda: "up\n" in client.cells[cell].text, 20)
     assert attach.ensure_loaded(target(jupyter))
-    assert client.listen(lambda: client.cells[cell].asked == ["who? "], 10)
+    client.is_asked(cell, "who? ", timeout_s=10)
     client.client.input("me")
     client.wait(cell)
     assert client.listen(lambda: "bg 39\n" in client.cells[cell].text, 10)

@@ -397,17 +397,17 @@ def test_a_question_is_asked_again_in_a_restored_life(any_stage: Stage) -> None:
     jupyter = with_extension(any_stage)
     client = jupyter.client
     cell = client.send("import getpass; print('hello', getpass.getpass('who? '))", allow_stdin=True)
-    assert client.listen(lambda: client.cells[cell].asked == ["who? "], 20)
+    client.is_asked(cell, "who? ", timeout_s=20)
     nbcr(any_stage, "checkpoint", jupyter.pid, "--name", "asking")
     client.client.input("first")
     assert client.wait(cell)[0].text == "hello first\n"
     asked = client.send("%restart asking", allow_stdin=True)
-    assert client.listen(lambda: client.cells[asked].asked == ["who? "], 60)
+    client.is_asked(asked, "who? ")
     client.client.input("second")
     assert client.wait(asked)[0].text == "hello second\n"
     kill(any_stage, jupyter)
     revive(any_stage, "asking")
-    assert client.listen(lambda: client.cells[cell].asked == ["who? "] * 2, 60)
+    client.is_asked(cell, "who? ", "who? ")
     client.client.input("third")
     assert client.listen(lambda: client.cells[cell].text == "hello first\nhello third\n", 20)
 

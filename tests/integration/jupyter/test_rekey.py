@@ -95,7 +95,7 @@ def check_channels(client: Client, pid: int) -> None:
 
 def check_stdin(client: Client) -> None:
     cell = client.send("print(input('name? ') * 2)", allow_stdin=True)
-    assert client.listen(lambda: client.cells[cell].asked == ["name? "], 10)
+    client.is_asked(cell, "name? ", timeout_s=10)
     client.client.input("ab")
     assert client.wait(cell)[0].text == "abab\n"
 
@@ -176,7 +176,7 @@ def test_a_question_waits_for_its_client_to_be_back(stage: Stage) -> None:
         client.quiet()
         assert client.cells[cell].asked == []
         stdin.connect(endpoint)
-        assert client.listen(lambda: client.cells[cell].asked == ["name? "], 10)
+        client.is_asked(cell, "name? ", timeout_s=10)
         client.client.input("ab")
         assert client.wait(cell)[0].text == "on\nabab\n"
     finally:
