@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-CHANNELS = ("shell", "iopub")
-ALL_CHANNELS = (*CHANNELS, "stdin", "control", "hb")
+CHANNELS = ("shell", "iopub", "stdin")
+"""Those over which a cell answers and asks: what is sent into a connection that is going is lost."""
+ALL_CHANNELS = (*CHANNELS, "control", "hb")
 
 
 @dataclass(frozen=True)

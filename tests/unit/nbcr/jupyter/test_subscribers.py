@@ -48,7 +48,7 @@ class Channel:
         self.context = zmq.Context()
         made = self.context.socket(zmq.XPUB)
         self.port = made.bind_to_random_port("tcp://127.0.0.1")
-        self.app = SimpleNamespace(ip="127.0.0.1", iopub_port=self.port, shell_port=-1)
+        self.app = SimpleNamespace(ip="127.0.0.1", iopub_port=self.port, shell_port=-1, stdin_port=-1)
         self.thread = IOPubThread(made, session=Session(key=b"secret"))
         self.thread.start()
         self.subscriptions = Subscriptions(self.thread)
