@@ -384,6 +384,7 @@ CATALOGUE: list[Subject] = [
     *_rows("memory between processes", "trees/forked_memory", issue=4, keeps_pids=True),
     *_rows("memory between processes", "trees/synchronised", issue=4, keeps_pids=True),
     *_rows("zombies, stopped and adopted children", "trees/zombies trees/stopped", issue=4, keeps_pids=True),
+    *_rows("zombies, stopped and adopted children", "trees/hidden_dead", issue=4, keeps_pids=True),
     *_rows("zombies, stopped and adopted children", "trees/orphans trees/leader_gone", issue=4, keeps_pids=True),
     *_rows("job control", "trees/job_control trees/stop_not_told", issue=4, keeps_pids=True),
     *_rows("job control", "trees/stopped_below", issue=4, keeps_pids=True),
