@@ -221,6 +221,7 @@ CATALOGUE: list[Subject] = [
     Subject("sockets/tcp_outside", "TCP to outside (reset)", host="a listener", expects_restore=True),
     *_rows("UDP", "sockets/udp sockets/udp:6", issue=4),
     Subject("sockets/flow_label", "UDP", issue=4),
+    Subject("sockets/udp_headers", "UDP", issue=4),
     *_rows("UDP", "sockets/udp_more sockets/udp_shut_down sockets/udp_rewound sockets/udp_corked", issue=4),
     *_rows("netlink sockets", "sockets/netlink sockets/netlink_below", issue=4),
     Subject("sockets/raw", "raw and ping sockets", issue=4, privilege="CAP_NET_RAW"),
