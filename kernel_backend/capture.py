@@ -166,6 +166,7 @@ def capture_processes(capture: Capture) -> None:
         capture.uts_namespaces, uts = namespaces.capture(views, chorus, mains)
         capture.time_namespaces, times = time_namespaces.capture(views)
         untold = _untold(capture, chorus, mains, places)
+        _ask_ends(capture, chorus, mains)
         for pid, members in borrowed.items():
             timers.find_owners(chorus, members, by_process[mains[pid]].timers)
         for pid, process in tree.items():
@@ -339,6 +340,18 @@ def _untold(
         {mains[parent]: jobs.ask_untold(mains[parent], list(found)) for parent, found in families.items()}
     )
     return {found[number]: code for p, found in families.items() for number, code in heard[mains[p]].items()}
+
+
+def _ask_ends(capture: Capture, chorus: Chorus, mains: Mapping[int, Borrowed]) -> None:
+    """Ask parents how those have ended of whom /proc says 0 to us: of another user, or not dumpable (proc(5))."""
+    families: dict[int, dict[int, proc.Stat]] = {}  # as in `_untold`
+    for pid, stat in capture.tree.zombies.items():
+        if stat.exit_code == 0 and stat.ppid in mains and not proc.may_see(pid):
+            families.setdefault(stat.ppid, {})[capture.numbers.get(pid, pid)] = stat
+    told = chorus.run({mains[parent]: jobs.ask_ends(mains[parent], list(found)) for parent, found in families.items()})
+    for parent, found in families.items():
+        for number, code in told[mains[parent]].items():
+            found[number].exit_code = code
 
 
 def _process(process: Process, place: proc.Stat, thread_entries: list[ThreadEntry], own: _Own) -> ProcessEntry:

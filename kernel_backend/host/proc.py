@@ -125,7 +125,7 @@ def root_of(pid: int) -> int:
 
 
 class Stat(msgspec.Struct, gc=False):
-    """The fields of /proc/PID/stat that we use; addresses are 0 where we may not see them."""
+    """The fields of /proc/PID/stat that we use; addresses and the exit code are 0 where we may not see them."""
 
     pid: int
     comm: str
@@ -172,6 +172,17 @@ def stat(pid: int, tid: int | None = None) -> Stat:
         start_data=n(45), end_data=n(46), start_brk=n(47), arg_start=n(48), arg_end=n(49), env_start=n(50),
         env_end=n(51), exit_code=n(52),
     )  # fmt: skip
+
+
+def may_see(pid: int) -> bool:
+    """Whether we are shown what of a process only those see who may trace it; it may have ended."""
+    try:
+        os.readlink(f"/proc/{pid}/cwd")
+    except PermissionError:
+        return False
+    except OSError:  # of a zombie nobody is shown that
+        pass
+    return True
 
 
 def comm(pid: int, tid: int) -> str:

@@ -411,6 +411,9 @@ class Message(_Item):
     address: SocketName = b""  # of a Unix datagram's sender
     host: Name = ""  # of a UDP datagram's sender
     port: Port = 0
+    to: Name = ""  # the address it was sent to; empty: not known, nor are the next two
+    hops: Annotated[int, Meta(ge=0, le=255)] = 0  # time to live, or hop limit
+    service: Annotated[int, Meta(ge=0, le=255)] = 0  # type of service, or traffic class
     rights: Annotated[list[Natural], Meta(max_length=253)] = []  # descriptions in flight (SCM_RIGHTS)
     pid: Pid = 0  # who sent it, where the receiver is told (SCM_CREDENTIALS); 0: not known
     uid: OptionalId = -1

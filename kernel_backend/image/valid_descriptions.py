@@ -110,7 +110,7 @@ def _check_addresses(entry: TcpSocket | UdpSocket, what: str) -> None:
     hosts = [entry.host, entry.peer_host]
     groups: list[str] = []
     if isinstance(entry, UdpSocket):
-        hosts += [message.host for message in entry.queue]
+        hosts += [host for message in entry.queue for host in (message.host, message.to)]
         groups = [group for joined in entry.memberships for group in (joined.group, *joined.sources)]
         expect(all("\0" not in joined.device for joined in entry.memberships), f"a group of {what}")
     six = entry.family == _FAMILIES[1]

@@ -20,6 +20,8 @@ from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, SIGINFO_BYTES, Thread
 Change = Literal[0, 5, 6]  # si_code of SIGCHLD: CLD_STOPPED, CLD_CONTINUED
 _P_ALL, _P_PID = 0, 1
 _CHANGES = os.WSTOPPED | os.WCONTINUED | os.WNOHANG
+_ENDS = os.WEXITED | os.WNOHANG | os.WNOWAIT | 0x40000000  # __WALL: whatever signal tells of its end
+_CORE_DUMPED = 0x80  # of what wait(2) tells
 
 
 def ask_untold(borrowed: Borrowed, children: Sequence[int]) -> Asking[dict[int, Change]]:
@@ -37,6 +39,19 @@ def ask_untold(borrowed: Borrowed, children: Sequence[int]) -> Asking[dict[int, 
                 found[number] = code
     except ChildProcessError:
         return found  # it waits for none of them
+    return found
+
+
+def ask_ends(borrowed: Borrowed, children: Sequence[int]) -> Asking[dict[int, int]]:
+    """How children have ended, as wait(2) tells their parent, by their numbers: they stay to be waited for."""
+    found: dict[int, int] = {}
+    for number in children:
+        at = borrowed.put(bytes(SIGINFO_BYTES))
+        yield Call("waitid", _P_PID, number, at, _ENDS, 0)
+        _, _, code, pid, _, status = struct.unpack_from("<iiixxxxiIi", borrowed.get(SIGINFO_BYTES))
+        if pid == number:
+            killed = status | (_CORE_DUMPED if code == os.CLD_DUMPED else 0)
+            found[number] = (status & 0xFF) << 8 if code == os.CLD_EXITED else killed
     return found
 
 

@@ -13,7 +13,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
@@ -35,6 +35,17 @@ _LEAVING_S = 0.02
 _CORK, _SEGMENT = 1, 103  # linux/udp.h
 _MOST_BYTES = 0xFFFF
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+_IP, _IPV6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
+_PKTINFO, _RECVTTL, _RECVTOS = 8, 12, 13  # linux/in.h
+_V4_TOLD = ((_IP, _PKTINFO), (_IP, _RECVTTL), (_IP, _RECVTOS))
+_V6_TOLD = (
+    (_IPV6, socket.IPV6_RECVPKTINFO),
+    (_IPV6, socket.IPV6_RECVHOPLIMIT),
+    (_IPV6, socket.IPV6_RECVTCLASS),
+)
+_HOPS = {True: (_IP, socket.IP_TTL), False: (_IPV6, socket.IPV6_HOPLIMIT)}  # over IPv4, over IPv6
+_CLASS = {True: (_IP, socket.IP_TOS), False: (_IPV6, socket.IPV6_TCLASS)}
+_CONTROL_BYTES = 512
 
 
 class UdpKind(Kind):
@@ -159,18 +170,54 @@ def _peek(s: socket.socket) -> list[Message]:
     messages: list[Message] = []
     before = s.getsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF)
     try:
-        if unix_queues.begins_with_empty(s):
-            s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, -1)
-            address = s.recvfrom(0, _PEEK)[1]
-            messages.append(Message(data=b"", host=address[0], port=address[1]))
-        s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, 0)
-        while True:
-            data, address = s.recvfrom(1 << 16, _PEEK)
-            messages.append(Message(data=data, host=address[0], port=address[1]))
+        with _told_all(s):
+            if unix_queues.begins_with_empty(s):
+                s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, -1)
+                messages.append(_message(*s.recvmsg(0, _CONTROL_BYTES, _PEEK)))
+            s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, 0)
+            while True:
+                messages.append(_message(*s.recvmsg(1 << 16, _CONTROL_BYTES, _PEEK)))
     except OSError:
         return messages  # no more, or an error that the program itself will be told
     finally:
         s.setsockopt(socket.SOL_SOCKET, socket_options.SO_PEEK_OFF, before)
+
+
+@contextlib.contextmanager
+def _told_all(s: socket.socket) -> Iterator[None]:
+    """Be told of datagrams what only those are told who ask (ip(7), ipv6(7)); it is in their headers all the time."""
+    asking = list(_V4_TOLD) if s.family == socket.AF_INET else [*_V4_TOLD, *_V6_TOLD]
+    missing = [(level, name) for level, name in asking if not s.getsockopt(level, name)]
+    if not fds.is_ready(s.fileno()):
+        missing.clear()
+    for level, name in missing:
+        s.setsockopt(level, name, 1)
+    try:
+        yield
+    finally:
+        for level, name in missing:
+            s.setsockopt(level, name, 0)
+
+
+def _message(data: bytes, control: Sequence[tuple[int, int, bytes]], _flags: int, address: tuple[str, int]) -> Message:
+    message = Message(data=data, host=address[0], port=address[1])
+    for level, name, value in control:
+        if (level, name) == (_IPV6, socket.IPV6_PKTINFO):  # told before the other one, for IPv4 too
+            message.to = socket.inet_ntop(socket.AF_INET6, value[:16])
+        elif (level, name) == (_IP, _PKTINFO) and not message.to:
+            message.to = socket.inet_ntop(socket.AF_INET, value[8:12])
+        elif (level, name) in _HOPS.values():
+            message.hops = value[0]
+        elif (level, name) in _CLASS.values():
+            message.service = value[0]
+    return message
+
+
+def _header(message: Message, target: str) -> list[tuple[int, int, bytes]]:
+    """What sendmsg(2) is to write into the header of a datagram, as it was in that of the one that waits."""
+    four = "." in target
+    wanted = [(_HOPS[four], message.hops), (_CLASS[four], message.service)] if message.hops else []
+    return [(level, name, struct.pack("<i", value)) for (level, name), value in wanted]
 
 
 def _shutdowns(tables: CaptureTables) -> dict[int, int]:
@@ -227,7 +274,9 @@ def _send(
 ) -> bool:
     with socket_options.borrowed(tables.own[index], entry.family, _DGRAM) as s:
         host, port = s.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
+    if host in ("0.0.0.0", "::") and _is_ours(message.to):
+        host = message.to
+    elif host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if entry.family == socket.AF_INET or "." in message.host else "::1"
     if ipaddress.ip_address(host.partition("%")[0]).is_multicast:
         return False  # sending there would reach everybody else in the group
@@ -238,15 +287,29 @@ def _send(
             assert isinstance(other, UdpSocket)
             target = _seen_from(other.family, host)
             with socket_options.borrowed(tables.own[known], other.family, _DGRAM) as s, _at_once(s):
-                s.sendto(message.data, socket.MSG_DONTWAIT, (target, port))
+                s.sendmsg([message.data], _header(message, target), socket.MSG_DONTWAIT, (target, port))
             return True
         with socket.socket(entry.family, _DGRAM | socket.SOCK_CLOEXEC) as stranger:
             stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             stranger.bind((message.host, message.port))
-            stranger.sendto(message.data, socket.MSG_DONTWAIT, (host, port))
+            target = _seen_from(entry.family, host)
+            stranger.sendmsg([message.data], _header(message, target), socket.MSG_DONTWAIT, (target, port))
     except OSError:
         return False
     return True
+
+
+def _is_ours(to: str) -> bool:
+    """Whether an address is one of this host, and of nobody else: what is sent there stays here."""
+    host = inet.plain(to)
+    if not host or ipaddress.ip_address(host).is_multicast or ipaddress.ip_address(host).is_link_local:
+        return False
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, _DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect((host, 9))  # sends nothing; a broadcast address is forbidden
+        except OSError:
+            return False
+    return not inet.is_foreign(host)
 
 
 def _sender(message: Message, host: str, senders: dict[inet.Address, int]) -> int:

@@ -136,10 +136,7 @@ NOTES: dict[str, Note] = {
         "refused: they are reset without it",
     ),
     "TCP to outside (reset)": Note("they find their connection reset"),
-    "UDP": Note(
-        "datagrams of senders that cannot be imitated are dropped, with a warning; which of the host's addresses one "
-        "that waits was sent to (IP_PKTINFO) is forgotten"
-    ),
+    "UDP": Note("datagrams of senders that cannot be imitated are dropped, with a warning"),
     "pidfd": Note("", _PIDS + "; those of reaped processes then say that they were killed"),
     "resource limits": Note("", "hard limits above those of the restoring process"),
     "nice and I/O priority": Note(
