@@ -199,7 +199,7 @@ CATALOGUE: list[Subject] = [
     Subject("sockets/in_a_folder", "named and abstract Unix sockets", issue=4, outside=True),
     Subject("sockets/name_of_another", "named and abstract Unix sockets", issue=4, outside=True),
     *_rows("TCP inside", "sockets/tcp_inside", representative=True),
-    *_rows("TCP inside", "sockets/tcp_inside:6 sockets/blocked"),
+    *_rows("TCP inside", "sockets/tcp_inside:6 sockets/tcp_inside:6,any sockets/blocked"),
     *_rows("TCP inside", "sockets/tcp_half_closed sockets/tcp_fresh", issue=4),
     *_rows("TCP inside", "sockets/tcp_urgent sockets/tcp_mark sockets/tcp_finished sockets/tcp_states", issue=4),
     *_rows("TCP inside", "sockets/failed sockets/tcp_itself sockets/deaf sockets/tcp_small_window", issue=4),
