@@ -130,6 +130,7 @@ class RegularFile(_Base, tag="file"):
     write_hint: Natural = 0  # RWH_WRITE_LIFE_ (F_SET_RW_HINT) of one that has no path any more,
     uid: OptionalId = -1  # owner and group
     gid: OptionalId = -1
+    atime_ns: Nanoseconds = 0  # when it was read; 0: not noted
     xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # and xattr(7)
     shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
 
@@ -144,6 +145,7 @@ class MemoryFile(_Base, tag="memfd"):
     size: Size = 0
     mode: Bits = 0
     mtime_ns: Nanoseconds = 0  # 0: not noted
+    atime_ns: Nanoseconds = 0  # as well
     xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # xattr(7)
     seals: Bits = 0
     huge_page_size: Size = 0  # bytes; 0: ordinary pages
