@@ -235,6 +235,8 @@ class IoUring(_Base, tag="io_uring"):
     files: Annotated[list[Index], MANY] = []  # registered: indices of descriptions; -1: an empty place
     buffers: Annotated[list[RegisteredBuffer], MANY] = []  # registered, of its only holder's memory
     deferred: bool = False  # it completes nothing until it is asked (IORING_SETUP_DEFER_TASKRUN)
+    napi_us: Annotated[int, Meta(ge=-1, lt=1 << 32)] = -1  # how long it polls devices of a network
+    napi_prefers: bool = False  # (IORING_REGISTER_NAPI; -1: never), and whether rather than being interrupted
 
 
 class ProcFile(_Base, tag="proc"):

@@ -251,7 +251,7 @@ CATALOGUE: list[Subject] = [
     *_rows("io_uring", "io_uring/plain:13,8,0,0x1000 io_uring/plain:13,8,0,0x3000", issue=4),
     *_rows("io_uring", "io_uring/plain:13,8,0,0x10000 io_uring/shared:files", issue=4),
     *_rows("io_uring", "io_uring/issuer io_uring/issuer:deferred io_uring/kept_apart io_uring/waiting", issue=4),
-    *_rows("io_uring", "io_uring/numbered", issue=4),
+    *_rows("io_uring", "io_uring/numbered io_uring/polling io_uring/polling:issuer", issue=4),
     *_rows("io_uring", "io_uring/busy io_uring/busy:0x3000", issue=4, steady=False),
     *_rows("io_uring", "io_uring/registered io_uring/registered:issuer", issue=4, steady=False),
     Subject("io_uring/numbered:two", "io_uring", issue=4, refused=("io_uring", "numbers of their own")),
@@ -276,6 +276,7 @@ CATALOGUE: list[Subject] = [
             "sqe128": "128 bytes",
             "cqe32": "32 bytes",
             "no_array": "no_sqarray",
+            "napi": "named",
             "closed": "nobody has open",
         }.items()
     ],
