@@ -233,7 +233,7 @@ def connected_pair(one: TcpSocket, other: TcpSocket) -> tuple[int, int]:
         freed = [sockdiag.end_time_wait(entry.port) for entry in (one, other)] if again else [True]
         if not any(freed):
             break
-        for wide in dict.fromkeys(((_is_wide(one), _is_wide(other)), (False, False))):
+        for wide in dict.fromkeys(((is_wide(one), is_wide(other)), (False, False))):
             with contextlib.suppress(OSError):
                 return _connect(
                     one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow, segment, wide
@@ -241,7 +241,12 @@ def connected_pair(one: TcpSocket, other: TcpSocket) -> tuple[int, int]:
     return loopback_pair(one.family, other.family, segment)
 
 
-def _is_wide(entry: TcpSocket) -> bool:
+def is_at(s: socket.socket, host: str) -> bool:
+    """Whether it has that IPv6 address by now, which the OS kernel has chosen."""
+    return str(s.getsockname()[0]).partition("%")[0] == host.partition("%")[0]
+
+
+def is_wide(entry: TcpSocket) -> bool:
     """Whether an end has an IPv6 address that it was not bound to by itself: it connected, or its listener had any.
 
     To bind a socket to an IPv6 address sets IPV6_V6ONLY, for good (__inet6_bind, net/ipv6/af_inet6.c): one of which
@@ -258,6 +263,12 @@ def pair_at(one: TcpSocket) -> tuple[int, int]:
     """Two connected sockets, the first at the image's address where that is free, else at any."""
     other = TcpSocket(family=one.family, host=one.host, scope=one.scope)
     return connected_pair(one, other)
+
+
+def bind_wide(s: socket.socket, where: tuple[Any, ...]) -> None:
+    """Bind to the port of an IPv6 address only, for IPV6_V6ONLY to stay off."""
+    s.setsockopt(*_V6ONLY, 0)
+    s.bind(("::", where[1]))
 
 
 def _segment(one: TcpSocket, other: TcpSocket) -> int:
@@ -295,7 +306,7 @@ def _connect(
     family: int, address: tuple[object, ...], other_family: int, other_address: tuple[object, ...], flow: int = 0,
     segment: int = 0, wide: tuple[bool, bool] = (False, False),
 ) -> tuple[int, int]:  # fmt: skip
-    """(an accepted end at `address`, the end at `other_address` that connected to it); `wide`: see `_is_wide`."""
+    """(an accepted end at `address`, the end at `other_address` that connected to it); `wide`: see `is_wide`."""
     with (
         socket.socket(family, _STREAM | socket.SOCK_CLOEXEC) as door,
         socket.socket(other_family, _STREAM | socket.SOCK_CLOEXEC) as client,
@@ -305,13 +316,14 @@ def _connect(
             if segment:
                 s.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
             if at_any:
-                s.setsockopt(*_V6ONLY, 0)
-            s.bind(("::", where[1]) if at_any else where)
+                bind_wide(s, where)
+            else:
+                s.bind(where)
         door.listen(1)
         client.settimeout(CONNECT_TIMEOUT_S)
         there = (address[0], door.getsockname()[1], *address[2:]) if wide[0] else door.getsockname()
         client.connect(flowing(client, _as_seen_by(other_family, there), flow))
-        if wide[1] and client.getsockname()[0].partition("%")[0] != other_address[0]:
+        if wide[1] and not is_at(client, str(other_address[0])):
             raise OSError(errno.EADDRNOTAVAIL, "the OS kernel connects from another address")
         door.settimeout(CONNECT_TIMEOUT_S)
         server, caller = door.accept()
