@@ -14,7 +14,7 @@ from kernel_backend.abi import arch, linux
 from kernel_backend.host import libc, proc
 from kernel_backend.host.guardian import Guardian
 from kernel_backend.host.identity import acting_as
-from kernel_backend.image.entries import FoldersEntry, ProcessEntry, SettingsEntry, ThreadEntry
+from kernel_backend.image.entries import FoldersEntry, ProcessEntry, ThreadEntry
 from kernel_backend.kinship import session_of
 from kernel_backend.rebuild import Building, Rebuild
 from kernel_backend.resources import (
@@ -51,7 +51,7 @@ def make_threads(rebuild: Rebuild, building: Building) -> None:
     for thread in entry.threads[1:]:
         building.threads[thread.tid] = _clone_thread(rebuild, building, thread)
     pairs = [(thread, building.threads[thread.tid]) for thread in entry.threads if not thread.exited]
-    _setup_threads(shop, pairs, entry.settings)
+    _setup_threads(shop, pairs, entry)
     rebuild.warnings.extend(numa.bind_threads(shop, entry, building.threads))
     _correct_tids(rebuild, building)
     timers.create_timers(shop, entry, building.threads, rebuild.tables.pids)
@@ -93,7 +93,7 @@ def _clone(shop: Workshop, set_tid: list[int]) -> None:
     shop.call("clone3", shop.put(args), len(args))
 
 
-def _setup_threads(shop: Workshop, pairs: list[tuple[ThreadEntry, Thread]], usual: SettingsEntry) -> None:
+def _setup_threads(shop: Workshop, pairs: list[tuple[ThreadEntry, Thread]], usual: ProcessEntry) -> None:
     """Run every thread's own calls, many threads at a time."""
     at_once = shop.data_bytes // _PER_THREAD_BYTES
     for first in range(0, len(pairs), at_once):

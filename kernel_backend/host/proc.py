@@ -190,6 +190,11 @@ def comm(pid: int, tid: int) -> str:
     return _read(f"/proc/{pid}/task/{tid}/comm").removesuffix("\n")
 
 
+def personality(pid: int, tid: int) -> int:
+    """A thread's execution domain (personality(2)), without a call in it."""
+    return int(_read(f"/proc/{pid}/task/{tid}/personality"), 16)
+
+
 def inner_id(tid: int) -> int:
     """The number that a process or thread has in its own pid namespace (pid_namespaces(7))."""
     return namespaced_ids(tid, tid)[0][-1]

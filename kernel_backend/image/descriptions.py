@@ -130,6 +130,7 @@ class RegularFile(_Base, tag="file"):
     write_hint: Natural = 0  # RWH_WRITE_LIFE_ (F_SET_RW_HINT) of one that has no path any more,
     uid: OptionalId = -1  # owner and group
     gid: OptionalId = -1
+    atime_ns: Nanoseconds = 0  # when it was read; 0: not noted
     xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # and xattr(7)
     shared: Key = ""  # key of the SharedMemoryEntry that holds its content, where memory maps it too
 
@@ -144,6 +145,7 @@ class MemoryFile(_Base, tag="memfd"):
     size: Size = 0
     mode: Bits = 0
     mtime_ns: Nanoseconds = 0  # 0: not noted
+    atime_ns: Nanoseconds = 0  # as well
     xattrs: Annotated[dict[Name, Annotated[bytes, Meta(max_length=1 << 16)]], MANY] = {}  # xattr(7)
     seals: Bits = 0
     huge_page_size: Size = 0  # bytes; 0: ordinary pages
@@ -233,6 +235,8 @@ class IoUring(_Base, tag="io_uring"):
     files: Annotated[list[Index], MANY] = []  # registered: indices of descriptions; -1: an empty place
     buffers: Annotated[list[RegisteredBuffer], MANY] = []  # registered, of its only holder's memory
     deferred: bool = False  # it completes nothing until it is asked (IORING_SETUP_DEFER_TASKRUN)
+    napi_us: Annotated[int, Meta(ge=-1, lt=1 << 32)] = -1  # how long it polls devices of a network
+    napi_prefers: bool = False  # (IORING_REGISTER_NAPI; -1: never), and whether rather than being interrupted
 
 
 class ProcFile(_Base, tag="proc"):

@@ -239,6 +239,8 @@ class ThreadEntry(Entry):
     numa: MemoryPolicy | None = None  # set_mempolicy(2)
     tsc: Natural = 0  # PR_GET_TSC; 0: not noted
     speculation: Annotated[list[Natural], FEW] = []  # PR_GET_SPECULATION_CTRL of each sort; empty: not noted
+    mce_kill: Annotated[int, Meta(ge=-1, le=2)] = -1  # PR_MCE_KILL_GET; -1: not noted
+    personality: Annotated[int, Meta(ge=-1, lt=1 << 32)] = -1  # personality(2); -1: not noted
     cpuid_faults: bool = False  # the CPUID instruction raises SIGSEGV (arch_prctl(2))
     wait_left_ns: Nanoseconds = -1  # of the limit of the call that it waits in; -1: none
     exited: bool = False  # a leader that ended while other threads go on

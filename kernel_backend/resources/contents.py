@@ -174,8 +174,9 @@ def close_made(tables: RebuildTables) -> None:
 
 
 def note_inode(look: Look, entry: RegularFile) -> None:
-    """What else belongs to a file that is to be made again: owner, group, how long it lives, extended attributes."""
+    """What else belongs to a file that is to be made again: owner, times, how long it lives, extended attributes."""
     entry.uid, entry.gid = look.stat.st_uid, look.stat.st_gid
+    entry.atime_ns = look.stat.st_atime_ns
     entry.write_hint = write_hint(look.own)
     entry.xattrs = xattrs(look.own)
 
@@ -217,7 +218,7 @@ def dress(fd: int, entry: RegularFile, tables: RebuildTables) -> None:
         ("owner", lambda: os.fchown(fd, entry.uid, entry.gid)),
         *((name, partial(os.setxattr, fd, name, value)) for name, value in entry.xattrs.items()),
         ("mode", lambda: os.fchmod(fd, stat.S_IMODE(entry.mode))),  # which may forbid to write them
-        ("time", lambda: os.utime(fd, ns=(found.st_atime_ns, entry.mtime_ns))),
+        ("time", lambda: os.utime(fd, ns=(entry.atime_ns or found.st_atime_ns, entry.mtime_ns))),
     ]
     if (found.st_uid, found.st_gid) == (entry.uid, entry.gid):
         del steps[0]

@@ -32,6 +32,7 @@ _IPV6_FLOWINFO_SEND, _FLOW_LABEL = 33, 0xFFFFF
 _TIMESTAMP_BYTES = 12  # of TCP's own, which a segment as we set it holds, and as we read it does not
 _LEAST_SEGMENT_BYTES = 88  # TCP_MIN_MSS (include/net/tcp.h): less is refused
 _SMALL_SEGMENT_BYTES = 16384  # smaller than what the loopback device takes at once
+_V6ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 _SHARING = (socket_options.SO_REUSEADDR, socket_options.SO_REUSEPORT)
 _OWN = ("127.0.0.1", "0.0.0.0", "::1", "::")  # addresses that every host has
 
@@ -228,22 +229,46 @@ def connected_pair(one: TcpSocket, other: TcpSocket) -> tuple[int, int]:
     if one.peer_flow and not other.peer_flow:  # whoever connects says the label
         return connected_pair(other, one)[::-1]
     segment = _segment(one, other)
-    try:
-        return _connect(one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow, segment)
-    except OSError:
-        freed = [sockdiag.end_time_wait(entry.port) for entry in (one, other)]
-    if any(freed):
-        try:
-            return _connect(one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow, segment)
-        except OSError:
-            pass
+    for again in (False, True):
+        freed = [sockdiag.end_time_wait(entry.port) for entry in (one, other)] if again else [True]
+        if not any(freed):
+            break
+        for wide in dict.fromkeys(((is_wide(one), is_wide(other)), (False, False))):
+            with contextlib.suppress(OSError):
+                return _connect(
+                    one.family, sockaddr(one), other.family, sockaddr(other), other.peer_flow, segment, wide
+                )
     return loopback_pair(one.family, other.family, segment)
+
+
+def is_at(s: socket.socket, host: str) -> bool:
+    """Whether it has that IPv6 address by now, which the OS kernel has chosen."""
+    return str(s.getsockname()[0]).partition("%")[0] == host.partition("%")[0]
+
+
+def is_wide(entry: TcpSocket) -> bool:
+    """Whether an end has an IPv6 address that it was not bound to by itself: it connected, or its listener had any.
+
+    To bind a socket to an IPv6 address sets IPV6_V6ONLY, for good (__inet6_bind, net/ipv6/af_inet6.c): one of which
+    that is not set is bound to its port at any address.
+    """
+    if entry.family != socket.AF_INET6 or not is_bound(entry) or ":" not in plain(entry.host):
+        return False
+    usual = socket_options.defaults(entry.family, _STREAM).get(_V6ONLY, b"")
+    told = {(option.level, option.name): option.value for option in entry.options}
+    return not any(told.get(_V6ONLY, usual))
 
 
 def pair_at(one: TcpSocket) -> tuple[int, int]:
     """Two connected sockets, the first at the image's address where that is free, else at any."""
     other = TcpSocket(family=one.family, host=one.host, scope=one.scope)
     return connected_pair(one, other)
+
+
+def bind_wide(s: socket.socket, where: tuple[Any, ...]) -> None:
+    """Bind to the port of an IPv6 address only, for IPV6_V6ONLY to stay off."""
+    s.setsockopt(*_V6ONLY, 0)
+    s.bind(("::", where[1]))
 
 
 def _segment(one: TcpSocket, other: TcpSocket) -> int:
@@ -279,23 +304,32 @@ def loopback_pair(family: int, other_family: int = 0, segment: int = 0) -> tuple
 
 def _connect(
     family: int, address: tuple[object, ...], other_family: int, other_address: tuple[object, ...], flow: int = 0,
-    segment: int = 0,
+    segment: int = 0, wide: tuple[bool, bool] = (False, False),
 ) -> tuple[int, int]:  # fmt: skip
-    """(an accepted end at `address`, the end at `other_address` that connected to it)."""
+    """(an accepted end at `address`, the end at `other_address` that connected to it); `wide`: see `is_wide`."""
     with (
         socket.socket(family, _STREAM | socket.SOCK_CLOEXEC) as door,
         socket.socket(other_family, _STREAM | socket.SOCK_CLOEXEC) as client,
     ):
-        for s, where in ((door, address), (client, other_address)):
+        for s, where, at_any in ((door, address, wide[0]), (client, other_address, wide[1])):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if segment:
                 s.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
-            s.bind(where)
+            if at_any:
+                bind_wide(s, where)
+            else:
+                s.bind(where)
         door.listen(1)
         client.settimeout(CONNECT_TIMEOUT_S)
-        client.connect(flowing(client, _as_seen_by(other_family, door.getsockname()), flow))
+        there = (address[0], door.getsockname()[1], *address[2:]) if wide[0] else door.getsockname()
+        client.connect(flowing(client, _as_seen_by(other_family, there), flow))
+        if wide[1] and not is_at(client, str(other_address[0])):
+            raise OSError(errno.EADDRNOTAVAIL, "the OS kernel connects from another address")
         door.settimeout(CONNECT_TIMEOUT_S)
-        server = door.accept()[0]
+        server, caller = door.accept()
+        while wide[0] and caller[1] != client.getsockname()[1]:  # at any address strangers may call
+            server.close()
+            server, caller = door.accept()
         server.setblocking(True)
         client.setblocking(True)
         return server.detach(), client.detach()

@@ -74,7 +74,7 @@ def _complete(entry: ProcessEntry, source: int, results: list[int], room: bytes)
     entry.credentials = processes.credentials(status, securebits, bool(keepcaps))
     entry.oom_score_adj = int(Path(f"/proc/{source}/oom_score_adj").read_text())
     entry.login_uid = processes.login_uid(source)
-    entry.personality = int(Path(f"/proc/{source}/personality").read_text(), 16)
+    entry.personality = proc.personality(source, source)
 
 
 def _mm(pid: int, brk: int) -> MmEntry:

@@ -37,7 +37,7 @@ from kernel_backend.image import io_uring as bounds
 from kernel_backend.image.descriptions import Description, IoUring, ThreadNumber
 from kernel_backend.resources import mapped_files
 from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables
-from kernel_backend.resources.io_uring_registered import note_buffers, note_files, refusal
+from kernel_backend.resources.io_uring_registered import note_buffers, note_files, note_polling, refusal
 from kernel_backend.resources.memory import IO_URING_LINK, Layout, shared_key
 from kernel_backend.tracee.inject import Borrowed
 from kernel_backend.tracee.process import Process
@@ -90,10 +90,11 @@ KINDS: list[Kind] = [IoUringKind()]
 
 
 class _Facts:
-    """/proc/PID/fdinfo of an instance: numbers by name, and the lines that are listed under a name."""
+    """/proc/PID/fdinfo of an instance: numbers and words by name, and the lines that are listed under a name."""
 
     def __init__(self, look: Look) -> None:
         self.numbers: dict[str, int] = {}
+        self.words: dict[str, str] = {}
         self.listed: dict[str, list[str]] = {}
         self.requests: list[int] = []  # indices of those that are prepared
         self.large = False  # they are of 128 bytes
@@ -102,7 +103,7 @@ class _Facts:
             before, _, after = line.partition(":")
             if before[:1].isalpha():
                 name = before
-                self.numbers[name] = _number(after)
+                self.numbers[name], self.words[name] = _number(after), after.strip()
                 continue
             self.listed.setdefault(name, []).append(line)
             if name == "SQEs":
@@ -169,6 +170,7 @@ def _complete(index: int, look: Look, entry: IoUring, tables: CaptureTables) -> 
     user = issuer[0] if issuer else next(iter(holders))
     note_files(look, entry, facts.count("UserFiles"), facts.listed.get("UserFiles", []), user, tables)
     note_buffers(look, entry, facts.listed.get("UserBufs", []), list(holders))
+    note_polling(look, entry, facts.words)
     with _memory(look, place, facts) as memory:
         _check_counts(look, place, memory, facts)
         entry.rings = bytes(_with_indices(look, place, memory, facts)).rstrip(b"\0")

@@ -1,16 +1,20 @@
-"""Files and buffers that are registered with an io_uring instance (io_uring_register(2)), both directions.
+"""Files, buffers, polling, registered with an io_uring instance (io_uring_register(2)), both directions.
 
 The OS kernel lists both by /proc/PID/fdinfo. Buffers it tells exactly, but for tags; they are of the memory of whoever
 has registered them, so nobody else may have the instance. Of files it tells what they are called: the socket of that
 number, or the file of that path, that the process has open. What is called alike (two descriptions of one file, both
 ends of a pipe), or what the process has closed since, cannot be told, and is refused.
+
+Of credentials (IORING_REGISTER_PERSONALITY; early OS kernels list them), another clock for timeouts
+(IORING_REGISTER_CLOCK) and tags of files and buffers (struct io_uring_rsrc_register) nothing shows, without a change
+to the instance.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kernel_backend.abi import linux
 from kernel_backend.errors import ResourceUnsupported
@@ -24,6 +28,7 @@ _LISTED = re.compile(r"\s*(\d+): (.*)")
 _BUFFER = re.compile(r"0x([0-9a-f]+)/(\d+)")
 _ESCAPED = re.compile(r"\\(\d{3})")
 _NONE = "<none>"
+_NAPI_NS, _NAPI_US = "napi_busy_poll_dt", "napi_busy_poll_to"  # the second one before OS kernel 6.11
 _UNREGISTER = "have the program unregister them and checkpoint again"
 _OF_ONE_NAME = ("/", "socket:[")
 
@@ -84,6 +89,21 @@ def _is_there(buffer: RegisteredBuffer, process: Process) -> bool:
     return at == end
 
 
+def note_polling(look: Look, entry: IoUring, words: Mapping[str, str]) -> None:
+    """Whether it polls network devices instead of waiting for an interrupt (IORING_REGISTER_NAPI; io_uring/fdinfo.c).
+
+    Which devices that are it finds out by itself (`dynamic`), or it was told (`static`), by numbers that nobody reads.
+    """
+    if words.get("NAPI", "disabled") == "disabled":
+        return
+    if words.get("napi tracking", "dynamic") != "dynamic":
+        raise refusal(
+            look, "that polls network devices which its program has named (IORING_REGISTER_NAPI)", _UNREGISTER
+        )
+    entry.napi_us = int(words[_NAPI_NS]) // 1000 if _NAPI_NS in words else int(words.get(_NAPI_US, "0"))
+    entry.napi_prefers = words.get("napi_prefer_busy_poll") == "true"
+
+
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
@@ -91,10 +111,12 @@ def register(entry: IoUring, shop: Workshop, fd: int, numbers: dict[int, int]) -
     """Register them again; `numbers`: a descriptor of the process for each description that it has. What failed."""
     files = [numbers[index] if index >= 0 else -1 for index in entry.files]
     buffers = [struct.pack("<QQ", buffer.address, buffer.size) for buffer in entry.buffers]
+    polling = struct.pack("<IB11x", max(entry.napi_us, 0), entry.napi_prefers)  # struct io_uring_napi
     failed = []
     for what, opcode, count, table in (
         ("files", linux.IORING_REGISTER_FILES, len(files), struct.pack(f"<{len(files)}i", *files)),
         ("buffers", linux.IORING_REGISTER_BUFFERS, len(buffers), b"".join(buffers)),
+        ("polls of network devices", linux.IORING_REGISTER_NAPI, int(entry.napi_us >= 0), polling),
     ):
         try:
             if count:

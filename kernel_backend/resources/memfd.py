@@ -36,6 +36,7 @@ class MemoryFileKind(Kind):
             size=look.stat.st_size,
             mode=stat.S_IMODE(look.stat.st_mode),
             mtime_ns=look.stat.st_mtime_ns,
+            atime_ns=look.stat.st_atime_ns,
             xattrs=contents.xattrs(look.own),
             seals=fcntl.fcntl(look.own, linux.F_GET_SEALS),
             write_hint=contents.write_hint(look.own),
@@ -81,13 +82,13 @@ def _give_to_its_owner(made: int, entry: MemoryFile, index: int, tables: Rebuild
 
 
 def _dress(made: int, entry: MemoryFile, index: int, tables: RebuildTables) -> None:
-    """Extended attributes, and when it was written to, before its mode and its seals forbid that."""
+    """Extended attributes, and when it was read and written to, before its mode and its seals forbid that."""
     dressed: set[tuple[int, int]] = tables.cache.setdefault("memfds dressed", set())
     if (entry.device, entry.inode) in dressed:
         return
     dressed.add((entry.device, entry.inode))
     if entry.mtime_ns:
-        os.utime(made, ns=(os.fstat(made).st_atime_ns, entry.mtime_ns))
+        os.utime(made, ns=(entry.atime_ns or os.fstat(made).st_atime_ns, entry.mtime_ns))
     for name, value in entry.xattrs.items():
         try:
             os.setxattr(made, name, value)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from kernel_backend.host import libc, proc
-from kernel_backend.image.entries import SettingsEntry
+from kernel_backend.image.entries import SettingsEntry, ThreadEntry
 from kernel_backend.tracee.chorus import Asking
 from kernel_backend.tracee.inject import Call, Workshop
 from kernel_backend.tracee.process import Process
@@ -145,6 +145,11 @@ def _speculation(pid: int, tid: int) -> list[str]:
     return [text for name, text in proc.status(pid, tid).items() if name.startswith("Speculation")]
 
 
+def mce_kill_question() -> list[Call]:
+    """The call that tells when a thread hears of broken memory (PR_MCE_KILL): each has that for itself."""
+    return [Call("prctl", *arguments) for what, arguments in _questions() if what == "mce_kill"]
+
+
 def ask_speculation() -> Asking[list[int]]:
     """Of one thread, what _questions() asks of a process's first; empty where this OS kernel tells nothing."""
     asked = dict(_questions())
@@ -184,10 +189,12 @@ def early_calls(entry: SettingsEntry) -> Iterator[Call]:
             yield Call("prctl", _SET_SPECULATION, sort, state & _SPEC_STATES, 0, 0)
 
 
-def thread_calls(tsc: int, speculation: Sequence[int], usual: SettingsEntry) -> list[Call]:
+def thread_calls(entry: ThreadEntry, usual: SettingsEntry) -> list[Call]:
     """What a thread has otherwise than the process that it inherits from."""
-    calls = [Call("prctl", _SET_TSC, tsc, 0, 0, 0)] if tsc not in (0, usual.tsc) else []
-    for sort, state, inherited in zip(_SPECULATION_SORTS, speculation, usual.speculation, strict=False):
+    calls = [Call("prctl", _SET_TSC, entry.tsc, 0, 0, 0)] if entry.tsc not in (0, usual.tsc) else []
+    if entry.mce_kill not in (-1, usual.mce_kill):
+        calls.append(Call("prctl", _MCE_KILL, _MCE_KILL_SET, entry.mce_kill, 0, 0))
+    for sort, state, inherited in zip(_SPECULATION_SORTS, entry.speculation, usual.speculation, strict=False):
         if _can_be_set(state) and state != inherited:
             calls.append(Call("prctl", _SET_SPECULATION, sort, state & _SPEC_STATES, 0, 0))
     return calls

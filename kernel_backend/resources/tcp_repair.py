@@ -158,15 +158,27 @@ def rebuild(entry: TcpSocket, repair: TcpRepair) -> int:
 
     Raises OSError where its addresses cannot be had, or we may not.
     """
+    if inet.is_wide(entry):
+        with suppress(OSError):
+            return _rebuild(entry, repair, wide=True)
+    return _rebuild(entry, repair, wide=False)
+
+
+def _rebuild(entry: TcpSocket, repair: TcpRepair, *, wide: bool) -> int:
     with socket.socket(entry.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
         begin(s)
         socket_options.set_before_binding(s, entry.options)
         begin(s)  # whatever they said of SO_REUSEADDR: listeners have the port, too
         _hear_only_its_end(s, repair, entry)
-        inet.bind(s, entry)
+        if wide:
+            inet.bind_wide(s, inet.sockaddr(entry))
+        else:
+            inet.bind(s, entry)
         _set_sequence(s, _SEND_QUEUE, repair.sent)
         _set_sequence(s, _RECEIVE_QUEUE, repair.received)
         s.connect(inet.flowing(s, inet.peer_sockaddr(entry), entry.peer_flow))
+        if wide and not inet.is_at(s, entry.host):
+            raise OSError(errno.EADDRNOTAVAIL, "the OS kernel connects from another address")
         _agree(s, repair)
         _fill(s, _SEND_QUEUE, repair.waiting[: len(repair.waiting) - repair.unsent])
         _fill(s, _RECEIVE_QUEUE, entry.queue)

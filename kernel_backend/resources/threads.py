@@ -18,9 +18,9 @@ from kernel_backend.image.entries import (
     CredentialsEntry,
     DispatchEntry,
     MemoryPolicy,
+    ProcessEntry,
     RseqEntry,
     SchedulingEntry,
-    SettingsEntry,
     ThreadEntry,
 )
 from kernel_backend.resources import landlock, numa, processes, settings, signals, timeouts
@@ -53,7 +53,9 @@ class Told(msgspec.Struct):
     cpuid_faults: bool
     tsc: int
     speculation: list[int]
-    securebits: int  # asked of those only that are somebody else than their process; -1: of others
+    securebits: int
+    own_rights: bool  # it is somebody else than its process
+    mce_kill: int  # -1: this OS kernel does not tell
     name: str
     confined: bool  # it may not look at the outsider that it was told of
 
@@ -71,17 +73,20 @@ def ask(borrowed: Borrowed, *, speculates_otherwise: bool, own_rights: bool, out
     ]
     if _cpuid_may_fault():
         calls.append(Call("arch_prctl", _ARCH_GET_CPUID, 0))
-    calls += numa.first_question(data + 64)
+    calls.append(Call("prctl", linux.PR_GET_SECUREBITS))
+    mce_kill = settings.mce_kill_question()
+    others = len(calls)
+    calls += mce_kill + numa.first_question(data + 64)
     results = yield from together(borrowed, *calls, unsure=landlock.question(outsider))
     raw = borrowed.get(64 + numa.MODE_BYTES)
     faults = _cpuid_may_fault() and not results[6]
     numa_policy = yield from numa.ask(borrowed, raw[64:])
     speculation = (yield from settings.ask_speculation()) if speculates_otherwise else []
-    bits = (yield Call("prctl", linux.PR_GET_SECUREBITS)) if own_rights else -1
     confined = landlock.forbids(results[len(calls) :])
     tid_address, pdeathsig, tsc, name = struct.unpack_from("<Qii16s", raw, 32)
     return Told(
-        raw[:ALTSTACK_BYTES], tid_address, results[5], pdeathsig, numa_policy, faults, tsc, speculation, bits,
+        raw[:ALTSTACK_BYTES], tid_address, results[5], pdeathsig, numa_policy, faults, tsc, speculation,
+        results[others - 1], own_rights, results[others] if mce_kill else -1,
         name.partition(b"\0")[0].decode(errors="surrogateescape"), confined,
     )  # fmt: skip
 
@@ -102,6 +107,9 @@ def capture(process: Process, asked: dict[Borrowed, Told], waits: dict[int, time
     `waits`: those that have slept since before the freeze, by tid.
     """
     full = signals.has_no_room(process)
+    bits = next((told.securebits for told in asked.values()), 0)  # which a twin inherits, and so says of the process
+    for told in asked.values():
+        told.own_rights |= told.securebits != bits
     entries = [_capture_one(process, b, told, waits.get(b.thread.tid), full=full) for b, told in asked.items()]
     if process.pid not in process.threads:
         name = proc.comm(process.pid, process.pid)
@@ -135,18 +143,18 @@ def _capture_one(
         cpuid_faults=told.cpuid_faults,
         tsc=told.tsc,
         speculation=told.speculation,
+        mce_kill=told.mce_kill,
+        personality=proc.personality(process.pid, thread.tid),
         robust_head=robust_head,
         robust_length=robust_length,
         dispatch=DispatchEntry(selector=taken.selector, offset=taken.offset, length=taken.length) if taken else None,
         rseq=RseqEntry(address=rseq[0], size=rseq[1], signature=rseq[2], flags=rseq[3]) if rseq else None,
         scheduling=_scheduling(thread.tid, told.slack_ns),
-        credentials=_credentials(process.pid, thread.tid, told.securebits),
+        credentials=_credentials(process.pid, thread.tid, told.securebits) if told.own_rights else None,
     )
 
 
-def _credentials(pid: int, tid: int, securebits: int) -> CredentialsEntry | None:
-    if securebits < 0:
-        return None
+def _credentials(pid: int, tid: int, securebits: int) -> CredentialsEntry:
     return processes.credentials(proc.status(pid, tid), securebits, bool(securebits & processes.SECBIT_KEEP_CAPS))
 
 
@@ -171,10 +179,10 @@ def _scheduling(tid: int, slack_ns: int = 0) -> SchedulingEntry:
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
-def setup_calls(entry: ThreadEntry, usual: SettingsEntry, data: int) -> tuple[list[Call], bytes]:
+def setup_calls(entry: ThreadEntry, usual: ProcessEntry, data: int) -> tuple[list[Call], bytes]:
     """What the new thread calls for itself, and the argument bytes that must stand at `data` before.
 
-    `usual`: the settings of its process, which it has by inheriting them.
+    `usual`: its process, whose settings it has by inheriting them.
     """
     name = entry.name.encode(errors="surrogateescape")[:15] + b"\0"
     altstack = bytearray(entry.altstack or bytes(ALTSTACK_BYTES))
@@ -189,14 +197,16 @@ def setup_calls(entry: ThreadEntry, usual: SettingsEntry, data: int) -> tuple[li
         calls.append(Call("prctl", linux.PR_SET_TIMERSLACK, entry.scheduling.timerslack_ns, 0, 0, 0))
     if entry.cpuid_faults:
         calls.append(Call("arch_prctl", _ARCH_SET_CPUID, 0))
-    calls += settings.thread_calls(entry.tsc, entry.speculation, usual)
+    calls += settings.thread_calls(entry, usual.settings)
+    if entry.personality not in (-1, usual.personality):
+        calls.append(Call("personality", entry.personality))
     if entry.rseq:
         calls.append(Call("rseq", entry.rseq.address, entry.rseq.size, entry.rseq.flags, entry.rseq.signature))
     return calls, arguments
 
 
 SETUP_DATA_BYTES = 64
-MOST_SETUP_CALLS = 11
+MOST_SETUP_CALLS = 13
 
 
 def apply_scheduling(tid: int, entry: SchedulingEntry) -> list[str]:

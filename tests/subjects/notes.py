@@ -70,8 +70,9 @@ NOTES: dict[str, Note] = {
     ),
     "asynchronous I/O (io_setup)": Note("requests that are in flight nobody can see: a warning says so"),
     "io_uring": Note(
-        "while nothing is in flight; IORING_SETUP_SUBMIT_ALL, COOP_TASKRUN and limits of workers nobody can read, nor "
-        "registered credentials, nor groups of provided buffers from number 64 on: it comes back without"
+        "while nothing is in flight; IORING_SETUP_SUBMIT_ALL, COOP_TASKRUN with TASKRUN_FLAG and limits of workers "
+        "nobody can read, nor registered credentials (IORING_REGISTER_PERSONALITY), tags of files and buffers, another "
+        "clock (IORING_REGISTER_CLOCK), nor groups of provided buffers from number 64 on: it comes back without"
     ),
     "regular files": Note(
         "what is in them stays as it is now; where one is too short for the offset, a warning says so"

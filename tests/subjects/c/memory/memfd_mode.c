@@ -13,7 +13,7 @@ int main(int argc, char **argv)
     uint64_t hint = RWH_WRITE_LIFE_LONG, hint_now = 0;
     bool hinted = fcntl(fd, F_SET_RW_HINT, &hint) == 0;
     MUST(fchmod(fd, 0640));
-    struct timespec times[2] = {{1000, 5}, {2000, 6}};
+    struct timespec times[2] = {{time(NULL) + 100000, 5}, {2000, 6}};
     struct stat was;
     bool labelled = fsetxattr(fd, "user.label", "a memfd", 7, 0) == 0; /* Linux 6.6 */
     bool given = fchown(fd, 1, 2) == 0;
@@ -34,6 +34,7 @@ int main(int argc, char **argv)
     EXPECT((now.st_mode & 07777) == 0640, "the mode is %o", now.st_mode);
     EXPECT(now.st_uid == was.st_uid && now.st_gid == was.st_gid, "the owner is %d, not %d%s", now.st_uid, was.st_uid,
            given ? ", whom it was given to" : "");
+    EXPECT(now.st_atim.tv_sec == was.st_atim.tv_sec && now.st_atim.tv_nsec == 5, "read at %ld", (long)now.st_atim.tv_sec);
     EXPECT(now.st_mtim.tv_sec == 2000 && now.st_mtim.tv_nsec == 6, "written at %ld", (long)now.st_mtim.tv_sec);
     char label[8] = "";
     EXPECT(!labelled || (fgetxattr(fd, "user.label", label, 7) == 7 && strcmp(label, "a memfd") == 0), "its label: %s", label);

@@ -92,7 +92,11 @@ int main(int argc, char **argv)
         *(uint32_t *)((char *)ring.rings + ring.params.sq_off.array + 4) = 1;
     else if (!strcmp(what, "no_array"))
         ring_prepare(&ring, 1);
-    else if (!strcmp(what, "closed"))
+    else if (!strcmp(what, "napi")) {
+        unsigned named[4] = {50, 0, 1}; /* struct io_uring_napi: IO_URING_NAPI_TRACKING_STATIC, since Linux 6.13 */
+        if (ring_register(27, named, 1))
+            subject_skip("IORING_REGISTER_NAPI: %s", strerror(errno));
+    } else if (!strcmp(what, "closed"))
         MUST(close(ring.fd));
     subject_wait(NULL);
     subject_pass();

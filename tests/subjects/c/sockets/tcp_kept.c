@@ -62,6 +62,16 @@ static void exchange(int i)
     EXPECT(got[i] == (peer_ends[i] ? FIRST : ALL), "connection %d: %d bytes", i, got[i]);
 }
 
+/* IPV6_V6ONLY, which bind(2) to an address sets by itself; 0 of another family. */
+static int only_six(int fd, int family)
+{
+    int value = 0;
+    socklen_t length = sizeof value;
+    if (family == AF_INET6)
+        MUST(getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &value, &length));
+    return value;
+}
+
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
@@ -94,7 +104,12 @@ int main(int argc, char **argv)
             MUST(shutdown(fds[i], SHUT_WR));
         told[i] = we_end[i];
     }
+    int only[CONNECTIONS];
+    for (int i = 0; i < CONNECTIONS; i++)
+        only[i] = only_six(fds[i], family);
     subject_wait(NULL);
+    for (int i = 0; i < CONNECTIONS; i++)
+        EXPECT(only_six(fds[i], family) == only[i], "IPV6_V6ONLY of connection %d is not %d", i, only[i]);
     int verdict = (int)MUST(socket(family, SOCK_STREAM, 0));
     MUST(connect(verdict, &peer.any, peer.length)); /* which tells the peer to go on */
     for (int i = 0; i < CONNECTIONS; i++)
