@@ -144,6 +144,36 @@ FACTS: Final = (
         check="fig.axes[0] is ax and list(ax.lines[0].get_ydata()) == [1, 2, 4] and line is ax.lines[0]",
     ),
     case(
+        "colour bars, images that share a norm, functions that are told of events",
+        """
+        import matplotlib
+        matplotlib.use('agg')
+        import matplotlib.pyplot as plt, numpy as np
+        fig, (ax, other) = plt.subplots(1, 2)
+        image = ax.imshow(np.arange(9).reshape(3, 3))
+        bar = fig.colorbar(image, ax=ax)
+        norm = plt.Normalize(0, 4)
+        shared = other.imshow(np.eye(2), norm=norm)
+        heard = []
+        number = fig.canvas.mpl_connect('draw_event', lambda event: heard.append(event.name))
+        """,
+        """
+        def make(heard):
+            return lambda axes: heard.append(axes)
+        called = ax.callbacks.connect('xlim_changed', make(heard))
+        """,
+        check=all_of(
+            "(image.set_clim(0, 20), bar.vmax)[1] == 20",
+            "(fig.canvas.draw(), norm.__setattr__('vmin', -3), shared.stale, shared.get_clim())[2:] == (True, (-3, 4))",
+            "heard == ['draw_event']",
+        ),
+        remark=dict.fromkeys(
+            ("fig", "ax", "other", "image", "bar", "norm", "shared", "heard"),
+            "its figure no longer tells make.<locals>.<lambda> of xlim_changed: connect it again",
+        ),
+        outcome="restored; closures that are told of events have to be connected again, which is told",
+    ),
+    case(
         "Enum",
         """
         from enum import Enum, Flag
