@@ -592,7 +592,7 @@ FACTS: Final = (
         """
         import asyncio
         q, sem, lock, held = asyncio.Queue(2), asyncio.Semaphore(1), asyncio.Lock(), asyncio.Lock()
-        event = asyncio.Event()
+        event, served = asyncio.Event(), asyncio.Queue()
         async def use():
             async with sem, lock:
                 await asyncio.sleep(0.001)
@@ -601,7 +601,7 @@ FACTS: Final = (
             await q.put(2)
             event.set()
             await held.acquire()
-            waiting.append(asyncio.ensure_future(held.acquire()))
+            waiting.extend([asyncio.ensure_future(held.acquire()), asyncio.ensure_future(served.get())])
             await asyncio.sleep(0)
         waiting = []
         await meet()
@@ -609,7 +609,7 @@ FACTS: Final = (
         """,
         check="q.get_nowait() == 2 and q.empty() and q.maxsize == 2 and not sem.locked() and event.is_set() "
         "and sem._loop is q._loop is None and not lock.locked() and not held.locked()",
-        remark={"held": "nobody waits for it any more"},
+        remark={"held": "nobody waits for it any more", "served": "any more: start the tasks that take from it again"},
     ),
     case(
         "executors and futures",
