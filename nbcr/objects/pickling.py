@@ -39,6 +39,7 @@ class Context:
     kinds: KindTable = field(default_factory=KindTable)
     # Ids of what holds the memory of more than one array; None: nobody has looked yet.
     shared_memory: set[int] | None = field(default_factory=set)
+    owners: dict[int, Any] = field(default_factory=dict)  # of shared memory at addresses (negative): arrays
     standing: list[Any] = field(default_factory=list)  # see `standing`; left out: those of this very moment
     memo: dict[int, tuple[int, Any]] = field(default_factory=dict)
 
@@ -51,6 +52,12 @@ class Context:
         if self.shared_memory is None:
             raise NotSurveyed
         return id(owner) in self.shared_memory
+
+    def is_shared_at(self, address: int) -> bool:
+        """The same for memory at an address."""
+        if self.shared_memory is None:
+            raise NotSurveyed
+        return -address in self.shared_memory
 
 
 class UnitPickler(cloudpickle.Pickler):  # type: ignore[misc]

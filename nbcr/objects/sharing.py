@@ -59,6 +59,7 @@ class Survey:
         self.types: set[type] = set()
         self.memory: dict[int, set[int]] = {}  # id of what holds memory: ids of what looks at it
         self.addresses: set[int] = set()
+        self.owners: dict[int, Any] = {}  # of memory at those
         self.weight = 0
         self._memory_bytes = 0
         self.kinds, self._standing, self._bound = kinds, standing, bound
@@ -137,9 +138,12 @@ class Survey:
         self._ties[id(owner)] = owner
         self._memory_bytes += getattr(user, "nbytes", 0)
 
-    def note_address(self, address: int) -> None:
-        """Somebody looks at memory at this address, and no object stands for it."""
+    def note_address(self, address: int, user: Any, owner: Any = None) -> None:
+        """`user` looks at memory at this address, for which no object stands, or an `owner` that others do not know."""
         self.addresses.add(-address)  # ids are positive
+        self.memory.setdefault(-address, set()).add(id(user))
+        if owner is not None:
+            self.owners[-address] = owner
 
     # --- for `grouped`
 
@@ -186,11 +190,17 @@ def heaviest(values: dict[str, Any]) -> str | None:
 
 
 class Grouping:
-    """Names in groups, small ones first; and the ids of what holds memory that several objects look at."""
+    """Names in groups, small ones first; and the ids of what holds memory that several objects look at.
+
+    Where that is an address (negative), `owners` may know the array that has it.
+    """
 
     def __init__(self, surveys: dict[str, Survey], parents: dict[str, str]) -> None:
         self.groups = _groups(surveys, parents)
         self.shared_memory = _shared_memory(surveys.values())
+        owners = {address: owner for survey in surveys.values() for address, owner in survey.owners.items()}
+        self.owners = {address: owner for address, owner in owners.items() if address in self.shared_memory}
+        self.shared_memory |= set(map(id, self.owners.values()))
         self._surveys = surveys
 
     def ties(self) -> list[Any] | None:

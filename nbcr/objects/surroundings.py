@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbcr.objects import libraries, settings, shell
-from nbcr.objects.kinds import figures
+from nbcr.objects.kinds import contexts, figures
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,7 @@ def _decimal_context(decimal: Any) -> Any:
 _numpy_random = State(
     "numpy.random", "numpy.random", lambda m: m.get_state(), lambda m, state: m.set_state(state), before_fork=True
 )
-_decimal = State(
-    "decimal context", "decimal", _decimal_context, lambda m, context: m.setcontext(context), before_fork=True
-)
+_decimal = State("decimal context", "decimal", _decimal_context, contexts.set_current, before_fork=True)
 STATES = (
     State("random", "random", lambda m: m.getstate(), lambda m, state: m.setstate(state), before_fork=True),
     _numpy_random,
@@ -116,6 +114,7 @@ STATES = (
     State("numba random", "numba._helperlib", settings.numba_random, settings.set_numba_random, before_fork=True,
           of_thread=True),
     _decimal,
+    State("decimal context of a variable", "decimal", lambda m: True, contexts.forget_current, before_names=True),
     State("recursion limit", "sys", lambda m: m.getrecursionlimit(), lambda m, limit: m.setrecursionlimit(limit)),
     State("garbage collection", "gc", _collecting, _set_collecting, before_fork=True),
     State("thread switch interval", "sys", lambda m: m.getswitchinterval(), lambda m, s: m.setswitchinterval(s),

@@ -98,7 +98,7 @@ class Units:
         grouping = grouped(left, kinds, standing, bound, without=heavy)
         if heavy is not None and not self._save_heaviest(heavy, left[heavy], grouping.ties()):
             grouping = grouped(left, kinds, standing)
-        self._context.shared_memory = grouping.shared_memory
+        self._context.shared_memory, self._context.owners = grouping.shared_memory, grouping.owners
         for group in grouping.groups:
             self._save_group(group, left, strict=bound is not None)
 

@@ -18,6 +18,7 @@ from nbcr.objects.blobs import OUT_OF_BAND_BYTES
 from nbcr.objects.kinds.base import Kind, Reduction, dotted_name
 from nbcr.objects.kinds.buffers import address_of
 from nbcr.objects.kinds.functions import attribute
+from nbcr.objects.kinds.tensors import address_of_storage, memory_shared_with
 
 if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
@@ -47,7 +48,7 @@ def memory_owner(array: Any) -> Any:
 
 
 def _foreign_owner(array: Any) -> Any:
-    foreign = array.base
+    foreign = getattr(array, "base", None)
     while isinstance(foreign, memoryview):
         foreign = foreign.obj
     return foreign
@@ -61,12 +62,22 @@ class Arrays(Kind):
     def parts(self, obj: Any, survey: Survey) -> Iterable[Any] | None:
         owner = memory_owner(obj)
         survey.note_memory(owner, obj)
+        if "torch" in sys.modules and type(owner) is type(obj) and owner.nbytes:
+            address = address_of_storage(_foreign_owner(owner))
+            if address is not None:
+                survey.note_address(address, obj)
+            elif owner.dtype.kind in "biufc" and owner.dtype.isnative:
+                survey.note_address(owner.__array_interface__["data"][0], obj, owner)
         inside = obj.ravel().tolist() if obj.dtype.hasobject else ()
         return [*inside, *_attributes_of(obj).values()]
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
         owner = memory_owner(obj)
         exact, pickles_itself = _is_exact(obj), _pickles_itself(type(obj))
+        if exact and "torch" in sys.modules and (shared := memory_shared_with(obj, _foreign_owner(owner), pickler)):
+            memory, address = shared
+            start = obj.__array_interface__["data"][0] - address
+            return make_array_view, (memory, start, obj.shape, obj.strides, obj.dtype, obj.flags.writeable)
         if owner is not obj and pickler.context.is_shared(owner):
             view = None if pickles_itself else _view_of(obj, owner)
             if view is not None:

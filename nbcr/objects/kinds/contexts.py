@@ -1,4 +1,4 @@
-"""Context variables: name, default, and the value they have where they are saved."""
+"""Context variables: name, default, and the value they have where they are saved. Contexts of decimal numbers."""
 
 from __future__ import annotations
 
@@ -49,4 +49,34 @@ def set_variable(variable: ContextVar[Any], state: tuple[tuple[Any, ...]]) -> No
         variable.set(state[0][0])
 
 
-KINDS: tuple[Kind, ...] = (Variables(),)
+class DecimalContexts(Kind):
+    """decimal.Context: the one by which the session calculates is that again (``context = decimal.getcontext()``)."""
+
+    types = ("decimal.Context",)
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        import decimal
+
+        return (make_current, (obj.copy(),)) if obj is decimal.getcontext() else NotImplemented
+
+
+_current: list[Any] = []  # the context that a variable had, while its snapshot is being loaded
+
+
+def make_current(context: Any) -> Any:
+    """What `set_current` will make the session calculate by, where the whole of a snapshot is loaded."""
+    _current[:] = [context]
+    return context
+
+
+def forget_current(_decimal: Any, _nothing: object) -> None:
+    """Nothing of this snapshot has come back yet."""
+    _current.clear()
+
+
+def set_current(decimal: Any, context: Any) -> None:
+    """Calculate by the context of a variable, if one had it; by `context` otherwise. Their settings are equal."""
+    decimal.setcontext(_current.pop() if _current else context)
+
+
+KINDS: tuple[Kind, ...] = (Variables(), DecimalContexts())

@@ -1,18 +1,22 @@
 """Figures of matplotlib that pyplot knows: they come back under the number that they had.
 
 matplotlib itself gives each that is unpickled the next number, beside the one that it replaces, which stays open.
+It also forgets who is told of changes (``CallbackRegistry.__getstate__`` in matplotlib/cbook.py): a colour bar would
+no longer follow its image.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from nbcr.objects.kinds.base import Kind, Reduction
 
 if TYPE_CHECKING:
     from nbcr.objects.pickling import UnitPickler
+    from nbcr.objects.sharing import Survey
 
 _OPEN = "_restore_to_pylab"  # in what matplotlib pickles
 
@@ -84,4 +88,54 @@ def end_to_replace(pyplot: Any) -> None:
     _wanted.clear()
 
 
-KINDS: tuple[Kind, ...] = (Figures(),)
+# --- who is told of changes ---------------------------------------------------------------------------------------
+
+
+class Registries(Kind):
+    """Those to whom norms, images and axes tell that they have changed. A figure's events are the canvas's matter."""
+
+    types = ("matplotlib.cbook.CallbackRegistry",)
+
+    def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
+        return [vars(obj), *(told for _, _, told in _told(obj) if _is_part(told))]
+
+    def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
+        maker, arguments, state, *more = obj.__reduce_ex__(4)
+        for signal, number, told in _told(obj):
+            if (_is_part(told) and not signal.endswith(_OF_CANVAS)) or _is_simple(told):
+                state["callbacks"][signal][number] = told
+            elif number not in obj._pickled_cids and _is_of_session(told):
+                pickler.remarks.add(f"its figure no longer tells {told.__qualname__} of {signal}: connect it again")
+        return maker, arguments, state, *more
+
+
+_OF_CANVAS = "_event"
+_PARTS = ("matplotlib.colors", "matplotlib.colorizer", "matplotlib.colorbar", "matplotlib.cm")
+
+
+def _told(registry: Any) -> Iterable[tuple[str, int, Callable[..., Any]]]:
+    """Signal, number, and who is told of it."""
+    for signal, proxies in registry.callbacks.items():
+        for number, proxy in proxies.items():
+            told = proxy()
+            if told is not None:
+                yield signal, number, told
+
+
+def _is_part(told: Callable[..., Any]) -> bool:
+    """Whether it is a method of what belongs to a figure: a norm, an image, a colour bar."""
+    owner = type(getattr(told, "__self__", None))
+    return any(base.__module__ in _PARTS for base in owner.__mro__)
+
+
+def _is_simple(told: Callable[..., Any]) -> bool:
+    """Whether it is a function of the session with nothing in it that could fail to be saved."""
+    extra = ("__closure__", "__defaults__", "__kwdefaults__", "__dict__")
+    return type(told) is FunctionType and _is_of_session(told) and not any(getattr(told, name) for name in extra)
+
+
+def _is_of_session(told: Callable[..., Any]) -> bool:
+    return getattr(told, "__module__", "") == "__main__" and hasattr(told, "__qualname__")
+
+
+KINDS: tuple[Kind, ...] = (Figures(), Registries())

@@ -1,10 +1,12 @@
-"""torch tensors: views stay views of one storage, whose memory goes out of band.
+"""torch tensors: views stay views of one storage, whose memory goes out of band; so do arrays of numpy that look at it
+(``tensor.numpy()``), and tensors that look at an array (``torch.from_numpy(array)``).
 
 Tensorflow's variables by value.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ class Tensors(Kind):
 
     def parts(self, obj: Any, survey: Survey) -> Iterable[Any]:
         if _is_plain(obj):
-            survey.note_address(obj.untyped_storage().data_ptr())
+            survey.note_address(obj.untyped_storage().data_ptr(), obj)
         return [obj.__dict__, obj.grad if obj.is_leaf else None]
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
@@ -34,7 +36,8 @@ class Tensors(Kind):
             return NotImplemented
         storage = obj.untyped_storage()
         pickler.context.is_shared(storage)  # or it is not known who else has this memory
-        held = pickler.stand_ins.setdefault(("storage", storage.data_ptr()), Storage(storage))
+        key = ("storage", storage.data_ptr())
+        held = pickler.stand_ins.get(key) or pickler.stand_ins.setdefault(key, Storage(_memory_of(storage, pickler)))
         window = (obj.dtype, obj.storage_offset(), tuple(obj.shape), obj.stride())
         state = (obj.requires_grad, obj.grad, obj.__dict__)
         return make_tensor, (type(obj), held, *window), state, None, None, set_tensor_state
@@ -54,16 +57,44 @@ def _is_plain(tensor: Any) -> bool:
     )
 
 
+def address_of_storage(owner: Any) -> int | None:
+    """Where the memory of the tensor begins that numpy names as the owner of an array; None: it is none of those."""
+    if "torch" not in sys.modules or type(owner).__module__.partition(".")[0] != "torch" or not _is_plain(owner):
+        return None
+    return int(owner.untyped_storage().data_ptr())
+
+
+def memory_shared_with(array: Any, owner: Any, pickler: UnitPickler) -> tuple[Any, int] | None:
+    """The array that is pickled for memory of `owner`, a tensor, if others look at it, too; and its address."""
+    address = address_of_storage(owner)
+    if address is None or not pickler.context.is_shared_at(address):
+        return None
+    memory = _memory_of(owner.untyped_storage(), pickler)
+    return None if memory is array else (memory, address)
+
+
+def _memory_of(storage: Any, pickler: UnitPickler) -> Any:
+    """The one array that is pickled for this memory: the session's own where the tensor was made of an array."""
+    import torch
+
+    address = storage.data_ptr()
+    owner = pickler.context.owners.get(-address)
+    if owner is not None and owner.nbytes >= storage.nbytes() and owner.flags.writeable and owner.flags.forc:
+        return owner
+    key = ("memory", address)
+    if key not in pickler.stand_ins:
+        pickler.stand_ins[key] = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+    return pickler.stand_ins[key]
+
+
 class Storage:
     """Pickled in place of the memory that several tensors look at."""
 
-    def __init__(self, storage: Any) -> None:
-        self.storage = storage
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
 
     def __reduce__(self) -> Reduction:
-        import torch
-
-        return make_storage, (torch.empty(0, dtype=torch.uint8).set_(self.storage).numpy(),)
+        return make_storage, (self.memory,)
 
 
 def make_storage(memory: Any) -> Any:

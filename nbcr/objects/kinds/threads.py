@@ -103,7 +103,7 @@ class OfEventLoops(Kind):
 
     def reduce(self, obj: Any, pickler: UnitPickler) -> Reduction:
         if any(not one.done() for name in _WAITING for one in getattr(obj, name, None) or ()):
-            pickler.remarks.add("nobody waits for it any more")
+            pickler.remarks.add(f"nobody waits for it any more{_AGAIN * hasattr(obj, '_getters')}")
         state = self._state(obj)
         name = dotted_name(type(obj))
         if name == "asyncio.locks.Semaphore" and not state["_value"]:
@@ -121,6 +121,7 @@ class OfEventLoops(Kind):
         return state | {name: state[name] and type(state[name])() for name in _WAITING if name in state}
 
 
+_AGAIN = ": start the tasks that take from it again, or its join() never returns"
 _WAITING = ("_waiters", "_getters", "_putters")
 
 

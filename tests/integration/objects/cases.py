@@ -144,6 +144,36 @@ FACTS: Final = (
         check="fig.axes[0] is ax and list(ax.lines[0].get_ydata()) == [1, 2, 4] and line is ax.lines[0]",
     ),
     case(
+        "colour bars, images that share a norm, functions that are told of events",
+        """
+        import matplotlib
+        matplotlib.use('agg')
+        import matplotlib.pyplot as plt, numpy as np
+        fig, (ax, other) = plt.subplots(1, 2)
+        image = ax.imshow(np.arange(9).reshape(3, 3))
+        bar = fig.colorbar(image, ax=ax)
+        norm = plt.Normalize(0, 4)
+        shared = other.imshow(np.eye(2), norm=norm)
+        heard = []
+        number = fig.canvas.mpl_connect('draw_event', lambda event: heard.append(event.name))
+        """,
+        """
+        def make(heard):
+            return lambda axes: heard.append(axes)
+        called = ax.callbacks.connect('xlim_changed', make(heard))
+        """,
+        check=all_of(
+            "(image.set_clim(0, 20), bar.vmax)[1] == 20",
+            "(fig.canvas.draw(), norm.__setattr__('vmin', -3), shared.stale, shared.get_clim())[2:] == (True, (-3, 4))",
+            "heard == ['draw_event']",
+        ),
+        remark=dict.fromkeys(
+            ("fig", "ax", "other", "image", "bar", "norm", "shared", "heard"),
+            "its figure no longer tells make.<locals>.<lambda> of xlim_changed: connect it again",
+        ),
+        outcome="restored; closures that are told of events have to be connected again, which is told",
+    ),
+    case(
         "Enum",
         """
         from enum import Enum, Flag
@@ -562,7 +592,7 @@ FACTS: Final = (
         """
         import asyncio
         q, sem, lock, held = asyncio.Queue(2), asyncio.Semaphore(1), asyncio.Lock(), asyncio.Lock()
-        event = asyncio.Event()
+        event, served = asyncio.Event(), asyncio.Queue()
         async def use():
             async with sem, lock:
                 await asyncio.sleep(0.001)
@@ -571,7 +601,7 @@ FACTS: Final = (
             await q.put(2)
             event.set()
             await held.acquire()
-            waiting.append(asyncio.ensure_future(held.acquire()))
+            waiting.extend([asyncio.ensure_future(held.acquire()), asyncio.ensure_future(served.get())])
             await asyncio.sleep(0)
         waiting = []
         await meet()
@@ -579,7 +609,7 @@ FACTS: Final = (
         """,
         check="q.get_nowait() == 2 and q.empty() and q.maxsize == 2 and not sem.locked() and event.is_set() "
         "and sem._loop is q._loop is None and not lock.locked() and not held.locked()",
-        remark={"held": "nobody waits for it any more"},
+        remark={"held": "nobody waits for it any more", "served": "any more: start the tasks that take from it again"},
     ),
     case(
         "executors and futures",

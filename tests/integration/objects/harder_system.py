@@ -71,6 +71,18 @@ SYSTEM: Final = (
         outcome="restored; tokens and contexts lost, by name",
     ),
     case(
+        "context of decimal numbers, in a variable",
+        """
+        import decimal
+        dctx = decimal.getcontext()
+        dctx.prec = 6
+        """,
+        check=all_of(
+            "dctx is decimal.getcontext() and dctx.prec == 6",
+            "(setattr(dctx, 'prec', 3), str(decimal.Decimal(1) / 3), setattr(dctx, 'prec', 6))[1] == '0.333'",
+        ),
+    ),
+    case(
         "own module, patched: constants, functions, class attributes",
         r"""
         import sys, os
