@@ -37,7 +37,7 @@ from kernel_backend.tracee.thread import ALL_BUT_SIGTRAP, Dispatch, Thread
 
 WORD = 0xFFFFFFFFFFFFFFFF
 _MAX_ERRNO = 4095
-SCRATCH_DATA_BYTES = 3584  # room for arguments below the frame: little, for stacks may be small
+SCRATCH_DATA_BYTES = 4352  # room for arguments below the frame: little, for stacks may be small
 BATCH_OFFSET = 512  # in that room: here begins the part that batch.py uses
 
 
