@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -38,9 +39,20 @@ StoreOption = Annotated[
     typer.Option("--store", metavar="DIR", help="The store (else NBCR_STORE, else your data folder)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def _a_number(seconds: float) -> float:
+    """Refuse nan, which is not below any minimum."""
+    if math.isnan(seconds):
+        raise typer.BadParameter("nan is not a number")
+    return seconds
+
+
 DeadlineOption = Annotated[
     float,
-    typer.Option("--deadline", metavar="SECONDS", min=0, help="How long to wait for handlers and sections."),
+    typer.Option(
+        "--deadline", metavar="SECONDS", min=0, callback=_a_number, help="How long to wait for handlers and sections."
+    ),
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name or id of a checkpoint.", autocompletion=completing.names)]
 DEADLINE_S = 30.0
