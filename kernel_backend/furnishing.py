@@ -28,6 +28,7 @@ from kernel_backend.resources import (
     segments,
     signals,
     sysv,
+    userfaults,
 )
 from kernel_backend.stages import Stage, reach
 from kernel_backend.tracee import stub
@@ -114,7 +115,7 @@ def fill(rebuild: Rebuild, building: Building) -> None:
     shop.run(lazy_pages.advise_calls(entry, lazily))
     shop.run(Call("madvise", low, high - low, linux.MADV_DONTNEED) for low, high in heritage.dropped)
     pages.fill(shop, at_once, moved[-1])
-    shop.run(memory.missing_calls(entry))
+    userfaults.note_missing(rebuild.tables, entry)
     shop.run([Call("close_range", 0, 0xFFFFFFFF, 0)])  # what only memory needed
     for pid, runs in forked_pages.elsewhere(entry, rebuild.by_pid, building.heritage).items():
         pages.fill(shop, runs, placing_fds.lend(shop, [rebuild.pages[pid]])[0])

@@ -9,8 +9,10 @@ Whoever touches missing memory waits until it is served. So nothing of it is eve
 would have us wait is refused before the first call is injected (`check`): programs that want to hear of forks and
 unmapping (a twin is a fork), threads whose stack or thread area is served.
 
-Coming back, memory is filled first, with pages that must be missing dropped (`memory.missing_calls`); the descriptor
-is made in the process when everything else stands, and what waits in a fault runs into it again. A fault that the
+Coming back, memory is filled first; the descriptor is made in the process when everything else stands, and what waits
+in a fault runs into it again. Pages that must be missing are dropped when their memory is registered, not before: the
+OS kernel's khugepaged makes huge pages of what is there and what is not, and leaves alone only what is served
+(hugepage_vma_revalidate and userfaultfd_armed in mm/khugepaged.c). A fault that the
 program has read of, but not served yet, is told a second time, as after any signal.
 
 Sources: userfaultfd(2), ioctl_userfaultfd(2), fs/userfaultfd.c and Documentation/admin-guide/mm of the OS kernel.
@@ -30,6 +32,7 @@ from kernel_backend.errors import HostUnsupported, ResourceUnsupported
 from kernel_backend.host import fds, libc, proc, userfault
 from kernel_backend.host.identity import without_capabilities
 from kernel_backend.image.descriptions import Description, PageRange, ServedRange, UserFault
+from kernel_backend.image.entries import ProcessEntry
 from kernel_backend.image.spans import joined
 from kernel_backend.resources import memory
 from kernel_backend.resources.descriptors import CaptureTables, Kind, Look, RebuildTables, restore_owner
@@ -44,6 +47,7 @@ _KINDS_OF_MEMORY = 1 << 0 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 12  # what
 _FEATURES = _KINDS_OF_MEMORY | _THREAD_ID | _SIGBUS | _EXACT_ADDRESS | _MOVE
 _TRIAL_S = 10.0
 _PM_PROTECTED = 1 << 57
+_MISSING = "calls that make served pages missing"
 _PIECE_BYTES = 64 << 20
 _HINT = "end the thread that serves page faults, or close its descriptor, and checkpoint again"
 
@@ -112,6 +116,7 @@ class UserFaultKind(Kind):
             userfault.open_api(ours, entry.features)
             for area in entry.areas:
                 userfault.register(ours, area.start, area.size, missing=area.missing, protected=area.protected)
+            workshop.run(tables.cache.get(_MISSING, {}).get(pid, []))
             for zero in entry.zeros:
                 userfault.zero(ours, zero.start, zero.size)
             for low in entry.protected:
@@ -120,6 +125,11 @@ class UserFaultKind(Kind):
             os.close(ours)
         replace_everywhere(index, made, tables, workshop, pid)
         restore_owner(entry, tables, workshop, fd)
+
+
+def note_missing(tables: RebuildTables, entry: ProcessEntry) -> None:
+    """Which pages of a process are to be missing when its memory is served again."""
+    tables.cache.setdefault(_MISSING, {})[entry.pid] = memory.missing_calls(entry)
 
 
 def check(process: Process, served: Mapping[int, frozenset[str]]) -> None:
