@@ -86,6 +86,7 @@ NOTES: dict[str, Note] = {
     "signals between processes": Note("", "in place, a child's end is told by SIGCHLD"),
     "NUMA policies": Note("which node a range prefers among its nodes (set_mempolicy_home_node) nobody can read"),
     "socketpairs": Note(
+        "where urgent bytes (MSG_OOB) stood that have been read is forgotten; "
         "SO_PEERPIDFD is of nobody; of messages without data that somebody has looked at already (MSG_PEEK) only a "
         "first one comes back",
         "credentials of what waits (SCM_CREDENTIALS) name who restored it, with a warning",
@@ -128,7 +129,8 @@ NOTES: dict[str, Note] = {
         "buffers above rmem_max and wmem_max",
     ),
     "TCP inside": Note(
-        "error queues (MSG_ERRQUEUE) are left out, with a warning",
+        "a client that TCP_DEFER_ACCEPT holds back until it sends can be accepted at once; error queues "
+        "(MSG_ERRQUEUE) are left out, with a warning",
         "bytes that did not fit into the receiver's buffer: that connection is reset",
     ),
     "TCP to outside (`--tcp keep`)": Note(
@@ -137,7 +139,10 @@ NOTES: dict[str, Note] = {
         "refused: they are reset without it",
     ),
     "TCP to outside (reset)": Note("they find their connection reset"),
-    "UDP": Note("datagrams of senders that cannot be imitated are dropped, with a warning"),
+    "UDP": Note(
+        "datagrams of senders that cannot be imitated are dropped, with a warning; where an error waits, it is lost, "
+        "and so is what waits behind it where the program runs on, with a warning"
+    ),
     "pidfd": Note("", _PIDS + "; those of reaped processes then say that they were killed"),
     "resource limits": Note("", "hard limits above those of the restoring process"),
     "nice and I/O priority": Note(
