@@ -187,12 +187,11 @@ def _peek(s: socket.socket) -> list[Message]:
 def _told_all(s: socket.socket) -> Iterator[None]:
     """Be told of datagrams what only those are told who ask (ip(7), ipv6(7)); it is in their headers all the time."""
     asking = list(_V4_TOLD) if s.family == socket.AF_INET else [*_V4_TOLD, *_V6_TOLD]
-    missing = [(level, name) for level, name in asking if not s.getsockopt(level, name)]
-    if not fds.is_ready(s.fileno()):
-        missing.clear()
-    for level, name in missing:
-        s.setsockopt(level, name, 1)
+    waits = fds.is_ready(s.fileno())
+    missing = [(level, name) for level, name in asking if waits and not s.getsockopt(level, name)]
     try:
+        for level, name in missing:
+            s.setsockopt(level, name, 1)
         yield
     finally:
         for level, name in missing:

@@ -78,3 +78,13 @@ UNUSED static void expect_same_address(int fd, int peer, const struct address *b
     MUST(peer ? getpeername(fd, &now.any, &now.length) : getsockname(fd, &now.any, &now.length));
     EXPECT(now.length == before->length && !memcmp(&now.any, &before->any, now.length), "%s has another address", what);
 }
+
+/* IPV6_V6ONLY, which bind(2) to an address sets by itself; 0 of another family. */
+UNUSED static int only_six(int fd, int family)
+{
+    int value = 0;
+    socklen_t length = sizeof value;
+    if (family == AF_INET6)
+        MUST(getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &value, &length));
+    return value;
+}

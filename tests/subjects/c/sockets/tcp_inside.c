@@ -4,16 +4,6 @@
  */
 #include "tcp.h"
 
-/* IPV6_V6ONLY, which bind(2) to an address sets by itself; 0 of another family. */
-static int only_six(int fd, int family)
-{
-    int value = 0;
-    socklen_t length = sizeof value;
-    if (family == AF_INET6)
-        MUST(getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &value, &length));
-    return value;
-}
-
 static int run(int family, bool any)
 {
     struct address server_at, client_at = {.length = sizeof client_at.six};

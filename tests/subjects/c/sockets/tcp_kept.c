@@ -62,16 +62,6 @@ static void exchange(int i)
     EXPECT(got[i] == (peer_ends[i] ? FIRST : ALL), "connection %d: %d bytes", i, got[i]);
 }
 
-/* IPV6_V6ONLY, which bind(2) to an address sets by itself; 0 of another family. */
-static int only_six(int fd, int family)
-{
-    int value = 0;
-    socklen_t length = sizeof value;
-    if (family == AF_INET6)
-        MUST(getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &value, &length));
-    return value;
-}
-
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
